@@ -1,0 +1,16 @@
+"""`bintally down`: stop the stack; nothing is left running."""
+
+import click
+
+from local.stack import Stack
+
+
+@click.command()
+@click.option("--wipe", is_flag=True, help="Also remove the stack's state, logs and builds.")
+def command(wipe: bool) -> None:
+    """Stop the local stack. Its state is kept unless --wipe is given."""
+    stack = Stack.from_environment()
+    was_running = stack.down()
+    if wipe:
+        stack.wipe()
+    click.echo("stopped" if was_running else "nothing was running")

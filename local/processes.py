@@ -1,0 +1,54 @@
+"""Processes that must not outlive the stack: found by session, ended politely, then for certain. Linux."""
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+Pids = list[int]
+
+
+def session_members(session: int) -> Pids:
+    """Every live process of a session. The emulator leads one, and all that it starts stays in it, so this
+    finds what a crash left behind also when the leader is gone."""
+    members = []
+    for directory in Path("/proc").iterdir():
+        if not directory.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            # The name in brackets may hold spaces; then come state, parent, group, session.
+            state, _, _, found = (directory / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(found) == session and state != "Z":
+                members.append(int(directory.name))
+    return members
+
+
+def command_line(pid: int) -> list[str]:
+    """The words a process was started with; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def wait_gone(session: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while session_members(session):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def end_session(session: int, seconds: float) -> bool:
+    """SIGTERM to the leader, after `seconds` SIGKILL to all that is left. True when it ended by itself."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(session, signal.SIGTERM)
+    orderly = wait_gone(session, seconds)
+    while members := session_members(session):
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    return orderly

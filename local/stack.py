@@ -1,0 +1,396 @@
+"""The whole stack on this machine: start it, deploy the real template to it, release the model, stop it.
+
+    stack = Stack.from_environment()
+    stack.up(print)
+    stack.client("s3").upload_file("bin.jpg", stack.outputs()["ImagesBucket"], "incoming/SEA1/P-4-B217/1.jpg")
+    stack.down()
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from local import processes
+from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, ReleaseFailed, StackError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+REGION = "us-east-1"
+START_SECONDS = 60
+STOP_SECONDS = 30
+RELEASE_SECONDS = 300
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One local stack. `home` keeps its state, logs, builds and pid file; `port` is the emulator's.
+
+    `template` and `package` are the repository's own unless a test gives others.
+    """
+
+    home: Path
+    port: int
+    name: str = "bintally"
+    template: Path = REPOSITORY / "template.yaml"
+    package: Path = REPOSITORY / "model" / "pretrained" / "model.tar.gz"
+
+    @classmethod
+    def from_environment(cls) -> "Stack":
+        """BINTALLY_HOME (default `.bintally` in the repository) and BINTALLY_PORT (default 4566)."""
+        home = os.environ.get("BINTALLY_HOME") or REPOSITORY / ".bintally"
+        return cls(home=Path(home).resolve(), port=int(os.environ.get("BINTALLY_PORT") or 4566))
+
+    @property
+    def endpoint_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log_file(self) -> Path:
+        return self.home / "emulator.log"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.home / "emulator.pid"
+
+    # Clients
+
+    def credentials(self) -> dict[str, str]:
+        """What any AWS client needs to find and enter the stack as its owner."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
+
+    def session(self) -> boto3.Session:
+        return boto3.Session(
+            aws_access_key_id="test", aws_secret_access_key="test", aws_session_token=None, region_name=REGION
+        )
+
+    def client(self, service: str, **config: Any) -> Any:
+        """A boto3 client of the stack; keyword arguments go to botocore's Config."""
+        session: Any = self.session()
+        return session.client(service, endpoint_url=self.endpoint_url, config=Config(**config))
+
+    def outputs(self) -> dict[str, str]:
+        """The stack's outputs by name. NotRunning when it is not up or not deployed."""
+        self.require_running()
+        try:
+            found = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
+        except ClientError as error:
+            raise NotRunning(f"stack {self.name} is not deployed; start it with: bintally up") from error
+        return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+
+    def environment(self) -> dict[str, str]:
+        """`credentials` and every output, ImagesBucket as IMAGES_BUCKET."""
+        return self.credentials() | {upper_snake(name): value for name, value in self.outputs().items()}
+
+    # State
+
+    def running(self) -> bool:
+        """Whether this stack's own emulator answers."""
+        return self.emulator_pid() is not None and healthy(self.endpoint_url)
+
+    def require_running(self) -> None:
+        if not self.running():
+            raise NotRunning("the stack is not running; start it with: bintally up")
+
+    def emulator_pid(self) -> int | None:
+        """The session of this stack's emulator, also of a dead one that left processes; else None."""
+        try:
+            pid = int(self.pid_file.read_text())
+        except (OSError, ValueError):
+            return None
+        words = processes.command_line(pid)
+        if words and "local.emulator" not in words:
+            return None  # The number went round: this process is not ours.
+        return pid if processes.session_members(pid) else None
+
+    def status(self) -> dict[str, str]:
+        """What runs and which model is live. NotRunning when nothing does."""
+        self.require_running()
+        outputs = self.outputs()
+        return {
+            "address": self.endpoint_url,
+            "process": str(self.emulator_pid()),
+            "stack": self.name,
+            "endpoint": f"{outputs.get('EndpointName', '-')} {self.endpoint_status(outputs)}",
+            "model": self.live_model_data(outputs) or "none",
+            "log": str(self.log_file),
+        }
+
+    # Up and down
+
+    def up(self, say: Say) -> None:
+        """Starts the emulator unless it runs, deploys, and releases the shipped package unless it is live.
+
+        `say` is told each step. When it does not get that far, what it started is stopped again.
+        Raises PortTaken, PackageMissing, DeployFailed, ReleaseFailed.
+        """
+        model_version = package_version(self.package)
+        started = not self.running()
+        try:
+            if started:
+                say("Starting AWS on this machine")
+                self.start_emulator()
+            say("Building the functions")
+            self.build()
+            say("Deploying the stack")
+            self.deploy()
+            say(f"Releasing model {model_version}")
+            self.release(model_version)
+        except BaseException:
+            if started:
+                self.down()
+            raise
+
+    def down(self) -> bool:
+        """Stops the emulator and all that it started; state is kept. False when nothing ran."""
+        session = self.emulator_pid()
+        if session is None:
+            self.pid_file.unlink(missing_ok=True)
+            return False
+        if healthy(self.endpoint_url):
+            # A running execution would hold the orderly stop up for minutes.
+            with contextlib.suppress(Exception):
+                self.stop_executions()
+        processes.end_session(session, STOP_SECONDS)
+        self.pid_file.unlink(missing_ok=True)
+        return True
+
+    def wipe(self) -> None:
+        """Removes state, logs and builds. The stack must be down."""
+        if self.emulator_pid() is not None:
+            raise StackError("the stack is running; stop it first with: bintally down")
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def start_emulator(self) -> None:
+        self.down()  # Ends what a crash left behind.
+        if port_taken(self.port):
+            raise PortTaken(f"port {self.port} is taken by another program; set BINTALLY_PORT to another one")
+        self.home.mkdir(parents=True, exist_ok=True)
+        settings = {"BINTALLY_HOME": str(self.home), "BINTALLY_PORT": str(self.port)}
+        with self.log_file.open("ab") as log:
+            emulator = subprocess.Popen(
+                [sys.executable, "-m", "local.emulator"],
+                cwd=self.home,
+                env=without_aws(os.environ) | settings,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.pid_file.write_text(str(emulator.pid))
+        deadline = time.monotonic() + START_SECONDS
+        while not healthy(self.endpoint_url):
+            if emulator.poll() is not None or time.monotonic() > deadline:
+                reason = last_line(self.log_file)
+                raise StackError(f"the emulator did not start: {reason} (see {self.log_file})")
+            time.sleep(0.1)
+
+    def stop_executions(self) -> None:
+        states = self.client("stepfunctions", read_timeout=5, retries={"total_max_attempts": 1})
+        for machine in states.list_state_machines()["stateMachines"]:
+            arn = machine["stateMachineArn"]
+            for execution in states.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"]:
+                states.stop_execution(executionArn=execution["executionArn"], cause="the local stack stops")
+
+    # Deploying
+
+    def build(self) -> None:
+        """`sam build` for this machine's Python, unless the sources are those of the last build."""
+        digest = digest_of(sources(self.template))
+        stamp = self.home / "build.digest"
+        if stamp.exists() and stamp.read_text() == digest:
+            return
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        self.sam(
+            ["build", "--template", str(self.template), "--build-dir", str(self.home / "build")],
+            PYTHON_VERSION=python,
+        )
+        stamp.write_text(digest)
+
+    def deploy(self) -> None:
+        self.sam(
+            [
+                *("deploy", "--template", str(self.home / "build" / "template.yaml")),
+                *("--stack-name", self.name, "--region", REGION, "--resolve-s3"),
+                *("--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset"),
+                *("--no-fail-on-empty-changeset", "--no-progressbar"),
+            ]
+        )
+
+    def sam(self, arguments: list[str], **settings: str) -> None:
+        """Runs the SAM CLI in a session of its own: an interrupted `up` ends it with all its children."""
+        log_file = self.home / f"sam-{arguments[0]}.log"
+        environment = (
+            without_aws(os.environ)
+            | self.credentials()
+            | settings
+            | {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+            | {"SAM_CLI_TELEMETRY": "0"}
+            | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+        )
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "samcli", *arguments],
+                cwd=self.template.parent,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            try:
+                failed = process.wait() != 0
+            except BaseException:
+                processes.end_session(process.pid, seconds=0)
+                raise
+        if failed:
+            raise DeployFailed(f"sam {arguments[0]} failed: {last_line(log_file)} (see {log_file})")
+
+    # Releasing
+
+    def release(self, model_version: str) -> None:
+        """Uploads the package and runs the release state machine, unless that version is live."""
+        outputs = self.outputs()
+        if "ReleaseStateMachine" not in outputs:
+            raise DeployFailed("the template has no output ReleaseStateMachine")
+        key = f"models/{model_version}/model.tar.gz"
+        model_data_url = f"s3://{outputs['ArtifactsBucket']}/{key}"
+        if self.live_model_data(outputs) == model_data_url:
+            self.wait_endpoint(outputs["EndpointName"])
+            return
+        self.client("s3").upload_file(str(self.package), outputs["ArtifactsBucket"], key)
+        states = self.client("stepfunctions")
+        execution = states.start_execution(
+            stateMachineArn=outputs["ReleaseStateMachine"],
+            name=f"up-{re.sub('[^A-Za-z0-9-]', '-', model_version)[:40]}-{int(time.time() * 1000)}",
+            input=json.dumps({"model_version": model_version, "model_data_url": model_data_url}),
+        )["executionArn"]
+        deadline = time.monotonic() + RELEASE_SECONDS
+        while (found := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
+            if time.monotonic() > deadline:
+                raise ReleaseFailed(f"release of {model_version} still runs after {RELEASE_SECONDS} s: {execution}")
+            time.sleep(0.25)
+        if found["status"] != "SUCCEEDED":
+            reason = " ".join(f"{found.get('error', '')} {found.get('cause', '')}".split()) or "no reason given"
+            raise ReleaseFailed(f"release of {model_version} {found['status'].lower()}: {reason}")
+
+    def live_model_data(self, outputs: dict[str, str]) -> str | None:
+        """The s3:// address of the model that the live endpoint serves; None when none is live."""
+        sagemaker = self.client("sagemaker")
+        try:
+            endpoint = sagemaker.describe_endpoint(EndpointName=outputs["EndpointName"])
+        except (ClientError, KeyError):
+            return None
+        if endpoint["EndpointStatus"] == "Failed":
+            return None
+        config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+        model = sagemaker.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
+        url: str = model["PrimaryContainer"]["ModelDataUrl"]
+        return url
+
+    def endpoint_status(self, outputs: dict[str, str]) -> str:
+        try:
+            found = self.client("sagemaker").describe_endpoint(EndpointName=outputs["EndpointName"])
+        except (ClientError, KeyError):
+            return "not released"
+        return str(found["EndpointStatus"])
+
+    def wait_endpoint(self, name: str) -> None:
+        """Waits until the endpoint is in service, as it is soon after a restart."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            found = self.client("sagemaker").describe_endpoint(EndpointName=name)
+            if found["EndpointStatus"] == "InService":
+                return
+            if found["EndpointStatus"] == "Failed" or time.monotonic() > deadline:
+                reason = found.get("FailureReason", "no reason given")
+                raise ReleaseFailed(f"endpoint {name} is {found['EndpointStatus']}: {reason}")
+            time.sleep(0.25)
+
+
+def upper_snake(name: str) -> str:
+    """ImagesBucket as IMAGES_BUCKET, CountDeadLetterQueueUrl as COUNT_DEAD_LETTER_QUEUE_URL."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).upper()
+
+
+def healthy(endpoint_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{endpoint_url}/_ministack/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def port_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def without_aws(environment: "os._Environ[str]") -> dict[str, str]:
+    """The caller's environment without what would lead an AWS client elsewhere."""
+    return {name: value for name, value in environment.items() if not name.startswith("AWS_")}
+
+
+def package_version(package: Path) -> str:
+    """The model version that a package names. PackageMissing when there is none to read."""
+    try:
+        with tarfile.open(package) as tar:
+            member = tar.extractfile("package.json")
+            assert member is not None
+            return str(json.load(member)["model_version"])
+    except FileNotFoundError as error:
+        raise PackageMissing(f"there is no model package at {package}") from error
+    except (tarfile.TarError, KeyError, ValueError, AssertionError, OSError) as error:
+        raise PackageMissing(f"{package} is not a model package: {error}") from error
+
+
+def sources(template: Path) -> Iterator[Path]:
+    """What a build depends on: the template, the functions and the state machines beside it."""
+    yield template
+    yield from sorted((template.parent / "training").glob("*.asl.json"))
+    for path in sorted((template.parent / "functions").rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path
+
+
+def digest_of(paths: Iterator[Path]) -> str:
+    digest = hashlib.sha256(sys.version.encode())
+    for path in paths:
+        content = path.read_bytes()
+        digest.update(f"{path} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def last_line(log_file: Path) -> str:
+    """The last line of a log that says something."""
+    lines = [line.strip() for line in log_file.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "no output"
