@@ -1,0 +1,21 @@
+"""The counting network: torchvision's ResNet50 with seven outputs, for 0 to 5 and "6 or more"."""
+
+from __future__ import annotations
+
+import torch
+from torchvision.models import ResNet50_Weights, resnet50
+
+from model.answer import CLASSES
+
+
+def build(*, imagenet: bool = False) -> torch.nn.Module:
+    """Maps float32 [N, 3, S, S], as `model.preprocess.normalise` gives, to logits [N, 7].
+
+    From scratch, each residual branch starts at zero (Goyal et al. 2017, "Accurate, Large Minibatch SGD"),
+    which trains deep networks faster; `imagenet` starts from torchvision's weights, which it downloads.
+    """
+    if imagenet:
+        network = resnet50(weights=ResNet50_Weights.IMAGENET1K_V2)
+        network.fc = torch.nn.Linear(network.fc.in_features, len(CLASSES))
+        return network
+    return resnet50(num_classes=len(CLASSES), zero_init_residual=True)

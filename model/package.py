@@ -1,0 +1,171 @@
+"""The model package: all that serves and judges one version of the counter, as a folder or `model.tar.gz`.
+
+    model.xml, model.bin   the OpenVINO network: `images` float32 [N, 3, S, S] to `logits` [N, 7]
+    package.json           version, classes, preprocessing, decision rule, calibration, metrics, digests
+    golden/*.png           pictures with the answers that this package must give to them
+
+A package says what it was made for and refuses to load anywhere else.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model import preprocess
+from model.answer import CLASSES, Answer
+
+FORMAT_VERSION = 1
+DECISION_RULE = "posterior_median"
+NAME = "package.json"
+TOLERANCE = 0.02
+"""Of a probability, between the processors that record and repeat a golden answer."""
+
+
+class PackageError(ValueError):
+    """The package is damaged or was made for other code; the message says which."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A picture that the package carries and its answer, which every serving of the package must repeat."""
+
+    file: str
+    data: bytes
+    answer: Answer
+
+    def difference(self, answer: Answer) -> str | None:
+        """What `answer` has otherwise than recorded; None if nothing that another processor explains."""
+        for name in ("count", "is_minimum", "model_version"):
+            if answer[name] != self.answer[name]:
+                return f"{name} is {answer[name]}, recorded is {self.answer[name]}"
+        pairs = zip(answer["probabilities"], self.answer["probabilities"], strict=True)
+        furthest = max(abs(a - b) for a, b in pairs)
+        return f"a probability is off by {furthest:.3f}" if furthest > TOLERANCE else None
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package whose every file was checked against its digest."""
+
+    directory: Path
+    model_version: str
+    temperature: float
+    bias: list[float]
+    golden: list[Golden]
+    description: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Edge of the network's square input, in pixels."""
+        return int(self.description["preprocessing"]["size"])
+
+    @property
+    def network(self) -> Path:
+        return self.directory / "model.xml"
+
+
+def load(folder: Path) -> Package:
+    """Reads a package's folder. Raises `PackageError` when a digest, the format or the preprocessing differs."""
+    try:
+        description = json.loads((folder / NAME).read_text())
+    except FileNotFoundError:
+        raise PackageError(f"there is no {NAME} in {folder}") from None
+    except ValueError as error:
+        raise PackageError(f"{NAME} is not JSON: {error}") from None
+    try:
+        expected: list[tuple[str, Any, Any]] = [
+            ("format_version", description["format_version"], FORMAT_VERSION),
+            ("classes", description["classes"], list(CLASSES)),
+            ("preprocessing", description["preprocessing"], preprocess.DESCRIPTION),
+            ("decision_rule", description["decision_rule"], DECISION_RULE),
+        ]
+        for name, found, wanted in expected:
+            if found != wanted:
+                raise PackageError(f"the package's {name} is {found}, this code's is {wanted}")
+        for name, digest in description["files"].items():
+            if not (folder / name).is_file() or _sha256(folder / name) != digest:
+                raise PackageError(f"{name} is missing or not the file that the package was made with")
+        for name in ("model.xml", "model.bin", *(golden["file"] for golden in description["golden"])):
+            if name not in description["files"]:
+                raise PackageError(f"{name} has no digest")
+        return Package(
+            directory=folder,
+            model_version=description["model_version"],
+            temperature=description["calibration"]["temperature"],
+            bias=description["calibration"]["bias"],
+            golden=[
+                Golden(golden["file"], (folder / golden["file"]).read_bytes(), golden["answer"])
+                for golden in description["golden"]
+            ],
+            description=description,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PackageError(f"{NAME} lacks {error}") from None
+
+
+def build(
+    folder: Path,
+    *,
+    model_version: str,
+    golden: dict[str, Answer],
+    temperature: float = 1.0,
+    bias: list[float] | None = None,
+    details: dict[str, Any] | None = None,
+) -> Package:
+    """Completes a folder that holds the network and the `golden` pictures into a package, and loads it.
+
+    `details` are the further entries of package.json: metrics, digests, code version, parent.
+    """
+    files = ["model.xml", "model.bin", *golden]
+    description: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "model_version": model_version,
+        "classes": list(CLASSES),
+        "preprocessing": preprocess.DESCRIPTION,
+        "decision_rule": DECISION_RULE,
+        "calibration": {"temperature": temperature, "bias": bias or [0.0] * len(CLASSES)},
+        "golden": [{"file": name, "answer": answer} for name, answer in golden.items()],
+        "files": {name: _sha256(folder / name) for name in files},
+        **(details or {}),
+    }
+    (folder / NAME).write_text(json.dumps(description, indent=1) + "\n")
+    return load(folder)
+
+
+def pack(package: Package, archive: Path) -> None:
+    """Writes a package as `model.tar.gz`, byte for byte the same for the same package."""
+
+    def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = member.mtime = 0
+        member.uname = member.gname = ""
+        return member
+
+    names = sorted([NAME, *package.description["files"]])
+    with (
+        archive.open("wb") as raw,
+        gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for name in names:
+            tar.add(package.directory / name, name, filter=anonymous)
+
+
+def unpack(archive: Path, folder: Path) -> Package:
+    """Unpacks `model.tar.gz` into a folder and loads it. Raises `PackageError`."""
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            tar.extractall(folder, filter="data")
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise PackageError(f"{archive.name} cannot be unpacked: {error}") from error
+    return load(folder)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
