@@ -4,14 +4,31 @@
 
 Every touch of ministack's internals is in this file, one function a gap; tests/local shows for each that
 ministack alone has the gap and that ours closes it, so that a test fails when upstream no longer needs us.
+ministack reads its settings when it is imported, so its modules are imported inside the functions.
 """
 
+import contextvars
+import hashlib
+import json
 import os
+import sys
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+from local.sagemaker.endpoints import Endpoints
+from local.sagemaker.models import Credentials, ModelData
+from local.sagemaker.service import Service
+from local.sagemaker.wire import invalid
+
+ACCOUNT = "000000000000"
+REGION = "us-east-1"
 SERVICES = (
     "cloudformation,dynamodb,dynamodbstreams,events,iam,kms,lambda,logs,monitoring,s3,scheduler,sns,sqs,states,sts"
 )
+SERVING = [sys.executable, "-m", "model.serve"]
 
 
 def environment(home: Path, port: int) -> dict[str, str]:
@@ -32,13 +49,170 @@ def environment(home: Path, port: int) -> dict[str, str]:
     }
 
 
+def put_version_ids_in_events() -> None:
+    """S3 events reach EventBridge without the `version-id` that AWS puts there for a versioned bucket.
+
+    The function that fires an event knows the version; the one that dispatches to rules does not.
+    """
+    from ministack.services import eventbridge, s3
+
+    version: contextvars.ContextVar[str | None] = contextvars.ContextVar("version", default=None)
+    fire, dispatch = s3._fire_s3_event, eventbridge._dispatch_event
+
+    def fire_knowing_version(*args: Any, **kwargs: Any) -> None:
+        token = version.set(kwargs.get("version_id"))
+        try:
+            fire(*args, **kwargs)
+        finally:
+            version.reset(token)
+
+    def dispatch_with_version(event: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if event.get("Source") == "aws.s3" and version.get():
+            detail = json.loads(event["Detail"])
+            detail["object"]["version-id"] = version.get()
+            event = {**event, "Detail": json.dumps(detail)}
+        return dispatch(event, *args, **kwargs)
+
+    s3._fire_s3_event = fire_knowing_version
+    eventbridge._dispatch_event = dispatch_with_version
+
+
+def count_loopback_as_tls() -> None:
+    """A bucket policy that demands TLS denies every role, since one machine talks plain HTTP over loopback.
+
+    A request that comes over loopback never leaves the machine, so it counts as secure transport.
+    """
+    from ministack import app
+    from ministack.core import iam_evaluator
+
+    pin = iam_evaluator.pin_request_origin
+
+    def pin_secure(source_ip: str, secure_transport: bool) -> None:
+        pin(source_ip, secure_transport or source_ip == "127.0.0.1")
+
+    iam_evaluator.pin_request_origin = pin_secure
+    app.pin_request_origin = pin_secure
+
+
+def add_sagemaker(endpoints: Endpoints) -> None:
+    """There is no SageMaker. Ours is routed to, its permissions are checked against the caller's policies like
+    any service's, Step Functions can call it, and its state is kept with the others'."""
+    from ministack import app
+    from ministack.core import iam_actions, router
+    from ministack.services import stepfunctions
+
+    service = Service(endpoints)
+    app.SERVICE_HANDLERS["sagemaker"] = service.handle
+    router.SERVICE_PATTERNS["sagemaker"] = {
+        "target_prefixes": ["SageMaker."],
+        "host_patterns": [r"sagemaker\."],
+        "credential_scope": "sagemaker",
+    }
+
+    iam_actions.SERVICE_TO_IAM_NAMESPACE["sagemaker"] = "sagemaker"
+    iam_actions._BOTOCORE_SERVICE_MAP["sagemaker"] = ["sagemaker-runtime"]
+    resource_of = iam_actions.extract_resource_arn
+
+    def resource_with_sagemaker(
+        service: str, method: str, path: str, headers: dict[str, str], body: bytes, *rest: Any
+    ) -> str:
+        if service == "sagemaker":
+            return sagemaker_resource(path, headers, body)
+        return str(resource_of(service, method, path, headers, body, *rest))
+
+    iam_actions.extract_resource_arn = resource_with_sagemaker
+
+    stepfunctions._AWS_SDK_SERVICE_MAP["sagemaker"] = {"target_prefix": "SageMaker", "protocol": "json"}
+    stepfunctions._AWS_SDK_ERROR_PREFIX["sagemaker"] = "SageMaker"
+    # An error that the service model does not name, as this one, arrives under the service's own name.
+    stepfunctions._AWS_SDK_ERROR_CODE_OVERRIDES["sagemaker"] = {"ValidationException": "SageMakerException"}
+
+    app._state_map["sagemaker"] = "sagemaker"
+    app._loaded_modules["sagemaker"] = SimpleNamespace(
+        get_state=endpoints.get_state, load_persisted_state=endpoints.load_state, reset=endpoints.close
+    )
+
+
+def sagemaker_resource(path: str, headers: dict[str, str], body: bytes) -> str:
+    """The ARN that a request's permission is checked on; "*" for the lists, as on AWS."""
+    prefix = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}"
+    if not headers.get("x-amz-target"):
+        return f"{prefix}:endpoint/{path.split('/')[2].lower()}" if path.count("/") > 1 else "*"
+    kind = headers["x-amz-target"].rpartition(".")[2]
+    if kind.startswith("List"):
+        return "*"
+    try:
+        request = json.loads(body or b"{}")
+    except ValueError:
+        return "*"
+    for suffix, member in (("EndpointConfig", "endpoint-config"), ("Endpoint", "endpoint"), ("Model", "model")):
+        if kind.endswith(suffix):
+            return f"{prefix}:{member}/{str(request.get(f'{suffix}Name', '*')).lower()}"
+    return "*"
+
+
+def assume_for_sagemaker(role_arn: str) -> Credentials:
+    """Credentials of a model's role, as SageMaker assumes it. Raises ServiceError when its trust policy does not
+    name the service. A client in this process cannot call AssumeRole as a service, so the session is registered
+    the way ministack does for functions."""
+    from ministack.core.iam_evaluator import _service_principal_matches
+    from ministack.services import iam, sts
+
+    name = role_arn.rpartition("/")[2]
+    role = iam._roles.get(name)
+    trust = json.loads(role["AssumeRolePolicyDocument"]) if role else {"Statement": []}
+    if not any(
+        statement.get("Effect") == "Allow"
+        and _service_principal_matches(statement.get("Principal"), "sagemaker.amazonaws.com")
+        for statement in trust["Statement"]
+    ):
+        raise invalid(f"SageMaker may not assume the role {role_arn}")
+    digest = hashlib.sha256(os.urandom(32)).hexdigest()
+    keys = {"aws_access_key_id": f"ASIA{digest[:16].upper()}"}
+    keys |= {"aws_secret_access_key": digest, "aws_session_token": digest[16:]}
+    session = {
+        "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/{name}/SageMaker",
+        "UserId": f"{name}:SageMaker",
+        "SecretAccessKey": digest,
+        "SessionToken": digest[16:],
+        "Expiration": time.time() + 3600,
+    }
+    sts.register_session(keys["aws_access_key_id"], session)
+    return keys
+
+
+def resume_when_ready(endpoints: Endpoints, port: int) -> None:
+    """Brings the endpoints of before the stop up again, once S3 answers to give them their models."""
+    from local.stack import healthy
+
+    while not healthy(f"http://127.0.0.1:{port}"):
+        time.sleep(0.1)
+    endpoints.resume()
+
+
 def main() -> None:
-    home = Path(os.environ["BINTALLY_HOME"])
-    # ministack reads its settings when it is imported.
-    os.environ.update(environment(home, int(os.environ["BINTALLY_PORT"])))
+    home, port = Path(os.environ["BINTALLY_HOME"]), int(os.environ["BINTALLY_PORT"])
+    os.environ.update(environment(home, port))
     from ministack import app
 
-    app.main()
+    endpoints = Endpoints(
+        home=home,
+        command=json.loads(os.environ.get("BINTALLY_SERVING", "null")) or SERVING,
+        model_data=ModelData(f"http://127.0.0.1:{port}", REGION, assume_for_sagemaker),
+        account=ACCOUNT,
+        region=REGION,
+    )
+    put_version_ids_in_events()
+    count_loopback_as_tls()
+    add_sagemaker(endpoints)
+    threading.Thread(target=resume_when_ready, args=(endpoints, port), daemon=True).start()
+    try:
+        app.main()
+    finally:
+        endpoints.close()
+        # State is saved; what still runs in threads (an execution, a warm function) must not hold the stop up.
+        sys.stdout.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

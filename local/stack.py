@@ -1,15 +1,16 @@
 """The whole stack on this machine: start it, deploy the real template to it, release the model, stop it.
 
-    stack = Stack.from_environment()
-    stack.up(print)
-    stack.client("s3").upload_file("bin.jpg", stack.outputs()["ImagesBucket"], "incoming/SEA1/P-4-B217/1.jpg")
-    stack.down()
+stack = Stack.from_environment()
+stack.up(print)
+stack.client("s3").upload_file("bin.jpg", stack.outputs()["ImagesBucket"], "incoming/SEA1/P-4-B217/1.jpg")
+stack.down()
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import socket
@@ -213,7 +214,8 @@ class Stack:
         states = self.client("stepfunctions", read_timeout=5, retries={"total_max_attempts": 1})
         for machine in states.list_state_machines()["stateMachines"]:
             arn = machine["stateMachineArn"]
-            for execution in states.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"]:
+            running = states.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"]
+            for execution in running:
                 states.stop_execution(executionArn=execution["executionArn"], cause="the local stack stops")
 
     # Deploying
@@ -224,10 +226,10 @@ class Stack:
         stamp = self.home / "build.digest"
         if stamp.exists() and stamp.read_text() == digest:
             return
-        python = f"{sys.version_info.major}.{sys.version_info.minor}"
         self.sam(
             ["build", "--template", str(self.template), "--build-dir", str(self.home / "build")],
-            PYTHON_VERSION=python,
+            PYTHON_VERSION=f"{sys.version_info.major}.{sys.version_info.minor}",
+            PYTHON_PLATFORM=f"{platform.machine()}-manylinux_2_28",
         )
         stamp.write_text(digest)
 
@@ -292,11 +294,12 @@ class Stack:
         deadline = time.monotonic() + RELEASE_SECONDS
         while (found := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
             if time.monotonic() > deadline:
-                raise ReleaseFailed(f"release of {model_version} still runs after {RELEASE_SECONDS} s: {execution}")
+                raise ReleaseFailed(f"release of {model_version} takes over {RELEASE_SECONDS} s: {execution}")
             time.sleep(0.25)
         if found["status"] != "SUCCEEDED":
-            reason = " ".join(f"{found.get('error', '')} {found.get('cause', '')}".split()) or "no reason given"
-            raise ReleaseFailed(f"release of {model_version} {found['status'].lower()}: {reason}")
+            reason = " ".join(f"{found.get('error', '')} {found.get('cause', '')}".split())
+            ended = found["status"].lower()
+            raise ReleaseFailed(f"release of {model_version} {ended}: {reason or 'no reason given'}")
 
     def live_model_data(self, outputs: dict[str, str]) -> str | None:
         """The s3:// address of the model that the live endpoint serves; None when none is live."""

@@ -1,0 +1,99 @@
+"""What goes over the wire: requests checked against botocore's service model, answers shaped by it, and errors
+as the service words them."""
+
+import json
+import re
+from datetime import datetime
+from typing import Any
+
+import botocore.session
+from botocore.model import OperationModel, Shape
+from botocore.validate import ParamValidator
+
+Json = dict[str, Any]
+Answer = tuple[int, dict[str, str], bytes]
+
+SESSION = botocore.session.get_session()
+CONTROL = SESSION.get_service_model("sagemaker")
+RUNTIME = SESSION.get_service_model("sagemaker-runtime")
+BODY_LIMIT: int = RUNTIME.shape_for("BodyBlob").metadata["max"]  # bytes; a serverless endpoint takes less
+
+
+class ServiceError(Exception):
+    """An error as SageMaker answers it: a code, a message, an HTTP status and what else the error carries."""
+
+    def __init__(self, code: str, message: str, status: int = 400, **members: object) -> None:
+        super().__init__(message)
+        self.code, self.message, self.status, self.members = code, message, status, members
+
+    def answer(self) -> Answer:
+        # The control plane reads `message`, the runtime's error shapes have `Message`.
+        body = {"__type": self.code, "message": self.message, "Message": self.message, **self.members}
+        headers = {"Content-Type": "application/x-amz-json-1.1", "x-amzn-errortype": self.code}
+        return self.status, headers, json.dumps(body).encode()
+
+
+def invalid(message: str) -> ServiceError:
+    return ServiceError("ValidationException", message)
+
+
+def operation(name: str) -> OperationModel:
+    """Raises ServiceError for a name that SageMaker does not know."""
+    if name not in CONTROL.operation_names:
+        raise ServiceError("UnknownOperationException", f"no such operation: {name}")
+    return CONTROL.operation_model(name)
+
+
+def check_request(name: str, request: Json) -> None:
+    """Raises ServiceError when `request` is not what botocore's model of the operation says."""
+    shape = operation(name).input_shape
+    report = ParamValidator().validate(request, shape)
+    if report.has_errors():
+        raise invalid(report.generate_report())
+    problems = list(constraints(request, shape, ""))
+    if problems:
+        listed = "; ".join(problems)
+        raise invalid(f"{len(problems)} validation error{'s' * (len(problems) > 1)} detected: {listed}")
+
+
+def constraints(value: Any, shape: Shape, where: str) -> list[str]:
+    """What botocore leaves to the service: patterns, enumerations and upper limits."""
+    if shape.type_name == "structure":
+        return [
+            problem
+            for name, member in value.items()
+            for problem in constraints(member, shape.members[name], f"{where}.{name}".lstrip("."))
+        ]
+    if shape.type_name == "list":
+        numbered = enumerate(value, 1)
+        found = [problem for n, item in numbered for problem in constraints(item, shape.member, f"{where}.{n}")]
+        return found + too_large(len(value), shape, where, "length")
+    if shape.type_name == "string":
+        found = too_large(len(value), shape, where, "length")
+        pattern = shape.metadata.get("pattern")
+        if pattern and not re.fullmatch(pattern.replace(r"\p{Z}", r"\s").replace(r"\p{L}\p{N}", r"\w"), value):
+            found.append(f"Value '{value}' at '{where}' must satisfy regular expression pattern: {pattern}")
+        if shape.enum and value not in shape.enum:
+            found.append(f"Value '{value}' at '{where}' must satisfy enum value set: {shape.enum}")
+        return found
+    if shape.type_name in ("integer", "long", "float", "double"):
+        return too_large(value, shape, where, "value")
+    return []
+
+
+def too_large(size: float, shape: Shape, where: str, what: str) -> list[str]:
+    most = shape.metadata.get("max")
+    if most is None or size <= most:
+        return []
+    return [f"Member at '{where}' must have {what} less than or equal to {most}"]
+
+
+def shaped(name: str, result: Json) -> bytes:
+    """`result` as the operation's answer. What does not fit botocore's model is a fault of ours."""
+    shape = operation(name).output_shape
+    if shape is None:
+        return b""
+    report = ParamValidator().validate(result, shape)
+    if report.has_errors():
+        raise RuntimeError(f"{name} answers what its model does not have: {report.generate_report()}")
+    return json.dumps(result, default=datetime.timestamp).encode()
