@@ -89,7 +89,7 @@ def load(folder: Path) -> Package:
             if found != wanted:
                 raise PackageError(f"the package's {name} is {found}, this code's is {wanted}")
         for name, digest in description["files"].items():
-            if not (folder / name).is_file() or _sha256(folder / name) != digest:
+            if not (folder / name).is_file() or sha256(folder / name) != digest:
                 raise PackageError(f"{name} is missing or not the file that the package was made with")
         for name in ("model.xml", "model.bin", *(golden["file"] for golden in description["golden"])):
             if name not in description["files"]:
@@ -131,7 +131,7 @@ def build(
         "decision_rule": DECISION_RULE,
         "calibration": {"temperature": temperature, "bias": bias or [0.0] * len(CLASSES)},
         "golden": [{"file": name, "answer": answer} for name, answer in golden.items()],
-        "files": {name: _sha256(folder / name) for name in files},
+        "files": {name: sha256(folder / name) for name in files},
         **(details or {}),
     }
     (folder / NAME).write_text(json.dumps(description, indent=1) + "\n")
@@ -166,6 +166,7 @@ def unpack(archive: Path, folder: Path) -> Package:
     return load(folder)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The digest of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

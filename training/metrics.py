@@ -13,13 +13,15 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.answer import AT_LEAST, CLASSES, posterior_median, probabilities
-from training.data import Photograph
+
+if TYPE_CHECKING:  # it needs torch, which reading metrics does not
+    from training.data import Photograph
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

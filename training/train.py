@@ -149,13 +149,15 @@ def main(arguments: argparse.Namespace) -> None:
             total += loss.item()
         if rank == 0:
             seconds = time.monotonic() - started
-            logits = predict(average, splits["validation"][:512], device)
-            seen = metrics.summary(metrics.softmax(logits), np.array([p.quantity for p in splits["validation"][:512]]))
+            watched = splits["validation"][:512]
+            logits = predict(average, watched, device)
+            seen = metrics.summary(metrics.softmax(logits), np.array([p.quantity for p in watched]))
             print(
-                f"epoch {epoch} size {size} loss {total / steps:.4f} seconds {seconds:.0f} waiting {waited / seconds:.1%}"
-                f" images_per_second {steps * a.batch_size * world / seconds:.1f}"
+                f"epoch {epoch} size {size} loss {total / steps:.4f} seconds {seconds:.0f}"
+                f" waiting {waited / seconds:.1%} images_per_second {steps * a.batch_size * world / seconds:.1f}"
                 f" validation_log_loss {seen['as_shipped']['log_loss']:.4f}"
-                f" validation_rps {seen['as_shipped']['rps']:.4f} validation_six_way {seen['as_published']['accuracy']:.4f}",
+                f" validation_rps {seen['as_shipped']['rps']:.4f}"
+                f" validation_six_way {seen['as_published']['accuracy']:.4f}",
                 flush=True,
             )
             state = {
