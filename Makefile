@@ -1,0 +1,69 @@
+# `make` lists the targets. What a person types here is what CI types.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+bin := .venv/bin
+# A private uv where the machine has none: plain pip would take a torch that torchvision cannot load.
+UV := $(shell command -v uv || echo .uv/bin/uv)
+# These import torch; everything else, the local stack above all, is tested without it.
+TORCH_TESTS := tests/training $(wildcard tests/model/test_network.py tests/model/test_export.py)
+
+.PHONY: help venv train-venv demo up down wipe lint test bench
+
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+venv: .venv/demo.installed ## Make .venv with all that the demo needs, then: source .venv/bin/activate
+
+train-venv: .venv-train/installed ## Make .venv-train with torch as well (5 GB)
+
+demo: venv ## From nothing to counted photographs; ABID=../shared/abid takes real ones
+	@$(bin)/bintally demo
+
+up: venv ## Start AWS on this machine, deploy the stack, release the shipped model
+	@$(bin)/bintally up
+
+down: venv ## Stop it; its state is kept
+	@$(bin)/bintally down
+
+wipe: venv ## Stop it and remove its state
+	@$(bin)/bintally down --wipe
+
+lint: .venv/test.installed .venv-train/installed ## Check style, types and the template
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy functions
+	$(bin)/mypy --python-executable .venv-train/bin/python model
+	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(bin)/sam validate --lint --template template.yaml
+	$(bin)/cfn-lint template.yaml
+
+test: lint ## Install what tests need and run them all
+	.venv-train/bin/python -m pytest $(TORCH_TESTS)
+	$(bin)/python -m pytest $(TORCH_TESTS:%=--ignore=%)
+
+bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole way and the count function
+	@$(bin)/bintally bench
+
+.uv/bin/uv:
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv 2>/dev/null || \
+	  { $(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv; }
+
+# --seed: `sam build` wants a pip in the environment.
+.venv/bin/python: | $(UV)
+	@$(UV) venv --quiet --seed --allow-existing --no-python-downloads --python "$$(command -v $(PYTHON))" .venv
+
+.venv/demo.installed: requirements/demo.txt pyproject.toml | .venv/bin/python
+	@$(UV) pip install --quiet --python $(bin)/python -r requirements/demo.txt --editable .
+	@touch $@
+	@echo 'Ready. To use the bintally command here: source .venv/bin/activate'
+
+.venv/test.installed: requirements/test.txt .venv/demo.installed
+	@$(UV) pip install --quiet --python $(bin)/python -r requirements/test.txt
+	@touch $@
+
+.venv-train/installed: requirements/train.txt requirements/test.txt | $(UV)
+	@$(UV) venv --quiet --allow-existing --no-python-downloads --python "$$(command -v $(PYTHON))" .venv-train
+	@$(UV) pip install --quiet --python .venv-train/bin/python -r requirements/train.txt \
+	  --constraint requirements/test.txt pytest pytest-timeout hypothesis
+	@touch $@

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Builds a stand-in for AWS's Lambda base image out of Debian's packages, for `sam local invoke` where no
+# container registry is reachable. Prints the image's name; builds nothing when the image is there already.
+# Needs root, docker, debootstrap and uv.
+set -euo pipefail
+
+awslambdaric=4.2.2
+boto3=1.43.106
+image="bintally-lambda-python:3.11-ric${awslambdaric}-boto3-${boto3}"
+
+if docker image inspect "$image" >/dev/null 2>&1; then
+  echo "$image"
+  exit 0
+fi
+
+root=$(mktemp -d) log=$(mktemp)
+trap 'rm -rf "$root" "$log"' EXIT
+# bookworm's Python is 3.11: functions for this image are built with PYTHON_VERSION=3.11.
+debootstrap --variant=minbase --include=python3,ca-certificates bookworm "$root" >"$log" || { cat "$log" >&2; exit 1; }
+rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/*
+# AWS's image brings boto3 too, so functions do not pack it.
+uv pip install --quiet --target "$root/var/runtime" --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+  --only-binary :all: --no-compile-bytecode "awslambdaric==$awslambdaric" "boto3==$boto3" >&2
+mkdir -p "$root/var/task"
+cat >"$root/var/runtime/bootstrap" <<'BOOTSTRAP'
+#!/bin/sh
+# What AWS's image does: the function's own packages go before the runtime's.
+export PYTHONPATH="/var/task:/var/runtime"
+cd /var/task
+exec python3 -m awslambdaric "$_HANDLER"
+BOOTSTRAP
+chmod 0755 "$root/var/runtime/bootstrap" "$root"
+tar -C "$root" --one-file-system --exclude=./proc/* --exclude=./sys/* --exclude=./dev/* -c . |
+  docker import --change 'ENV LANG=C.UTF-8 LAMBDA_TASK_ROOT=/var/task LAMBDA_RUNTIME_DIR=/var/runtime' \
+    --change 'WORKDIR /var/task' - "$image" >&2
+echo "$image"
