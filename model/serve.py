@@ -1,0 +1,335 @@
+"""The endpoint: a model package behind SageMaker's serving contract.
+
+    SM_MODEL_DIR=/opt/ml/model SAGEMAKER_BIND_TO_PORT=8080 python -m model.serve
+
+`GET /ping` is 200 only when the model answers its own golden images as its package records them.
+`POST /invocations` answers one photograph (image/jpeg, image/png, image/webp, application/x-image) or, as
+application/json, `{"images": [base64, ...]}` with a list in the same order. Nothing is ever fetched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import binascii
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NoReturn
+
+import openvino  # type: ignore[import-untyped,unused-ignore]
+import uvicorn
+
+from model import answer, package, preprocess
+from model.answer import Answer
+from model.package import Package, PackageError
+
+PHOTOGRAPH_TYPES = {"image/jpeg", "image/png", "image/webp", "application/x-image"}
+MAX_BODY = 6 * 1024 * 1024
+"""Bytes; what a real-time endpoint passes on at most (a serverless one: 4 MB)."""
+MAX_IMAGES = 64
+"""In one JSON request, so that one caller cannot occupy the endpoint for minutes."""
+BODY_SECONDS = 30
+"""A slower upload is given up, so that it does not keep its place in the queue."""
+QUEUE_PER_CORE = 32
+"""Photographs waiting or at work. A core does at least 70 a second, so nobody waits for more than 0.5 s."""
+DRAIN_SECONDS = 20
+"""SageMaker kills a container 30 s after asking it to stop."""
+
+Headers = list[tuple[bytes, bytes]]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Refusal(Exception):
+    """A request that gets no count: HTTP status, a code for programs, a message for people."""
+
+    def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.headers = status, code, headers
+
+
+class Counter:
+    """The package's network, compiled for this machine; `count` may be called from `threads` threads at once.
+
+    It is compiled twice, sharing nothing but the file: for a photograph alone, all cores work on it; for
+    several at a time, each has one core. The first halves the latency, the second wastes no cycle on sharing.
+    """
+
+    def __init__(self, source: Package, threads: int) -> None:
+        self.source = source
+        self._local = threading.local()
+        core = openvino.Core()
+        network = core.read_model(source.network)
+        # float32 beside the int8 layers, lest a machine with bfloat16 answer differently from one without.
+        options = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
+        options["INFERENCE_NUM_THREADS"] = threads
+        self._compiled = {
+            name: core.compile_model(network, "CPU", {**options, "NUM_STREAMS": streams})
+            for name, streams in (("alone", 1), ("crowded", threads))
+        }
+
+    def count(self, photograph: bytes, *, alone: bool = True) -> Answer:
+        """The answer for the bytes of one photograph. Raises `preprocess.BadImage`."""
+        size = self.source.size
+        pixels = preprocess.to_array(preprocess.decode(photograph, size=size), size)
+        request = self._request(alone)
+        request.infer({0: preprocess.normalise(pixels[None])}, share_inputs=True)
+        logits = request.get_output_tensor(0).data
+        probabilities = answer.probabilities(logits, self.source.temperature, self.source.bias)
+        return answer.answer(probabilities[0], self.source.model_version)
+
+    def _request(self, alone: bool) -> openvino.InferRequest:
+        """This thread's own: an inference request serves one caller at a time."""
+        name = "alone" if alone else "crowded"
+        requests: dict[str, openvino.InferRequest] = self._local.__dict__
+        if name not in requests:
+            requests[name] = self._compiled[name].create_infer_request()
+        return requests[name]
+
+    def faults(self) -> list[str]:
+        """Golden images that are not answered as the package records; empty when the model is sound."""
+        if not self.source.golden:
+            return ["the package has none"]
+        return [
+            f"{golden.file}: {difference}"
+            for golden in self.source.golden
+            for alone in (True, False)
+            if (difference := golden.difference(self.count(golden.data, alone=alone)))
+        ]
+
+
+class App:
+    """The ASGI application. `queue` bounds the photographs waiting or at work; one more gets a 503."""
+
+    def __init__(self, counter: Counter, threads: int, queue: int) -> None:
+        self.counter, self.queue = counter, queue
+        self.load = 0
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="count")
+        self.faults = counter.faults()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            status, headers, content = 200, {}, await self.answer(scope, receive)
+        except ConnectionAbortedError:
+            return  # the caller has gone
+        except Refusal as refusal:
+            status, headers = refusal.status, refusal.headers
+            content = {"error": {"code": refusal.code, "message": str(refusal)}}
+            log("warning", str(refusal), path=scope["path"], status=status, code=refusal.code)
+        body = json.dumps(content).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(body)), **headers}
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": pairs})
+        await send({"type": "http.response.body", "body": body})
+
+    async def answer(self, scope: Scope, receive: Receive) -> object:
+        """What the body of the 200 says. Raises `Refusal`, or ConnectionAbortedError."""
+        match scope["path"], scope["method"]:
+            case "/ping", "GET" | "HEAD":
+                return self.ping()
+            case "/invocations", "POST":
+                return await self.invoke(scope["headers"], receive)
+            case "/ping" | "/invocations" as path, method:
+                allowed = "GET" if path == "/ping" else "POST"
+                raise Refusal(405, "MethodNotAllowed", f"{path} takes {allowed}, not {method}", allow=allowed)
+            case path, _:
+                raise Refusal(404, "NotFound", f"there is no {path}, only /ping and /invocations")
+
+    def ping(self) -> object:
+        if self.faults:
+            raise Refusal(503, "ModelUnsound", f"golden images answered wrongly: {'; '.join(self.faults)}")
+        return {"model_version": self.counter.source.model_version}
+
+    async def invoke(self, headers: Headers, receive: Receive) -> object:
+        if self.faults:
+            raise Refusal(500, "ModelUnsound", "the model does not answer its golden images as recorded")
+        sent = {name: value.decode("latin-1") for name, value in headers}
+        media_type = sent.get(b"content-type", "").partition(";")[0].strip().lower()
+        if media_type not in PHOTOGRAPH_TYPES | {"application/json"}:
+            wanted = ", ".join(sorted(PHOTOGRAPH_TYPES | {"application/json"}))
+            raise Refusal(415, "UnsupportedMediaType", f"send one of {wanted}, not {media_type or 'nothing'}")
+        # A place in the queue is taken before the body is read: it bounds memory, too.
+        self.take(1)
+        held = 1
+        try:
+            body = await read(sent, receive)
+            if media_type != "application/json":
+                return await self.count(body)
+            images = images_of(body)
+            self.take(len(images) - held, held=held)
+            held = len(images)
+            counting = map(self.count_encoded, range(held), images)
+            answers = await asyncio.gather(*counting, return_exceptions=True)
+            for one in answers:
+                if isinstance(one, BaseException):
+                    raise one
+            return answers
+        finally:
+            self.load -= held
+
+    def take(self, places: int, *, held: int = 0) -> None:
+        """Takes places in the queue. A request larger than the queue is let in when no other is there."""
+        if self.load > held and self.load + places > self.queue:
+            raise Refusal(503, "Overloaded", f"{self.load} photographs are waiting", **{"retry-after": "1"})
+        self.load += places
+
+    async def count(self, photograph: bytes) -> Answer:
+        alone = self.load == 1
+        return await asyncio.get_running_loop().run_in_executor(self.pool, self._count, photograph, alone)
+
+    def _count(self, photograph: bytes, alone: bool) -> Answer:
+        try:
+            return self.counter.count(photograph, alone=alone)
+        except preprocess.ImageTooLarge as error:
+            raise Refusal(413, "ImageTooLarge", str(error)) from error
+        except preprocess.BadImage as error:
+            raise Refusal(400, "BadImage", str(error)) from error
+
+    async def count_encoded(self, position: int, encoded: str) -> Answer:
+        try:
+            return await self.count(base64.b64decode(encoded, validate=True))
+        except binascii.Error as error:
+            raise Refusal(400, "BadRequest", f"image {position}: not base64: {error}") from error
+        except Refusal as refusal:
+            raise Refusal(refusal.status, refusal.code, f"image {position}: {refusal}") from refusal
+
+
+async def read(sent: dict[bytes, str], receive: Receive) -> bytes:
+    """The request's body, given up as soon as it grows past MAX_BODY, whatever its length header says."""
+    too_large = Refusal(413, "BodyTooLarge", f"the body is larger than {MAX_BODY} bytes")
+    if int(sent.get(b"content-length", 0)) > MAX_BODY:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ConnectionAbortedError
+                body += message.get("body", b"")
+                if len(body) > MAX_BODY:
+                    raise too_large
+                if not message.get("more_body"):
+                    return bytes(body)
+    except TimeoutError as error:
+        raise Refusal(400, "BodyTooSlow", f"the body did not arrive in {BODY_SECONDS} s") from error
+
+
+def images_of(body: bytes) -> list[str]:
+    """The base64 texts of a JSON request."""
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(400, "BadRequest", f"not JSON: {error}") from error
+    images = request.get("images") if isinstance(request, dict) else None
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        raise Refusal(400, "BadRequest", 'JSON must be {"images": [base64, ...]}')
+    if not images:
+        raise Refusal(400, "BadRequest", '"images" is empty')
+    if len(images) > MAX_IMAGES:
+        raise Refusal(413, "TooManyImages", f"{len(images)} images are more than {MAX_IMAGES}")
+    return images
+
+
+def cores() -> int:
+    """Those this process may use. A container's quota counts: threads beyond it are throttled."""
+    allowed = len(os.sched_getaffinity(0))
+    limit = Path("/sys/fs/cgroup/cpu.max")
+    quota, _, period = limit.read_text().partition(" ") if limit.exists() else ("max", "", "")
+    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
+
+
+def log(level: str, message: str, **fields: object) -> None:
+    """One line of JSON to standard error."""
+    line = {"time": round(time.time(), 3), "level": level, "message": message, **fields}
+    print(json.dumps(line), file=sys.stderr, flush=True)
+
+
+class JsonLines(logging.Handler):
+    """What libraries log, in the same form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = {"logger": record.name}
+        if record.exc_info:
+            fields["trace"] = logging.Formatter().formatException(record.exc_info)
+        log(record.levelname.lower(), record.getMessage(), **fields)
+
+
+def run(load: Callable[[int], Counter], host: str, queue: int | None = None) -> None:
+    """Serves what `load` makes for a number of threads, until SIGTERM. Raises SystemExit."""
+    port = int(os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080"))
+    # uvicorn puts its own handlers above these, drains, and raises the signal anew when it is done.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    logging.basicConfig(level=logging.WARNING, handlers=[JsonLines()])
+    started = time.monotonic()
+    threads = cores()
+    counter = load(threads)
+    app = App(counter, threads, queue or QUEUE_PER_CORE * threads)
+    for fault in app.faults:
+        log("error", f"golden images: {fault}")
+    try:
+        listener = socket.create_server((host, port), backlog=2048)
+    except OSError as error:
+        give_up(f"cannot listen on {host}:{port}: {error.strerror}")
+    took = round(time.monotonic() - started, 2)
+    version = counter.source.model_version
+    log("info", "serving", model_version=version, port=port, threads=threads, queue=app.queue, seconds=took)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        loop="uvloop",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def stop(*_: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+def give_up(reason: str) -> NoReturn:
+    log("error", reason)
+    raise SystemExit(1)
+
+
+def load_from(folder: Path) -> Callable[[int], Counter]:
+    """How to load the package of a folder; what is wrong with it ends the process with one line."""
+
+    def load(threads: int) -> Counter:
+        try:
+            return Counter(package.load(folder), threads)
+        except (PackageError, OSError, RuntimeError) as error:
+            give_up(f"no model to serve in {folder}: {error}")
+
+    return load
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m model.serve", description="Serves a model package.")
+    parser.add_argument("command", nargs="?", choices=["serve"], help="as SageMaker starts its containers")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--queue", type=int, help="photographs waiting or at work (default: 32 a core)")
+    options = parser.parse_args()
+    folder = Path(os.environ.get("SM_MODEL_DIR", "/opt/ml/model"))
+    run(load_from(folder), options.host, options.queue)
+
+
+if __name__ == "__main__":
+    main()
