@@ -62,8 +62,7 @@ bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole 
 	@$(UV) pip install --quiet --python $(bin)/python -r requirements/test.txt
 	@touch $@
 
-.venv-train/installed: requirements/train.txt requirements/test.txt | $(UV)
+.venv-train/installed: requirements/train.txt | $(UV)
 	@$(UV) venv --quiet --allow-existing --no-python-downloads --python "$$(command -v $(PYTHON))" .venv-train
-	@$(UV) pip install --quiet --python .venv-train/bin/python -r requirements/train.txt \
-	  --constraint requirements/test.txt pytest pytest-timeout hypothesis
+	@$(UV) pip install --quiet --python .venv-train/bin/python -r requirements/train.txt
 	@touch $@
