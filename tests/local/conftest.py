@@ -1,0 +1,216 @@
+"""Real emulators on free ports with homes of their own, and a small serving app in the place of the real one."""
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from local import emulator, processes
+from local.stack import REGION, Stack, healthy
+
+# Speaks the container contract. Its answer names its model and process; a body says what else it should do.
+SERVING_APP = """
+import http.server, json, os, time
+from pathlib import Path
+package = json.loads((Path(os.environ["SM_MODEL_DIR"]) / "package.json").read_text())
+if package["model_version"] == "broken":
+    raise SystemExit("the model does not load")
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self, status, body):
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self):
+        self.answer(200, b"")
+    def do_POST(self):
+        word = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if word == "die":
+            os._exit(3)
+        if word == "slow":
+            time.sleep(1)
+        if word.isdigit():
+            return self.answer(int(word), b'{"error": "as asked"}')
+        seen = dict(package, pid=os.getpid(), type=self.headers["Content-Type"], variables=sorted(os.environ))
+        self.answer(200, json.dumps(seen).encode())
+    def log_message(self, *arguments):
+        pass
+port = int(os.environ["SAGEMAKER_BIND_TO_PORT"])
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Emulators started under this serve models with SERVING_APP."""
+    script = tmp_path_factory.mktemp("serving") / "app.py"
+    script.write_text(SERVING_APP)
+    os.environ["BINTALLY_SERVING"] = json.dumps([sys.executable, str(script)])
+    yield
+    del os.environ["BINTALLY_SERVING"]
+
+
+@pytest.fixture(scope="session")
+def ours(serving: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A running emulator that tests share; they use names of their own in it."""
+    stack = Stack(home=tmp_path_factory.mktemp("ours"), port=free_port())
+    stack.start_emulator()
+    yield stack
+    stack.down()
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """ministack with the same settings and nothing of ours."""
+    stack = Stack(home=tmp_path_factory.mktemp("bare"), port=free_port())
+    settings = emulator.environment(stack.home, stack.port)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ministack.app"],
+        env=os.environ | settings,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while not healthy(stack.endpoint_url):
+        assert process.poll() is None
+        time.sleep(0.1)
+    yield stack
+    processes.end_session(process.pid, 10)
+    process.wait()
+
+
+@pytest.fixture
+def own(serving: None, tmp_path: Path) -> Iterator[Stack]:
+    """A stack that is not running, for tests that start, stop or kill it."""
+    stack = Stack(home=tmp_path / "home", port=free_port())
+    yield stack
+    stack.down()
+
+
+@pytest.fixture(scope="session")
+def policy() -> Callable[..., str]:
+    def document(*statements: dict[str, Any]) -> str:
+        return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+
+    return document
+
+
+@pytest.fixture(scope="session")
+def role(policy: Callable[..., str]) -> Callable[..., str]:
+    """Makes a role that `service` (or the account, when None) may assume and that may do what is listed."""
+
+    def make(stack: Stack, name: str, service: str | None, *statements: dict[str, Any]) -> str:
+        principal = {"Service": service} if service else {"AWS": "arn:aws:iam::000000000000:root"}
+        trust = policy({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"})
+        iam = stack.client("iam")
+        arn: str = iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+        if statements:
+            iam.put_role_policy(RoleName=name, PolicyName="own", PolicyDocument=policy(*statements))
+        return arn
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def as_role() -> Callable[..., Any]:
+    """A client that acts as a role."""
+
+    def client(stack: Stack, role_arn: str, service: str) -> Any:
+        keys = stack.client("sts").assume_role(RoleArn=role_arn, RoleSessionName="test")["Credentials"]
+        session: Any = boto3.Session(
+            aws_access_key_id=keys["AccessKeyId"],
+            aws_secret_access_key=keys["SecretAccessKey"],
+            aws_session_token=keys["SessionToken"],
+            region_name=REGION,
+        )
+        return session.client(service, endpoint_url=stack.endpoint_url)
+
+    return client
+
+
+@pytest.fixture(scope="session")
+def archive() -> Callable[[str], bytes]:
+    """A model.tar.gz whose package.json names a version."""
+
+    def build(version: str) -> bytes:
+        content = json.dumps({"model_version": version}).encode()
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+            member = tarfile.TarInfo("package.json")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        return buffer.getvalue()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def model(role: Callable[..., str], archive: Callable[[str], bytes]) -> Callable[..., str]:
+    """Makes model, configuration and role for a version; the configuration is named as the model."""
+
+    def make(stack: Stack, name: str, version: str, **variant: Any) -> str:
+        s3, sagemaker = stack.client("s3"), stack.client("sagemaker")
+        bucket, key = f"{name}-models", f"{version}/model.tar.gz"
+        s3.create_bucket(Bucket=bucket)
+        s3.put_object(Bucket=bucket, Key=key, Body=archive(version))
+        read = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+        sagemaker.create_model(
+            ModelName=name,
+            PrimaryContainer={"Image": "serving", "ModelDataUrl": f"s3://{bucket}/{key}"},
+            ExecutionRoleArn=role(stack, f"{name}-model", "sagemaker.amazonaws.com", read),
+        )
+        serverless = {"ServerlessConfig": {"MemorySizeInMB": 3072, "MaxConcurrency": 20}}
+        sagemaker.create_endpoint_config(
+            EndpointConfigName=name,
+            ProductionVariants=[{"VariantName": "AllTraffic", "ModelName": name, **(variant or serverless)}],
+        )
+        return name
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def settled() -> Callable[..., dict[str, Any]]:
+    """The endpoint's description once it is in service or failed."""
+
+    def wait(stack: Stack, endpoint: str) -> dict[str, Any]:
+        sagemaker = stack.client("sagemaker")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            found: dict[str, Any] = sagemaker.describe_endpoint(EndpointName=endpoint)
+            if found["EndpointStatus"] in ("InService", "Failed"):
+                return found
+            time.sleep(0.1)
+        raise TimeoutError(found)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def ask() -> Callable[..., dict[str, Any]]:
+    """Invokes an endpoint without retries and reads its JSON answer."""
+
+    def invoke(stack: Stack, endpoint: str, body: bytes = b"count") -> dict[str, Any]:
+        runtime = stack.client("sagemaker-runtime", retries={"total_max_attempts": 1})
+        answer = runtime.invoke_endpoint(EndpointName=endpoint, Body=body, ContentType="image/jpeg")
+        content: dict[str, Any] = json.load(answer["Body"])
+        return content
+
+    return invoke

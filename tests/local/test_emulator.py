@@ -1,0 +1,167 @@
+"""Every gap of ministack that local/emulator.py closes: there without us, closed with us. When a test of the first
+kind fails, upstream has closed the gap and our function for it can go."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError
+
+BOTH = pytest.mark.parametrize("which", ["bare", "ours"])
+
+
+@pytest.fixture
+def stack(which, request):
+    return request.getfixturevalue(which)
+
+
+def event_of_upload(stack, versioned):
+    """The event that EventBridge delivers for an upload, and the upload's version."""
+    name = "events-versioned" if versioned else "events-plain"
+    s3, sqs, events = stack.client("s3"), stack.client("sqs"), stack.client("events")
+    s3.create_bucket(Bucket=name)
+    if versioned:
+        s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_bucket_notification_configuration(
+        Bucket=name, NotificationConfiguration={"EventBridgeConfiguration": {}}
+    )
+    queue = sqs.create_queue(QueueName=name)["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    allow = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [{**allow, "Resource": arn}]})
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": document})
+    pattern = {"source": ["aws.s3"], "detail": {"bucket": {"name": [name]}}}
+    events.put_rule(Name=name, EventPattern=json.dumps(pattern))
+    events.put_targets(Rule=name, Targets=[{"Id": "queue", "Arn": arn}])
+    put = s3.put_object(Bucket=name, Key="incoming/a b+c.jpg", Body=b"x")
+    messages = sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5)["Messages"]
+    return json.loads(messages[0]["Body"]), put.get("VersionId")
+
+
+@BOTH
+def test_events_of_a_versioned_bucket_carry_the_version(stack, which):
+    event, version = event_of_upload(stack, versioned=True)
+    assert version
+    assert event["detail"]["object"]["key"] == "incoming/a b+c.jpg"
+    assert event["detail"]["object"].get("version-id") == (version if which == "ours" else None)
+
+
+def test_events_of_a_plain_bucket_carry_no_version(ours):
+    event, _ = event_of_upload(ours, versioned=False)
+    assert "version-id" not in event["detail"]["object"]
+
+
+@BOTH
+def test_a_policy_that_demands_tls_lets_roles_in_over_loopback(stack, which, role, as_role, policy):
+    s3 = stack.client("s3")
+    s3.create_bucket(Bucket="tls-only")
+    s3.put_object(Bucket="tls-only", Key="open", Body=b"x")
+    resource = ["arn:aws:s3:::tls-only", "arn:aws:s3:::tls-only/*"]
+    insecure = {"Bool": {"aws:SecureTransport": "false"}}
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": resource, "Condition": insecure}
+    s3.put_bucket_policy(Bucket="tls-only", Policy=policy(deny))
+    open_only = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::tls-only/open"}
+    reader = as_role(stack, role(stack, "tls-reader", None, open_only), "s3")
+    if which == "ours":
+        assert reader.get_object(Bucket="tls-only", Key="open")["Body"].read() == b"x"
+    else:
+        with pytest.raises(ClientError, match="AccessDenied"):
+            reader.get_object(Bucket="tls-only", Key="open")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        reader.get_object(Bucket="tls-only", Key="closed")
+
+
+@BOTH
+def test_there_is_a_sagemaker(stack, which):
+    sagemaker = stack.client("sagemaker", retries={"total_max_attempts": 1})
+    if which == "ours":
+        assert isinstance(sagemaker.list_endpoints()["Endpoints"], list)
+    else:
+        with pytest.raises(ClientError):
+            sagemaker.list_endpoints()
+
+
+def run(stack, name, role_arn, resource, arguments):
+    """The end of an execution of one task."""
+    states = stack.client("stepfunctions")
+    task = {"Type": "Task", "Resource": resource, "Parameters": arguments, "End": True}
+    definition = json.dumps({"StartAt": "Do", "States": {"Do": task}})
+    machine = states.create_state_machine(name=name, definition=definition, roleArn=role_arn)["stateMachineArn"]
+    execution = states.start_execution(stateMachineArn=machine)["executionArn"]
+    while (found := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
+        time.sleep(0.05)
+    return found
+
+
+TASKS = {
+    "sdk": ("arn:aws:states:::aws-sdk:dynamodb:describeTable", {"TableName": "jobs"}, "dynamodb:DescribeTable"),
+    "plain": (
+        "arn:aws:states:::dynamodb:putItem",
+        {"TableName": "jobs", "Item": {"id": {"S": "1"}}},
+        "dynamodb:PutItem",
+    ),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_state_machine_may_do_only_what_its_role_may(stack, which, kind, role):
+    resource, arguments, action = TASKS[kind]
+    dynamodb = stack.client("dynamodb")
+    if "jobs" not in dynamodb.list_tables()["TableNames"]:
+        dynamodb.create_table(
+            TableName="jobs",
+            BillingMode="PAY_PER_REQUEST",
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        )
+    table = "arn:aws:dynamodb:us-east-1:000000000000:table/jobs"
+    allowed = {"Effect": "Allow", "Action": action, "Resource": table}
+    other = {**allowed, "Resource": f"{table}-of-another"}
+    may = role(stack, f"states-{kind}-may", "states.amazonaws.com", allowed)
+    may_not = role(stack, f"states-{kind}-may-not", "states.amazonaws.com", other)
+    assert run(stack, f"{kind}-may", may, resource, arguments)["status"] == "SUCCEEDED"
+    refused = run(stack, f"{kind}-may-not", may_not, resource, arguments)
+    assert refused["status"] == ("FAILED" if which == "ours" else "SUCCEEDED")
+    if which == "ours":
+        assert "AccessDenied" in refused["error"]
+        assert action in refused["cause"]
+
+
+def test_a_state_machine_needs_to_be_allowed_to_pass_the_role_of_a_model(ours, role):
+    create = {"Effect": "Allow", "Action": "sagemaker:CreateModel", "Resource": "*"}
+    model_role = role(ours, "passed", "sagemaker.amazonaws.com")
+    arguments = {
+        "ModelName": "passed",
+        "PrimaryContainer": {"Image": "serving", "ModelDataUrl": "s3://nowhere/model.tar.gz"},
+        "ExecutionRoleArn": model_role,
+    }
+    resource = "arn:aws:states:::aws-sdk:sagemaker:createModel"
+    may_not = role(ours, "states-pass-not", "states.amazonaws.com", create)
+    refused = run(ours, "pass-not", may_not, resource, arguments)
+    assert refused["error"] == "SageMaker.AccessDeniedException"
+    assert "iam:PassRole" in refused["cause"]
+    to_sagemaker = {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+    pass_role = {"Effect": "Allow", "Action": "iam:PassRole", "Resource": model_role, "Condition": to_sagemaker}
+    may = role(ours, "states-pass", "states.amazonaws.com", create, pass_role)
+    asked = run(ours, "pass", may, resource, arguments)
+    assert asked["error"] == "SageMaker.SageMakerException"
+    assert "Could not access model data" in asked["cause"]
+
+
+def test_a_state_machine_needs_to_be_allowed_to_invoke_a_function(ours, role):
+    function = "arn:aws:lambda:us-east-1:000000000000:function:nothing"
+    invoke = {"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": function}
+    task = ("arn:aws:states:::lambda:invoke", {"FunctionName": function, "Payload": {}})
+    refused = run(ours, "invoke-not", role(ours, "states-invoke-not", "states.amazonaws.com"), *task)
+    assert refused["error"] == "Lambda.AccessDeniedException"
+    allowed = run(ours, "invoke", role(ours, "states-invoke", "states.amazonaws.com", invoke), *task)
+    assert allowed["error"] == "Lambda.ResourceNotFoundException"
+
+
+def test_only_loopback_is_bound(ours):
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = "0A"
+    bound = [local for _, local, _, state, *_ in sockets if state == listening and local.endswith(f":{ours.port:04X}")]
+    assert bound == [f"0100007F:{ours.port:04X}"]
