@@ -206,10 +206,12 @@ def settled() -> Callable[..., dict[str, Any]]:
 @pytest.fixture(scope="session")
 def ask() -> Callable[..., dict[str, Any]]:
     """Invokes an endpoint without retries and reads its JSON answer."""
+    clients: dict[int, Any] = {}
 
     def invoke(stack: Stack, endpoint: str, body: bytes = b"count") -> dict[str, Any]:
-        runtime = stack.client("sagemaker-runtime", retries={"total_max_attempts": 1})
-        answer = runtime.invoke_endpoint(EndpointName=endpoint, Body=body, ContentType="image/jpeg")
+        if stack.port not in clients:
+            clients[stack.port] = stack.client("sagemaker-runtime", retries={"total_max_attempts": 1})
+        answer = clients[stack.port].invoke_endpoint(EndpointName=endpoint, Body=body, ContentType="image/jpeg")
         content: dict[str, Any] = json.load(answer["Body"])
         return content
 
