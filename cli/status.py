@@ -1,9 +1,8 @@
 """`bintally status`: what runs, and which model is live."""
 
-import json as json_module
+import json
 
 import click
-from rich.console import Console
 
 from local.stack import Stack
 
@@ -14,8 +13,7 @@ def command(as_json: bool) -> None:
     """Say what runs and which model is live. Exits 3 when the stack does not run."""
     status = Stack.from_environment().status()
     if as_json:
-        click.echo(json_module.dumps(status, indent=2))
+        click.echo(json.dumps(status, indent=2))
         return
-    console = Console()
     for name, value in status.items():
-        console.print(f"{name:<26}{value}", highlight=False)
+        click.echo(f"{name:<12}{value}")

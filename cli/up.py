@@ -1,6 +1,7 @@
 """`bintally up`: from nothing to a stack that counts photographs."""
 
 import signal
+import time
 from types import FrameType
 
 import click
@@ -13,6 +14,26 @@ def interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def start(stack: Stack, console: Console) -> None:
+    """`stack.up`, each step shown while it runs and, with its seconds, when it is done."""
+    done: list[tuple[str, float]] = []
+
+    def finish() -> None:
+        if done:
+            step, since = done[-1]
+            console.print(f"[green]✓[/] {step} [dim]{time.monotonic() - since:.1f} s[/]", highlight=False)
+
+    with console.status("") as status:
+
+        def say(step: str) -> None:
+            finish()
+            status.update(step)
+            done.append((step, time.monotonic()))
+
+        stack.up(say)
+        finish()
+
+
 @click.command()
 def command() -> None:
     """Start AWS on this machine, deploy the stack and release the shipped model.
@@ -22,10 +43,8 @@ def command() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     stack = Stack.from_environment()
-    console = Console()
-    with console.status("Starting") as status:
-        stack.up(lambda step: status.update(step))
-    console.print(f"Stack [bold]{stack.name}[/] runs at {stack.endpoint_url}")
+    start(stack, Console(stderr=True))
+    click.echo(f"Stack {stack.name} runs at {stack.endpoint_url}")
     for name, value in stack.outputs().items():
-        console.print(f"  {name:<26}{value}", highlight=False)
-    console.print('Use it with any AWS client after: eval "$(bintally env)"', highlight=False)
+        click.echo(f"  {name:<26}{value}")
+    click.echo('Use it with any AWS client after: eval "$(bintally env)"')

@@ -281,7 +281,7 @@ class Stack:
             raise DeployFailed("the template has no output ReleaseStateMachine")
         key = f"models/{model_version}/model.tar.gz"
         model_data_url = f"s3://{outputs['ArtifactsBucket']}/{key}"
-        if self.live_model_data(outputs) == model_data_url:
+        if self.live_model_data(outputs) == model_data_url and self.counting(outputs):
             self.wait_endpoint(outputs["EndpointName"])
             return
         self.client("s3").upload_file(str(self.package), outputs["ArtifactsBucket"], key)
@@ -314,6 +314,11 @@ class Stack:
         model = sagemaker.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
         url: str = model["PrimaryContainer"]["ModelDataUrl"]
         return url
+
+    def counting(self, outputs: dict[str, str]) -> bool:
+        """Whether the queue of photographs is being worked off, as it is from the first release on."""
+        mapping = self.client("lambda").get_event_source_mapping(UUID=outputs["CountMapping"])
+        return bool(mapping["State"] == "Enabled")
 
     def endpoint_status(self, outputs: dict[str, str]) -> str:
         try:
