@@ -1,0 +1,66 @@
+"""`bintally counts`: what stands in the counts table."""
+
+import json
+import time
+from typing import Any
+
+import click
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.live import Live
+
+from cli.errors import USAGE, CliError
+from cli.photographs import DEFAULT_SITE
+from cli.readings import Count, history, latest, plain, sites, table_of
+from local.stack import Stack
+
+REFRESH_SECONDS = 1.0
+
+
+@click.command()
+@click.option("--site", help="Only the bins of this site.")
+@click.option("--bin", "bin_", help='One bin\'s history, rejected photographs too. Of site "default" without --site.')
+@click.option("--watch", is_flag=True, help="Show new counts as they come, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def command(site: str | None, bin_: str | None, watch: bool, as_json: bool) -> None:
+    """Show the newest count of every bin, the latest photograph first.
+
+    "Record right" is the probability that the inventory record is right. Recount first where it is low;
+    where it is lower than a blind guess, the line is yellow.
+    """
+    if watch and as_json:
+        raise CliError("--watch and --json do not go together", USAGE)
+    stack = Stack.from_environment()
+    outputs = stack.outputs()
+    s3 = stack.client("s3")
+    table = stack.session().resource("dynamodb", endpoint_url=stack.endpoint_url).Table(outputs["CountsTable"])
+    console = Console(highlight=False)
+
+    def read() -> list[Count]:
+        return counts_of(table, s3, outputs["ImagesBucket"], site, bin_)
+
+    title = f"Bin {bin_}, site {site or DEFAULT_SITE}" if bin_ else f"Site {site}" if site else "All sites"
+    try:
+        if as_json:
+            click.echo(json.dumps(plain(read()), indent=2, sort_keys=True, ensure_ascii=False))
+        elif watch:
+            with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+                while True:
+                    live.update(table_of(read()[: console.height - 3], title=f"{title} (Ctrl-C ends)"), refresh=True)
+                    time.sleep(REFRESH_SECONDS)
+        elif counts := read():
+            console.print(table_of(counts, title=title))
+        else:
+            console.print("No counts yet. Upload photographs with: bintally upload PATH")
+    except KeyboardInterrupt:
+        return
+    except (BotoCoreError, ClientError) as error:
+        raise CliError(f"cannot read the counts: {error}") from error
+
+
+def counts_of(table: Any, s3: Any, bucket: str, site: str | None, bin_: str | None) -> list[Count]:
+    """The history of one bin, or the newest count of each bin of one or all sites; latest photograph first."""
+    if bin_:
+        return history(table, site or DEFAULT_SITE, bin_)
+    found = [count for name in ([site] if site else sites(s3, bucket)) for count in latest(table, name)]
+    return sorted(found, key=lambda count: (count["captured_at"], count["bin"]), reverse=True)

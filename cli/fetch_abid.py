@@ -1,0 +1,154 @@
+"""`bintally fetch-abid`: a slice of the public data set of bin photographs, for those who can reach it."""
+
+import csv
+import json
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import boto3
+import click
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cli.errors import CliError
+
+BUCKET = "aft-vbi-pds"
+ADDRESS = "https://s3.us-east-1.amazonaws.com"
+AT_ONCE = 16
+
+
+@click.command()
+@click.option("--count", default=500, show_default=True, type=click.IntRange(1), help="How many photographs.")
+@click.option(
+    "--to",
+    "folder",
+    default=".data/abid",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where to keep them.",
+)
+def command(count: int, folder: Path) -> None:
+    """Download the first photographs of the Amazon Bin Image Dataset with their records.
+
+    Writes images/<id>.jpg, metadata/<id>.json and labels.csv (id, quantity, group). Run again, it goes on where it
+    was; a larger --count adds to what is there. No AWS account is needed. The photographs are licensed
+    CC BY-NC-SA 3.0 US.
+    """
+    # Neither credentials nor the address of the local stack may stand in the way.
+    settings = Config(
+        signature_version=UNSIGNED,
+        ignore_configured_endpoint_urls=True,
+        connect_timeout=10,
+        read_timeout=30,
+        max_pool_connections=AT_ONCE,
+        retries={"total_max_attempts": 3},
+    )
+    s3 = boto3.client("s3", region_name="us-east-1", endpoint_url=ADDRESS, config=settings)
+    console = Console(highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("Looking", total=None)
+            ids = identities(s3, count)
+            progress.update(task, description="Fetching", total=len(ids))
+            fetch_all(s3, ids, folder, lambda: progress.advance(task))
+    except (BotoCoreError, ClientError) as error:
+        raise CliError(f"cannot read the public bucket {BUCKET}: {error}") from error
+    except OSError as error:
+        raise CliError(f"cannot write to {folder}: {error}") from error
+    labelled, unlabelled = write_labels(folder)
+    left_out = f", {unlabelled} without a usable record left out of labels.csv" if unlabelled else ""
+    console.print(f"{labelled} photographs with their records in {folder}{left_out}")
+    console.print(f"Count them with: ABID={folder} make demo")
+
+
+def identities(s3: Any, count: int) -> list[str]:
+    """The first `count` ids of the data set. An id is a string: 00010 and 10 are different photographs."""
+    listed = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="bin-images/")
+    keys = (entry["Key"] for page in listed for entry in page.get("Contents", ()))
+    return [Path(key).stem for key in islice((key for key in keys if key.endswith(".jpg")), count)]
+
+
+def fetch_all(s3: Any, ids: list[str], folder: Path, tick: Any) -> None:
+    for name in ("images", "metadata"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+
+    def fetch(identity: str) -> None:
+        get(s3, f"metadata/{identity}.json", folder / "metadata" / f"{identity}.json")
+        get(s3, f"bin-images/{identity}.jpg", folder / "images" / f"{identity}.jpg")
+        tick()
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        try:
+            for _ in pool.map(fetch, ids):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def get(s3: Any, key: str, path: Path) -> None:
+    """One object into a file that is there whole or not at all. An object that does not exist is passed over."""
+    if path.exists():
+        return
+    try:
+        body = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    except s3.exceptions.NoSuchKey:
+        return
+    part = path.with_suffix(".part")
+    part.write_bytes(body)
+    part.replace(path)
+
+
+def write_labels(folder: Path) -> tuple[int, int]:
+    """Writes labels.csv for every photograph that has a record; how many have one, and how many have none."""
+    contents: dict[str, dict[str, int]] = {}
+    images = sorted(path.stem for path in (folder / "images").glob("*.jpg"))
+    rows = []
+    for identity in images:
+        try:
+            record = json.loads((folder / "metadata" / f"{identity}.json").read_text())
+            quantity = int(record["EXPECTED_QUANTITY"])
+            contents[identity] = {asin: int(item["quantity"]) for asin, item in record["BIN_FCSKU_DATA"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        rows.append((identity, quantity))
+    groups = groups_of(contents)
+    with (folder / "labels.csv").open("w", newline="") as sheet:
+        writer = csv.writer(sheet, lineterminator="\n")
+        writer.writerow(("id", "quantity", "group"))
+        writer.writerows((identity, quantity, groups[identity]) for identity, quantity in rows)
+    return len(rows), len(images) - len(rows)
+
+
+def groups_of(contents: dict[str, dict[str, int]]) -> dict[str, str]:
+    """Which photographs may show one bin, before and after a pick or stow: contents that overlap by half or more.
+
+    `contents` is the quantity of each product, by id. A group is named for its first photograph.
+    """
+    parent = {identity: identity for identity in contents}
+    seen: defaultdict[str, list[str]] = defaultdict(list)
+
+    def root(identity: str) -> str:
+        while parent[identity] != identity:
+            parent[identity] = parent[parent[identity]]
+            identity = parent[identity]
+        return identity
+
+    for identity in sorted(contents):
+        mine = contents[identity]
+        for other in sorted({other for asin in mine for other in seen[asin]}):
+            theirs = contents[other]
+            shared = sum(min(quantity, theirs.get(asin, 0)) for asin, quantity in mine.items())
+            if 2 * shared >= max(sum(mine.values()), sum(theirs.values())):
+                first, second = sorted((root(identity), root(other)))
+                parent[second] = first
+        for asin in mine:
+            seen[asin].append(identity)
+    return {identity: f"g{root(identity)}" for identity in contents}

@@ -1,0 +1,84 @@
+"""A stack whose AWS is moto, for commands that need one; and counts as the count function writes them."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from local.stack import Stack
+
+KEYS = [("PK", "HASH"), ("SK", "RANGE")]
+OUTPUTS = {"ImagesBucket": "images", "CountsTable": "counts"}
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """A versioned bucket and the counts table, in moto; `Stack.from_environment` finds them."""
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    with mock_aws():
+        session = boto3.Session("test", "test", region_name="us-east-1")
+        s3 = session.client("s3")
+        s3.create_bucket(Bucket="images")
+        s3.put_bucket_versioning(Bucket="images", VersioningConfiguration={"Status": "Enabled"})
+        table = session.resource("dynamodb").create_table(
+            TableName="counts",
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": n, "AttributeType": "S"} for n in ("PK", "SK", "site_key")],
+            KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in KEYS],
+            GlobalSecondaryIndexes=[
+                {
+                    "IndexName": "site",
+                    "KeySchema": [
+                        {"AttributeName": "site_key", "KeyType": "HASH"},
+                        {"AttributeName": "PK", "KeyType": "RANGE"},
+                    ],
+                    "Projection": {"ProjectionType": "ALL"},
+                }
+            ],
+        )
+        stack = SimpleNamespace(
+            name="bintally",
+            endpoint_url=None,
+            log_file="emulator.log",
+            outputs=lambda: OUTPUTS,
+            client=session.client,
+            session=lambda: session,
+            running=lambda: True,
+            status=lambda: {"model": "s3://artifacts/models/1/model.tar.gz"},
+        )
+        monkeypatch.setattr(Stack, "from_environment", lambda: stack)
+        yield SimpleNamespace(s3=s3, table=table, stack=stack)
+
+
+@pytest.fixture
+def count_item() -> Any:
+    """Makes a count's item; keyword arguments replace its attributes."""
+
+    def make(
+        site: str = "SEA1", bin_: str = "P-4-B217", captured_at: str = "2026-11-22T10:15:00.000Z", **other: Any
+    ) -> Any:
+        item = {
+            "PK": f"BIN#{site}#{bin_}",
+            "SK": f"COUNT#{captured_at}#0123456789abcdef",
+            "site": site,
+            "bin": bin_,
+            "image": {"bucket": "images", "key": f"incoming/{site}/{bin_}/front.jpg", "version_id": "v1"},
+            "status": "COUNTED",
+            "count": 3,
+            "is_minimum": False,
+            "expected_capped": Decimal("2.9"),
+            "confidence": Decimal("0.61"),
+            "probabilities": [Decimal(p) for p in ("0.01", "0.04", "0.2", "0.61", "0.1", "0.03", "0.01")],
+            "recorded_quantity": 3,
+            "model_version": "resnet50-1",
+            "captured_at": captured_at,
+            "counted_at": "2026-11-22T10:15:02.500Z",
+        }
+        return {name: value for name, value in (item | other).items() if value is not None}
+
+    return make

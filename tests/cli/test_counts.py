@@ -1,0 +1,124 @@
+"""Reading counts and saying them to a person."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from cli import readings
+from cli.main import main
+from cli.photographs import Photograph, Uploaded
+
+OLD, NEW = "2026-11-21T10:15:00.000Z", "2026-11-22T10:15:00.000Z"
+
+
+@pytest.fixture
+def filled(aws: SimpleNamespace, count_item: Any) -> SimpleNamespace:
+    """Two sites; one bin with a history that ends in a rejected photograph."""
+    rejected = dict.fromkeys(("count", "confidence", "probabilities", "is_minimum", "expected_capped"))
+    items = [
+        count_item(captured_at=OLD, count=6, is_minimum=True, recorded_quantity=9),
+        count_item(captured_at=NEW, status="REJECTED", reason="the file is empty", **rejected),
+        count_item(captured_at=OLD, SK="LATEST", site_key="SITE#SEA1", count=6, is_minimum=True, recorded_quantity=9),
+        count_item("AUS2", "odd#bin", PK="BIN#AUS2#odd%23bin", captured_at=NEW),
+        count_item("AUS2", "odd#bin", PK="BIN#AUS2#odd%23bin", captured_at=NEW, SK="LATEST", site_key="SITE#AUS2"),
+    ]
+    for item in items:
+        aws.table.put_item(Item=item)
+    for site in ("SEA1", "AUS2"):
+        aws.s3.put_object(Bucket="images", Key=f"incoming/{site}/b/a.jpg", Body=b"")
+    return aws
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner(env={"COLUMNS": "160"}).invoke(main, ["counts", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_all_sites_newest_first(filled: SimpleNamespace) -> None:
+    counts = json.loads(run("--json"))
+    assert [(c["site"], c["bin"], c["SK"]) for c in counts] == [
+        ("AUS2", "odd#bin", "LATEST"),
+        ("SEA1", "P-4-B217", "LATEST"),
+    ]
+    assert counts[0]["probabilities"][3] == 0.61
+    assert counts[0]["count"] == 3
+
+
+def test_one_site(filled: SimpleNamespace) -> None:
+    assert [c["site"] for c in json.loads(run("--site", "SEA1", "--json"))] == ["SEA1"]
+
+
+def test_a_history_shows_rejected_photographs_with_their_reason(filled: SimpleNamespace) -> None:
+    lines = run("--site", "SEA1", "--bin", "P-4-B217").splitlines()
+    newer, older = [line for line in lines if "front.jpg" in line]
+    assert "2026-11-22 10:15:00" in newer
+    assert "the file is empty" in newer
+    assert older.split()[-4:] == ["6+", "61%", "9", "1%"]
+
+
+def test_ids_with_a_hash_are_found(filled: SimpleNamespace) -> None:
+    assert len(json.loads(run("--site", "AUS2", "--bin", "odd#bin", "--json"))) == 1
+
+
+def test_nothing_yet(aws: SimpleNamespace) -> None:
+    assert run() == "No counts yet. Upload photographs with: bintally upload PATH\n"
+
+
+def test_watch_and_json_do_not_go_together() -> None:
+    result = CliRunner().invoke(main, ["counts", "--watch", "--json"])
+    assert (result.exit_code, result.output) == (2, "Error: --watch and --json do not go together\n")
+
+
+def test_watch_shows_what_comes_until_interrupted(filled: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[int] = []
+
+    def sleep(seconds: float) -> None:
+        rounds.append(1)
+        if len(rounds) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("cli.counts.time.sleep", sleep)
+    assert "odd#bin" in run("--watch")
+    assert len(rounds) == 2
+
+
+def test_a_table_that_cannot_be_read_is_one_line(aws: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aws.stack, "outputs", lambda: {"ImagesBucket": "images", "CountsTable": "gone"})
+    result = CliRunner().invoke(main, ["counts", "--site", "S"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: cannot read the counts: ")
+
+
+def test_markup_in_ids_is_shown_as_it_is(filled: SimpleNamespace, count_item: Any) -> None:
+    filled.table.put_item(Item=count_item(bin_="[red]x", SK="LATEST", site_key="SITE#SEA1"))
+    assert "[red]x" in run("--site", "SEA1")
+
+
+def test_long_answers_are_read_to_the_end(aws: SimpleNamespace, count_item: Any) -> None:
+    padding = "x" * 300_000  # a page of a Query ends at 1 MB
+    for number in range(8):
+        aws.table.put_item(Item=count_item(SK=f"COUNT#2026#{number}", padding=padding))
+    assert len(readings.history(aws.table, "SEA1", "P-4-B217")) == 8
+
+
+def test_waiting_gives_each_upload_its_own_count(aws: SimpleNamespace, count_item: Any) -> None:
+    photograph = Photograph(Path("front.jpg"), "SEA1", "P-4-B217", 3)
+    uploads = [Uploaded(photograph, version, 1000.0) for version in ("v1", "v2", "v3")]
+    for number, version in enumerate(("v2", "v1")):
+        image = {"bucket": "images", "key": photograph.key, "version_id": version}
+        aws.table.put_item(Item=count_item(SK=f"COUNT#2026#{number}", image=image, count=number))
+    found = {upload.version_id: count["count"] for upload, count in readings.counted(aws.table, uploads, patience=0.5)}
+    assert found == {"v2": 0, "v1": 1}  # v3 never came, and waiting for it ended
+
+
+def test_what_is_said_of_a_count(count_item: Any) -> None:
+    upload = Uploaded(Photograph(Path("a.jpg"), "s", "b", None), "v", 1795342500.0)  # 2026-11-22T10:15:00Z
+    assert readings.seconds_until_counted(upload, count_item()) == pytest.approx(2.5)
+    assert readings.chance_record_is_right(count_item(recorded_quantity=9)) == 0.01
+    assert readings.chance_record_is_right(count_item(recorded_quantity=None)) is None
+    assert readings.said(count_item()) == "3"
