@@ -1,0 +1,81 @@
+"""`bintally redrive`: what could not be counted goes back to the count queue."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from cli.errors import CliError
+from local.stack import Stack
+
+HOLD_SECONDS = 60  # for which a message is ours alone; ten are sent and deleted within one
+WAIT_SECONDS = 2  # for another message before the queue is taken for empty
+
+
+@click.command()
+def command() -> None:
+    """Send what the count queue's dead-letter queue holds through counting again.
+
+    Nothing is lost: a message leaves the dead-letter queue when the count queue has it. Nothing is counted
+    twice: a message that comes twice finds its photograph counted.
+    """
+    stack = Stack.from_environment()
+    outputs = stack.outputs()
+    sqs = stack.client("sqs")
+    dead, queue = outputs["CountDeadLetterQueueUrl"], outputs["CountQueueUrl"]
+    columns = (TextColumn("redriving"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("redriving", total=waiting(sqs, dead))
+        sent = failed = 0
+        for moved, kept in redrive(sqs, dead, queue):
+            sent, failed = sent + moved, failed + kept
+            progress.update(task, completed=sent)
+    click.echo(f"{sent} messages sent back to the count queue")
+    if failed:
+        raise CliError(f"{failed} messages could not be sent and stay in the dead-letter queue")
+
+
+def waiting(sqs: Any, queue: str) -> int:
+    name = "ApproximateNumberOfMessages"
+    return int(sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[name])["Attributes"][name])
+
+
+def redrive(sqs: Any, dead: str, queue: str) -> Iterator[tuple[int, int]]:
+    """Moves message by message, ten at a time; yields how many of each ten went and how many stay.
+
+    Sent before deleted, so that a crash between the two repeats a message and loses none. Ends when the
+    dead-letter queue is empty, or holds only what came back or could not be sent.
+    """
+    seen: set[str] = set()
+    while messages := receive(sqs, dead):
+        fresh = {str(place): message for place, message in enumerate(messages) if message["MessageId"] not in seen}
+        if not fresh:
+            return
+        answer = sqs.send_message_batch(
+            QueueUrl=queue, Entries=[{"Id": place, **content(message)} for place, message in fresh.items()]
+        )
+        moved = {entry["Id"]: entry["MessageId"] for entry in answer.get("Successful", [])}
+        seen |= set(moved.values()) | {message["MessageId"] for message in fresh.values()}
+        if moved:
+            receipts = [{"Id": place, "ReceiptHandle": fresh[place]["ReceiptHandle"]} for place in moved]
+            sqs.delete_message_batch(QueueUrl=dead, Entries=receipts)
+        yield len(moved), len(fresh) - len(moved)
+
+
+def receive(sqs: Any, queue: str) -> list[dict[str, Any]]:
+    answer = sqs.receive_message(
+        QueueUrl=queue,
+        MaxNumberOfMessages=10,
+        MessageAttributeNames=["All"],
+        VisibilityTimeout=HOLD_SECONDS,
+        WaitTimeSeconds=WAIT_SECONDS,
+    )
+    return list(answer.get("Messages", []))
+
+
+def content(message: dict[str, Any]) -> dict[str, Any]:
+    """What of a received message is sent again: its body and its attributes."""
+    attributes = message.get("MessageAttributes")
+    return {"MessageBody": message["Body"]} | ({"MessageAttributes": attributes} if attributes else {})
