@@ -1,0 +1,123 @@
+"""What is kept over a stop, and that a stop, a crash and Ctrl-C leave nothing running."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.stack import Stack, port_taken
+
+KEY = "incoming/SEA1/P-1-A1/2026-11-22T10:15:00Z.jpg"
+
+
+def left_behind(home: Path) -> list[str]:
+    """Processes that were started for this home, by what they were told or where they stand."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+                if str(home).encode() in told or (process / "cwd").readlink().is_relative_to(home):
+                    found.append(f"{process.name} {(process / 'cmdline').read_text()}")
+    return found
+
+
+def start(home: Path, port: int, *words: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"BINTALLY_HOME": str(home), "BINTALLY_PORT": str(port)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "cli.main", *words],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(stack: Stack, *words: str) -> tuple[int, str]:
+    """Exit code and output of a `bintally` command."""
+    process = start(stack.home, stack.port, *words)
+    printed, _ = process.communicate(timeout=240)
+    return process.returncode, printed
+
+
+@pytest.fixture
+def own(tmp_path: Path, a_port: Callable[[], int]) -> Iterator[Stack]:
+    stack = Stack(home=tmp_path / "own", port=a_port())
+    yield stack
+    stack.down()
+
+
+@pytest.mark.timeout(600)
+def test_stop_start_and_crash(own: Stack, a_user: Callable[[Stack], Any], photograph: Callable[..., bytes]) -> None:
+    assert run(own, "status")[0] == 3  # not running
+    code, printed = run(own, "up")
+    assert code == 0, printed
+    user = a_user(own)
+    user.upload(KEY, photograph(1))
+    (item,) = user.wait_counts(KEY)
+    user.wait_drained()
+
+    # An orderly stop keeps everything.
+    assert left_behind(own.home)
+    code, printed = run(own, "down")
+    assert code == 0, printed
+    assert left_behind(own.home) == []
+    assert not port_taken(own.port)
+    code, printed = run(own, "up")
+    assert code == 0, printed
+    user = a_user(own)
+    assert user.counts(KEY) == [item]
+    assert user.latest("SEA1", "P-1-A1")["image"] == item["image"]
+    assert user.s3.get_object(Bucket=user.bucket, Key=KEY)["Body"].read() == photograph(1)
+    again = KEY.replace("A1", "A2")
+    user.upload(again, photograph(2))
+    assert user.wait_counts(again)[0]["status"] == "COUNTED"
+
+    # A crash of the emulator leaves its children; `down` finds them, and `up` starts from the last stop.
+    emulator = own.emulator_pid()
+    assert emulator is not None
+    os.kill(emulator, signal.SIGKILL)
+    user.wait_for("the emulator is gone", lambda: not own.running(), 10)
+    code, printed = run(own, "down")
+    assert code == 0, printed
+    assert left_behind(own.home) == []
+    code, printed = run(own, "up")
+    assert code == 0, printed
+    user = a_user(own)
+    assert user.counts(KEY) == [item]
+    third = KEY.replace("A1", "A3")
+    user.upload(third, photograph(3))
+    assert user.wait_counts(third)[0]["status"] == "COUNTED"
+
+    code, printed = run(own, "down", "--wipe")
+    assert code == 0, printed
+    assert left_behind(own.home) == []
+    assert not own.home.exists()
+
+
+@pytest.mark.parametrize("after", ["emulator.pid", "sam-build.log", "sam-deploy.log"])
+def test_ctrl_c_during_up_leaves_nothing(own: Stack, after: str, wait_for: Callable[..., Any]) -> None:
+    process = start(own.home, own.port, "up")
+    wait_for(after, lambda: (own.home / after).exists(), 120)
+    os.killpg(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in printed
+    assert left_behind(own.home) == []
+    assert not port_taken(own.port)
+
+
+def test_a_taken_port_is_named(own: Stack, stack: Stack) -> None:
+    taken = Stack(home=own.home, port=stack.port)
+    code, printed = run(taken, "up")
+    assert code == 4
+    assert f"port {stack.port} is taken" in printed
+    assert stack.running()
