@@ -305,7 +305,7 @@ def stop(*_: object) -> NoReturn:
 
 
 def give_up(reason: str) -> NoReturn:
-    log("error", reason)
+    log("error", " ".join(reason.split()))
     raise SystemExit(1)
 
 

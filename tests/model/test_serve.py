@@ -1,0 +1,524 @@
+"""The serving app over real HTTP, as a process of its own, with a small network that tells colours apart."""
+
+import base64
+import http.client
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+from openvino import opset13 as ops
+from PIL import Image
+
+from model import package, preprocess, serve
+from model.answer import CLASSES
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COLOURS = {"red": "red", "lime": "lime", "blue": "blue", "black": "black"}
+ANSWER_KEYS = {"count", "is_minimum", "expected_capped", "confidence", "probabilities", "model_version"}
+
+
+# ---- A package and its process ----
+
+
+def picture(colour: str, form: str = "PNG", size: tuple[int, int] = (320, 240)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, form)
+    return buffer.getvalue()
+
+
+def save_network(folder: Path) -> None:
+    """Mean colour times a fixed matrix: red counts as 1, lime as 3, blue as "6 or more"."""
+    images = ops.parameter([-1, 3, preprocess.SIZE, preprocess.SIZE], np.float32, name="images")
+    weights = np.zeros((3, len(CLASSES)), dtype=np.float32)
+    weights[[0, 1, 2], [1, 3, 6]] = 3
+    pooled = ops.reduce_mean(images, np.array([2, 3]), keep_dims=False)
+    logits = ops.matmul(pooled, weights, transpose_a=False, transpose_b=False)
+    network = openvino.Model([logits], [images], "colours")
+    network.inputs[0].get_tensor().set_names({"images"})
+    network.outputs[0].get_tensor().set_names({"logits"})
+    openvino.save_model(network, folder / "model.xml", compress_to_fp16=False)
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound package of the colour network, with golden images."""
+    folder = tmp_path_factory.mktemp("package")
+    (folder / "golden").mkdir()
+    save_network(folder)
+    counter = serve.Counter(package.build(folder, model_version="colours-1", golden={}), threads=1)
+    golden = {}
+    for name, colour in COLOURS.items():
+        (folder / f"golden/{name}.png").write_bytes(picture(colour))
+        golden[f"golden/{name}.png"] = counter.count(picture(colour))
+    package.build(folder, model_version="colours-1", golden=golden)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        """The error's code; what is not shaped as an error fails the test."""
+        assert set(self.json) == {"error"}
+        assert set(self.json["error"]) == {"code", "message"}
+        assert self.json["error"]["message"]
+        return self.json["error"]["code"]
+
+
+@dataclass
+class Endpoint:
+    """`python -m model.serve` as SageMaker would start it."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    arguments: tuple[str, ...] = ()
+
+    def start(self) -> "Endpoint":
+        settings = {"SM_MODEL_DIR": str(self.folder), "SAGEMAKER_BIND_TO_PORT": str(self.port)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "model.serve", *self.arguments],
+            cwd=REPOSITORY,
+            env=os.environ | settings,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def wait(self) -> "Endpoint":
+        """Until it listens."""
+        deadline = time.monotonic() + 60
+        while self.process.poll() is None and time.monotonic() < deadline:
+            try:
+                self.ask("GET", "/ping")
+                return self
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError(f"it does not serve: {self.process.communicate()[1]}")
+
+    def ask(self, method: str, path: str, body=None, **headers: str) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, named)
+            reply = connection.getresponse()
+            return Reply(reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read())
+        finally:
+            connection.close()
+
+    def invoke(self, body, content_type: str) -> Reply:
+        return self.ask("POST", "/invocations", body, content_type=content_type)
+
+    def stop(self) -> tuple[int, list[dict]]:
+        """Its exit code and its log."""
+        self.process.send_signal(signal.SIGTERM)
+        log = self.process.communicate(timeout=60)[1]
+        return self.process.returncode, [json.loads(line) for line in log.splitlines()]
+
+
+@pytest.fixture
+def start(colours: Path) -> Iterator[Callable[..., Endpoint]]:
+    """Starts endpoints that end with the test."""
+    started: list[Endpoint] = []
+
+    def begin(*arguments: str, folder: Path = colours, port: int | None = None) -> Endpoint:
+        endpoint = Endpoint(folder, port or free_port(), arguments).start()
+        started.append(endpoint)
+        return endpoint
+
+    yield begin
+    for endpoint in started:
+        if endpoint.process.poll() is None:
+            endpoint.process.kill()
+            endpoint.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def endpoint(colours: Path) -> Iterator[Endpoint]:
+    """One sound endpoint for the tests that only ask."""
+    endpoint = Endpoint(colours).start().wait()
+    yield endpoint
+    code, _ = endpoint.stop()
+    assert code == 0
+
+
+def encoded(*photographs: bytes) -> str:
+    return json.dumps({"images": [base64.b64encode(photograph).decode() for photograph in photographs]})
+
+
+# ---- Answers ----
+
+
+def test_ping_says_which_model_is_sound(endpoint: Endpoint) -> None:
+    reply = endpoint.ask("GET", "/ping")
+    assert reply.status == 200
+    assert reply.json == {"model_version": "colours-1"}
+
+
+@pytest.mark.parametrize(
+    ("form", "content_type"),
+    [
+        ("JPEG", "image/jpeg"),
+        ("PNG", "image/png"),
+        ("WEBP", "image/webp"),
+        ("JPEG", "application/x-image"),
+        ("PNG", "Image/PNG; charset=binary"),
+    ],
+)
+def test_photograph_gets_an_answer(endpoint: Endpoint, form: str, content_type: str) -> None:
+    reply = endpoint.invoke(picture("lime", form), content_type)
+    assert reply.status == 200
+    assert reply.headers["content-type"] == "application/json"
+    answer = reply.json
+    assert set(answer) == ANSWER_KEYS
+    assert (answer["count"], answer["is_minimum"], answer["model_version"]) == (3, False, "colours-1")
+    assert len(answer["probabilities"]) == 7
+    assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-4)
+    assert answer["confidence"] == pytest.approx(answer["probabilities"][3], abs=1e-4)
+    mean = sum(k * p for k, p in enumerate(answer["probabilities"]))
+    assert answer["expected_capped"] == pytest.approx(mean, abs=1e-3)
+
+
+def test_six_or_more_is_a_minimum(endpoint: Endpoint) -> None:
+    answer = endpoint.invoke(picture("blue"), "image/png").json
+    assert (answer["count"], answer["is_minimum"]) == (6, True)
+
+
+def test_json_is_answered_in_order(endpoint: Endpoint) -> None:
+    colours = ["red", "lime", "blue", "blue", "red", "lime"] * 5
+    reply = endpoint.invoke(encoded(*map(picture, colours)), "application/json")
+    assert reply.status == 200
+    assert [answer["count"] for answer in reply.json] == [{"red": 1, "lime": 3, "blue": 6}[c] for c in colours]
+
+
+def test_one_image_as_json_is_a_list_of_the_same_answer(endpoint: Endpoint) -> None:
+    alone = endpoint.invoke(picture("red"), "image/png").json
+    assert endpoint.invoke(encoded(picture("red")), "application/json").json == [alone]
+
+
+def test_many_at_once_are_answered_as_one_alone(endpoint: Endpoint) -> None:
+    """One photograph and several take different ways through the processor."""
+    alone = {colour: endpoint.invoke(picture(colour), "image/png").json for colour in COLOURS}
+    asked = list(COLOURS) * 6
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda colour: endpoint.invoke(picture(colour), "image/png"), asked))
+    for colour, reply in zip(asked, replies, strict=True):
+        assert reply.status == 200
+        assert reply.json["count"] == alone[colour]["count"]
+        assert reply.json["probabilities"] == pytest.approx(alone[colour]["probabilities"], abs=1e-4)
+
+
+# ---- Refusals ----
+
+
+def huge_png(width: int, height: int) -> bytes:
+    """A PNG header of that size with nothing behind it: whoever decodes it to learn so has lost."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+BAD_PHOTOGRAPHS = {
+    "empty": (b"", 400, "BadImage"),
+    "text": (b"this is not a photograph", 400, "BadImage"),
+    "gif": (picture("red", "GIF"), 400, "BadImage"),
+    "truncated JPEG": (picture("red", "JPEG")[:-200], 400, "BadImage"),
+    "truncated PNG": (picture("red", "PNG")[:200], 400, "BadImage"),
+    "truncated WebP": (picture("red", "WEBP")[:-20], 400, "BadImage"),
+    "pixel bomb": (huge_png(30_000, 30_000), 413, "ImageTooLarge"),
+    "large pixel bomb": (huge_png(8_000, 8_000), 413, "ImageTooLarge"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PHOTOGRAPHS)
+def test_bad_photograph_is_refused(endpoint: Endpoint, name: str) -> None:
+    photograph, status, code = BAD_PHOTOGRAPHS[name]
+    reply = endpoint.invoke(photograph, "application/x-image")
+    assert (reply.status, reply.error) == (status, code)
+
+
+def test_bad_photograph_in_json_is_named_by_its_place(endpoint: Endpoint) -> None:
+    good = picture("red")
+    reply = endpoint.invoke(encoded(good, good, b"text"), "application/json")
+    assert (reply.status, reply.error) == (400, "BadImage")
+    assert reply.json["error"]["message"].startswith("image 2: ")
+    reply = endpoint.invoke(encoded(good, huge_png(30_000, 30_000)), "application/json")
+    assert (reply.status, reply.error) == (413, "ImageTooLarge")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{",
+        "[" * 100_000,
+        "[]",
+        "3",
+        "{}",
+        '{"images": "abc"}',
+        '{"images": []}',
+        '{"images": [3]}',
+        '{"images": ["?not base64"]}',
+        '{"images": ["ä"]}',
+        '{"images": ["http://127.0.0.1/bin.jpg"]}',
+        b"\xff\xfe\x00",
+    ],
+)
+def test_bad_json_is_refused(endpoint: Endpoint, body) -> None:
+    reply = endpoint.invoke(body, "application/json")
+    assert (reply.status, reply.error) == (400, "BadRequest")
+
+
+def test_too_many_images_are_refused(endpoint: Endpoint) -> None:
+    reply = endpoint.invoke(encoded(*[picture("red", size=(8, 8))] * 65), "application/json")
+    assert (reply.status, reply.error) == (413, "TooManyImages")
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "image/gif", "application/octet-stream", "image/jpegs"])
+def test_other_media_types_are_refused(endpoint: Endpoint, content_type: str) -> None:
+    reply = endpoint.invoke(picture("red"), content_type)
+    assert (reply.status, reply.error) == (415, "UnsupportedMediaType")
+
+
+def test_missing_media_type_is_refused(endpoint: Endpoint) -> None:
+    reply = endpoint.ask("POST", "/invocations", picture("red"))
+    assert (reply.status, reply.error) == (415, "UnsupportedMediaType")
+
+
+def test_large_body_is_refused_by_its_length(endpoint: Endpoint) -> None:
+    reply = endpoint.invoke(bytes(serve.MAX_BODY + 1), "image/jpeg")
+    assert (reply.status, reply.error) == (413, "BodyTooLarge")
+
+
+def test_large_body_without_a_length_is_refused_while_it_streams(endpoint: Endpoint) -> None:
+    before = peak_memory(endpoint.process.pid)
+    reply = endpoint.invoke((bytes(65536) for _ in range(1600)), "image/jpeg")  # 100 MiB
+    assert (reply.status, reply.error) == (413, "BodyTooLarge")
+    assert peak_memory(endpoint.process.pid) - before < 40 * 1024 * 1024
+
+
+def peak_memory(pid: int) -> int:
+    """Bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("GET", "/", 404, None),
+        ("POST", "/invocations/x", 404, None),
+        ("GET", "/invocations", 405, "POST"),
+        ("POST", "/ping", 405, "GET"),
+    ],
+)
+def test_there_are_two_paths_with_one_method_each(endpoint, method, path, status, allow) -> None:
+    reply = endpoint.ask(method, path)
+    assert reply.status == status
+    assert reply.error in ("NotFound", "MethodNotAllowed")
+    assert reply.headers.get("allow") == allow
+
+
+def test_it_answers_on_after_refusals(endpoint: Endpoint) -> None:
+    """Places in the queue come back, also on one connection that is kept."""
+    connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=60)
+    for _ in range(3 * serve.QUEUE_PER_CORE):
+        connection.request("POST", "/invocations", b"text", {"content-type": "image/jpeg"})
+        reply = connection.getresponse()
+        reply.read()
+        assert reply.status == 400
+    connection.close()
+    assert endpoint.invoke(picture("red"), "image/png").status == 200
+
+
+# ---- Overload ----
+
+
+def slow_picture() -> bytes:
+    """Takes a third of a second or more to decode and shrink, and a few kilobytes to send."""
+    return picture("lime", size=(8_000, 6_000))
+
+
+def test_more_than_the_queue_holds_is_refused(start) -> None:
+    endpoint = start("--queue", "2").wait()
+    photograph = slow_picture()
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda _: endpoint.invoke(photograph, "image/png"), range(8)))
+    counted = [reply for reply in replies if reply.status == 200]
+    refused = [reply for reply in replies if reply.status == 503]
+    assert len(counted) >= 2
+    assert len(refused) >= 1
+    assert len(counted) + len(refused) == 8
+    assert all(reply.json["count"] == 3 for reply in counted)
+    assert {reply.error for reply in refused} == {"Overloaded"}
+    assert {reply.headers["retry-after"] for reply in refused} == {"1"}
+    # It is well meanwhile and afterwards, and a list longer than the queue is let in when it is empty.
+    assert endpoint.ask("GET", "/ping").status == 200
+    reply = endpoint.invoke(encoded(*[picture("red")] * 5), "application/json")
+    assert [answer["count"] for answer in reply.json] == [1] * 5
+
+
+def test_ping_answers_while_photographs_are_counted(start) -> None:
+    endpoint = start().wait()
+    photograph = slow_picture()
+    with ThreadPoolExecutor(4) as pool:
+        counting = [pool.submit(endpoint.invoke, photograph, "image/png") for _ in range(4)]
+        time.sleep(0.1)
+        assert endpoint.ask("GET", "/ping").status == 200
+        assert not all(one.done() for one in counting)
+        assert [one.result().status for one in counting] == [200] * 4
+
+
+def test_caller_who_hangs_up_leaves_no_place_taken(start) -> None:
+    endpoint = start("--queue", "1").wait()
+    for _ in range(3):
+        caller = socket.create_connection(("127.0.0.1", endpoint.port))
+        caller.sendall(b"POST /invocations HTTP/1.1\r\ncontent-type: image/png\r\ncontent-length: 999\r\n\r\nabc")
+        assert eventually(endpoint, 503)
+        caller.close()
+        assert eventually(endpoint, 200)
+
+
+def eventually(endpoint: Endpoint, status: int) -> bool:
+    """Whether a photograph gets this status within some seconds."""
+    deadline = time.monotonic() + 10
+    while endpoint.invoke(picture("red"), "image/png").status != status:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+# ---- Soundness, start and stop ----
+
+
+@pytest.fixture
+def copied(colours: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    shutil.copytree(colours, folder)
+    return folder
+
+
+def test_model_that_answers_its_golden_images_otherwise_is_not_well(start, copied: Path) -> None:
+    description = json.loads((copied / "package.json").read_text())
+    description["golden"][0]["answer"]["probabilities"][1] -= 0.1
+    (copied / "package.json").write_text(json.dumps(description))
+    endpoint = start(folder=copied).wait()
+    reply = endpoint.ask("GET", "/ping")
+    assert (reply.status, reply.error) == (503, "ModelUnsound")
+    assert "golden/red.png" in reply.json["error"]["message"]
+    reply = endpoint.invoke(picture("red"), "image/png")
+    assert (reply.status, reply.error) == (500, "ModelUnsound")
+    code, log = endpoint.stop()
+    assert code == 0
+    assert any("golden/red.png" in line["message"] for line in log if line["level"] == "error")
+
+
+def test_model_without_golden_images_is_not_well(start, copied: Path) -> None:
+    package.build(copied, model_version="colours-1", golden={})
+    endpoint = start(folder=copied).wait()
+    assert endpoint.ask("GET", "/ping").status == 503
+
+
+def damage_digest(folder: Path) -> None:
+    with (folder / "model.bin").open("ab") as file:
+        file.write(b"x")
+
+
+def damage_network(folder: Path) -> None:
+    golden = {one.file: one.answer for one in package.load(folder).golden}
+    (folder / "model.xml").write_text("<net/>")
+    package.build(folder, model_version="colours-1", golden=golden)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (shutil.rmtree, "there is no package.json"),
+        (damage_digest, "model.bin is missing or not the file"),
+        (damage_network, "no model to serve"),
+    ],
+)
+def test_package_that_does_not_verify_is_not_served(start, copied: Path, damage, reason: str) -> None:
+    damage(copied)
+    endpoint = start(folder=copied)
+    log = endpoint.process.communicate(timeout=60)[1]
+    assert endpoint.process.returncode == 1
+    ours = [line for line in log.splitlines() if line.startswith("{")]  # OpenVINO may write lines of its own
+    assert len(ours) == 1
+    assert reason in json.loads(ours[0])["message"]
+
+
+def test_taken_port_is_told_in_one_line(start, endpoint: Endpoint) -> None:
+    second = start(port=endpoint.port)
+    log = second.process.communicate(timeout=60)[1]
+    assert second.process.returncode == 1
+    assert log.count("\n") == 1
+    assert f":{endpoint.port}" in json.loads(log)["message"]
+
+
+def test_it_starts_again_on_its_port_after_a_crash(start) -> None:
+    first = start().wait()
+    before = first.invoke(picture("blue"), "image/png").json
+    first.process.kill()
+    first.process.communicate()
+    again = start(port=first.port).wait()
+    assert again.invoke(picture("blue"), "image/png").json == before
+
+
+def test_stopping_finishes_what_has_begun_and_takes_nothing_new(start) -> None:
+    endpoint = start("serve").wait()
+    photograph = slow_picture()
+    with ThreadPoolExecutor(4) as pool:
+        begun = [pool.submit(endpoint.invoke, photograph, "image/png") for _ in range(4)]
+        time.sleep(0.3)
+        endpoint.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        with pytest.raises(OSError):
+            endpoint.ask("GET", "/ping")
+        assert [one.result().status for one in begun] == [200] * 4
+    code, log = endpoint.stop()
+    assert code == 0
+    assert all(line["level"] == "info" for line in log)
+
+
+def test_log_is_a_line_of_json_for_each_thing_that_matters(start) -> None:
+    endpoint = start().wait()
+    endpoint.invoke(picture("red"), "image/png")
+    endpoint.invoke(b"text\nand more", "image/png")
+    _, log = endpoint.stop()
+    assert [line["message"] for line in log] == ["serving", "not a JPEG, PNG or WebP image"]
+    assert log[0]["model_version"] == "colours-1"
+    assert (log[1]["status"], log[1]["code"]) == (400, "BadImage")
