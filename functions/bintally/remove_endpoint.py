@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.exceptions import ClientError
 
+from bintally.errors import BintallyError
+from bintally.telemetry import logger
+
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_sagemaker import SageMakerClient
@@ -26,7 +29,7 @@ SPARE_SECONDS = 30  # of the time limit, kept for the answer
 POLL_SECONDS = 5
 
 
-class Unfinished(Exception):
+class Unfinished(BintallyError):
     """Something stays that should be gone; the message says what."""
 
 
@@ -42,6 +45,7 @@ def handler(event: dict[str, Any], context: Any) -> None:
             stop_releases(states(), properties["ReleaseStateMachine"])
             remove_all(sagemaker(), properties["StackName"], deadline)
     except Exception as error:  # noqa: BLE001 CloudFormation would wait an hour for an answer that does not come
+        logger.exception("failed")
         reason = f"{type(error).__name__}: {error}"
     respond(event, reason)
 

@@ -5,7 +5,7 @@ The release state machine decides by this function's answer, never by an excepti
 
 import json
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -13,6 +13,10 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from bintally.endpoint import Answer, parse_answer
+from bintally.errors import BintallyError
+from bintally.telemetry import logger
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -26,14 +30,12 @@ TOLERANCE = 0.02  # of a probability, between the processors that record and rep
 
 CONTENT_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 
-Answer = Mapping[str, Any]
 
-
-class BadPackage(Exception):
+class BadPackage(BintallyError):
     """The object is not a model package that can be verified; the message says why."""
 
 
-class WrongAnswer(Exception):
+class WrongAnswer(BintallyError):
     """The endpoint does not answer as the package says; the message says where."""
 
 
@@ -46,11 +48,13 @@ class Golden:
 
 def handler(event: dict[str, str], context: object) -> dict[str, Any]:
     """`event`: endpoint, model_version, model_data_url. Answers {"ok": bool, "reason": str}."""
+    logger.info("asked to verify", extra=event)
     try:
         goldens = fetch_goldens(s3(), event["model_data_url"], event["model_version"])
         for golden in goldens:
             ask(sagemaker_runtime(), event["endpoint"], golden)
-    except (BadPackage, WrongAnswer, ClientError, BotoCoreError) as error:
+    except (BintallyError, ClientError, BotoCoreError) as error:
+        logger.warning("not verified", extra={"reason": str(error)})
         return {"ok": False, "reason": str(error)}
     return {"ok": True, "reason": f"{len(goldens)} golden images answered as recorded"}
 
@@ -79,7 +83,10 @@ def fetch_goldens(client: "S3Client", model_data_url: str, model_version: str) -
         package = json.loads(files["package.json"])
         if package["model_version"] != model_version:
             raise BadPackage(f"the package is version {package['model_version']}, not {model_version}")
-        goldens = [Golden(entry["file"], files[entry["file"]], entry["answer"]) for entry in package["golden"]]
+        goldens = [
+            Golden(entry["file"], files[entry["file"]], parse_answer(json.dumps(entry["answer"]).encode()))
+            for entry in package["golden"]
+        ]
     except (tarfile.TarError, EOFError, OSError) as error:
         raise BadPackage(f"{model_data_url} is not a tar.gz archive: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -107,7 +114,8 @@ def small_files(archive: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def ask(client: "SageMakerRuntimeClient", endpoint: str, golden: Golden) -> None:
-    """Raises WrongAnswer unless the endpoint answers the image as recorded, ClientError when it does not answer."""
+    """Raises WrongAnswer unless the endpoint answers the image as recorded, Transient or ClientError when it does
+    not answer, or not as the contract says."""
     suffix = golden.file[golden.file.rfind(".") :]
     response = client.invoke_endpoint(
         EndpointName=endpoint,
@@ -115,12 +123,7 @@ def ask(client: "SageMakerRuntimeClient", endpoint: str, golden: Golden) -> None
         ContentType=CONTENT_TYPES.get(suffix, "application/x-image"),
         Accept="application/json",
     )
-    body = response["Body"].read()
-    try:
-        answer = json.loads(body)
-        found = difference(answer, golden.answer)
-    except (KeyError, TypeError, ValueError) as error:
-        raise WrongAnswer(f"{golden.file}: the answer {body[:200]!r} lacks or garbles {error}") from error
+    found = difference(parse_answer(response["Body"].read()), golden.answer)
     if found:
         raise WrongAnswer(f"{golden.file}: {found}")
 
@@ -128,9 +131,8 @@ def ask(client: "SageMakerRuntimeClient", endpoint: str, golden: Golden) -> None
 def difference(answer: Answer, recorded: Answer) -> str | None:
     """What `answer` has otherwise than recorded; None if nothing that another processor explains."""
     for name in ("model_version", "count", "is_minimum"):
-        if answer[name] != recorded[name]:
-            return f"{name} is {answer[name]}, recorded is {recorded[name]}"
-    pairs = list(zip(answer["probabilities"], recorded["probabilities"], strict=True))
-    if all(abs(one - other) <= TOLERANCE for one, other in pairs):  # also false for a NaN
-        return None
-    return f"probabilities are {answer['probabilities']}, recorded are {recorded['probabilities']}"
+        if (found := getattr(answer, name)) != (wanted := getattr(recorded, name)):
+            return f"{name} is {found}, recorded is {wanted}"
+    pairs = zip(answer.probabilities, recorded.probabilities, strict=True)
+    furthest = max(abs(one - other) for one, other in pairs)
+    return f"a probability is off by {furthest:.3f}" if furthest > TOLERANCE else None
