@@ -1,0 +1,85 @@
+"""The count function: from an SQS batch of S3 events to one item per image version in the counts table."""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from bintally import endpoint, photographs, table
+from bintally.arrivals import parse_arrival
+from bintally.counting import Services, count_photograph
+from bintally.errors import Transient
+from bintally.settings import settings
+from bintally.telemetry import logger, metrics
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+# One photograph at worst: S3 36 s (photographs.CONFIG); endpoint 20 s (endpoint.LAST_START); the table 9 s each for
+# the record, four tries of the transaction, the stored count and LATEST (table.CONFIG); the image itself 1 s.
+# 36 + 20 + 7 x 9 + 1 = 120 s. The time limit is twice that, and nothing is begun that might not end in time.
+WORST_SECONDS = 120
+LONGEST_WAIT = 900  # seconds between two tries
+
+processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Answers which messages go back to the queue."""
+    return dict(process_partial_response(event, count, processor, context))
+
+
+def count(record: SQSRecord, lambda_context: LambdaContext) -> None:
+    """Counts the photograph that a message tells of. Whatever it raises sends the message back to the queue."""
+    try:
+        if lambda_context.get_remaining_time_in_millis() < WORST_SECONDS * 1000:
+            raise Transient("too little time is left in this batch")
+        arrival = parse_arrival(record.body)
+        logger.set_correlation_id(arrival.event_id)
+        item, is_new = count_photograph(services(), arrival)
+    except Exception:
+        logger.exception("postponed", message_id=record.message_id, tries=record.attributes.approximate_receive_count)
+        metrics.add_metric("Postponed", MetricUnit.Count, 1)
+        postpone(record)
+        raise
+    outcome = item["status"].capitalize() if is_new else "Repeated"
+    metrics.add_metric(outcome, MetricUnit.Count, 1)
+    if is_new and "latency_ms" in item:
+        metrics.add_metric("EndpointLatency", MetricUnit.Milliseconds, item["latency_ms"])
+    logger.info(outcome.lower(), image=item["image"], reason=item.get("reason"), count=item.get("count"))
+
+
+def postpone(record: SQSRecord) -> None:
+    """Waits longer after every try, but not for the queue's visibility timeout, which is made for lost functions."""
+    tries = int(record.attributes.approximate_receive_count)
+    wait = min(LONGEST_WAIT, settings().retry_seconds * 2 ** min(tries - 1, 20))
+    try:
+        sqs().change_message_visibility(
+            QueueUrl=settings().count_queue_url, ReceiptHandle=record.receipt_handle, VisibilityTimeout=wait
+        )
+    except (ClientError, BotoCoreError):
+        logger.exception("the visibility timeout stays")  # the message comes back only later
+
+
+@cache
+def services() -> Services:
+    return Services(
+        s3=photographs.client(),
+        runtime=endpoint.client(),
+        dynamodb=table.client(),
+        counts_table=settings().counts_table,
+        endpoint_name=settings().endpoint_name,
+    )
+
+
+@cache
+def sqs() -> "SQSClient":
+    return boto3.client("sqs", config=Config(connect_timeout=1, read_timeout=3, retries={"total_max_attempts": 1}))

@@ -1,0 +1,96 @@
+"""What stands in the table about a photograph. Pure: dictionaries out of what is known."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from bintally import table
+from bintally.arrivals import Arrival
+from bintally.endpoint import OUTPUTS, Answer
+from bintally.keys import Place, utc
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """An image version and all that is known of it before it is counted."""
+
+    arrival: Arrival
+    place: Place
+    captured: datetime
+    uploaded: datetime
+    flags: tuple[str, ...] = ()
+    """Why what its metadata says was not believed."""
+
+
+def expected_quantity(metadata: Mapping[str, str]) -> tuple[int | None, tuple[str, ...]]:
+    """What the uploader says the inventory system records, and flags."""
+    if (text := metadata.get("expected-quantity")) is None:
+        return None, ()
+    if re.fullmatch(r"[0-9]{1,9}", text.strip()) is None:
+        return None, ("expected_quantity_unreadable",)
+    return int(text), ()
+
+
+def counted(
+    photograph: Photograph, answer: Answer, recorded: int | None, *, digest: str, latency_ms: int, now: datetime
+) -> dict[str, Any]:
+    """A COUNTED item. `latency_ms` is the endpoint's time; `digest` the SHA-256 of the object's bytes."""
+    return _common(photograph, now) | {
+        "status": "COUNTED",
+        "digest": digest,
+        "count": answer.count,
+        "is_minimum": answer.is_minimum,
+        "expected_capped": answer.expected_capped,
+        "confidence": answer.confidence,
+        "probabilities": list(answer.probabilities),
+        "model_version": answer.model_version,
+        "latency_ms": latency_ms,
+        **({} if recorded is None else compared(answer, recorded)),
+    }
+
+
+def compared(answer: Answer, recorded: int) -> dict[str, Any]:
+    """The record beside the answer.
+
+    `p_record` is the probability that the record is right, where 6 and more are one answer. `discrepancy` says that
+    the answer is another quantity. `priority` is the probability that the record is wrong: recount the greatest first.
+    """
+    pooled = min(recorded, OUTPUTS - 1)
+    p_record = answer.probabilities[pooled]
+    return {
+        "recorded_quantity": recorded,
+        "p_record": p_record,
+        "discrepancy": pooled != answer.count,
+        "priority": 1 - p_record,
+    }
+
+
+def rejected(photograph: Photograph, reason: str, *, digest: str | None, now: datetime) -> dict[str, Any]:
+    """A REJECTED item. What was never read has no `digest`."""
+    return _common(photograph, now) | {
+        "status": "REJECTED",
+        "reason": reason,
+        **({} if digest is None else {"digest": digest}),
+    }
+
+
+def _common(photograph: Photograph, now: datetime) -> dict[str, Any]:
+    arrival, place = photograph.arrival, photograph.place
+    return table.count_key(arrival, place, photograph.captured) | {
+        "site": place.site,
+        "bin": place.bin,
+        "image": {
+            "bucket": arrival.bucket,
+            "key": arrival.key,
+            "version_id": arrival.version_id,
+            "etag": arrival.etag,
+            "sequencer": arrival.sequencer,
+        },
+        "captured_at": utc(photograph.captured),
+        "uploaded_at": utc(photograph.uploaded),
+        "counted_at": utc(now),
+        "order": table.order(arrival, photograph.captured, photograph.uploaded),
+        **({"flags": list(photograph.flags)} if photograph.flags else {}),
+    }
