@@ -39,7 +39,7 @@ def command(site: str | None, bin_: str | None, watch: bool, as_json: bool) -> N
     def read() -> list[Count]:
         return counts_of(table, s3, outputs["ImagesBucket"], site, bin_)
 
-    title = f"Bin {bin_}, site {site or DEFAULT_SITE}" if bin_ else f"Site {site}" if site else "All sites"
+    title = f"Bin {bin_}, site {site or DEFAULT_SITE}" if bin_ is not None else f"Site {site}" if site else "All sites"
     try:
         if as_json:
             click.echo(json.dumps(plain(read()), indent=2, sort_keys=True, ensure_ascii=False))
@@ -60,7 +60,7 @@ def command(site: str | None, bin_: str | None, watch: bool, as_json: bool) -> N
 
 def counts_of(table: Any, s3: Any, bucket: str, site: str | None, bin_: str | None) -> list[Count]:
     """The history of one bin, or the newest count of each bin of one or all sites; latest photograph first."""
-    if bin_:
+    if bin_ is not None:
         return history(table, site or DEFAULT_SITE, bin_)
     found = [count for name in ([site] if site else sites(s3, bucket)) for count in latest(table, name)]
     return sorted(found, key=lambda count: (count["captured_at"], count["bin"]), reverse=True)

@@ -1,7 +1,6 @@
 """`bintally demo`: from nothing to counted photographs, and how to go on from there."""
 
 import signal
-import time
 from pathlib import Path
 
 import click
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cli.errors import CliError
 from cli.photographs import Photograph, find, send
 from cli.readings import chance_record_is_right, counted, seconds_until_counted, table_of
+from cli.up import interrupt, start
 from local.stack import REPOSITORY, Stack
 
 PATIENCE_SECONDS = 120.0
@@ -39,12 +39,10 @@ def command(abid: Path | None) -> None:
     """
     photographs = real(abid) if abid else find([REPOSITORY / "samples"], None, None)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    console, stack, started = Console(highlight=False), Stack.from_environment(), time.monotonic()
+        signal.signal(number, interrupt)
+    console, stack = Console(highlight=False), Stack.from_environment()
     if not stack.running() or stack.status()["model"] == "none":
-        with console.status("Starting") as status:
-            stack.up(lambda step: status.update(f"{step} ..."))
-        console.print(f"Stack {stack.name} is up after {time.monotonic() - started:.0f} s: {stack.status()['model']}")
+        start(stack, console)
     outputs = stack.outputs()
     table = stack.session().resource("dynamodb", endpoint_url=stack.endpoint_url).Table(outputs["CountsTable"])
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

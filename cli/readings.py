@@ -1,5 +1,6 @@
 """Counts as they stand in the table: reading them by Query, and saying them to a person."""
 
+import hashlib
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,18 +11,22 @@ from boto3.dynamodb.conditions import Key
 from rich.markup import escape
 from rich.table import Table
 
-from cli.photographs import Uploaded
+from cli.photographs import DEFAULT_SITE, Uploaded
 
 Count = dict[str, Any]
 
 AT_LEAST = 6  # the last answer of seven means this many or more
+LONGEST_ID = 400  # bytes
 BINS_AT_ONCE = 20
 A_GUESS = 1 / 7  # a record less likely than a blind guess among seven answers is shown in yellow
 
 
 def encoded(identity: str) -> str:
-    """A site or bin as it stands in a key, where `#` divides."""
-    return identity.replace("%", "%25").replace("#", "%23")
+    """A site or bin as it stands in a key: `#` divides there, and a very long one is its digest."""
+    text = identity.replace("%", "%25").replace("#", "%23")
+    if len(text.encode()) <= LONGEST_ID:
+        return text
+    return f"%sha256-{hashlib.sha256(identity.encode()).hexdigest()}"
 
 
 def pages(table: Any, **query: Any) -> Iterator[Count]:
@@ -35,9 +40,11 @@ def pages(table: Any, **query: Any) -> Iterator[Count]:
 
 def sites(s3: Any, bucket: str) -> list[str]:
     """The sites that photographs were uploaded for: the folders of incoming/ in the images bucket."""
-    found = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="incoming/", Delimiter="/")
-    listed = list(found.search("CommonPrefixes[].Prefix"))
-    return [prefix.split("/")[1] for prefix in listed if prefix]
+    found = set()
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="incoming/", Delimiter="/"):
+        found |= {entry["Prefix"].split("/")[1] for entry in page.get("CommonPrefixes", ())}
+        found |= {DEFAULT_SITE for _ in page.get("Contents", ())}  # incoming/<bin>.jpg
+    return sorted(found)
 
 
 def latest(table: Any, site: str) -> list[Count]:

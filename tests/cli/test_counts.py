@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from bintally.keys import encode_id
 from click.testing import CliRunner
 
 from cli import readings
@@ -63,6 +64,18 @@ def test_a_history_shows_rejected_photographs_with_their_reason(filled: SimpleNa
 
 def test_ids_with_a_hash_are_found(filled: SimpleNamespace) -> None:
     assert len(json.loads(run("--site", "AUS2", "--bin", "odd#bin", "--json"))) == 1
+
+
+@pytest.mark.parametrize("identity", ["P-4-B217", "a#b%c", "%23", "é" * 250, "x" * 400, "%" * 134])
+def test_ids_stand_in_keys_as_the_functions_write_them(identity: str) -> None:
+    assert readings.encoded(identity) == encode_id(identity)
+
+
+def test_a_photograph_without_a_site_is_of_the_default_one(aws: SimpleNamespace) -> None:
+    aws.s3.put_object(Bucket="images", Key="incoming/P-4-B217.jpg", Body=b"")
+    aws.s3.put_object(Bucket="images", Key="incoming/SEA1/b/a.jpg", Body=b"")
+    aws.s3.put_object(Bucket="images", Key="records/AUS2/b.json", Body=b"")
+    assert readings.sites(aws.s3, "images") == ["SEA1", "default"]
 
 
 def test_nothing_yet(aws: SimpleNamespace) -> None:

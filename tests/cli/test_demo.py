@@ -1,0 +1,82 @@
+"""The demo: what it uploads, what it prints, and what it says when counts do not come."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli import demo
+from cli.main import main
+from cli.photographs import Photograph, Uploaded, send
+
+
+@pytest.fixture
+def counting(aws: SimpleNamespace, count_item: Any, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Counts each photograph as soon as it is uploaded, as many as `counting.limit` says."""
+    aws.limit = 1000
+
+    def send_and_count(s3: Any, bucket: str, photographs: list[Photograph], tick: Any) -> list[Uploaded]:
+        uploads = send(s3, bucket, photographs, tick)
+        for number, upload in enumerate(uploads[: aws.limit]):
+            shown = upload.photograph
+            image = {"bucket": bucket, "key": shown.key, "version_id": upload.version_id}
+            item = count_item(
+                shown.site, shown.bin, SK=f"COUNT#{number}", image=image, recorded_quantity=shown.recorded
+            )
+            aws.table.put_item(Item=item)
+        return uploads
+
+    monkeypatch.setattr(demo, "send", send_and_count)
+    monkeypatch.setattr(demo, "PATIENCE_SECONDS", 0.5)
+    return aws
+
+
+def run(*arguments: str, **environment: str) -> Result:
+    return CliRunner(env={"COLUMNS": "160", **environment}).invoke(main, ["demo", *arguments])
+
+
+def test_every_sample_is_in_the_table_likeliest_wrong_record_first(counting: SimpleNamespace) -> None:
+    result = run()
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.output.splitlines() if "Z.jpg" in line and "P-" in line and "aws" not in line]
+    assert len(rows) == 16
+    shares = [int(row.split()[-3].rstrip("%")) for row in rows]
+    assert shares == sorted(shares)
+    for hint in ('eval "$(bintally env)"', "aws s3 cp bin.jpg s3://$IMAGES_BUCKET/", "make down", "make wipe"):
+        assert hint in result.output
+
+
+def test_real_photographs_come_from_a_folder(counting: SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "originals").mkdir()
+    (tmp_path / "originals/00010.jpg").write_bytes(b"picture")
+    (tmp_path / "labels.csv").write_text("id,quantity,group\n00010,4,g1\n10,9,g2\n")
+    result = run(ABID=str(tmp_path))
+    assert result.exit_code == 0, result.output
+    stored = counting.s3.head_object(Bucket="images", Key="incoming/ABID/00010/00010.jpg")
+    assert stored["Metadata"] == {"expected-quantity": "4"}
+
+
+def test_a_folder_without_photographs_is_one_line(tmp_path: Path) -> None:
+    result = run("--abid", str(tmp_path))
+    assert result.exit_code == 1
+    assert "has no labels.csv with a folder originals or images; make one with: bintally fetch-abid" in result.output
+
+
+def test_photographs_without_a_count_fail_the_demo_but_show_the_others(counting: SimpleNamespace) -> None:
+    counting.limit = 15
+    result = run()
+    assert result.exit_code == 1
+    assert "Error: 1 of 16 photographs have no count yet (see emulator.log)" in result.output
+    assert result.output.count("61%") >= 15
+
+
+def test_a_stack_that_does_not_run_is_started(counting: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(counting.stack, "running", lambda: bool(told))
+    counting.stack.up = lambda say: (say("Starting AWS on this machine"), told.append("up"))
+    result = run()
+    assert result.exit_code == 0, result.output
+    assert told == ["up"]
+    assert "✓ Starting AWS on this machine" in result.output
