@@ -68,7 +68,7 @@ def order(arrival: Arrival, captured: datetime, uploaded: datetime) -> str:
 
 def latest_of(count: Item) -> Item:
     """The bin's LATEST as it is when `count` is its newest; `site_key` puts it into the index `site`."""
-    return {**count, "SK": "LATEST", "site_key": count["PK"].split("#")[1]}
+    return {**count, "SK": "LATEST", "site_key": f"SITE#{encode_id(count['site'])}"}
 
 
 def transaction(table: str, count: Item, totals: Item) -> "list[TransactWriteItemTypeDef]":
