@@ -1,0 +1,202 @@
+"""The custom resource: counting off at first, all that releases made gone at last, and always an answer."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from bintally import remove_endpoint, resume_counting
+from botocore.stub import Stubber
+from moto import mock_aws
+
+EVENT = json.loads((Path(__file__).parents[2] / "events" / "remove_endpoint.json").read_text())
+ROLE = "arn:aws:iam::123456789012:role/model"
+MAPPING = EVENT["ResourceProperties"]["Mapping"]
+
+
+class CloudFormation(HTTPServer):
+    """Where the function puts its answers."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), AnswerHandler)
+        self.answers: list[dict[str, str]] = []
+
+
+class AnswerHandler(BaseHTTPRequestHandler):
+    server: CloudFormation
+
+    def do_PUT(self) -> None:
+        self.server.answers.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def cloudformation() -> Iterator[CloudFormation]:
+    server = CloudFormation()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def sagemaker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    with mock_aws():
+        client = boto3.client("sagemaker", "us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
+        monkeypatch.setattr(remove_endpoint, "sagemaker", lambda: client)
+        yield client
+
+
+@pytest.fixture
+def states(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
+    stubber = Stubber(boto3.client("stepfunctions", "us-east-1"))
+    monkeypatch.setattr(remove_endpoint, "states", lambda: stubber.client)
+    machine = EVENT["ResourceProperties"]["ReleaseStateMachine"]
+    execution = {
+        "executionArn": "arn:aws:states:us-east-1:000000000000:execution:bintally-release:up",
+        "stateMachineArn": machine,
+        "name": "up",
+        "status": "RUNNING",
+        "startDate": 0,
+    }
+    asked = {"stateMachineArn": machine, "statusFilter": "RUNNING"}
+    stubber.add_response("list_executions", {"executions": [execution]}, asked)
+    stop = {"executionArn": execution["executionArn"], "cause": "the stack is deleted"}
+    stubber.add_response("stop_execution", {"stopDate": 0}, stop)
+    with stubber:
+        yield stubber
+
+
+@pytest.fixture
+def mappings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
+    stubber = Stubber(boto3.client("lambda", "us-east-1"))
+    monkeypatch.setattr(remove_endpoint, "lambda_", lambda: stubber.client)
+    monkeypatch.setattr(resume_counting, "lambda_", lambda: stubber.client)
+    with stubber:
+        yield stubber
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setattr(remove_endpoint, "POLL_SECONDS", 0.05)
+
+
+def run(cloudformation: CloudFormation, request: str, seconds: float = 60) -> dict[str, str]:
+    url = f"http://127.0.0.1:{cloudformation.server_address[1]}/answer"
+    left = (seconds + remove_endpoint.SPARE_SECONDS) * 1000
+    context = SimpleNamespace(get_remaining_time_in_millis=lambda: left)
+    remove_endpoint.handler(EVENT | {"RequestType": request, "ResponseURL": url}, context)
+    (answer,) = cloudformation.answers
+    assert answer["PhysicalResourceId"] == "bintally-endpoint"
+    assert [answer[name] for name in ("StackId", "RequestId", "LogicalResourceId")] == [
+        EVENT[name] for name in ("StackId", "RequestId", "LogicalResourceId")
+    ]
+    return answer
+
+
+def make(sagemaker: Any, endpoint: str, config: str) -> None:
+    sagemaker.create_model(ModelName=config, ExecutionRoleArn=ROLE, PrimaryContainer={"Image": "serve"})
+    variant = {"VariantName": "AllTraffic", "ModelName": config, "InitialInstanceCount": 1}
+    variants = [variant | {"InstanceType": "ml.c5.large"}]
+    sagemaker.create_endpoint_config(EndpointConfigName=config, ProductionVariants=variants)
+    sagemaker.create_endpoint(EndpointName=endpoint, EndpointConfigName=config)
+
+
+def names(sagemaker: Any) -> set[str]:
+    return {
+        *(found["EndpointName"] for found in sagemaker.list_endpoints()["Endpoints"]),
+        *(found["EndpointConfigName"] for found in sagemaker.list_endpoint_configs()["EndpointConfigs"]),
+        *(found["ModelName"] for found in sagemaker.list_models()["Models"]),
+    }
+
+
+def test_delete_removes_what_releases_made_and_nothing_else(
+    cloudformation: CloudFormation, sagemaker: Any, states: Stubber
+) -> None:
+    make(sagemaker, "bintally-serverless", "bintally-serverless-0a1b2c3d")
+    make(sagemaker, "bintally-realtime", "bintally-realtime-0a1b2c3d")
+    make(sagemaker, "bintally-candidate-00000000", "bintally-serverless-00000000")
+    make(sagemaker, "bintally-two-serverless", "bintally-two-serverless-0a1b2c3d")
+    make(sagemaker, "not-bintally-serverless", "not-bintally-serverless-0a1b2c3d")
+    others = {name for name in names(sagemaker) if "two" in name or "not" in name}
+    assert run(cloudformation, "Delete")["Status"] == "SUCCESS"
+    assert names(sagemaker) == others
+    states.assert_no_pending_responses()
+
+
+def test_delete_waits_for_an_endpoint_in_change(
+    cloudformation: CloudFormation, sagemaker: Any, states: Stubber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(sagemaker, "bintally-serverless", "bintally-serverless-0a1b2c3d")
+    settled = time.monotonic() + 0.3
+    delete = sagemaker.delete_endpoint
+
+    def in_change(EndpointName: str) -> None:
+        if time.monotonic() < settled:
+            sagemaker.describe_endpoint(EndpointName="Cannot update in-progress endpoint")  # a ClientError
+        delete(EndpointName=EndpointName)
+
+    monkeypatch.setattr(sagemaker, "delete_endpoint", in_change)
+    assert run(cloudformation, "Delete")["Status"] == "SUCCESS"
+    assert time.monotonic() > settled
+    assert names(sagemaker) == set()
+
+
+def test_an_endpoint_that_stays_is_told(
+    cloudformation: CloudFormation, sagemaker: Any, states: Stubber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(sagemaker, "bintally-serverless", "bintally-serverless-0a1b2c3d")
+    monkeypatch.setattr(sagemaker, "delete_endpoint", lambda EndpointName: None)
+    answer = run(cloudformation, "Delete", seconds=0.2)
+    assert answer["Status"] == "FAILED"
+    assert "bintally-serverless" in answer["Reason"]
+
+
+def test_a_permission_that_is_missing_is_told(cloudformation: CloudFormation, monkeypatch: pytest.MonkeyPatch) -> None:
+    stubber = Stubber(boto3.client("stepfunctions", "us-east-1"))
+    stubber.add_client_error("list_executions", "AccessDeniedException", "not you", 400)
+    monkeypatch.setattr(remove_endpoint, "states", lambda: stubber.client)
+    with stubber:
+        answer = run(cloudformation, "Delete")
+    assert answer["Status"] == "FAILED"
+    assert "not you" in answer["Reason"]
+
+
+def test_create_switches_counting_off(cloudformation: CloudFormation, mappings: Stubber) -> None:
+    asked = {"UUID": MAPPING, "Enabled": False}
+    mappings.add_client_error("update_event_source_mapping", "ResourceInUseException", "it is being made")
+    mappings.add_response("update_event_source_mapping", {"State": "Disabling"}, asked)
+    assert run(cloudformation, "Create")["Status"] == "SUCCESS"
+    mappings.assert_no_pending_responses()
+
+
+def test_create_fails_when_counting_cannot_be_switched_off(cloudformation: CloudFormation, mappings: Stubber) -> None:
+    mappings.add_client_error("update_event_source_mapping", "AccessDeniedException", "not you", 403)
+    assert run(cloudformation, "Create")["Status"] == "FAILED"
+
+
+def test_update_does_nothing(
+    cloudformation: CloudFormation, mappings: Stubber, states: Stubber, sagemaker: Any
+) -> None:
+    make(sagemaker, "bintally-serverless", "bintally-serverless-0a1b2c3d")
+    assert run(cloudformation, "Update")["Status"] == "SUCCESS"
+    assert "bintally-serverless" in names(sagemaker)
+
+
+def test_resume_counting_switches_it_on(mappings: Stubber) -> None:
+    asked = {"UUID": MAPPING, "Enabled": True}
+    mappings.add_response("update_event_source_mapping", {"State": "Enabling"}, asked)
+    event = json.loads((Path(__file__).parents[2] / "events" / "resume_counting.json").read_text())
+    assert resume_counting.handler(event, None) == {"state": "Enabling"}

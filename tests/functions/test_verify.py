@@ -1,0 +1,201 @@
+"""Golden images of a package against what an endpoint answers."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from bintally import verify
+from botocore.response import StreamingBody
+from botocore.stub import Stubber
+
+VERSION = "2026-11-22"
+URL = f"s3://artifacts/models/{VERSION}/model.tar.gz"
+ANSWER = {
+    "count": 2,
+    "is_minimum": False,
+    "expected_capped": 2.25,
+    "confidence": 0.4,
+    "probabilities": [0.1, 0.1, 0.4, 0.25, 0.15, 0.0, 0.0],
+    "model_version": VERSION,
+}
+PACKAGE = {
+    "model_version": VERSION,
+    "golden": [{"file": "golden/0.png", "answer": ANSWER}, {"file": "golden/1.jpg", "answer": ANSWER}],
+}
+FILES = {"golden/0.png": b"png", "golden/1.jpg": b"jpg", "model.bin": b"\0" * 100_000}
+
+
+def archive(package: object = PACKAGE, files: dict[str, bytes] = FILES, prefix: str = "") -> bytes:
+    """model.tar.gz with these files; those named first lie before package.json."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        for name, content in {**files, "package.json": json.dumps(package).encode()}.items():
+            member = tarfile.TarInfo(prefix + name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+class Aws:
+    """S3 and an endpoint that answer as a test says."""
+
+    def __init__(self) -> None:
+        self.s3 = Stubber(boto3.client("s3", "us-east-1"))
+        self.endpoint = Stubber(boto3.client("sagemaker-runtime", "us-east-1"))
+
+    def package(self, content: bytes, length: int | None = None) -> None:
+        body = StreamingBody(io.BytesIO(content), len(content))  # type: ignore[arg-type]
+        answer = {"Body": body, "ContentLength": length or len(content)}
+        key = f"models/{VERSION}/model.tar.gz"
+        self.s3.add_response("get_object", answer, {"Bucket": "artifacts", "Key": key})
+
+    def answer(self, body: bytes, image: bytes, content_type: str) -> None:
+        asked = {
+            "EndpointName": "stack-candidate",
+            "Body": image,
+            "ContentType": content_type,
+            "Accept": "application/json",
+        }
+        response = {"Body": StreamingBody(io.BytesIO(body), len(body))}  # type: ignore[arg-type]
+        self.endpoint.add_response("invoke_endpoint", response, asked)
+
+    def verify(self) -> tuple[bool, str]:
+        event = {"endpoint": "stack-candidate", "model_version": VERSION, "model_data_url": URL}
+        found = verify.handler(event, None)
+        assert found.keys() == {"ok", "reason"}
+        self.s3.assert_no_pending_responses()
+        self.endpoint.assert_no_pending_responses()
+        return found["ok"], found["reason"]
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    aws = Aws()
+    monkeypatch.setattr(verify, "s3", lambda: aws.s3.client)
+    monkeypatch.setattr(verify, "sagemaker_runtime", lambda: aws.endpoint.client)
+    with aws.s3, aws.endpoint:
+        yield aws
+
+
+def with_(**changes: object) -> bytes:
+    return json.dumps(ANSWER | changes).encode()
+
+
+@pytest.mark.parametrize("prefix", ["", "./"])
+def test_right_answers(aws: Aws, prefix: str) -> None:
+    aws.package(archive(prefix=prefix))
+    near = [0.11, 0.09, 0.41, 0.24, 0.15, 0.0, 0.0]
+    aws.answer(with_(), b"png", "image/png")
+    aws.answer(with_(probabilities=near), b"jpg", "image/jpeg")
+    assert aws.verify() == (True, "2 golden images answered as recorded")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"count": 3}, "golden/0.png: count is 3, recorded is 2"),
+        ({"model_version": "older"}, f"golden/0.png: model_version is older, recorded is {VERSION}"),
+        ({"probabilities": [0.13, 0.07, 0.4, 0.25, 0.15, 0.0, 0.0]}, "golden/0.png: a probability is off by 0.030"),
+        ({"probabilities": [0.5, 0.5]}, "malformed answer"),
+        ({"probabilities": [float("nan")] * 7}, "malformed answer"),
+        ({"confidence": None}, "malformed answer"),
+    ],
+)
+def test_a_wrong_answer_is_named_and_ends_it(aws: Aws, changes: dict[str, object], reason: str) -> None:
+    aws.package(archive())
+    aws.answer(with_(**changes), b"png", "image/png")
+    ok, found = aws.verify()
+    assert not ok
+    assert reason in found
+
+
+def test_an_endpoint_that_fails(aws: Aws) -> None:
+    aws.package(archive())
+    aws.endpoint.add_client_error("invoke_endpoint", "ModelError", "the model is out of order", 424)
+    ok, reason = aws.verify()
+    assert not ok
+    assert "the model is out of order" in reason
+
+
+def test_a_package_of_another_version(aws: Aws) -> None:
+    aws.package(archive(PACKAGE | {"model_version": "other"}))
+    assert aws.verify() == (False, f"the package is version other, not {VERSION}")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not a tar.gz"),
+        (b"not an archive at all" * 100, "not a tar.gz"),
+        (archive()[:300], "not a tar.gz"),
+        (archive(files={}), "golden/0.png"),
+        (archive({"golden": []}), "model_version"),
+        (archive(["a list"]), "lacks or garbles"),
+        (archive(PACKAGE | {"golden": []}), "0 golden images"),
+        (archive(PACKAGE | {"golden": PACKAGE["golden"] * 50}), "100 golden images"),  # type: ignore[operator]
+        (archive(PACKAGE | {"golden": [{"file": "golden/0.png", "answer": {"count": 2}}]}), "malformed answer"),
+        (archive(files=FILES | {"golden/0.png": b"\0" * 5_000_000}), "golden/0.png has 5000000 bytes"),
+    ],
+)
+def test_a_bad_package_is_named(aws: Aws, content: bytes, reason: str) -> None:
+    aws.package(content)
+    ok, found = aws.verify()
+    assert not ok
+    assert reason in found
+
+
+def test_a_package_too_large_is_not_read(aws: Aws) -> None:
+    aws.package(b"", length=61 * 1024**2)
+    ok, reason = aws.verify()
+    assert not ok
+    assert "more than" in reason
+
+
+def test_a_small_archive_that_unpacks_to_much_is_given_up(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "UNPACKED_LIMIT", 50_000)
+    aws.package(archive())
+    ok, reason = aws.verify()
+    assert not ok
+    assert "unpacks to more than" in reason
+
+
+def test_a_link_is_not_followed(aws: Aws) -> None:
+    """golden/0.png as a link out of the archive is a missing file."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        link = tarfile.TarInfo("golden/0.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        tar.addfile(link)
+        content = json.dumps(PACKAGE).encode()
+        member = tarfile.TarInfo("package.json")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    aws.package(file.getvalue())
+    assert not aws.verify()[0]
+
+
+def test_a_missing_object(aws: Aws) -> None:
+    aws.s3.add_client_error("get_object", "NoSuchKey", "The specified key does not exist.", 404)
+    ok, reason = aws.verify()
+    assert not ok
+    assert "does not exist" in reason
+
+
+def test_the_sample_event_is_what_the_state_machine_sends() -> None:
+    root = Path(__file__).parents[2]
+    definition = json.loads((root / "training" / "release.asl.json").read_text())
+    sample = json.loads((root / "events" / "verify.json").read_text())
+    asked: list[Any] = [
+        state["Arguments"]["Payload"]
+        for state in definition["States"].values()
+        if state.get("Arguments", {}).get("FunctionName") == "${VerifyFunction}"
+    ]
+    assert len(asked) == 3
+    assert all(payload.keys() == sample.keys() for payload in asked)
