@@ -6,10 +6,8 @@ import signal
 import time
 from pathlib import Path
 
-Pids = list[int]
 
-
-def session_members(session: int) -> Pids:
+def session_members(session: int) -> list[int]:
     """Every live process of a session. The emulator leads one, and all that it starts stays in it, so this
     finds what a crash left behind also when the leader is gone."""
     members = []
@@ -43,9 +41,11 @@ def wait_gone(session: int, seconds: float) -> bool:
 
 def end_session(session: int, seconds: float) -> bool:
     """SIGTERM to the leader, after `seconds` SIGKILL to all that is left. True when it ended by itself."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(session, signal.SIGTERM)
-    orderly = wait_gone(session, seconds)
+    orderly = session in session_members(session)
+    if orderly:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(session, signal.SIGTERM)
+        orderly = wait_gone(session, seconds)
     while members := session_members(session):
         for pid in members:
             with contextlib.suppress(ProcessLookupError):

@@ -1,0 +1,115 @@
+"""up, down, status and env, each as a person runs it: exit codes and one-line errors."""
+
+import io
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from cli.main import main
+from local.stack import Stack
+
+VERBS_THAT_NEED_THE_STACK = ["status", "env"]
+
+
+@pytest.fixture
+def stack(tmp_path, monkeypatch):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("BINTALLY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BINTALLY_PORT", str(port))
+    found = Stack.from_environment()
+    yield found
+    found.down()
+
+
+def bintally(*words):
+    """Exit code, output and error lines."""
+    command = [sys.executable, "-c", "from cli.main import main; main(prog_name='bintally')", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS_THAT_NEED_THE_STACK)
+def test_without_a_stack_it_says_how_to_start_one(stack, verb):
+    assert bintally(verb) == (3, "", "Error: the stack is not running; start it with: bintally up\n")
+
+
+def test_down_without_a_stack_is_no_error(stack):
+    assert bintally("down") == (0, "nothing was running\n", "")
+
+
+@pytest.fixture
+def up_with(stack, monkeypatch):
+    """Runs `bintally up` with a package of the test's own."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def run(package):
+        chosen = replace(stack, package=package)
+        monkeypatch.setattr(Stack, "from_environment", classmethod(lambda cls: chosen))
+        return CliRunner(mix_stderr=False).invoke(main, ["up"])
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_up_on_a_taken_port_exits_4(stack, up_with, tmp_path):
+    package = tmp_path / "model.tar.gz"
+    with tarfile.open(package, "w:gz") as tar:
+        content = b'{"model_version": "v1"}'
+        member = tarfile.TarInfo("package.json")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", stack.port))
+        other.listen()
+        shown = up_with(package)
+    assert shown.exit_code == 4
+    assert shown.stderr.splitlines()[-1].startswith(f"Error: port {stack.port} is taken by another program")
+
+
+def test_up_without_a_package_exits_5(up_with, tmp_path):
+    shown = up_with(tmp_path / "none.tar.gz")
+    assert shown.exit_code == 5
+    assert shown.stderr.strip() == f"Error: there is no model package at {tmp_path}/none.tar.gz"
+
+
+def test_env_and_status_of_a_deployed_stack_then_down_and_wipe(stack):
+    stack.start_emulator()
+    value = "it's a value"
+    template = {
+        "Resources": {"ImagesBucket": {"Type": "AWS::S3::Bucket"}},
+        "Outputs": {
+            "ImagesBucket": {"Value": {"Ref": "ImagesBucket"}},
+            "EndpointName": {"Value": "bintally-serverless"},
+            "CountDeadLetterQueueUrl": {"Value": value},
+        },
+    }
+    stack.client("cloudformation").create_stack(StackName="bintally", TemplateBody=json.dumps(template))
+    code, exports, _ = bintally("env")
+    assert code == 0
+    assert all(line.startswith("export ") for line in exports.splitlines())
+    shown = subprocess.run(
+        ["bash", "-c", f"{exports}\nenv -0"], capture_output=True, text=True, env={}, check=True
+    ).stdout
+    variables = dict(pair.split("=", 1) for pair in shown.split("\0") if pair)
+    assert variables["AWS_ENDPOINT_URL"] == f"http://127.0.0.1:{stack.port}"
+    assert variables["AWS_REGION"] == variables["AWS_DEFAULT_REGION"] == "us-east-1"
+    assert variables["IMAGES_BUCKET"] == stack.outputs()["ImagesBucket"]
+    assert variables["COUNT_DEAD_LETTER_QUEUE_URL"] == value
+    code, shown, _ = bintally("status", "--json")
+    status = json.loads(shown)
+    assert (code, status["endpoint"], status["model"]) == (0, "bintally-serverless not released", "none")
+    assert bintally("down", "--wipe") == (0, "stopped\n", "")
+    assert not stack.home.exists()
+    assert shlex.quote(value) in exports

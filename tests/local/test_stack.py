@@ -1,0 +1,282 @@
+"""The stack's life on one machine, with a small template in the place of the real one (tests/stack has that)."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from local import processes
+from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, ReleaseFailed, StackError
+from local.stack import package_version, upper_snake
+
+RELEASE = {
+    "StartAt": "Known",
+    "States": {
+        "Known": {
+            "Type": "Choice",
+            "Choices": [{"Variable": "$.model_version", "StringEquals": "refused", "Next": "Refuse"}],
+            "Default": "Model",
+        },
+        "Refuse": {"Type": "Fail", "Error": "GoldenImages", "Cause": "image 3 is counted 2,\n not 5"},
+        "Model": {
+            "Type": "Task",
+            "Resource": "arn:aws:states:::aws-sdk:sagemaker:createModel",
+            "Parameters": {
+                "ModelName.$": "$.model_version",
+                "ExecutionRoleArn": "${ModelRole}",
+                "PrimaryContainer": {"Image": "serving", "ModelDataUrl.$": "$.model_data_url"},
+            },
+            "ResultPath": None,
+            "Next": "Config",
+        },
+        "Config": {
+            "Type": "Task",
+            "Resource": "arn:aws:states:::aws-sdk:sagemaker:createEndpointConfig",
+            "Parameters": {
+                "EndpointConfigName.$": "$.model_version",
+                "ProductionVariants": [
+                    {
+                        "VariantName": "AllTraffic",
+                        "ModelName.$": "$.model_version",
+                        "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 2},
+                    }
+                ],
+            },
+            "ResultPath": None,
+            "Next": "Endpoint",
+        },
+        "Endpoint": {
+            "Type": "Task",
+            "Resource": "arn:aws:states:::aws-sdk:sagemaker:createEndpoint",
+            "Parameters": {"EndpointName": "small-serverless", "EndpointConfigName.$": "$.model_version"},
+            "End": True,
+        },
+    },
+}
+
+
+def role(service, *actions):
+    trust = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    allow = {"Effect": "Allow", "Action": list(actions), "Resource": "*"}
+    policy = {"PolicyName": "own", "PolicyDocument": {"Version": "2012-10-17", "Statement": [allow]}}
+    return {
+        "Type": "AWS::IAM::Role",
+        "Properties": {
+            "AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": [trust]},
+            "Policies": [policy],
+        },
+    }
+
+
+TEMPLATE = {
+    "AWSTemplateFormatVersion": "2010-09-09",
+    "Transform": "AWS::Serverless-2016-10-31",
+    "Resources": {
+        "ArtifactsBucket": {"Type": "AWS::S3::Bucket"},
+        "ModelRole": role("sagemaker.amazonaws.com", "s3:GetObject"),
+        "ReleaseRole": role("states.amazonaws.com", "sagemaker:*", "iam:PassRole"),
+        "CountRole": role("lambda.amazonaws.com", "sqs:*"),
+        "CountQueue": {"Type": "AWS::SQS::Queue"},
+        "CountFunction": {
+            "Type": "AWS::Lambda::Function",
+            "Properties": {
+                "Runtime": "python3.13",
+                "Handler": "index.handle",
+                "Role": {"Fn::GetAtt": ["CountRole", "Arn"]},
+                "Code": {"ZipFile": "def handle(event, context):\n    return {}\n"},
+            },
+        },
+        "CountMapping": {
+            "Type": "AWS::Lambda::EventSourceMapping",
+            "Properties": {
+                "EventSourceArn": {"Fn::GetAtt": ["CountQueue", "Arn"]},
+                "FunctionName": {"Ref": "CountFunction"},
+            },
+        },
+        "ReleaseStateMachine": {
+            "Type": "AWS::Serverless::StateMachine",
+            "Properties": {
+                "Role": {"Fn::GetAtt": ["ReleaseRole", "Arn"]},
+                "Definition": RELEASE,
+                "DefinitionSubstitutions": {"ModelRole": {"Fn::GetAtt": ["ModelRole", "Arn"]}},
+            },
+        },
+    },
+    "Outputs": {
+        "ArtifactsBucket": {"Value": {"Ref": "ArtifactsBucket"}},
+        "ReleaseStateMachine": {"Value": {"Ref": "ReleaseStateMachine"}},
+        "CountMapping": {"Value": {"Ref": "CountMapping"}},
+        "EndpointName": {"Value": "small-serverless"},
+    },
+}
+
+
+@pytest.fixture
+def small(own, tmp_path, archive):
+    """A stack of the small template and a package of version v1; not running."""
+    (tmp_path / "template.yaml").write_text(json.dumps(TEMPLATE))
+    (tmp_path / "model.tar.gz").write_bytes(archive("v1"))
+    return replace(own, name="small", template=tmp_path / "template.yaml", package=tmp_path / "model.tar.gz")
+
+
+def processes_of(stack):
+    return processes.session_members(int(stack.pid_file.read_text()))
+
+
+def test_up_again_down_up_wipe(small, ask):
+    steps = []
+    small.up(steps.append)
+    assert steps[-1] == "Releasing model v1"
+    small.wait_endpoint("small-serverless")
+    assert ask(small, "small-serverless")["model_version"] == "v1"
+    status = small.status()
+    assert status["endpoint"] == "small-serverless InService"
+    assert status["model"].endswith("/models/v1/model.tar.gz")
+    environment = small.environment()
+    assert environment["AWS_ENDPOINT_URL"] == f"http://127.0.0.1:{small.port}"
+    assert environment["ARTIFACTS_BUCKET"] == small.outputs()["ArtifactsBucket"]
+    assert environment["ENDPOINT_NAME"] == "small-serverless"
+
+    def releases():
+        machine = small.outputs()["ReleaseStateMachine"]
+        return len(small.client("stepfunctions").list_executions(stateMachineArn=machine)["executions"])
+
+    session = small.pid_file.read_text()
+    small.up(steps.append)
+    assert (small.pid_file.read_text(), releases()) == (session, 1)
+
+    with pytest.raises(StackError, match="stop it first"):
+        small.wipe()
+    running = processes_of(small)
+    assert len(running) >= 2
+    assert small.down()
+    assert processes.session_members(int(session)) == []
+    assert not small.running()
+    assert not small.down()
+
+    small.up(steps.append)
+    assert releases() == 1
+    assert ask(small, "small-serverless")["model_version"] == "v1"
+    small.down()
+    small.wipe()
+    assert not small.home.exists()
+
+
+def test_a_refused_release_says_why_and_leaves_nothing_running(small, archive):
+    small.package.write_bytes(archive("refused"))
+    with pytest.raises(ReleaseFailed, match="release of refused failed: GoldenImages image 3 is counted 2, not 5$"):
+        small.up(lambda step: None)
+    assert not small.running()
+    assert not small.pid_file.exists()
+
+
+def test_a_template_that_does_not_build_says_so(small):
+    small.template.write_text("Resources: [")
+    with pytest.raises(DeployFailed, match="sam build failed: .*sam-build.log"):
+        small.up(lambda step: None)
+    assert not small.running()
+
+
+def test_an_interrupted_up_leaves_nothing_running(small):
+    up = f"""
+import signal, sys
+from pathlib import Path
+from cli.up import interrupt
+from local.stack import Stack
+signal.signal(signal.SIGTERM, interrupt)
+stack = Stack(Path({str(small.home)!r}), {small.port}, "small", Path({str(small.template)!r}), Path({str(small.package)!r}))
+stack.up(lambda step: print(step, flush=True))
+"""
+    process = subprocess.Popen([sys.executable, "-c", up], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    for step in process.stdout:
+        if step.startswith("Deploying"):
+            break
+    session = int(small.pid_file.read_text())
+    time.sleep(1)  # `sam deploy` is under way.
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) != 0
+    assert processes.session_members(session) == []
+    deploying = [pid for pid in os.listdir("/proc") if pid.isdigit() and "small" in processes.command_line(int(pid))]
+    assert deploying == []
+
+
+def test_a_port_that_another_program_has_is_told(own):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", own.port))
+        other.listen()
+        with pytest.raises(PortTaken, match=f"port {own.port} is taken"):
+            own.start_emulator()
+    assert not own.pid_file.exists()
+
+
+def test_a_missing_or_unreadable_package_is_told_before_anything_starts(small):
+    small.package.write_bytes(b"no archive")
+    with pytest.raises(PackageMissing, match="is not a model package"):
+        small.up(lambda step: None)
+    small.package.unlink()
+    with pytest.raises(PackageMissing, match="there is no model package"):
+        small.up(lambda step: None)
+    assert not small.home.exists()
+
+
+def test_the_version_is_that_of_the_package(small):
+    assert package_version(small.package) == "v1"
+
+
+def test_what_needs_a_running_stack_says_so(own):
+    for call in (own.outputs, own.environment, own.status):
+        with pytest.raises(NotRunning, match="bintally up"):
+            call()
+    own.start_emulator()
+    with pytest.raises(NotRunning, match="not deployed"):
+        own.outputs()
+
+
+def test_what_a_crash_left_is_ended_by_the_next_down(own):
+    """The emulator dies and a process of its session lives on, as a function in the middle of its work does."""
+    start = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", start, "local.emulator"]
+    emulator = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert emulator.stdout is not None
+    left = int(emulator.stdout.readline())
+    own.home.mkdir()
+    own.pid_file.write_text(str(emulator.pid))
+    emulator.kill()
+    emulator.wait()
+    assert not own.running()
+    assert left in processes.session_members(emulator.pid)
+    assert own.down()
+    assert processes.session_members(emulator.pid) == []
+
+
+def test_a_pid_that_is_anothers_is_left_alone(own):
+    other = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        own.home.mkdir()
+        own.pid_file.write_text(str(other.pid))
+        assert not own.down()
+        assert other.poll() is None
+        assert not own.pid_file.exists()
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("ImagesBucket", "IMAGES_BUCKET"),
+        ("CountQueueUrl", "COUNT_QUEUE_URL"),
+        ("CountDeadLetterQueueUrl", "COUNT_DEAD_LETTER_QUEUE_URL"),
+        ("EndpointName", "ENDPOINT_NAME"),
+    ],
+)
+def test_outputs_become_variables(name, variable):
+    assert upper_snake(name) == variable
