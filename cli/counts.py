@@ -8,6 +8,7 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.live import Live
+from rich.table import Table
 
 from cli.errors import USAGE, CliError
 from cli.photographs import DEFAULT_SITE
@@ -15,6 +16,8 @@ from cli.readings import Count, history, latest, plain, sites, table_of
 from local.stack import Stack
 
 REFRESH_SECONDS = 1.0
+LATEST_NAMES = ("Bin", "Taken (UTC)", "Count", "Confidence", "Recorded", "Record\nright")
+HISTORY_NAMES = ("Taken (UTC)", "Photograph", *LATEST_NAMES[2:])
 
 
 @click.command()
@@ -39,6 +42,10 @@ def command(site: str | None, bin_: str | None, watch: bool, as_json: bool) -> N
     def read() -> list[Count]:
         return counts_of(table, s3, outputs["ImagesBucket"], site, bin_)
 
+    def show(counts: list[Count], title: str) -> Table:
+        rejected = ("Rejected because",) if any(count["status"] == "REJECTED" for count in counts) else ()
+        return table_of(counts, title, (HISTORY_NAMES if bin_ is not None else LATEST_NAMES) + rejected)
+
     title = f"Bin {bin_}, site {site or DEFAULT_SITE}" if bin_ is not None else f"Site {site}" if site else "All sites"
     try:
         if as_json:
@@ -46,10 +53,10 @@ def command(site: str | None, bin_: str | None, watch: bool, as_json: bool) -> N
         elif watch:
             with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
                 while True:
-                    live.update(table_of(read()[: console.height - 3], title=f"{title} (Ctrl-C ends)"), refresh=True)
+                    live.update(show(read()[: console.height - 4], f"{title} (Ctrl-C ends)"), refresh=True)
                     time.sleep(REFRESH_SECONDS)
         elif counts := read():
-            console.print(table_of(counts, title=title))
+            console.print(show(counts, title))
         else:
             console.print("No counts yet. Upload photographs with: bintally upload PATH")
     except KeyboardInterrupt:

@@ -10,11 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cli.errors import CliError
 from cli.photographs import Photograph, find, send
-from cli.readings import chance_record_is_right, counted, seconds_until_counted, table_of
+from cli.readings import counted, seconds_until_counted, table_of
 from cli.up import interrupt, start
 from local.stack import REPOSITORY, Stack
 
 PATIENCE_SECONDS = 120.0
+NAMES = ("Bin", "Photograph", "Count", "Confidence", "Recorded", "Record\nright", "Took")
 NEXT = """
 The stack goes on running at {address}. Use it with any AWS client:
   [cyan]eval "$(bintally env)"[/]
@@ -52,16 +53,15 @@ def command(abid: Path | None) -> None:
             counting = progress.add_task("Counting", total=len(photographs))
             uploads = send(stack.client("s3"), outputs["ImagesBucket"], photographs, lambda: progress.advance(sending))
             found = []
-            for pair in counted(table, uploads, PATIENCE_SECONDS):
-                found.append(pair)
+            for upload, count in counted(table, uploads, PATIENCE_SECONDS):
+                found.append(count | {"seconds": seconds_until_counted(upload, count)})
                 progress.advance(counting)
     except (BotoCoreError, ClientError, OSError) as error:
         raise CliError(f"the stack stopped answering: {error} (see {stack.log_file})") from error
-    found.sort(key=lambda pair: (chance_record_is_right(pair[1]) or 0, pair[1]["captured_at"]))
-    seconds = [seconds_until_counted(upload, count) for upload, count in found]
+    found.sort(key=lambda count: (-count.get("priority", 1), count["captured_at"]))
     console.print()
-    console.print(table_of([count for _, count in found], title="What to recount first", seconds=seconds))
-    console.print(NEXT.format(address=stack.endpoint_url))
+    console.print(table_of(found, "What to recount first", NAMES))
+    console.print(NEXT.format(address=stack.endpoint_url), soft_wrap=True)
     if len(found) < len(photographs):
         missing = len(photographs) - len(found)
         raise CliError(f"{missing} of {len(photographs)} photographs have no count yet (see {stack.log_file})")

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -15,7 +15,6 @@ from cli.photographs import DEFAULT_SITE, Uploaded
 
 Count = dict[str, Any]
 
-AT_LEAST = 6  # the last answer of seven means this many or more
 LONGEST_ID = 400  # bytes
 BINS_AT_ONCE = 20
 A_GUESS = 1 / 7  # a record less likely than a blind guess among seven answers is shown in yellow
@@ -75,18 +74,8 @@ def counted(table: Any, uploads: list[Uploaded], patience: float) -> Iterator[tu
 # Saying it
 
 
-def said(count: Count) -> str:
-    """3, or 6+ for six or more."""
-    return f"{count['count']}{'+' if count['is_minimum'] else ''}"
-
-
-def chance_record_is_right(count: Count) -> float | None:
-    """The probability that the model gives to the recorded quantity; None where nothing is recorded."""
-    quantity = count.get("recorded_quantity")
-    return None if quantity is None else float(count["probabilities"][min(int(quantity), AT_LEAST)])
-
-
 def seconds_until_counted(upload: Uploaded, count: Count) -> float:
+    """From the start of the upload until the count was made, each by the clock of its own machine."""
     return datetime.fromisoformat(count["counted_at"]).timestamp() - upload.sent_at
 
 
@@ -99,41 +88,35 @@ def plain(value: Any) -> Any:
     return [plain(part) for part in value] if isinstance(value, list) else value
 
 
-def percent(share: float | None) -> str:
+def percent(share: float | Decimal | None) -> str:
     return "-" if share is None else f"{share:.0%}"
 
 
 def moment(text: str) -> str:
-    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
-def table_of(counts: list[Count], *, title: str, seconds: list[float] | None = None) -> Table:
-    """A table for the terminal, a row for each count in the order given."""
-    rejected = any(count["status"] == "REJECTED" for count in counts)
+COLUMNS: dict[str, Callable[[Count], str]] = {
+    "Bin": lambda count: f"{count['site']}/{count['bin']}",
+    "Taken (UTC)": lambda count: moment(count["captured_at"]),
+    "Photograph": lambda count: str(count["image"]["key"]).rsplit("/", 1)[-1],
+    "Count": lambda count: f"{count['count']}{'+' * count['is_minimum']}" if "count" in count else "-",
+    "Confidence": lambda count: percent(count.get("confidence")),
+    "Recorded": lambda count: str(count.get("recorded_quantity", "-")),
+    "Record\nright": lambda count: percent(count.get("p_record")),
+    "Took": lambda count: f"{count['seconds']:.1f} s",
+    "Rejected because": lambda count: str(count.get("reason", "")),
+}
+WORDS = ("Bin", "Taken (UTC)", "Photograph", "Rejected because")
+
+
+def table_of(counts: list[Count], title: str, names: Sequence[str]) -> Table:
+    """A table for the terminal with the COLUMNS of these names, a row for each count in the order given."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
-    table.add_column("Site")
-    table.add_column("Bin")
-    table.add_column("Taken (UTC)")
-    table.add_column("Photograph", overflow="fold")
-    for name in ("Count", "Confidence", "Recorded", "Record right"):
-        table.add_column(name, justify="right")
-    if seconds:
-        table.add_column("Counted in", justify="right")
-    if rejected:
-        table.add_column("Rejected because", overflow="fold", style="red")
-    for number, count in enumerate(counts):
-        row = [count["site"], count["bin"], moment(count["captured_at"]), count["image"]["key"].rsplit("/", 1)[-1]]
-        right = None
-        if count["status"] == "REJECTED":
-            row += ["-", "-", "-", "-"]
-        else:
-            right = chance_record_is_right(count)
-            recorded = count.get("recorded_quantity")
-            row += [said(count), percent(float(count["confidence"])), "-" if recorded is None else str(recorded)]
-            row += [percent(right)]
-        if seconds:
-            row.append(f"{seconds[number]:.1f} s")
-        if rejected:
-            row.append(count.get("reason", ""))
-        table.add_row(*map(escape, row), style="yellow" if right is not None and right < A_GUESS else "")
+    for name in names:
+        table.add_column(name, justify="left" if name in WORDS else "right", overflow="fold", vertical="top")
+    for count in counts:
+        doubtful = count.get("p_record", 1) < A_GUESS
+        style = "red" if count["status"] == "REJECTED" else "yellow" if doubtful else ""
+        table.add_row(*(escape(COLUMNS[name](count)) for name in names), style=style)
     return table

@@ -60,7 +60,7 @@ def count_item() -> Any:
     """Makes a count's item; keyword arguments replace its attributes."""
 
     def make(
-        site: str = "SEA1", bin_: str = "P-4-B217", captured_at: str = "2026-11-22T10:15:00.000Z", **other: Any
+        site: str = "SEA1", bin_: str = "P-4-B217", captured_at: str = "2026-11-22T10:15:00.000000Z", **other: Any
     ) -> Any:
         item = {
             "PK": f"BIN#{site}#{bin_}",
@@ -75,9 +75,10 @@ def count_item() -> Any:
             "confidence": Decimal("0.61"),
             "probabilities": [Decimal(p) for p in ("0.01", "0.04", "0.2", "0.61", "0.1", "0.03", "0.01")],
             "recorded_quantity": 3,
+            "p_record": Decimal("0.61"),
             "model_version": "resnet50-1",
             "captured_at": captured_at,
-            "counted_at": "2026-11-22T10:15:02.500Z",
+            "counted_at": "2026-11-22T10:15:02.500000Z",
         }
         return {name: value for name, value in (item | other).items() if value is not None}
 

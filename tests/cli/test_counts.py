@@ -1,6 +1,7 @@
 """Reading counts and saying them to a person."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +20,19 @@ OLD, NEW = "2026-11-21T10:15:00.000Z", "2026-11-22T10:15:00.000Z"
 @pytest.fixture
 def filled(aws: SimpleNamespace, count_item: Any) -> SimpleNamespace:
     """Two sites; one bin with a history that ends in a rejected photograph."""
-    rejected = dict.fromkeys(("count", "confidence", "probabilities", "is_minimum", "expected_capped"))
+    rejected = dict.fromkeys(("count", "confidence", "probabilities", "is_minimum", "expected_capped", "p_record"))
     items = [
-        count_item(captured_at=OLD, count=6, is_minimum=True, recorded_quantity=9),
+        count_item(captured_at=OLD, count=6, is_minimum=True, recorded_quantity=9, p_record=Decimal("0.01")),
         count_item(captured_at=NEW, status="REJECTED", reason="the file is empty", **rejected),
-        count_item(captured_at=OLD, SK="LATEST", site_key="SITE#SEA1", count=6, is_minimum=True, recorded_quantity=9),
+        count_item(
+            captured_at=OLD,
+            SK="LATEST",
+            site_key="SITE#SEA1",
+            count=6,
+            is_minimum=True,
+            recorded_quantity=9,
+            p_record=Decimal("0.01"),
+        ),
         count_item("AUS2", "odd#bin", PK="BIN#AUS2#odd%23bin", captured_at=NEW),
         count_item("AUS2", "odd#bin", PK="BIN#AUS2#odd%23bin", captured_at=NEW, SK="LATEST", site_key="SITE#AUS2"),
     ]
@@ -57,7 +66,7 @@ def test_one_site(filled: SimpleNamespace) -> None:
 def test_a_history_shows_rejected_photographs_with_their_reason(filled: SimpleNamespace) -> None:
     lines = run("--site", "SEA1", "--bin", "P-4-B217").splitlines()
     newer, older = [line for line in lines if "front.jpg" in line]
-    assert "2026-11-22 10:15:00" in newer
+    assert "2026-11-22 10:15" in newer
     assert "the file is empty" in newer
     assert older.split()[-4:] == ["6+", "61%", "9", "1%"]
 
@@ -132,6 +141,10 @@ def test_waiting_gives_each_upload_its_own_count(aws: SimpleNamespace, count_ite
 def test_what_is_said_of_a_count(count_item: Any) -> None:
     upload = Uploaded(Photograph(Path("a.jpg"), "s", "b", None), "v", 1795342500.0)  # 2026-11-22T10:15:00Z
     assert readings.seconds_until_counted(upload, count_item()) == pytest.approx(2.5)
-    assert readings.chance_record_is_right(count_item(recorded_quantity=9)) == 0.01
-    assert readings.chance_record_is_right(count_item(recorded_quantity=None)) is None
-    assert readings.said(count_item()) == "3"
+    assert readings.COLUMNS["Count"](count_item()) == "3"
+    assert readings.COLUMNS["Count"](count_item(count=6, is_minimum=True)) == "6+"
+    assert readings.COLUMNS["Record\nright"](count_item(p_record=None)) == "-"
+    assert (
+        readings.COLUMNS["Taken (UTC)"](count_item(captured_at="2026-11-22T12:15:00.000000+02:00"))
+        == "2026-11-22 10:15"
+    )
