@@ -1,0 +1,182 @@
+"""A bucket, a queue and the table of template.yaml in moto, and an endpoint that answers as a test says."""
+
+import copy
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from botocore.awsrequest import AWSResponse
+from moto import mock_aws
+from PIL import Image
+from samtranslator.yaml_helper import yaml_parse
+
+ROOT = Path(__file__).parents[2]
+BUCKET = "images"
+ANSWER = (ROOT / "events" / "endpoint_answer.json").read_bytes()
+
+os.environ.update(
+    AWS_REGION="us-east-1",
+    AWS_DEFAULT_REGION="us-east-1",
+    AWS_ACCESS_KEY_ID="test",
+    AWS_SECRET_ACCESS_KEY="test",
+    COUNTS_TABLE="counts",
+    ENDPOINT_NAME="bintally-serverless",
+    RETRY_SECONDS="30",
+    POWERTOOLS_SERVICE_NAME="count",
+    POWERTOOLS_METRICS_NAMESPACE="Bintally",
+)
+os.environ.pop("AWS_ENDPOINT_URL", None)
+os.environ.pop("AWS_PROFILE", None)
+
+
+class Raw(io.BytesIO):
+    """What botocore reads an HTTP answer from."""
+
+    def stream(self, *_: Any, **__: Any) -> Iterator[bytes]:
+        yield self.read()
+
+
+def http(status: int, body: bytes, **headers: str) -> AWSResponse:
+    return AWSResponse("https://aws", status, {name.replace("_", "-"): v for name, v in headers.items()}, Raw(body))
+
+
+@dataclass
+class Endpoint:
+    """Answers with `script`'s entries in turn (a response, or an error to raise), then with `answer`."""
+
+    script: list[AWSResponse | Exception] = field(default_factory=list)
+    answer: bytes = ANSWER
+    asked: list[bytes] = field(default_factory=list)
+
+    def __call__(self, request: Any, **_: Any) -> AWSResponse:
+        self.asked.append(request.body)
+        if not self.script:
+            return http(200, self.answer, content_type="application/json")
+        step = self.script.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+
+@dataclass
+class World:
+    s3: Any
+    dynamodb: Any
+    sqs: Any
+    queue: str
+    endpoint: Endpoint
+
+    def put(self, key: str, data: bytes, **metadata: str) -> dict[str, Any]:
+        """Uploads a version; the EventBridge event about it, as events/count.json has it."""
+        named = {name.replace("_", "-"): value for name, value in metadata.items()}
+        put = self.s3.put_object(Bucket=BUCKET, Key=key, Body=data, Metadata=named)
+        return self.event(key, put["VersionId"])
+
+    def event(self, key: str, version_id: str, sequencer: str = "00") -> dict[str, Any]:
+        sample = json.loads((ROOT / "events" / "count.json").read_bytes())
+        event: dict[str, Any] = json.loads(sample["Records"][0]["body"])
+        event["detail"]["bucket"]["name"] = BUCKET
+        event["detail"]["object"] |= {"key": key, "version-id": version_id, "sequencer": sequencer}
+        return event
+
+    def deliver(self, *events: Any, tries: int = 1, remaining_ms: int = 240_000) -> list[int]:
+        """Hands events to the function as one SQS batch; the places of those that go back to the queue."""
+        from bintally import count
+
+        sample = json.loads((ROOT / "events" / "count.json").read_bytes())["Records"][0]
+        records = []
+        for number, event in enumerate(events):
+            record = copy.deepcopy(sample)
+            record |= {"messageId": str(number), "body": event if isinstance(event, str) else json.dumps(event)}
+            record["receiptHandle"] = f"receipt-{number}"
+            record["attributes"]["ApproximateReceiveCount"] = str(tries)
+            records.append(record)
+        context = SimpleNamespace(
+            function_name="count",
+            memory_limit_in_mb=1769,
+            invoked_function_arn="arn:aws:lambda:us-east-1:000000000000:function:count",
+            aws_request_id="a request",
+            get_remaining_time_in_millis=lambda: remaining_ms,
+        )
+        answer = count.handler({"Records": records}, context)  # type: ignore[arg-type]
+        return [int(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]]
+
+    def items(self, prefix: str = "") -> list[dict[str, Any]]:
+        """All items whose SK begins with `prefix`."""
+        table = boto3.resource("dynamodb").Table("counts")
+        items, page = [], table.scan()
+        items += page["Items"]
+        while "LastEvaluatedKey" in page:
+            page = table.scan(ExclusiveStartKey=page["LastEvaluatedKey"])
+            items += page["Items"]
+        return [item for item in items if item["SK"].startswith(prefix)]
+
+    def only(self, prefix: str = "COUNT#") -> dict[str, Any]:
+        (item,) = self.items(prefix)
+        return item
+
+    def totals(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for item in self.items("TOTALS#"):
+            for status in ("counted", "rejected"):
+                found[status] = found.get(status, 0) + int(item.get(status, 0))
+        return found
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    from bintally import count, endpoint, photographs, settings, table
+
+    cached: list[Any] = [
+        *(count.services, count.sqs, settings.settings),
+        *(endpoint.client, photographs.client, table.client),
+    ]
+    template = yaml_parse((ROOT / "template.yaml").read_text())
+    properties = template["Resources"]["CountsTable"]["Properties"]
+    known = {"BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes"}
+    with mock_aws():
+        for cache in cached:
+            cache.cache_clear()
+        s3, dynamodb, sqs = (boto3.client(name) for name in ("s3", "dynamodb", "sqs"))
+        s3.create_bucket(Bucket=BUCKET)
+        s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+        dynamodb.create_table(TableName="counts", **{name: properties[name] for name in known})
+        queue = sqs.create_queue(QueueName="count")["QueueUrl"]
+        monkeypatch.setenv("COUNT_QUEUE_URL", queue)
+        answering = Endpoint()
+        endpoint.client().meta.events.register("before-send.sagemaker-runtime.InvokeEndpoint", answering)
+        monkeypatch.setattr("bintally.endpoint.time.sleep", lambda _: None)
+        yield World(s3, dynamodb, sqs, queue, answering)
+        for cache in cached:
+            cache.cache_clear()
+
+
+@pytest.fixture
+def photo() -> Callable[..., bytes]:
+    """Makes a photograph: a gradient, so that turns and colours show."""
+
+    def make(kind: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (460, 350), **save: Any) -> bytes:
+        image = Image.linear_gradient("L").resize(size).convert(mode)
+        out = io.BytesIO()
+        image.save(out, kind, **save)
+        return out.getvalue()
+
+    return make
+
+
+@pytest.fixture
+def later() -> Callable[[str], datetime]:
+    return datetime.fromisoformat
+
+
+@pytest.fixture
+def respond() -> Callable[..., AWSResponse]:
+    return http

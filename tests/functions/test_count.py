@@ -1,0 +1,346 @@
+"""The count function from its event to the table: every kind of bad input, and every failure around it."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import boto3
+import pytest
+from bintally import photographs, table
+from botocore.exceptions import ReadTimeoutError
+
+KEY = "incoming/SEA1/P-4-B217/2020-11-22T10:15:00Z.jpg"
+Photo = Callable[..., bytes]
+
+
+def test_counts_a_photograph(world: Any, photo: Photo) -> None:
+    data = photo()
+    event = world.put(KEY, data, expected_quantity="2")
+    assert world.deliver(event) == []
+    item = world.only()
+    detail = event["detail"]["object"]
+    assert item["PK"] == "BIN#SEA1#P-4-B217"
+    name = "\0".join(("images", KEY, detail["version-id"]))
+    assert item["SK"] == f"COUNT#2020-11-22T10:15:00.000000Z#{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    assert item["image"] == {
+        "bucket": "images",
+        "key": KEY,
+        "version_id": detail["version-id"],
+        "etag": detail["etag"],
+        "sequencer": detail["sequencer"],
+    }
+    assert item["digest"] == hashlib.sha256(data).hexdigest()
+    expected = {
+        **{"site": "SEA1", "bin": "P-4-B217", "status": "COUNTED", "count": 3, "is_minimum": False},
+        **{"expected_capped": Decimal("2.89"), "confidence": Decimal("0.31"), "model_version": "2026-11-22"},
+        **{"captured_at": "2020-11-22T10:15:00.000000Z", "recorded_quantity": 2, "p_record": Decimal("0.21")},
+        **{"discrepancy": True, "priority": Decimal("0.79")},
+    }
+    assert {name: item[name] for name in expected} == expected
+    assert [float(p) for p in item["probabilities"]] == [0.04, 0.14, 0.21, 0.31, 0.16, 0.08, 0.06]
+    assert item["latency_ms"] >= 0 and item["counted_at"] > item["captured_at"] and "flags" not in item
+    latest = world.only("LATEST")
+    assert latest == item | {"SK": "LATEST", "site_key": "SITE#SEA1"}
+    assert world.totals() == {"counted": 1, "rejected": 0}
+    assert world.endpoint.asked == [data]
+
+
+def test_the_index_site_lists_latest_items_only(world: Any, photo: Photo) -> None:
+    world.deliver(*(world.put(f"incoming/SEA1/{bin_}/a.jpg", photo()) for bin_ in "aab"))
+    found = boto3.resource("dynamodb").Table("counts").query(
+        IndexName="site",
+        KeyConditionExpression="site_key = :site",
+        ExpressionAttributeValues={":site": "SITE#SEA1"},
+    )["Items"]
+    assert [(item["bin"], item["SK"]) for item in found] == [("a", "LATEST"), ("b", "LATEST")]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "p_record", "discrepancy"), [("0", "0.04", True), ("3", "0.31", False), ("40", "0.06", True)]
+)
+def test_compares_with_the_record(world: Any, photo: Photo, recorded: str, p_record: str, discrepancy: bool) -> None:
+    world.deliver(world.put(KEY, photo(), expected_quantity=recorded))
+    item = world.only()
+    assert (item["p_record"], item["discrepancy"]) == (Decimal(p_record), discrepancy)
+
+
+def test_six_or_more_agrees_with_any_greater_record(world: Any, photo: Photo) -> None:
+    many = {"count": 6, "is_minimum": True, "probabilities": [0, 0, 0, 0, 0, 0, 1], "confidence": 1, "expected_capped": 6}
+    world.endpoint.answer = json.dumps(many | {"model_version": "v"}).encode()
+    world.deliver(world.put(KEY, photo(), expected_quantity="40"))
+    assert (world.only()["discrepancy"], world.only()["priority"]) == (False, 0)
+
+
+def test_reads_the_record_item_unless_the_metadata_say(world: Any, photo: Photo) -> None:
+    boto3.resource("dynamodb").Table("counts").put_item(
+        Item={"PK": "BIN#SEA1#P-4-B217", "SK": "RECORD", "expected_quantity": 4}
+    )
+    world.deliver(world.put(KEY, photo()))
+    assert world.only()["recorded_quantity"] == 4
+    world.deliver(world.put(KEY, photo(), expected_quantity="1"))
+    assert sorted(item["recorded_quantity"] for item in world.items("COUNT#")) == [1, 4]
+
+
+@pytest.mark.parametrize("text", ["three", "-1", "2.5", "", "9" * 30])
+def test_flags_an_unreadable_record(world: Any, photo: Photo, text: str) -> None:
+    world.deliver(world.put(KEY, photo(), expected_quantity=text))
+    assert world.only()["flags"] == ["expected_quantity_unreadable"]
+    assert "recorded_quantity" not in world.only()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (lambda photo: b"", "empty"),
+        (lambda photo: b"only text", "not a JPEG, PNG or WebP image"),
+        (lambda photo: photo()[:-900], "truncated"),
+        (lambda photo: photo("PNG")[:600] + bytes(100) + photo("PNG")[700:], "PNG image is truncated or corrupt"),
+    ],
+)
+def test_rejects_what_is_no_photograph(world: Any, photo: Photo, data: Any, reason: str) -> None:
+    event = world.put(KEY, data(photo))
+    assert world.deliver(event, event) == []
+    item = world.only()
+    assert item["status"] == "REJECTED" and reason in item["reason"]
+    assert item["digest"] == hashlib.sha256(data(photo)).hexdigest()
+    assert world.endpoint.asked == [] and world.items("LATEST") == []
+    assert world.totals() == {"counted": 0, "rejected": 1}
+
+
+def test_rejects_a_huge_object_without_a_download(
+    world: Any, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photographs, "LARGEST", 1000)
+    monkeypatch.setattr(photographs.client(), "get_object", lambda **_: pytest.fail("downloaded"))
+    assert world.deliver(world.put(KEY, photo())) == []
+    item = world.only()
+    assert "at most 1,000 are read" in item["reason"] and "digest" not in item
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "incoming/s/b/a b+c%20%#.jpg",
+        "incoming/s/📦/🏷️ 3+4.jpg",
+        "incoming/s/b/" + "📦" * 220 + ".jpg",
+        "incoming/s/" + "#" * 880 + "/a.jpg",
+        "incoming/" + "%" * 440 + "/" + "#" * 440 + "/a.jpg",
+        "incoming/a+b.jpg",
+    ],
+)
+def test_counts_odd_keys(world: Any, photo: Photo, key: str) -> None:
+    assert world.deliver(world.put(key, photo())) == []
+    item = world.only()
+    assert (item["status"], item["image"]["key"]) == ("COUNTED", key)
+    place = key.split("/")
+    assert [item["site"], item["bin"]] == (place[1:3] if len(place) == 4 else ["default", "a+b"])
+    assert world.only("LATEST")["image"] == item["image"]
+
+
+def test_never_two_bins_under_one_key(world: Any, photo: Photo) -> None:
+    world.deliver(*(world.put(f"incoming/{ids}/x.jpg", photo()) for ids in ("a/b#c", "a#b/c", "a%23b/c", "a/b%23c")))
+    assert len({item["PK"] for item in world.items("COUNT#")}) == 4
+
+
+@pytest.mark.parametrize("key", ["incoming/no-ending", "incoming/a/b/c/d.jpg", "incoming//b/x.jpg"])
+def test_rejects_a_key_that_fits_no_pattern(world: Any, photo: Photo, key: str) -> None:
+    event = world.put(key, photo())
+    assert world.deliver(event, event) == []
+    item = world.only()
+    assert item["PK"] == "BIN##" and item["status"] == "REJECTED"
+    assert "expected incoming/<site>/<bin>/<name> or incoming/<bin>.<ext>" in item["reason"]
+    assert world.totals() == {"counted": 0, "rejected": 1}
+
+
+def test_the_same_event_five_times(world: Any, photo: Photo) -> None:
+    event = world.put(KEY, photo())
+    assert world.deliver(event, event) == [] and world.deliver(event, event, event) == []
+    assert len(world.items("COUNT#")) == 1
+    assert world.totals() == {"counted": 1, "rejected": 0}
+
+
+def test_two_versions_in_reverse_order(world: Any, photo: Photo) -> None:
+    key = "incoming/SEA1/P-4-B217/front.jpg"
+    older = world.put(key, photo(), captured_at="2020-01-01T00:00:00Z")
+    newer = world.put(key, photo(), captured_at="2020-01-02T00:00:00Z")
+    assert world.deliver(newer, older) == []
+    assert len(world.items("COUNT#")) == 2
+    assert world.only("LATEST")["image"]["version_id"] == newer["detail"]["object"]["version-id"]
+
+
+def test_the_sequencer_decides_between_equal_times(world: Any, photo: Photo) -> None:
+    key = "incoming/SEA1/P-4-B217/front.jpg"
+    versions = [world.put(key, photo(), captured_at="2020-01-01T00:00:00Z") for _ in range(2)]
+    same = world.s3.head_object(Bucket="images", Key=key)["LastModified"]
+    versions[0]["detail"]["object"]["sequencer"] = "0A1"  # right-padded with zeros it is the greater
+    versions[1]["detail"]["object"]["sequencer"] = "0A0FF"
+    world.deliver(*versions)
+    latest = world.only("LATEST")
+    if latest["uploaded_at"][:19] == same.isoformat()[:19]:
+        assert latest["image"]["version_id"] == versions[0]["detail"]["object"]["version-id"]
+
+
+def test_a_rejected_photograph_never_replaces_latest(world: Any, photo: Photo) -> None:
+    good = world.put("incoming/SEA1/P-4-B217/a.jpg", photo(), captured_at="2020-01-01T00:00:00Z")
+    bad = world.put("incoming/SEA1/P-4-B217/b.jpg", b"text", captured_at="2020-01-02T00:00:00Z")
+    world.deliver(good, bad)
+    assert world.only("LATEST")["image"]["version_id"] == good["detail"]["object"]["version-id"]
+
+
+def test_the_same_bytes_twice_are_two_counts(world: Any, photo: Photo) -> None:
+    world.deliver(world.put(KEY, photo()), world.put(KEY, photo()))
+    items = world.items("COUNT#")
+    assert len(items) == 2 and len({item["digest"] for item in items}) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "flag"), [("2099-01-01T00:00:00Z", "captured_at_after_upload"), ("soon", "captured_at_unreadable")]
+)
+def test_flags_what_captured_at_cannot_be(world: Any, photo: Photo, text: str, flag: str) -> None:
+    world.deliver(world.put(KEY, photo(), captured_at=text))
+    item = world.only()
+    assert item["flags"] == [flag] and item["captured_at"] == item["uploaded_at"]
+
+
+def test_counts_behind_a_delete_marker(world: Any, photo: Photo) -> None:
+    event = world.put(KEY, photo())
+    world.s3.delete_object(Bucket="images", Key=KEY)
+    assert world.deliver(event) == []
+    assert world.only()["status"] == "COUNTED"
+
+
+@pytest.mark.parametrize("key", [KEY, "incoming/SEA1/P-4-B217/front.jpg"])
+def test_rejects_a_version_that_is_gone(world: Any, photo: Photo, key: str) -> None:
+    event = world.put(key, photo())
+    world.s3.delete_object(Bucket="images", Key=key, VersionId=event["detail"]["object"]["version-id"])
+    assert world.deliver(event, event) == []
+    item = world.only()
+    assert item["status"] == "REJECTED" and "gone" in item["reason"] and "digest" not in item
+
+
+@pytest.mark.parametrize("key", [KEY, "incoming/SEA1/P-4-B217/front.jpg"])
+def test_a_counted_version_that_goes_later_stays_one_count(world: Any, photo: Photo, key: str) -> None:
+    event = world.put(key, photo(), captured_at="2020-11-01T00:00:00Z")
+    world.deliver(event)
+    world.s3.delete_object(Bucket="images", Key=key, VersionId=event["detail"]["object"]["version-id"])
+    assert world.deliver(event) == []
+    assert world.only()["status"] == "COUNTED"
+    assert world.totals() == {"counted": 1, "rejected": 0}
+
+
+def test_a_missing_permission_is_not_taken_for_gone(world: Any, photo: Photo, respond: Any) -> None:
+    event = world.put(KEY, photo())
+    photographs.client().meta.events.register("before-send.s3.HeadObject", lambda **_: respond(403, b""))
+    assert world.deliver(event) == [0]
+    assert world.items() == []
+
+
+@pytest.mark.parametrize("message", ["not JSON", "{}", "[]", json.dumps({"detail": {"object": None}})])
+def test_what_is_no_event_goes_back_and_stops_nothing(world: Any, photo: Photo, message: str) -> None:
+    assert world.deliver(message, world.put(KEY, photo())) == [0]
+    assert world.only()["status"] == "COUNTED"
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        *([(400, {"__type": "ValidationError", "message": "Endpoint bintally-serverless not found."})],),
+        *([(status, {"message": "no"})] * 3 for status in (500, 503, 429)),
+        *([(424, {"__type": "ModelError", "OriginalStatusCode": 503})] * 3,),
+        *([(200, {"count": "many"})], [(200, {})]),
+    ],
+)
+def test_waits_for_the_endpoint_and_counts_then(world: Any, photo: Photo, respond: Any, failures: Any) -> None:
+    world.endpoint.script = [respond(status, json.dumps(body).encode()) for status, body in failures]
+    event = world.put(KEY, photo())
+    assert world.deliver(event) == [0]
+    assert world.items() == [] and world.endpoint.script == []
+    assert world.deliver(event, tries=2) == []
+    assert world.only()["status"] == "COUNTED"
+
+
+def test_waits_for_an_endpoint_that_times_out(world: Any, photo: Photo) -> None:
+    world.endpoint.script = [ReadTimeoutError(endpoint_url="e") for _ in range(3)]
+    event = world.put(KEY, photo())
+    assert world.deliver(event) == [0]
+    assert world.deliver(event) == []
+
+
+@pytest.mark.parametrize(("tries", "seconds"), [(1, 30), (2, 60), (4, 240), (7, 900), (1000, 900)])
+def test_waits_longer_after_every_try(
+    world: Any, photo: Photo, monkeypatch: pytest.MonkeyPatch, tries: int, seconds: int
+) -> None:
+    from bintally import count
+
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(count.sqs(), "change_message_visibility", lambda **request: asked.append(request))
+    world.deliver("not JSON", world.put(KEY, photo()), tries=tries)
+    assert asked == [{"QueueUrl": world.queue, "ReceiptHandle": "receipt-0", "VisibilityTimeout": seconds}]
+
+
+def test_begins_nothing_that_may_not_end_in_time(world: Any, photo: Photo) -> None:
+    assert world.deliver(world.put(KEY, photo()), remaining_ms=119_000) == [0]
+    assert world.items() == [] and world.endpoint.asked == []
+
+
+@pytest.mark.parametrize("operation", ["TransactWriteItems", "PutItem", "GetItem"])
+@pytest.mark.parametrize("code", ["ProvisionedThroughputExceededException", "ThrottlingException", "InternalServerError"])
+def test_table_throttling_counts_once_in_the_end(
+    world: Any, photo: Photo, respond: Any, operation: str, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    failing = [True]
+    body = json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "slow down"}).encode()
+    status = 500 if code == "InternalServerError" else 400
+    table.client().meta.events.register(
+        f"before-send.dynamodb.{operation}", lambda **_: respond(status, body) if failing[0] else None
+    )
+    event = world.put(KEY, photo())
+    assert world.deliver(event) == [0]
+    failing[0] = False
+    assert world.deliver(event, tries=2) == []
+    assert world.only()["image"] == world.only("LATEST")["image"]
+    assert world.totals() == {"counted": 1, "rejected": 0}
+
+
+def test_transactions_in_conflict_are_tried_again(
+    world: Any, photo: Photo, respond: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    cancelled = {
+        "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+        "CancellationReasons": [{"Code": "None"}, {"Code": "TransactionConflict"}],
+    }
+    answers = [respond(400, json.dumps(cancelled).encode()) for _ in range(3)]
+    table.client().meta.events.register(
+        "before-send.dynamodb.TransactWriteItems", lambda **_: answers.pop() if answers else None
+    )
+    assert world.deliver(world.put(KEY, photo())) == []
+    assert world.totals() == {"counted": 1, "rejected": 0} and answers == []
+
+
+def test_killed_between_the_count_and_latest(world: Any, photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second try asks a newer model; what was counted first stands."""
+    event = world.put(KEY, photo())
+    with monkeypatch.context() as killed:
+        killed.setattr(table, "_renew_latest", lambda *_: (_ for _ in ()).throw(SystemExit))
+        with pytest.raises(SystemExit):
+            world.deliver(event)
+    assert len(world.items("COUNT#")) == 1 and world.items("LATEST") == []
+    world.endpoint.answer = json.dumps(json.loads(world.endpoint.answer) | {"model_version": "newer"}).encode()
+    assert world.deliver(event, tries=2) == []
+    assert world.only("LATEST")["model_version"] == world.only()["model_version"] == "2026-11-22"
+    assert world.totals() == {"counted": 1, "rejected": 0}
+
+
+def test_one_bad_message_spoils_no_batch(world: Any, photo: Photo, respond: Any) -> None:
+    events = [world.put(f"incoming/SEA1/b/{n}.jpg", photo() if n != 1 else b"text") for n in range(4)]
+    world.endpoint.script = [respond(400, b'{"__type": "ValidationError"}')]
+    assert world.deliver(*events, "nonsense") == [0, 4]
+    assert world.totals() == {"counted": 2, "rejected": 1}
+
+
+def test_a_whole_batch_may_go_back(world: Any) -> None:
+    assert world.deliver("one", "two") == [0, 1]
