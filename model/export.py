@@ -41,7 +41,7 @@ def convert(network: torch.nn.Module) -> openvino.Model:
     """The torch network in OpenVINO's form, float32, for any batch size."""
     example = torch.zeros(1, 3, SIZE, SIZE)
     converted: openvino.Model = openvino.convert_model(
-        network.eval(), example_input=example, input=[("x", openvino.PartialShape([-1, 3, SIZE, SIZE]))]
+        network.eval(), example_input=example, input=[openvino.PartialShape([-1, 3, SIZE, SIZE])]
     )
     converted.inputs[0].get_tensor().set_names({"images"})
     converted.outputs[0].get_tensor().set_names({"logits"})

@@ -38,10 +38,10 @@ flags.add_argument("--data", type=Path, default=os.environ.get("SM_CHANNEL_TRAIN
 flags.add_argument("--out", type=Path, default=os.environ.get("SM_MODEL_DIR"))
 flags.add_argument("--checkpoints", type=Path, default=os.environ.get("SM_CHECKPOINT_DIR"), help="default: OUT")
 flags.add_argument("--epochs", type=int, default=32)
-flags.add_argument("--sizes", default="96,96,128,128,160", help="input sizes over equal parts of the epochs")
+flags.add_argument("--sizes", default="64,96,96,128,128", help="input sizes over equal parts of the epochs")
 flags.add_argument("--batch-size", type=int, default=64, help="of one process")
-flags.add_argument("--learning-rate", type=float, default=0.05, help="at the peak, for 64 photographs a step")
-flags.add_argument("--weight-decay", type=float, default=5e-4)
+flags.add_argument("--learning-rate", type=float, default=0.001, help="at the peak, for 64 photographs a step")
+flags.add_argument("--weight-decay", type=float, default=0.05)
 flags.add_argument("--label-smoothing", type=float, default=0.05)
 flags.add_argument(
     "--balance",
@@ -92,7 +92,7 @@ def main(arguments: argparse.Namespace) -> None:
     plain = [p for p in net.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": a.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     peak = a.learning_rate * a.batch_size * world / 64
-    optimiser = torch.optim.SGD(groups, lr=peak, momentum=0.9, nesterov=True, fused=True)
+    optimiser = torch.optim.AdamW(groups, lr=peak, fused=True)
     weights = None
     if a.balance == "loss":
         weights = torch.tensor(counts.sum() / len(CLASSES) / np.maximum(counts, 1), dtype=torch.float32, device=device)

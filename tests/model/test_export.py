@@ -1,0 +1,67 @@
+"""Quantisation keeps the answers, and the check tells when it does not."""
+
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+import torch
+
+from model import export
+from model.preprocess import SIZE
+from training import ship
+
+
+class Pooled(torch.nn.Module):
+    """A small stand-in for the network: the conversion and the check do not depend on its depth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = torch.nn.Conv2d(3, 16, 8, stride=8)
+        self.fc = torch.nn.Linear(16, 7)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.fc(self.convolution(images).relu().mean((2, 3)))
+        return logits
+
+
+RANDOM = np.random.default_rng(0)
+PHOTOGRAPHS = [RANDOM.normal(RANDOM.normal(), 1, (1, 3, SIZE, SIZE)).astype(np.float32) for _ in range(200)]
+
+
+def test_int8_answers_as_torch_does(tmp_path: Path) -> None:
+    network = Pooled().eval()
+    quantised = export.quantise(export.convert(network), PHOTOGRAPHS[:24])
+    assert quantised.inputs[0].get_names() == {"images"}
+    assert quantised.outputs[0].get_names() == {"logits"}
+    kinds = {operation.get_type_name() for operation in quantised.get_ops()}
+    assert "FakeQuantize" in kinds
+    with torch.inference_mode():
+        before = network(torch.from_numpy(np.concatenate(PHOTOGRAPHS))).numpy()
+    openvino.save_model(quantised, tmp_path / "model.xml")
+    after = export.predict(tmp_path / "model.xml", [np.concatenate(PHOTOGRAPHS)])
+    change = export.compare(before, after, np.arange(200) % 7)
+    # So shallow a network has few values to average, so its answers flip a little more easily than ResNet50's.
+    assert 0.9 < change.same_answer
+    assert 0 < change.mean_probability_change <= 0.01
+    assert change.log_loss_increase <= 0.01
+
+
+def test_a_network_that_answers_otherwise_is_told() -> None:
+    before = RANDOM.normal(0, 1, (200, 7))
+    labels = RANDOM.integers(0, 7, 200)
+    assert export.compare(before, before, labels).faults() == []
+    faults = export.compare(before, before + RANDOM.normal(0, 1, (200, 7)), labels).faults()
+    assert len(faults) == 3
+
+
+def test_a_package_is_made_of_it(tmp_path: Path) -> None:
+    pictures = sorted((Path(__file__).parents[2] / "samples").rglob("*.jpg"))
+    assert pictures
+    made = ship.make(
+        tmp_path, export.quantise(export.convert(Pooled()), PHOTOGRAPHS[:24]), 1.3, pictures, {"parent": None}
+    )
+    assert made.temperature == pytest.approx(1.3)
+    assert len(made.golden) >= 3
+    assert {golden.answer["model_version"] for golden in made.golden} == {made.model_version}

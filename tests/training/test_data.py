@@ -1,0 +1,74 @@
+"""Splits never part a bin, and what training sees depends on the seed alone."""
+
+import csv
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.preprocess import SIZE, decode, normalise, to_array
+from training import data
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """600 labels in groups of two; the pictures of the first eight."""
+    (tmp_path / "images224").mkdir()
+    random = np.random.default_rng(0)
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "quantity", "group", "original_width"])
+        for number in range(600):
+            writer.writerow([f"{number:05}", number % 9, f"g{number // 2}", "" if number % 3 else 400])
+    for number in range(8):
+        pixels = random.integers(0, 256, (224, 224, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images224" / f"{number:05}.jpg", quality=95)
+    return tmp_path
+
+
+def test_a_bin_is_on_one_side(folder: Path) -> None:
+    photographs = data.read(folder)
+    by_group: dict[str, set[str]] = {}
+    for photograph in photographs:
+        by_group.setdefault(photograph.group, set()).add(photograph.split)
+    assert all(len(splits) == 1 for splits in by_group.values())
+    sides = [p.split for p in photographs]
+    # Runs of neighbours stay together, so the side changes far less often than it would photograph by photograph.
+    assert sum(a != b for a, b in itertools.pairwise(sides)) <= 600 // data.BLOCK + 1
+
+
+def test_a_split_does_not_depend_on_what_else_there_is(folder: Path) -> None:
+    before = {p.id: p.split for p in data.read(folder)}
+    rows = (folder / "labels.csv").read_text().splitlines()
+    (folder / "labels.csv").write_text("\n".join([rows[0], *rows[201:]]) + "\n")
+    assert all(before[p.id] == p.split for p in data.read(folder))
+
+
+def test_labels_end_at_six_or_more(folder: Path) -> None:
+    assert [p.label for p in data.read(folder)[:9]] == [0, 1, 2, 3, 4, 5, 6, 6, 6]
+
+
+def test_the_digest_names_pictures_and_labels(folder: Path) -> None:
+    few = data.read(folder)[:8]
+    before = data.digest(few)
+    assert before == data.digest(few[::-1])
+    few[3].path.write_bytes(few[4].path.read_bytes())
+    assert before != data.digest(few)
+
+
+def test_evaluation_sees_what_serving_sees(folder: Path) -> None:
+    few = data.read(folder)[:4]
+    served = [normalise(to_array(decode(p.path.read_bytes()))[None])[0] for p in few]
+    assert np.array_equal(data.evaluation_batch(few, SIZE).numpy(), np.stack(served))
+
+
+def test_training_pictures_follow_from_the_seed(folder: Path) -> None:
+    few = data.read(folder)[:8]
+    first, second, other = data.Training(few, 0), data.Training(few, 0), data.Training(few, 1)
+    item = first[(3, 5, 96)][0]
+    assert item.shape == (3, 96, 96)
+    assert item.equal(second[(3, 5, 96)][0])
+    assert not item.equal(first[(4, 5, 96)][0])
+    assert not item.equal(other[(3, 5, 96)][0])

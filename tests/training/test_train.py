@@ -1,0 +1,89 @@
+"""The training script as it is called: it resumes, repeats itself by seed, scales out, and stops when it must."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from training import metrics
+from training.train import epoch_keys, one_cycle
+
+REPOSITORY = Path(__file__).parents[2]
+SMALL = ["--sizes", "32", "--batch-size", "16", "--workers", "0"]
+
+
+def train(
+    labelled: Path, out: Path, *arguments: str, launcher: list[str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [*(launcher or [sys.executable]), "-m", "training.train", "--data", str(labelled), "--out", str(out)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SM_")}
+    return subprocess.run(
+        [*command, *SMALL, *arguments],
+        capture_output=True, text=True, check=False, timeout=280, cwd=REPOSITORY, env=environment,
+    )  # fmt: skip
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = torch.load(out / "network.pt", weights_only=True)
+    return loaded
+
+
+def test_a_run_stopped_in_the_middle_ends_as_one_that_was_not(labelled: Path, tmp_path: Path) -> None:
+    whole = train(labelled, tmp_path / "whole", "--epochs", "2")
+    assert whole.returncode == 0, whole.stderr
+    assert "constant" in whole.stdout
+    # The same run, killed as soon as its first checkpoint is there.
+    command = [sys.executable, "-m", "training.train", "--data", str(labelled), "--out", str(tmp_path / "stopped")]
+    process = subprocess.Popen([*command, *SMALL, "--epochs", "2"], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 0"):
+            break
+    checkpoint = tmp_path / "stopped" / "checkpoint.pt"
+    while not checkpoint.exists() and process.poll() is None:
+        pass
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "stopped" / "network.pt").exists()
+    resumed = train(labelled, tmp_path / "stopped", "--epochs", "2")
+    assert "resumes with epoch 1" in resumed.stdout
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    # The figures are those of the stored predictions.
+    report = metrics.report(metrics.read_predictions(tmp_path / "whole" / "predictions.csv"))
+    assert metrics.table(report) in whole.stdout
+
+
+def test_two_processes_train_one_network(labelled: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    found = train(labelled, tmp_path, "--epochs", "1", launcher=torchrun)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.count("epoch 0 ") == 1
+    assert (tmp_path / "network.pt").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(labelled: Path, tmp_path: Path) -> None:
+    found = train(labelled, tmp_path, "--epochs", "2", "--learning-rate", "1e30")
+    assert found.returncode == 1
+    assert "at epoch" in found.stderr
+    assert not (tmp_path / "network.pt").exists()
+
+
+def test_imbalance_is_corrected_one_way_only(labelled: Path, tmp_path: Path) -> None:
+    assert train(labelled, tmp_path, "--balance", "loss", "sampler").returncode == 2
+
+
+def test_balanced_sampling_draws_rare_counts_as_often() -> None:
+    labels = [0] * 10 + [6] * 990
+    drawn = [labels[index] for _, index, _ in epoch_keys(labels, 0, 96, seed=0, balanced=True)]
+    assert 0.4 < drawn.count(0) / len(drawn) < 0.6
+    plain = [index for _, index, _ in epoch_keys(labels, 0, 96, seed=0, balanced=False)]
+    assert sorted(plain) == list(range(1000))
+
+
+@pytest.mark.parametrize(("progress", "share"), [(0.075, 0.5), (0.15, 1.0), (1.0, 0.0)])
+def test_the_learning_rate_rises_and_falls(progress: float, share: float) -> None:
+    assert one_cycle(progress) == pytest.approx(share)
