@@ -94,6 +94,22 @@ def count_loopback_as_tls() -> None:
     app.pin_request_origin = pin_secure
 
 
+def read_concurrency_as_a_number() -> None:
+    """A mapping's MaximumConcurrency that refers to a template parameter stays text, and the poller then fails on
+    every poll: nothing is ever taken off the queue. CloudFormation makes it a number."""
+    from ministack.services import lambda_svc
+
+    concurrency = lambda_svc._sqs_esm_concurrency
+
+    def concurrency_of_number(esm: dict[str, Any], *args: Any) -> Any:
+        scaling = esm.get("ScalingConfig") or {}
+        if isinstance(scaling.get("MaximumConcurrency"), str):
+            scaling["MaximumConcurrency"] = int(scaling["MaximumConcurrency"])
+        return concurrency(esm, *args)
+
+    lambda_svc._sqs_esm_concurrency = concurrency_of_number
+
+
 def add_sagemaker(endpoints: Endpoints) -> None:
     """There is no SageMaker. Ours is routed to, its permissions are checked against the caller's policies like
     any service's, Step Functions can call it, and its state is kept with the others'."""
@@ -129,7 +145,7 @@ def add_sagemaker(endpoints: Endpoints) -> None:
 
     app._state_map["sagemaker"] = "sagemaker"
     app._loaded_modules["sagemaker"] = SimpleNamespace(
-        get_state=endpoints.get_state, load_persisted_state=endpoints.load_state, reset=endpoints.close
+        get_state=endpoints.get_state, load_persisted_state=endpoints.load_state, reset=endpoints.reset
     )
 
 
@@ -294,6 +310,7 @@ def main() -> None:
     )
     put_version_ids_in_events()
     count_loopback_as_tls()
+    read_concurrency_as_a_number()
     check_state_machine_roles()
     add_sagemaker(endpoints)
     threading.Thread(target=resume_when_ready, args=(endpoints, port), daemon=True).start()

@@ -165,3 +165,58 @@ def test_only_loopback_is_bound(ours):
     listening = "0A"
     bound = [local for _, local, _, state, *_ in sockets if state == listening and local.endswith(f":{ours.port:04X}")]
     assert bound == [f"0100007F:{ours.port:04X}"]
+
+
+CONCURRENCY = """
+Parameters: {Concurrency: {Type: Number, Default: 2}}
+Resources:
+  Queue: {Type: AWS::SQS::Queue}
+  Role:
+    Type: AWS::IAM::Role
+    Properties:
+      AssumeRolePolicyDocument:
+        Statement: [{Effect: Allow, Principal: {Service: lambda.amazonaws.com}, Action: sts:AssumeRole}]
+      Policies:
+        - PolicyName: own
+          PolicyDocument: {Statement: [{Effect: Allow, Action: "sqs:*", Resource: !GetAtt Queue.Arn}]}
+  Function:
+    Type: AWS::Lambda::Function
+    Properties:
+      Runtime: python3.13
+      Handler: index.handler
+      Role: !GetAtt Role.Arn
+      Code: {ZipFile: "def handler(event, context): return {}"}
+  Mapping:
+    Type: AWS::Lambda::EventSourceMapping
+    Properties:
+      EventSourceArn: !GetAtt Queue.Arn
+      FunctionName: !Ref Function
+      ScalingConfig: {MaximumConcurrency: !Ref Concurrency}
+Outputs: {Queue: {Value: !Ref Queue}}
+"""
+
+
+@BOTH
+def test_a_concurrency_that_a_parameter_gives_is_a_number(stack, which):
+    cloudformation, sqs = stack.client("cloudformation"), stack.client("sqs")
+    cloudformation.create_stack(
+        StackName="concurrency", TemplateBody=CONCURRENCY, Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_IAM"]
+    )
+    try:
+        cloudformation.get_waiter("stack_create_complete").wait(StackName="concurrency", WaiterConfig={"Delay": 1})
+        (output,) = cloudformation.describe_stacks(StackName="concurrency")["Stacks"][0]["Outputs"]
+        queue = output["OutputValue"]
+        sqs.send_message(QueueUrl=queue, MessageBody="x")
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+
+        def waiting():
+            found = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
+            return sum(int(found[name]) for name in names)
+
+        deadline = time.monotonic() + (5 if which == "bare" else 60)
+        while waiting() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert waiting() == (1 if which == "bare" else 0)
+    finally:
+        cloudformation.delete_stack(StackName="concurrency")
+        cloudformation.get_waiter("stack_delete_complete").wait(StackName="concurrency", WaiterConfig={"Delay": 1})
