@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -58,7 +59,10 @@ class Stack:
     def from_environment(cls) -> "Stack":
         """BINTALLY_HOME (default `.bintally` in the repository) and BINTALLY_PORT (default 4566)."""
         home = os.environ.get("BINTALLY_HOME") or REPOSITORY / ".bintally"
-        return cls(home=Path(home).resolve(), port=int(os.environ.get("BINTALLY_PORT") or 4566))
+        port = os.environ.get("BINTALLY_PORT") or "4566"
+        if not port.isdigit() or not 0 < int(port) < 65536:
+            raise StackError(f"BINTALLY_PORT must be a port number, not {port}")
+        return cls(home=Path(home).resolve(), port=int(port))
 
     @property
     def endpoint_url(self) -> str:
@@ -71,6 +75,11 @@ class Stack:
     @property
     def pid_file(self) -> Path:
         return self.home / "emulator.pid"
+
+    @property
+    def scratch(self) -> Path:
+        """Where the emulator unpacks functions; gone when it is down."""
+        return self.home / "tmp"
 
     # Clients
 
@@ -85,14 +94,20 @@ class Stack:
         }
 
     def session(self) -> boto3.Session:
+        """The stack owner's session; it knows nothing of the profiles and files of this machine's user."""
+        profile = {"profile": (None, None, None, None)}
+        files = {name: (None, None, os.devnull, None) for name in ("config_file", "credentials_file")}
         return boto3.Session(
-            aws_access_key_id="test", aws_secret_access_key="test", aws_session_token=None, region_name=REGION
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            region_name=REGION,
+            botocore_session=botocore.session.Session(session_vars=profile | files),
         )
 
     def client(self, service: str, **config: Any) -> Any:
         """A boto3 client of the stack; keyword arguments go to botocore's Config."""
         session: Any = self.session()
-        return session.client(service, endpoint_url=self.endpoint_url, config=Config(**config))
+        return session.client(service, endpoint_url=self.endpoint_url, config=Config(proxies={}, **config))
 
     def outputs(self) -> dict[str, str]:
         """The stack's outputs by name. NotRunning when it is not up or not deployed."""
@@ -177,6 +192,7 @@ class Stack:
             with contextlib.suppress(Exception):
                 self.stop_executions()
         processes.end_session(session, STOP_SECONDS)
+        shutil.rmtree(self.scratch, ignore_errors=True)
         self.pid_file.unlink(missing_ok=True)
         return True
 
@@ -190,13 +206,13 @@ class Stack:
         self.down()  # Ends what a crash left behind.
         if port_taken(self.port):
             raise PortTaken(f"port {self.port} is taken by another program; set BINTALLY_PORT to another one")
-        self.home.mkdir(parents=True, exist_ok=True)
+        self.scratch.mkdir(parents=True, exist_ok=True)
         settings = {"BINTALLY_HOME": str(self.home), "BINTALLY_PORT": str(self.port)}
         with self.log_file.open("ab") as log:
             emulator = subprocess.Popen(
                 [sys.executable, "-m", "local.emulator"],
                 cwd=self.home,
-                env=without_aws(os.environ) | settings,
+                env=without_aws(os.environ) | settings | {"TMPDIR": str(self.scratch)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -347,7 +363,8 @@ def upper_snake(name: str) -> str:
 
 def healthy(endpoint_url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{endpoint_url}/_ministack/health", timeout=5) as answer:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(f"{endpoint_url}/_ministack/health", timeout=5) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -364,8 +381,10 @@ def port_taken(port: int) -> bool:
 
 
 def without_aws(environment: "os._Environ[str]") -> dict[str, str]:
-    """The caller's environment without what would lead an AWS client elsewhere."""
-    return {name: value for name, value in environment.items() if not name.startswith("AWS_")}
+    """The caller's environment without what would lead an AWS client elsewhere: settings of its own, a proxy."""
+    kept = {name: value for name, value in environment.items() if not name.startswith("AWS_")}
+    around = [kept[name] for name in ("no_proxy", "NO_PROXY") if kept.get(name)]
+    return kept | dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(["127.0.0.1", "localhost", *around]))
 
 
 def package_version(package: Path) -> str:

@@ -262,10 +262,21 @@ class Endpoints:
                     endpoint.status = "Creating" if endpoint.status == "Creating" else "SystemUpdating"
                     self._changes.submit(self._bring_up, endpoint)
 
-    def close(self) -> None:
-        """Ends every endpoint's process."""
+    def reset(self) -> None:
+        """Forgets everything and ends every endpoint's process."""
         with self._lock:
-            self._closed = True
+            for endpoint in self.endpoints.values():
+                endpoint.status = "Deleting"
+            self.models, self.configs, self.endpoints = {}, {}, {}
+        self._end_servers()
+
+    def close(self) -> None:
+        """Ends every endpoint's process, for good."""
+        self._closed = True
+        self._end_servers()
+
+    def _end_servers(self) -> None:
+        with self._lock:
             servers, self._servers = list(self._servers.values()), {}
         with ThreadPoolExecutor(max(1, len(servers))) as pool:
             list(pool.map(Server.close, servers))

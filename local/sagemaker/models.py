@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -57,12 +58,10 @@ class ModelData:
                 ) from error
 
     def s3(self, role: str) -> Any:
-        import boto3
-
-        keys = self.assume(role)
-        return boto3.Session(**keys, region_name=self.region).client(
-            "s3", endpoint_url=self.endpoint_url, config=Config(s3={"addressing_style": "path"})
-        )
+        settings = Config(s3={"addressing_style": "path"}, proxies={})
+        keys: dict[str, Any] = self.assume(role)
+        session: Any = boto3.Session(**keys, region_name=self.region)
+        return session.client("s3", endpoint_url=self.endpoint_url, config=settings)
 
 
 def split(url: str) -> tuple[str, str]:

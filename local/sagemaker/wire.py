@@ -46,7 +46,7 @@ def operation(name: str) -> OperationModel:
 
 def check_request(name: str, request: Json) -> None:
     """Raises ServiceError when `request` is not what botocore's model of the operation says."""
-    shape = operation(name).input_shape
+    shape: Any = operation(name).input_shape
     report = ParamValidator().validate(request, shape)
     if report.has_errors():
         raise invalid(report.generate_report())
@@ -56,7 +56,7 @@ def check_request(name: str, request: Json) -> None:
         raise invalid(f"{len(problems)} validation error{'s' * (len(problems) > 1)} detected: {listed}")
 
 
-def constraints(value: Any, shape: Shape, where: str) -> list[str]:
+def constraints(value: Any, shape: Any, where: str) -> list[str]:
     """What botocore leaves to the service: patterns, enumerations and upper limits."""
     if shape.type_name == "structure":
         return [

@@ -57,9 +57,9 @@ def test_an_absolute_name_lands_inside(tmp_path):
 
 def test_an_archive_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "UNPACKED_LIMIT", 10)
-    with archive(("a", tarfile.REGTYPE, b"123456"), ("b", tarfile.REGTYPE, b"123456")) as tar:
-        with pytest.raises(tarfile.TarError, match="more than 10 bytes"):
-            models.unpack(tar, tmp_path / "model")
+    bomb = archive(("a", tarfile.REGTYPE, b"123456"), ("b", tarfile.REGTYPE, b"123456"))
+    with bomb as tar, pytest.raises(tarfile.TarError, match="more than 10 bytes"):
+        models.unpack(tar, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 

@@ -239,7 +239,8 @@ def test_a_real_time_endpoint_cannot_become_serverless(ours, model, settled):
 def test_what_is_not_supported_is_refused_by_name(ours, model):
     sagemaker = ours.client("sagemaker")
     name = model(ours, "plain", "v1")
-    capture = {"InitialSamplingPercentage": 1, "DestinationS3Uri": "s3://x/y", "CaptureOptions": [{"CaptureMode": "Input"}]}
+    options = [{"CaptureMode": "Input"}]
+    capture = {"InitialSamplingPercentage": 1, "DestinationS3Uri": "s3://x/y", "CaptureOptions": options}
     variant = {"VariantName": "A", "ModelName": name, **REALTIME}
     with pytest.raises(ClientError, match="not supported on one machine: DataCaptureConfig"):
         sagemaker.create_endpoint_config(
@@ -249,7 +250,7 @@ def test_what_is_not_supported_is_refused_by_name(ours, model):
         sagemaker.create_endpoint_config(
             EndpointConfigName="plain-2", ProductionVariants=[variant, {**variant, "VariantName": "B"}]
         )
-    with pytest.raises(ClientError, match="UnknownOperationException.*not supported on one machine"):
+    with pytest.raises(ClientError, match=r"UnknownOperationException.*not supported on one machine"):
         sagemaker.list_training_jobs()
 
 

@@ -1,13 +1,13 @@
 """The stack's life on one machine, with a small template in the place of the real one (tests/stack has that)."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -129,7 +129,7 @@ def processes_of(stack):
     return processes.session_members(int(stack.pid_file.read_text()))
 
 
-def test_up_again_down_up_wipe(small, ask):
+def test_up_again_down_up_refused_wipe(small, archive, ask):
     steps = []
     small.up(steps.append)
     assert steps[-1] == "Releasing model v1"
@@ -163,22 +163,20 @@ def test_up_again_down_up_wipe(small, ask):
     small.up(steps.append)
     assert releases() == 1
     assert ask(small, "small-serverless")["model_version"] == "v1"
-    small.down()
+    assert small.down()
+
+    small.package.write_bytes(archive("refused"))
+    with pytest.raises(ReleaseFailed, match=r"release of refused failed: GoldenImages image 3 is counted 2, not 5$"):
+        small.up(steps.append)
+    assert not small.running()
+    assert not small.pid_file.exists()
     small.wipe()
     assert not small.home.exists()
 
 
-def test_a_refused_release_says_why_and_leaves_nothing_running(small, archive):
-    small.package.write_bytes(archive("refused"))
-    with pytest.raises(ReleaseFailed, match="release of refused failed: GoldenImages image 3 is counted 2, not 5$"):
-        small.up(lambda step: None)
-    assert not small.running()
-    assert not small.pid_file.exists()
-
-
 def test_a_template_that_does_not_build_says_so(small):
     small.template.write_text("Resources: [")
-    with pytest.raises(DeployFailed, match="sam build failed: .*sam-build.log"):
+    with pytest.raises(DeployFailed, match=r"sam build failed: .*sam-build.log"):
         small.up(lambda step: None)
     assert not small.running()
 
@@ -190,7 +188,8 @@ from pathlib import Path
 from cli.up import interrupt
 from local.stack import Stack
 signal.signal(signal.SIGTERM, interrupt)
-stack = Stack(Path({str(small.home)!r}), {small.port}, "small", Path({str(small.template)!r}), Path({str(small.package)!r}))
+template, package = Path({str(small.template)!r}), Path({str(small.package)!r})
+stack = Stack(Path({str(small.home)!r}), {small.port}, "small", template, package)
 stack.up(lambda step: print(step, flush=True))
 """
     process = subprocess.Popen([sys.executable, "-c", up], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -203,8 +202,8 @@ stack.up(lambda step: print(step, flush=True))
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) != 0
     assert processes.session_members(session) == []
-    deploying = [pid for pid in os.listdir("/proc") if pid.isdigit() and "small" in processes.command_line(int(pid))]
-    assert deploying == []
+    numbers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    assert [number for number in numbers if str(small.home) in " ".join(processes.command_line(number))] == []
 
 
 def test_a_port_that_another_program_has_is_told(own):
