@@ -35,7 +35,7 @@ from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, Re
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REGION = "us-east-1"
-START_SECONDS = 60
+START_SECONDS = 120
 STOP_SECONDS = 30
 RELEASE_SECONDS = 300
 

@@ -129,6 +129,7 @@ def processes_of(stack):
     return processes.session_members(int(stack.pid_file.read_text()))
 
 
+@pytest.mark.timeout(900)  # Five times through `sam`; the limit is for a machine that hangs.
 def test_up_again_down_up_refused_wipe(small, archive, ask):
     steps = []
     small.up(steps.append)
