@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 from moto import mock_aws
+from moto.core.models import botocore_stubber
 from PIL import Image
 from samtranslator.yaml_helper import yaml_parse
 
@@ -152,8 +152,10 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         queue = sqs.create_queue(QueueName="count")["QueueUrl"]
         monkeypatch.setenv("COUNT_QUEUE_URL", queue)
         answering = Endpoint()
-        endpoint.client().meta.events.register("before-send.sagemaker-runtime.InvokeEndpoint", answering)
-        monkeypatch.setattr("bintally.endpoint.time.sleep", lambda _: None)
+        events = endpoint.client().meta.events
+        events.unregister("before-send", botocore_stubber)  # moto reads every body as text
+        events.register("before-send.sagemaker-runtime.InvokeEndpoint", answering)
+        monkeypatch.setattr("time.sleep", lambda _: None)
         yield World(s3, dynamodb, sqs, queue, answering)
         for cache in cached:
             cache.cache_clear()
@@ -173,8 +175,24 @@ def photo() -> Callable[..., bytes]:
 
 
 @pytest.fixture
-def later() -> Callable[[str], datetime]:
-    return datetime.fromisoformat
+def refuse() -> Callable[[Any, str, str], Callable[[], None]]:
+    """Makes an operation of a client fail before it reaches the service; the answer ends that."""
+
+    def make(client: Any, operation: str, code: str, status: int = 400, times: int = 10**9, **more: Any) -> Any:
+        left = [times]
+
+        def answer(**_: Any) -> Any:
+            if left[0] == 0:
+                return None
+            left[0] -= 1
+            parsed = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+            return SimpleNamespace(status_code=status), parsed | more
+
+        event = f"before-call.{client.meta.service_model.service_id.hyphenize()}.{operation}"
+        client.meta.events.register(event, answer)
+        return lambda: client.meta.events.unregister(event, answer)
+
+    return make
 
 
 @pytest.fixture

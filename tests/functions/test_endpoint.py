@@ -70,7 +70,7 @@ def test_stops_after_the_last_try(stubbed: Any) -> None:
     client, stubber = stubbed
     for _ in range(endpoint.TRIES):
         stubber.add_client_error("invoke_endpoint", "ServiceUnavailable", http_status_code=503)
-    with pytest.raises(Transient, match="endpoint e: .*ServiceUnavailable"):
+    with pytest.raises(Transient, match=r"endpoint e: .*ServiceUnavailable"):
         endpoint.ask(client, "e", b"jpeg")
     stubber.assert_no_pending_responses()
 
@@ -154,4 +154,3 @@ def test_the_worst_case_is_what_the_comment_says() -> None:
     s3 = 2 * request(photographs.CONFIG) + photographs.DOWNLOAD_SECONDS + photographs.CONFIG.read_timeout  # type: ignore[attr-defined]
     dynamodb = (1 + table.TRIES + 1 + 1) * request(table.CONFIG)
     assert s3 + endpoint.LAST_START + one_try + dynamodb + 1 <= count.WORST_SECONDS
-
