@@ -14,6 +14,8 @@ from botocore.exceptions import ClientError
 
 from local.stack import Stack, package_version
 
+pytestmark = pytest.mark.timeout(900)  # a release takes 10 s on an idle machine, minutes on a busy one
+
 Description = dict[str, Any]
 Files = dict[str, bytes]
 
@@ -74,12 +76,12 @@ class Releases:
         return [event["stateEnteredEventDetails"]["name"] for event in events if "stateEnteredEventDetails" in event]
 
     def wait_state(self, execution: str, name: str) -> None:
-        self.user.wait_for(name, lambda: name in self.entered(execution))
+        self.user.wait_for(name, lambda: name in self.entered(execution), seconds=200)
 
     def wait(self, execution: str) -> Description:
         """The execution when it has ended, and what it told: one event and one message, both of it."""
         check = self.user.wait_for
-        check("the release's end", lambda: self.describe(execution)["status"] != "RUNNING", seconds=120)
+        check("the release's end", lambda: self.describe(execution)["status"] != "RUNNING", seconds=400)
         return self.describe(execution)
 
     def run(self, version: str, url: str | None = None) -> Description:
@@ -205,7 +207,7 @@ def test_the_model_changes_while_counting_goes_on(
     assert releases.config() != before
     assert releases.endpoints() == {releases.endpoint}
     assert releases.lock() is None
-    items = user.wait_counts(*keys)
+    items = user.wait_counts(*keys, seconds=200)
     assert len(items) == len(keys)
     assert all(item["status"] == "COUNTED" for item in items)
     versions = {item["model_version"] for item in items}
@@ -304,7 +306,7 @@ def test_wrong_golden_answers_change_nothing(releases: Releases) -> None:
     wrong = releases.package("wrong", answer_otherwise)
     execution = releases.start("wrong", url)
     candidates = f"{releases.stack.name}-candidate-*/model/package.json"
-    releases.user.wait_for("the candidate's package", lambda: list(releases.stack.home.rglob(candidates)))
+    releases.user.wait_for("the candidate's package", lambda: list(releases.stack.home.rglob(candidates)), 200)
     releases.upload("wrong", wrong)
     failed(releases, execution, "CandidateWrong", "count is")
     releases.assert_as_before(*before)
