@@ -1,0 +1,40 @@
+"""The peer that serving is measured against: the same network in eager torch, float32, behind the same HTTP server.
+
+    SAGEMAKER_BIND_TO_PORT=8081 .venv-train/bin/python bench/eager_server.py
+
+Same decoding, preprocessing, queue and answers as `model.serve`; only the network runs otherwise: torch in
+eval and inference mode, with all cores for a photograph alone and one core for each of several, as ours has.
+The weights are random, since they do not change the time.
+"""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import torch
+
+from model import answer, network, preprocess, serve
+
+
+class EagerCounter:
+    """`serve.Counter` in torch."""
+
+    def __init__(self, threads: int) -> None:
+        self.source = SimpleNamespace(model_version="eager")
+        self.threads = threads
+        self.network = network.build().eval()
+
+    def count(self, photograph: bytes, *, alone: bool = True) -> answer.Answer:
+        pixels = preprocess.to_array(preprocess.decode(photograph))
+        torch.set_num_threads(self.threads if alone else 1)
+        with torch.inference_mode():
+            logits = self.network(torch.from_numpy(preprocess.normalise(pixels[None])))
+        return answer.answer(answer.probabilities(logits.numpy())[0], self.source.model_version)
+
+    def faults(self) -> list[str]:
+        return []
+
+
+if __name__ == "__main__":
+    serve.run(EagerCounter, "127.0.0.1")

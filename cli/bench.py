@@ -1,0 +1,97 @@
+"""`bintally bench`: how fast serving, the whole way and the count function are.
+
+docs/benchmarks.md says how each number comes about.
+"""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from cli import bench_serving, bench_stack
+from cli.bench_common import write
+from cli.errors import USAGE, CliError
+from local.stack import REPOSITORY, Stack
+
+photographs_option = click.option(
+    "--photographs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=REPOSITORY / "samples",
+    help="JPEGs to measure with (default: the samples of the repository).",
+)
+json_option = click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all that was measured here."
+)
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
+    """Measure serving, the whole way and the count function; all three when none is named.
+
+    Measure on a machine that does nothing else. `way` and `function` measure the stack that runs.
+    """
+    if context.invoked_subcommand is None:
+        Stack.from_environment().require_running()
+        for measure in (serving, way, function):
+            context.invoke(measure)
+
+
+@click.command()
+@photographs_option
+@click.option(
+    "--package",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=REPOSITORY / "model" / "pretrained" / "model.tar.gz",
+    help="The model package to serve (default: the shipped one).",
+)
+@click.option(
+    "--eager-python",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=REPOSITORY / ".venv-train" / "bin" / "python",
+    help="A Python with torch, for the peer (default: that of `make train-venv`).",
+)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0.5), default=5.0, show_default=True, help="Each measurement lasts.")
+@json_option
+def serving(
+    photographs: Path, package: Path, eager_python: Path, rounds: int, seconds: float, json_file: Path | None
+) -> None:
+    """The serving app over HTTP beside the same network in eager torch, and beside a loop without HTTP."""
+    if not eager_python.exists():
+        raise CliError(f"there is no {eager_python}; make it with: make train-venv", USAGE)
+    console = Console(highlight=False)
+    report = bench_serving.measure(console, photographs, package, eager_python, rounds, seconds)
+    bench_serving.show(console, report["summary"])
+    write(json_file, "serving", report)
+
+
+@click.command()
+@photographs_option
+@click.option("--count", "burst", type=click.IntRange(1), default=2000, show_default=True, help="Photographs at once.")
+@click.option("--steady", type=click.IntRange(1), default=60, show_default=True, help="Photographs at one a second.")
+@json_option
+def way(photographs: Path, burst: int, steady: int, json_file: Path | None) -> None:
+    """From S3 to the table on the stack that runs: a burst, then one photograph a second."""
+    console = Console(highlight=False)
+    report = bench_stack.measure_way(console, photographs, burst, steady)
+    bench_stack.show_way(console, report)
+    write(json_file, "way", report)
+    if (once := report["burst"]["counted_once"]) != burst or report["burst"]["day_total"] != burst:
+        raise CliError(f"{once} of {burst} photographs were counted once, the day total is wrong or short")
+
+
+@click.command()
+@photographs_option
+@click.option("--count", type=click.IntRange(1), default=200, show_default=True, help="Photographs to count.")
+@json_option
+def function(photographs: Path, count: int, json_file: Path | None) -> None:
+    """Import time and unzipped size of the count function, and its CPU beside the endpoint's time."""
+    console = Console(highlight=False)
+    report = bench_stack.measure_function(console, photographs, count)
+    bench_stack.show_function(console, report)
+    write(json_file, "function", report)
+
+
+for one in (serving, way, function):
+    command.add_command(one)
