@@ -15,7 +15,9 @@ def build(*, imagenet: bool = False) -> torch.nn.Module:
     which trains deep networks faster; `imagenet` starts from torchvision's weights, which it downloads.
     """
     if imagenet:
-        network = resnet50(weights=ResNet50_Weights.IMAGENET1K_V2)
-        network.fc = torch.nn.Linear(network.fc.in_features, len(CLASSES))
-        return network
-    return resnet50(num_classes=len(CLASSES), zero_init_residual=True)
+        pretrained = resnet50(weights=ResNet50_Weights.IMAGENET1K_V2)
+        pretrained.fc = torch.nn.Linear(pretrained.fc.in_features, len(CLASSES))
+        network: torch.nn.Module = pretrained
+    else:
+        network = resnet50(num_classes=len(CLASSES), zero_init_residual=True)
+    return network
