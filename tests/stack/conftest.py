@@ -171,13 +171,17 @@ class User:
         kept = {name: value for name, value in (found | variables).items() if value is not None}
         self.functions.update_function_configuration(FunctionName=self.function, Environment={"Variables": kept})
 
-    def log_of(self, key: str) -> str:
-        """The lines of the count function's log that name a key."""
+    def postponed(self) -> list[str]:
+        """What the count function's log says of every try that failed."""
         logs = self.stack.client("logs")
         group = self.functions.get_function_configuration(FunctionName=self.function)["LoggingConfig"]["LogGroup"]
         pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group)
-        lines = [event["message"] for page in pages for event in page["events"]]
-        return "\n".join(line for line in lines if key in line)
+        lines = (event["message"] for page in pages for event in page["events"])
+        return [line for line in lines if '"message":"postponed"' in line]
+
+    def wait_postponed(self, before: int, says: str = "") -> None:
+        """Waits for a failed try after the first `before`, whose log says this."""
+        wait_for(f"a failed try with {says!r}", lambda: any(says in line for line in self.postponed()[before:]))
 
     def workers(self) -> list[int]:
         """The processes that run the count function now."""

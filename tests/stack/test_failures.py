@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,10 +47,11 @@ def test_endpoint_fails_then_recovers(
 ) -> None:
     """It fails until the photograph has gone back to the queue at least once."""
     key = f"incoming/END1/{fault}/photo.jpg"
+    before = len(user.postponed())
     endpoint.fail(**ENDPOINT_FAULTS[fault])
     user.upload(key, photograph(1))
-    user.wait_for("the endpoint asked", lambda: endpoint.asked, 30)
-    user.wait_for("a failed try", lambda: user.log_of(key), 30)
+    user.wait_postponed(before, "endpoint")
+    assert endpoint.asked
     assert user.counts(key) == []
     endpoint.reset()
     (item,) = user.wait_counts(key)
@@ -86,8 +88,9 @@ def test_endpoint_deleted_and_made_again(user: Any, settled: None, photograph: C
     sagemaker.delete_endpoint(EndpointName=name)
     user.wait_for("the endpoint gone", lambda: not sagemaker.list_endpoints()["Endpoints"], 30)
     key = "incoming/END1/deleted/photo.jpg"
+    before = len(user.postponed())
     user.upload(key, photograph(1))
-    user.wait_for("a try", lambda: "not found" in user.log_of(key), 30)
+    user.wait_postponed(before, "not found")
     assert user.counts(key) == []
     sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
     sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=name, WaiterConfig={"Delay": 1})
@@ -109,7 +112,7 @@ def test_after_the_last_try_it_waits_to_be_redriven(
     user.tries(8)
     endpoint.reset()
     environment = os.environ | {"BINTALLY_HOME": str(user.stack.home), "BINTALLY_PORT": str(user.stack.port)}
-    subprocess.run([sys.executable, "-m", "cli.main", "redrive"], env=environment, check=True)
+    subprocess.run([Path(sys.executable).with_name("bintally"), "redrive"], env=environment, check=True)
     items = user.wait_counts(*keys)
     user.wait_drained()
     assert len(user.counts(*keys)) == len(items) == len(keys)
@@ -129,7 +132,7 @@ def test_redriving_what_was_counted_meanwhile_adds_nothing(
     (item,) = user.wait_counts(key)
     user.sqs.send_message(QueueUrl=user.dead, MessageBody=event)
     environment = os.environ | {"BINTALLY_HOME": str(user.stack.home), "BINTALLY_PORT": str(user.stack.port)}
-    subprocess.run([sys.executable, "-m", "cli.main", "redrive"], env=environment, check=True)
+    subprocess.run([Path(sys.executable).with_name("bintally"), "redrive"], env=environment, check=True)
     user.wait_drained()
     assert user.depth(user.dead) == 0
     assert user.counts(key) == [item]
@@ -142,9 +145,11 @@ def test_table_fails_then_recovers(
 ) -> None:
     key = f"incoming/TAB1/{fault}/photo.jpg"
     body = {"__type": TABLE_FAULTS[fault]["error"], "message": "as told"}
+    before = len(user.postponed())
     table.fail(**TABLE_FAULTS[fault], body=body)
     user.upload(key, photograph(1))
-    user.wait_for("a failed try", lambda: table.asked and user.log_of(key), 60)
+    user.wait_postponed(before, "table")
+    assert table.asked
     assert user.counts(key) == []
     table.reset()
     (item,) = user.wait_counts(key)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from local.stack import Stack
@@ -18,7 +19,7 @@ NAMES = {
 def cli(stack: Stack, *words: str) -> str:
     """What `bintally` prints."""
     environment = os.environ | {"BINTALLY_HOME": str(stack.home), "BINTALLY_PORT": str(stack.port)}
-    command = [sys.executable, "-m", "cli.main", *words]
+    command = [Path(sys.executable).with_name("bintally"), *words]
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 

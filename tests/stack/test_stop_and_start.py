@@ -31,7 +31,7 @@ def left_behind(home: Path) -> list[str]:
 def start(home: Path, port: int, *words: str) -> subprocess.Popen[str]:
     environment = os.environ | {"BINTALLY_HOME": str(home), "BINTALLY_PORT": str(port)}
     return subprocess.Popen(
-        [sys.executable, "-m", "cli.main", *words],
+        [Path(sys.executable).with_name("bintally"), *words],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
