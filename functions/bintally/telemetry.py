@@ -1,6 +1,6 @@
-"""One logger and one set of metrics for a function; POWERTOOLS_* variables in the template name them."""
+"""One logger and one set of metrics; POWERTOOLS_SERVICE_NAME in the template says whose."""
 
 from aws_lambda_powertools import Logger, Metrics
 
 logger = Logger()
-metrics = Metrics()
+metrics = Metrics(namespace="Bintally")

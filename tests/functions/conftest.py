@@ -3,7 +3,6 @@
 import copy
 import io
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,19 +21,24 @@ ROOT = Path(__file__).parents[2]
 BUCKET = "images"
 ANSWER = (ROOT / "events" / "endpoint_answer.json").read_bytes()
 
-os.environ.update(
-    AWS_REGION="us-east-1",
-    AWS_DEFAULT_REGION="us-east-1",
-    AWS_ACCESS_KEY_ID="test",
-    AWS_SECRET_ACCESS_KEY="test",
-    COUNTS_TABLE="counts",
-    ENDPOINT_NAME="bintally-serverless",
-    RETRY_SECONDS="30",
-    POWERTOOLS_SERVICE_NAME="count",
-    POWERTOOLS_METRICS_NAMESPACE="Bintally",
-)
-os.environ.pop("AWS_ENDPOINT_URL", None)
-os.environ.pop("AWS_PROFILE", None)
+ENVIRONMENT = {
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "COUNTS_TABLE": "counts",
+    "ENDPOINT_NAME": "bintally-serverless",
+    "RETRY_SECONDS": "30",
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function's, and no way to any AWS outside."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
 
 
 class Raw(io.BytesIO):
@@ -132,7 +136,7 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     from bintally import count, endpoint, photographs, settings, table
 
     cached: list[Any] = [

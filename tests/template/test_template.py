@@ -1,0 +1,258 @@
+"""What must hold for the template whatever is added to it, checked on what SAM makes of it."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samtranslator.public.translator import ManagedPolicyLoader
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
+
+ROOT = Path(__file__).parents[2]
+TWO_WEEKS = 14 * 24 * 3600
+
+# Actions that AWS gives no resource to name (Service Authorization Reference).
+WITHOUT_RESOURCE = {
+    "cloudwatch:PutMetricData",
+    "ecr:GetAuthorizationToken",
+    "sagemaker:ListEndpointConfigs",
+    "sagemaker:ListEndpoints",
+    "sagemaker:ListModels",
+}
+
+
+class NoManagedPolicies(ManagedPolicyLoader):
+    """The template names none, so there is nothing to load."""
+
+    def __init__(self) -> None:
+        self._policy_map = {}
+        self.max_pages = 0
+
+    def load(self) -> dict[str, str]:
+        return {}
+
+
+@cache
+def source() -> dict[str, Any]:
+    template: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text())
+    return template
+
+
+@cache
+def translated() -> dict[str, Any]:
+    """The CloudFormation template that SAM makes, with local paths in place of uploads."""
+    template = yaml_parse((ROOT / "template.yaml").read_text())
+    template["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::StateMachine":
+            resource["Properties"]["DefinitionUri"] = "s3://bucket/key"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        found: dict[str, Any] = transform(template, {}, NoManagedPolicies())
+    return found
+
+
+def of_type(kind: str) -> dict[str, Any]:
+    return {name: each["Properties"] for name, each in translated()["Resources"].items() if each["Type"] == kind}
+
+
+def references(value: Any) -> Iterator[str]:
+    """Logical ids that a value refers to."""
+    match value:
+        case {"Ref": str(name)}:
+            yield name
+        case {"Fn::GetAtt": [name, *_]}:
+            yield name
+        case {"Fn::GetAtt": str(name)}:
+            yield name.split(".")[0]
+        case {"Fn::Sub": str(text)}:
+            yield from re.findall(r"\$\{([A-Za-z0-9]+)", text)
+        case dict():
+            for each in value.values():
+                yield from references(each)
+        case list():
+            for each in value:
+                yield from references(each)
+
+
+def statements() -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, role in of_type("AWS::IAM::Role").items():
+        assert "ManagedPolicyArns" not in role, f"{name} has a managed policy, which nobody can read aloud"
+        for policy in role["Policies"]:
+            for statement in policy["PolicyDocument"]["Statement"]:
+                yield name, statement
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def queues_with(alarm_metric: str) -> set[str]:
+    return {
+        next(references(dimension["Value"]))
+        for alarm in of_type("AWS::CloudWatch::Alarm").values()
+        if alarm["MetricName"] == alarm_metric
+        for dimension in alarm["Dimensions"]
+        if dimension["Name"] == "QueueName"
+    }
+
+
+def test_nothing_depends_on_itself() -> None:
+    resources = translated()["Resources"]
+    graph = {
+        name: {r for r in references(each) if r in resources} | set(listed(each.get("DependsOn", [])))
+        for name, each in resources.items()
+    }
+    TopologicalSorter(graph).prepare()
+
+
+def test_lints() -> None:
+    tool = Path(sys.executable).with_name("cfn-lint")
+    done = subprocess.run([tool, "template.yaml"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_action_is_named() -> None:
+    for role, statement in statements():
+        for action in listed(statement["Action"]):
+            assert "*" not in action, f"{role} may {action}"
+
+
+def test_every_resource_that_can_be_named_is() -> None:
+    for role, statement in statements():
+        for resource in listed(statement["Resource"]):
+            text = resource if isinstance(resource, str) else json.dumps(resource)
+            if text == "*":
+                assert set(listed(statement["Action"])) <= WITHOUT_RESOURCE, f"{role} may {statement['Action']} on *"
+            assert not re.search(r'(^|")arn:[^"]*:\*(:|"|$)', text), f"{role}: {text}"
+
+
+def test_every_function_has_a_role_of_its_own_and_a_log() -> None:
+    functions = of_type("AWS::Lambda::Function")
+    roles = [next(references(function["Role"])) for function in functions.values()]
+    logs = [next(references(function["LoggingConfig"])) for function in functions.values()]
+    assert len(set(roles)) == len(set(logs)) == len(functions)
+
+
+def test_every_function_has_an_event() -> None:
+    for name, function in of_type("AWS::Lambda::Function").items():
+        verb = function["Handler"].split(".")[1]
+        assert (ROOT / "events" / f"{verb}.json").is_file(), f"{name} has no events/{verb}.json"
+        assert (ROOT / "functions" / "bintally" / f"{verb}.py").is_file()
+        json.loads((ROOT / "events" / f"{verb}.json").read_bytes())
+
+
+def test_the_runtime_is_named_once() -> None:
+    assert source()["Globals"]["Function"]["Runtime"].startswith("python3.")
+    for name, each in source()["Resources"].items():
+        if each["Type"] == "AWS::Serverless::Function":
+            assert "Runtime" not in each["Properties"], name
+            assert each["Metadata"]["BuildMethod"] == "makefile", name
+
+
+def test_every_rule_has_a_dead_letter_queue_with_an_alarm() -> None:
+    alarmed = queues_with("ApproximateNumberOfMessagesVisible")
+    rules = of_type("AWS::Events::Rule")
+    assert rules
+    for rule in rules.values():
+        for target in rule["Targets"]:
+            assert next(references(target["DeadLetterConfig"])) in alarmed
+
+
+def test_every_working_queue_has_a_dead_letter_queue_and_alarms() -> None:
+    alarmed, aged = queues_with("ApproximateNumberOfMessagesVisible"), queues_with("ApproximateAgeOfOldestMessage")
+    queues = of_type("AWS::SQS::Queue")
+    working = {
+        next(references(mapping["EventSourceArn"])) for mapping in of_type("AWS::Lambda::EventSourceMapping").values()
+    }
+    for name, queue in queues.items():
+        assert queue["SqsManagedSseEnabled"] is True, "an AWS-managed key would break delivery from EventBridge"
+        if name in working:
+            dead_letters = next(references(queue["RedrivePolicy"]["deadLetterTargetArn"]))
+            assert dead_letters in alarmed and name in aged
+        else:
+            assert queue["MessageRetentionPeriod"] == TWO_WEEKS and name in alarmed
+
+
+def test_every_alarm_tells_the_topic() -> None:
+    for name, alarm in of_type("AWS::CloudWatch::Alarm").items():
+        assert alarm["AlarmActions"] == [{"Ref": "AlertsTopic"}], name
+
+
+def test_every_function_behind_a_queue_has_an_errors_alarm() -> None:
+    alarmed = {
+        next(references(alarm["Dimensions"]))
+        for alarm in of_type("AWS::CloudWatch::Alarm").values()
+        if (alarm["Namespace"], alarm["MetricName"]) == ("AWS/Lambda", "Errors")
+    }
+    for mapping in of_type("AWS::Lambda::EventSourceMapping").values():
+        assert next(references(mapping["FunctionName"])) in alarmed
+
+
+def test_visibility_is_six_time_limits() -> None:
+    queues, functions = of_type("AWS::SQS::Queue"), of_type("AWS::Lambda::Function")
+    for mapping in of_type("AWS::Lambda::EventSourceMapping").values():
+        queue = queues[next(references(mapping["EventSourceArn"]))]
+        function = functions[next(references(mapping["FunctionName"]))]
+        assert queue["VisibilityTimeout"] >= 6 * function["Timeout"]
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"] and mapping["BatchSize"] <= 5
+        assert "Enabled" not in mapping, "a change of the mapping would switch a released stack off"
+
+
+def test_the_time_limit_holds_two_photographs_at_worst() -> None:
+    from bintally.count import WORST_SECONDS
+
+    assert of_type("AWS::Lambda::Function")["CountFunction"]["Timeout"] >= 2 * WORST_SECONDS
+
+
+def test_retries_outlast_an_endpoint_update() -> None:
+    from bintally.count import LONGEST_WAIT
+
+    first = source()["Parameters"]["RetrySeconds"]["Default"]
+    tries = of_type("AWS::SQS::Queue")["CountQueue"]["RedrivePolicy"]["maxReceiveCount"]
+    waited = sum(min(LONGEST_WAIT, first * 2**number) for number in range(tries - 1))
+    assert waited >= 30 * 60
+
+
+@pytest.mark.parametrize("name", ["ImagesBucket", "ArtifactsBucket"])
+def test_buckets_are_private_versioned_encrypted_and_tls_only(name: str) -> None:
+    bucket = of_type("AWS::S3::Bucket")[name]
+    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    (policy,) = (p for p in of_type("AWS::S3::BucketPolicy").values() if p["Bucket"] == {"Ref": name})
+    (statement,) = policy["PolicyDocument"]["Statement"]
+    assert (statement["Effect"], statement["Action"], statement["Principal"]) == ("Deny", "s3:*", "*")
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert len(statement["Resource"]) == 2
+
+
+def test_the_table_is_the_contracts() -> None:
+    table = of_type("AWS::DynamoDB::Table")["CountsTable"]
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["StreamSpecification"] == {"StreamViewType": "NEW_AND_OLD_IMAGES"}
+    assert [index["IndexName"] for index in table["GlobalSecondaryIndexes"]] == ["review", "site"]
+
+
+def test_every_output_of_the_contract_is_there() -> None:
+    expected = {"ImagesBucket", "CountsTable", "ReleaseStateMachine", "EndpointName", "CountQueueUrl"}
+    assert expected | {"CountDeadLetterQueueUrl", "AlertsTopic", "ArtifactsBucket"} <= set(source()["Outputs"])
+
+
+def test_functions_never_import_torch_or_the_model() -> None:
+    code = "import sys, pkgutil, importlib, bintally\n"
+    code += "[importlib.import_module(f'bintally.{m.name}') for m in pkgutil.iter_modules(bintally.__path__)]\n"
+    code += "print(sorted({'torch', 'numpy', 'model', 'training', 'aws_xray_sdk'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "functions", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+    assert "torch" not in (ROOT / "functions" / "requirements.txt").read_text()
