@@ -8,7 +8,6 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from cli.errors import USAGE, CliError
 from cli.photographs import DEFAULT_SITE
@@ -42,21 +41,24 @@ def command(site: str | None, bin_: str | None, watch: bool, as_json: bool) -> N
     def read() -> list[Count]:
         return counts_of(table, s3, outputs["ImagesBucket"], site, bin_)
 
-    def show(counts: list[Count], title: str) -> Table:
-        rejected = ("Rejected because",) if any(count["status"] == "REJECTED" for count in counts) else ()
-        return table_of(counts, title, (HISTORY_NAMES if bin_ is not None else LATEST_NAMES) + rejected)
-
-    title = f"Bin {bin_}, site {site or DEFAULT_SITE}" if bin_ is not None else f"Site {site}" if site else "All sites"
+    names = LATEST_NAMES if bin_ is None else HISTORY_NAMES
+    title = (
+        f"Bin {bin_}, site {DEFAULT_SITE if site is None else site}"
+        if bin_ is not None
+        else f"Site {site}"
+        if site
+        else "All sites"
+    )
     try:
         if as_json:
             click.echo(json.dumps(plain(read()), indent=2, sort_keys=True, ensure_ascii=False))
         elif watch:
             with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
                 while True:
-                    live.update(show(read()[: console.height - 4], f"{title} (Ctrl-C ends)"), refresh=True)
+                    live.update(table_of(read()[: console.height - 4], f"{title} (Ctrl-C ends)", names), refresh=True)
                     time.sleep(REFRESH_SECONDS)
         elif counts := read():
-            console.print(show(counts, title))
+            console.print(table_of(counts, title, names))
         else:
             console.print("No counts yet. Upload photographs with: bintally upload PATH")
     except KeyboardInterrupt:
@@ -68,6 +70,6 @@ def command(site: str | None, bin_: str | None, watch: bool, as_json: bool) -> N
 def counts_of(table: Any, s3: Any, bucket: str, site: str | None, bin_: str | None) -> list[Count]:
     """The history of one bin, or the newest count of each bin of one or all sites; latest photograph first."""
     if bin_ is not None:
-        return history(table, site or DEFAULT_SITE, bin_)
-    found = [count for name in ([site] if site else sites(s3, bucket)) for count in latest(table, name)]
+        return history(table, DEFAULT_SITE if site is None else site, bin_)
+    found = [count for name in (sites(s3, bucket) if site is None else [site]) for count in latest(table, name)]
     return sorted(found, key=lambda count: (count["captured_at"], count["bin"]), reverse=True)

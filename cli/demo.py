@@ -14,15 +14,18 @@ from cli.readings import counted, seconds_until_counted, table_of
 from cli.up import interrupt, start
 from local.stack import REPOSITORY, Stack
 
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
 NAMES = ("Bin", "Photograph", "Count", "Confidence", "Recorded", "Record\nright", "Took")
 NEXT = """
+"Record right" is how probable it is that a photograph shows what the inventory record says.
+Recount bins where it is low: a count suggests what to recount, and overwrites nothing.
+
 The stack goes on running at {address}. Use it with any AWS client:
   [cyan]eval "$(bintally env)"[/]
   [cyan]aws s3 cp bin.jpg s3://$IMAGES_BUCKET/incoming/SEA1/P-4-B217/2026-11-22T10:15:00Z.jpg[/]
   [cyan]bintally counts --site SEA1 --bin P-4-B217[/]
 Stop it with [cyan]make down[/]; its state is kept. Stop it and remove its state with [cyan]make wipe[/].
-The bintally and aws commands are in .venv: [cyan]source .venv/bin/activate[/]"""
+The bintally command is in .venv: [cyan]source .venv/bin/activate[/]"""
 
 
 @click.command()

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}  # the formats that the count function takes
 DEFAULT_SITE = "default"
 AT_ONCE = 8
 

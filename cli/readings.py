@@ -8,8 +8,10 @@ from decimal import Decimal
 from typing import Any
 
 from boto3.dynamodb.conditions import Key
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from cli.photographs import DEFAULT_SITE, Uploaded
 
@@ -17,6 +19,7 @@ Count = dict[str, Any]
 
 LONGEST_ID = 400  # bytes
 BINS_AT_ONCE = 20
+PAUSE_SECONDS = 0.3
 A_GUESS = 1 / 7  # a record less likely than a blind guess among seven answers is shown in yellow
 
 
@@ -68,7 +71,7 @@ def counted(table: Any, uploads: list[Uploaded], patience: float) -> Iterator[tu
                 waiting.remove(upload)
                 last = time.monotonic()
                 yield upload, by_version[upload.version_id]
-        time.sleep(0.1)
+        time.sleep(PAUSE_SECONDS)
 
 
 # Saying it
@@ -105,13 +108,14 @@ COLUMNS: dict[str, Callable[[Count], str]] = {
     "Recorded": lambda count: str(count.get("recorded_quantity", "-")),
     "Record\nright": lambda count: percent(count.get("p_record")),
     "Took": lambda count: f"{count['seconds']:.1f} s",
-    "Rejected because": lambda count: str(count.get("reason", "")),
 }
-WORDS = ("Bin", "Taken (UTC)", "Photograph", "Rejected because")
+WORDS = ("Bin", "Taken (UTC)", "Photograph")
 
 
-def table_of(counts: list[Count], title: str, names: Sequence[str]) -> Table:
-    """A table for the terminal with the COLUMNS of these names, a row for each count in the order given."""
+def table_of(counts: list[Count], title: str, names: Sequence[str]) -> Group:
+    """A table for the terminal with the COLUMNS of these names, a row for each count in the order given.
+
+    Below it stands why photographs were rejected."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for name in names:
         table.add_column(name, justify="left" if name in WORDS else "right", overflow="fold", vertical="top")
@@ -119,4 +123,9 @@ def table_of(counts: list[Count], title: str, names: Sequence[str]) -> Table:
         doubtful = count.get("p_record", 1) < A_GUESS
         style = "red" if count["status"] == "REJECTED" else "yellow" if doubtful else ""
         table.add_row(*(escape(COLUMNS[name](count)) for name in names), style=style)
-    return table
+    reasons = [
+        Text(f"{COLUMNS['Photograph'](count)} was rejected: {count['reason']}", style="red")
+        for count in counts
+        if count["status"] == "REJECTED"
+    ]
+    return Group(table, *reasons)

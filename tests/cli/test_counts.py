@@ -20,7 +20,16 @@ OLD, NEW = "2026-11-21T10:15:00.000Z", "2026-11-22T10:15:00.000Z"
 @pytest.fixture
 def filled(aws: SimpleNamespace, count_item: Any) -> SimpleNamespace:
     """Two sites; one bin with a history that ends in a rejected photograph."""
-    rejected = dict.fromkeys(("count", "confidence", "probabilities", "is_minimum", "expected_capped", "p_record"))
+    answered = (
+        "count",
+        "confidence",
+        "probabilities",
+        "is_minimum",
+        "expected_capped",
+        "p_record",
+        "recorded_quantity",
+    )
+    rejected = dict.fromkeys(answered)
     items = [
         count_item(captured_at=OLD, count=6, is_minimum=True, recorded_quantity=9, p_record=Decimal("0.01")),
         count_item(captured_at=NEW, status="REJECTED", reason="the file is empty", **rejected),
@@ -65,10 +74,16 @@ def test_one_site(filled: SimpleNamespace) -> None:
 
 def test_a_history_shows_rejected_photographs_with_their_reason(filled: SimpleNamespace) -> None:
     lines = run("--site", "SEA1", "--bin", "P-4-B217").splitlines()
-    newer, older = [line for line in lines if "front.jpg" in line]
+    newer, older = [line for line in lines if "front.jpg" in line and "rejected" not in line]
     assert "2026-11-22 10:15" in newer
-    assert "the file is empty" in newer
+    assert newer.split()[-4:] == ["-", "-", "-", "-"]
+    assert "front.jpg was rejected: the file is empty" in lines
     assert older.split()[-4:] == ["6+", "61%", "9", "1%"]
+
+
+def test_keys_that_fit_no_pattern_have_an_empty_site_and_bin(aws: SimpleNamespace, count_item: Any) -> None:
+    aws.table.put_item(Item=count_item("", "", status="REJECTED", reason="the key fits no pattern"))
+    assert "front.jpg was rejected: the key fits no pattern" in run("--site", "", "--bin", "")
 
 
 def test_ids_with_a_hash_are_found(filled: SimpleNamespace) -> None:
