@@ -7,6 +7,7 @@ stack.down()
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -165,6 +166,15 @@ class Stack:
         Raises PortTaken, PackageMissing, DeployFailed, ReleaseFailed.
         """
         model_version = package_version(self.package)
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / "up.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StackError("another bintally up is under way") from error
+            self._up(say, model_version)
+
+    def _up(self, say: Say, model_version: str) -> None:
         started = not self.running()
         try:
             if started:

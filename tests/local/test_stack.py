@@ -1,5 +1,6 @@
 """The stack's life on one machine, with a small template in the place of the real one (tests/stack has that)."""
 
+import fcntl
 import json
 import signal
 import socket
@@ -205,6 +206,15 @@ stack.up(lambda step: print(step, flush=True))
     assert processes.session_members(session) == []
     numbers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
     assert [number for number in numbers if str(small.home) in " ".join(processes.command_line(number))] == []
+
+
+def test_only_one_up_at_a_time(small):
+    small.home.mkdir()
+    with (small.home / "up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StackError, match="another bintally up is under way"):
+            small.up(lambda step: None)
+    assert not small.running()
 
 
 def test_a_port_that_another_program_has_is_told(own):
