@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import binascii
 import json
 import logging
 import os
@@ -198,9 +197,11 @@ class App:
 
     async def count_encoded(self, position: int, encoded: str) -> Answer:
         try:
-            return await self.count(base64.b64decode(encoded, validate=True))
-        except binascii.Error as error:
+            photograph = base64.b64decode(encoded, validate=True)
+        except ValueError as error:
             raise Refusal(400, "BadRequest", f"image {position}: not base64: {error}") from error
+        try:
+            return await self.count(photograph)
         except Refusal as refusal:
             raise Refusal(refusal.status, refusal.code, f"image {position}: {refusal}") from refusal
 
