@@ -28,7 +28,7 @@ Item = dict[str, Any]
 Check = Callable[[], Any]
 
 
-def wait_for(what: str, check: Check, seconds: float = 60) -> Any:
+def wait_for(what: str, check: Check, seconds: float = 180) -> Any:
     """The first truthy answer of `check`. Fails the test, naming `what`, after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := check()):
@@ -41,6 +41,13 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test of a session waits for the whole stack to start."""
+    for item in items:
+        if "tests/stack/" in item.nodeid and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))
 
 
 class User:
@@ -88,7 +95,7 @@ class User:
         """The COUNT# items of a site."""
         return [item for item in self.items() if item["SK"].startswith("COUNT#") and item["site"] == site]
 
-    def wait_counts(self, *keys: str, number: int | None = None, seconds: float = 60) -> list[Item]:
+    def wait_counts(self, *keys: str, number: int | None = None, seconds: float = 180) -> list[Item]:
         """The items of these keys once there are `number` of them, one a key unless told."""
         wanted = len(keys) if number is None else number
         what = f"{wanted} counts of {[key[:60] for key in keys]}"
@@ -116,7 +123,7 @@ class User:
         found = self.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
         return sum(int(found[name]) for name in names)
 
-    def wait_drained(self, seconds: float = 60) -> None:
+    def wait_drained(self, seconds: float = 180) -> None:
         wait_for("an empty count queue", lambda: self.depth(self.queue) == 0, seconds)
 
     def switch_mapping(self, *, enabled: bool) -> None:
@@ -232,9 +239,13 @@ def a_user() -> Callable[[Stack], User]:
 
 @pytest.fixture(scope="session")
 def user(stack: Stack) -> User:
-    """Retries come after 1, 2, 4 s instead of 30, 60, 120 s: the deployed waits are the template tests' affair."""
+    """Retries come after 1, 2, 4 s instead of 30, 60, 120 s, and three workers are enough for a small machine: the
+    deployed waits and concurrency are the template tests' affair."""
     user = User(stack)
     user.configure(RETRY_SECONDS="1")
+    user.functions.update_event_source_mapping(
+        UUID=user.outputs["CountMapping"], ScalingConfig={"MaximumConcurrency": 3}
+    )
     return user
 
 

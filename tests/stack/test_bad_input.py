@@ -90,7 +90,7 @@ def counted(user: Any, cases: dict[str, Case]) -> dict[str, list[dict[str, Any]]
     for case in cases.values():
         user.upload(case.key, case.body)
     keys = [case.key for case in cases.values()]
-    user.wait_for("every case answered", lambda: {i["image"]["key"] for i in user.counts(*keys)} == set(keys), 120)
+    user.wait_for("every case answered", lambda: {i["image"]["key"] for i in user.counts(*keys)} == set(keys))
     user.wait_drained()
     assert user.depth(user.dead) == dead
     items = user.counts(*keys)

@@ -86,7 +86,7 @@ def test_endpoint_deleted_and_made_again(user: Any, settled: None, photograph: C
     sagemaker, name = user.stack.client("sagemaker"), user.outputs["EndpointName"]
     config = sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]
     sagemaker.delete_endpoint(EndpointName=name)
-    user.wait_for("the endpoint gone", lambda: not sagemaker.list_endpoints()["Endpoints"], 30)
+    user.wait_for("the endpoint gone", lambda: not sagemaker.list_endpoints()["Endpoints"])
     key = "incoming/END1/deleted/photo.jpg"
     before = len(user.postponed())
     user.upload(key, photograph(1))
@@ -106,7 +106,7 @@ def test_after_the_last_try_it_waits_to_be_redriven(
     endpoint.fail(status=500, error="InternalFailure")
     for number, key in enumerate(keys):
         user.upload(key, photograph(number))
-    user.wait_for("all in the dead-letter queue", lambda: user.depth(user.dead) == len(keys), 60)
+    user.wait_for("all in the dead-letter queue", lambda: user.depth(user.dead) == len(keys))
     user.wait_drained()
     assert user.counts(*keys) == []
     user.tries(8)
@@ -185,14 +185,14 @@ def test_function_killed_in_mid_batch(
     with user.held():
         for number, key in enumerate(keys):
             user.upload(key, photograph(number))
-        user.wait_for("five events", lambda: user.depth(user.queue) == 5, 30)
+        user.wait_for("five events", lambda: user.depth(user.queue) == 5)
         user.sqs.set_queue_attributes(QueueUrl=user.queue, Attributes={name: "8"})
         if moment == "before the write":
             table.answer = lambda operation, body: kill_at_third(operation)
         else:
             table.after = kill_at_third
     try:
-        items = user.wait_counts(*keys, seconds=90)
+        items = user.wait_counts(*keys, seconds=240)
         user.wait_drained()
     finally:
         user.sqs.set_queue_attributes(QueueUrl=user.queue, Attributes=kept)
@@ -207,7 +207,7 @@ def test_a_message_that_is_no_event_ends_in_the_dead_letter_queue(user: Any, set
     user.tries(2)
     try:
         user.send_event(json.dumps({"not": "an event"}))
-        user.wait_for("in the dead-letter queue", lambda: user.depth(user.dead) == 1, 60)
+        user.wait_for("in the dead-letter queue", lambda: user.depth(user.dead) == 1)
     finally:
         user.tries(8)
     user.sqs.purge_queue(QueueUrl=user.dead)
