@@ -11,6 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
+from bintally import count, endpoint, photographs, settings, table
 from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 from moto.core.models import botocore_stubber
@@ -93,8 +94,6 @@ class World:
 
     def deliver(self, *events: Any, tries: int = 1, remaining_ms: int = 240_000) -> list[int]:
         """Hands events to the function as one SQS batch; the places of those that go back to the queue."""
-        from bintally import count
-
         sample = json.loads((ROOT / "events" / "count.json").read_bytes())["Records"][0]
         records = []
         for number, event in enumerate(events):
@@ -137,8 +136,6 @@ class World:
 
 @pytest.fixture
 def world(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    from bintally import count, endpoint, photographs, settings, table
-
     cached: list[Any] = [
         *(count.services, count.sqs, settings.settings),
         *(endpoint.client, photographs.client, table.client),

@@ -8,7 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import photographs, table
+from bintally import count, photographs, table
 from botocore.exceptions import ReadTimeoutError
 
 KEY = "incoming/SEA1/P-4-B217/2020-11-22T10:15:00Z.jpg"
@@ -280,8 +280,6 @@ def test_waits_for_an_endpoint_that_times_out(world: Any, photo: Photo) -> None:
 def test_waits_longer_after_every_try(
     world: Any, photo: Photo, monkeypatch: pytest.MonkeyPatch, tries: int, seconds: int
 ) -> None:
-    from bintally import count
-
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(count.sqs(), "change_message_visibility", lambda **request: asked.append(request))
     world.deliver("not JSON", world.put(KEY, photo()), tries=tries)

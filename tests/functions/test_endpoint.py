@@ -8,7 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import endpoint
+from bintally import count, endpoint, photographs, table
 from bintally.errors import Transient
 from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
 from botocore.response import StreamingBody
@@ -144,8 +144,6 @@ def test_a_malformed_answer_is_transient(content: bytes) -> None:
 
 
 def test_the_worst_case_is_what_the_comment_says() -> None:
-    from bintally import count, photographs, table
-
     def request(config: Any) -> float:
         tries = config.retries["total_max_attempts"]
         return float(tries * (config.connect_timeout + config.read_timeout) + tries - 1)
