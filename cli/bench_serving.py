@@ -30,7 +30,7 @@ from cli.errors import PACKAGE_MISSING, USAGE, CliError
 from local.stack import REPOSITORY
 
 BENCH = REPOSITORY / "bench"
-START_SECONDS = 180
+START_SECONDS = 600
 NAMES = {"ours": "int8 OpenVINO, HTTP", "eager": "eager torch fp32, HTTP", "loop": "int8 OpenVINO, loop"}
 
 
