@@ -40,10 +40,9 @@ def command(count: int, folder: Path) -> None:
     was; a larger --count adds to what is there. No AWS account is needed. The photographs are licensed
     CC BY-NC-SA 3.0 US.
     """
-    # Neither credentials nor the address of the local stack may stand in the way.
+    # Neither credentials nor AWS_ENDPOINT_URL may stand in the way: unsigned, and to an address of its own.
     settings = Config(
         signature_version=UNSIGNED,
-        ignore_configured_endpoint_urls=True,
         connect_timeout=10,
         read_timeout=30,
         max_pool_connections=AT_ONCE,

@@ -107,7 +107,7 @@ COLUMNS: dict[str, Callable[[Count], str]] = {
     "Confidence": lambda count: percent(count.get("confidence")),
     "Recorded": lambda count: str(count.get("recorded_quantity", "-")),
     "Record\nright": lambda count: percent(count.get("p_record")),
-    "Took": lambda count: f"{count['seconds']:.1f} s",
+    "Took": lambda count: f"{count['seconds']:.{1 if count['seconds'] < 10 else 0}f} s",
 }
 WORDS = ("Bin", "Taken (UTC)", "Photograph")
 

@@ -172,7 +172,7 @@ def image(pixels: Pixels) -> Image.Image:
 def clouds(rng: Random, width: int, height: int, cells: int) -> Pixels:
     """Soft noise from 0 to 1, [height, width], with about `cells` blobs along each side."""
     coarse = Image.fromarray(rng.integers(0, 256, (cells, cells), dtype=np.uint8))
-    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)) / 255
+    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=float) / 255
 
 
 def empty_bin(rng: Random, bin_: Bin) -> Image.Image:
@@ -226,7 +226,8 @@ def bag(rng: Random, colour: Pixels, width: int, height: int) -> Pixels:
     sheet = image(body)
     tag = artwork(rng, "carton", PAPER, 0.6).resize((max(8, width // 3), max(6, width // 5)))
     sheet.paste(tag, (int(width * rng.uniform(0.15, 0.5)), int(height * rng.uniform(0.2, 0.6))))
-    return np.asarray(sheet) * (1 - 0.5 * glint[..., None]) + 170 * glint[..., None]
+    film: Pixels = np.asarray(sheet, dtype=float) * (1 - 0.5 * glint[..., None]) + 170 * glint[..., None]
+    return film
 
 
 def artwork(rng: Random, kind: str, colour: Colour, aspect: float) -> Image.Image:
