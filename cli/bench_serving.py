@@ -31,7 +31,7 @@ from local.stack import REPOSITORY
 
 BENCH = REPOSITORY / "bench"
 START_SECONDS = 600
-NAMES = {"ours": "int8 OpenVINO, HTTP", "eager": "eager torch fp32, HTTP", "loop": "int8 OpenVINO, loop"}
+NAMES = {"ours": "OpenVINO int8", "eager": "eager torch", "loop": "int8, no HTTP"}
 
 
 def measure(
@@ -174,7 +174,7 @@ def median(rows: list[Numbers], subject: str, concurrency: object, name: str) ->
 
 
 def show(console: Console, summary: Numbers) -> None:
-    table = bare_table("Serving", "", "at once", "photographs/s", "as seen", "CPU ms", "client's", "p50 ms", "p99 ms")
+    table = bare_table("Serving", "", "at once", "images/s", "as seen", "CPU ms", "client's", "p50 ms", "p99 ms")
     for row in summary["medians"]:
         numbers = ("per_second", "per_second_raw", "cpu_ms", "client_cpu_ms", "p50_ms", "p99_ms")
         table.add_row(NAMES[row["subject"]], str(row["concurrency"]), *(number(row.get(name)) for name in numbers))
