@@ -433,7 +433,7 @@ def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
     second = dataclasses.replace(releases.stack, name=f"{releases.stack.name}-two")
     second.deploy()
     outputs = second.outputs()
-    functions, sqs = second.client("lambda"), second.client("sqs")
+    functions = second.client("lambda")
     assert functions.get_event_source_mapping(UUID=outputs["CountMapping"])["State"] == "Disabled"
     second.client("s3").put_object(Bucket=outputs["ImagesBucket"], Key="incoming/S/B/1.jpg", Body=photograph(8))
     queue = outputs["CountQueueUrl"]
@@ -446,7 +446,6 @@ def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
     latest = {"PK": "BIN#S#B", "SK": "LATEST"}
     item = user.wait_for("its count", lambda: table.get_item(Key=latest).get("Item"))
     assert item["status"] == "COUNTED"
-    del sqs
 
     for bucket in (outputs["ImagesBucket"], outputs["ArtifactsBucket"]):
         second.session().resource("s3", endpoint_url=second.endpoint_url).Bucket(bucket).object_versions.delete()
