@@ -266,6 +266,8 @@ class Stack:
                 *("--stack-name", self.name, "--region", REGION, "--resolve-s3"),
                 *("--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset"),
                 *("--no-fail-on-empty-changeset", "--no-progressbar"),
+                # Each function at work is a process here: more than the cores only wait for each other's imports.
+                *("--parameter-overrides", f"CountConcurrency={max(2, os.cpu_count() or 2)}"),
             ]
         )
 
