@@ -63,7 +63,9 @@ def test_an_archive_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch)
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize("url", ["https://bucket/key", "s3://bucket", "s3://bucket/", "s3:///key", "file:///etc/passwd"])
+@pytest.mark.parametrize(
+    "url", ["https://bucket/key", "s3://bucket", "s3://bucket/", "s3:///key", "file:///etc/passwd"]
+)
 def test_only_addresses_of_objects_are_model_data(url):
     with pytest.raises(models.ServiceError, match="s3://bucket/key"):
         models.split(url)
