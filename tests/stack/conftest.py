@@ -239,13 +239,9 @@ def a_user() -> Callable[[Stack], User]:
 
 @pytest.fixture(scope="session")
 def user(stack: Stack) -> User:
-    """Retries come after 1, 2, 4 s instead of 30, 60, 120 s, and three workers are enough for a small machine: the
-    deployed waits and concurrency are the template tests' affair."""
+    """Retries come after 1, 2, 4 s instead of 30, 60, 120 s: the deployed waits are the template tests' affair."""
     user = User(stack)
     user.configure(RETRY_SECONDS="1")
-    user.functions.update_event_source_mapping(
-        UUID=user.outputs["CountMapping"], ScalingConfig={"MaximumConcurrency": 3}
-    )
     return user
 
 
