@@ -47,7 +47,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         SAM_CLI_TELEMETRY="0",
     )
-    return directory / "template.yaml"
+    template = directory / "template.yaml"
+    # `sam local invoke --env-vars` passes on only variables that the template names. On AWS this one has no place.
+    known = "        POWERTOOLS_LOG_LEVEL: INFO\n"
+    assert template.read_text().count(known) == 1
+    template.write_text(template.read_text().replace(known, f"{known}        AWS_ENDPOINT_URL: overridden\n"))
+    return template
 
 
 @pytest.fixture
