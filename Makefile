@@ -39,8 +39,10 @@ lint: .venv/test.installed .venv-train/installed ## Check style, types and the t
 	$(bin)/cfn-lint template.yaml
 
 test: lint ## Install what tests need and run them all
-	.venv-train/bin/python -m pytest $(TORCH_TESTS)
-	$(bin)/python -m pytest $(TORCH_TESTS:%=--ignore=%)
+	status=0; \
+	$(bin)/python -m pytest $(TORCH_TESTS:%=--ignore=%) || status=$$?; \
+	.venv-train/bin/python -m pytest $(TORCH_TESTS) || status=$$?; \
+	exit $$status
 
 bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole way and the count function
 	@$(bin)/bintally bench
