@@ -37,9 +37,8 @@ def counted(
     photograph: Photograph, answer: Answer, recorded: int | None, *, digest: str, latency_ms: int, now: datetime
 ) -> dict[str, Any]:
     """A COUNTED item. `latency_ms` is the endpoint's time; `digest` the SHA-256 of the object's bytes."""
-    return _common(photograph, now) | {
+    return _common(photograph, digest, now) | {
         "status": "COUNTED",
-        "digest": digest,
         "count": answer.count,
         "is_minimum": answer.is_minimum,
         "expected_capped": answer.expected_capped,
@@ -69,14 +68,10 @@ def compared(answer: Answer, recorded: int) -> dict[str, Any]:
 
 def rejected(photograph: Photograph, reason: str, *, digest: str | None, now: datetime) -> dict[str, Any]:
     """A REJECTED item. What was never read has no `digest`."""
-    return _common(photograph, now) | {
-        "status": "REJECTED",
-        "reason": reason,
-        **({} if digest is None else {"digest": digest}),
-    }
+    return _common(photograph, digest, now) | {"status": "REJECTED", "reason": reason}
 
 
-def _common(photograph: Photograph, now: datetime) -> dict[str, Any]:
+def _common(photograph: Photograph, digest: str | None, now: datetime) -> dict[str, Any]:
     arrival, place = photograph.arrival, photograph.place
     return table.count_key(arrival, place, photograph.captured) | {
         "site": place.site,
@@ -87,6 +82,7 @@ def _common(photograph: Photograph, now: datetime) -> dict[str, Any]:
             "version_id": arrival.version_id,
             "etag": arrival.etag,
             "sequencer": arrival.sequencer,
+            **({} if digest is None else {"digest": digest}),
         },
         "captured_at": utc(photograph.captured),
         "uploaded_at": utc(photograph.uploaded),

@@ -114,7 +114,7 @@ def test_counted(name: str, counted: dict[str, Any], cases: dict[str, Case]) -> 
     (item,) = counted[name]
     assert item["status"] == "COUNTED", item.get("reason")
     assert len(item["probabilities"]) == 7
-    assert item["digest"] == hashlib.sha256(cases[name].body).hexdigest()
+    assert item["image"]["digest"] == hashlib.sha256(cases[name].body).hexdigest()
 
 
 def test_ids_are_those_of_the_key(counted: dict[str, Any]) -> None:
@@ -230,7 +230,7 @@ def test_the_same_bytes_twice_are_two_counts(user: Any, photograph: Callable[...
     versions = {user.upload(key, photograph(1)), user.upload(key, photograph(1))}
     items = user.wait_counts(key, number=2)
     assert {item["image"]["version_id"] for item in items} == versions
-    assert len({item["digest"] for item in items}) == 1
+    assert len({item["image"]["digest"] for item in items}) == 1
 
 
 def test_ids_with_the_separators_of_the_table(user: Any, photograph: Callable[..., bytes]) -> None:
