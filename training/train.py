@@ -37,7 +37,7 @@ flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.Ra
 flags.add_argument("--data", type=Path, default=os.environ.get("SM_CHANNEL_TRAIN"), help="labelled photographs")
 flags.add_argument("--out", type=Path, default=os.environ.get("SM_MODEL_DIR"))
 flags.add_argument("--checkpoints", type=Path, default=os.environ.get("SM_CHECKPOINT_DIR"), help="default: OUT")
-flags.add_argument("--epochs", type=int, default=32)
+flags.add_argument("--epochs", type=int, default=31)
 flags.add_argument("--sizes", default="64,96,96,128,128", help="input sizes over equal parts of the epochs")
 flags.add_argument("--batch-size", type=int, default=64, help="of one process")
 flags.add_argument("--learning-rate", type=float, default=0.001, help="at the peak, for 64 photographs a step")
