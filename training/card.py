@@ -51,7 +51,8 @@ not available in operation; it is here to compare with published results.
 
 {_table(test, "as_published")}
 
-Intervals are 95 %, by bootstrap over bin groups. The constant answers are the best that always say the same.
+Intervals are 95 %, by bootstrap over bin groups. A constant always says the same; for each figure, the best one's
+stands here.
 
 | recorded | photographs | recall | precision |
 |---|---|---|---|

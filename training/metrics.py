@@ -102,11 +102,23 @@ def summary(p: Floats, quantities: Ints) -> dict[str, dict[str, float]]:
 
 
 def constant_answer(quantities: Ints) -> dict[str, dict[str, float]]:
-    """The same figures for the best constant: each class's frequency in the set itself, always."""
-    frequency = np.bincount(np.minimum(quantities, AT_LEAST), minlength=len(CLASSES)) / len(quantities)
-    result = summary(np.tile(frequency, (len(quantities), 1)), quantities)
-    # The median of a constant need not be its most frequent count; accuracy is to be the best there is.
-    result["as_shipped"]["accuracy"] = float(frequency.max())
+    """The same figures for what always says the same, for each figure the best there is.
+
+    Scores of probabilities: each class's frequency in the set itself. Scores of answers: the best single count.
+    """
+    labels = np.minimum(quantities, AT_LEAST)
+    result = summary(np.tile(np.bincount(labels, minlength=len(CLASSES)) / len(labels), (len(labels), 1)), quantities)
+    few = labels[quantities < AT_LEAST]
+    for view, seen, name in (
+        ("as_shipped", labels, "accuracy"),
+        ("as_shipped", labels, "within_one"),
+        ("as_shipped", few, "within_one_of_0_to_5"),
+        ("as_published", few, "accuracy"),
+        ("as_published", few, "within_one"),
+    ):
+        reach = 0 if name == "accuracy" else 1
+        result[view][name] = max(float((np.abs(seen - k) <= reach).mean()) for k in range(len(CLASSES)))
+    result["as_published"]["rmse"] = min(float(np.sqrt(((few - k) ** 2).mean())) for k in range(AT_LEAST))
     return result
 
 

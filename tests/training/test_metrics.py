@@ -50,9 +50,12 @@ def test_calibration_error_tells_overconfidence() -> None:
 
 
 def test_constant_answer_is_the_best_constant() -> None:
-    quantities = np.array([0, 3, 3, 3, 4, 8, 9])
-    assert metrics.constant_answer(quantities)["as_published"]["accuracy"] == pytest.approx(3 / 5)
-    assert metrics.constant_answer(quantities)["as_shipped"]["accuracy"] == pytest.approx(3 / 7)
+    found = metrics.constant_answer(np.array([0, 3, 3, 3, 4, 8, 9]))
+    assert found["as_published"]["accuracy"] == pytest.approx(3 / 5)  # always 3
+    assert found["as_published"]["within_one"] == pytest.approx(4 / 5)
+    assert found["as_published"]["rmse"] == pytest.approx(np.sqrt((9 + 0 + 0 + 0 + 1) / 5))
+    assert found["as_shipped"]["accuracy"] == pytest.approx(3 / 7)
+    assert found["as_shipped"]["within_one"] == pytest.approx(4 / 7)
 
 
 def test_intervals_hold_the_figure_and_widen_with_groups() -> None:
