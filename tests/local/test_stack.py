@@ -269,6 +269,8 @@ def test_what_a_crash_left_is_ended_by_the_next_down(own):
 def test_a_pid_that_is_anothers_is_left_alone(own):
     other = subprocess.Popen(["sleep", "600"], start_new_session=True)
     try:
+        while not processes.command_line(other.pid):
+            time.sleep(0.01)  # the kernel shows it a moment after it began
         own.home.mkdir()
         own.pid_file.write_text(str(other.pid))
         assert not own.down()
