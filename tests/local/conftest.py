@@ -64,7 +64,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     script.write_text(SERVING_APP)
     os.environ["BINTALLY_SERVING"] = json.dumps([sys.executable, str(script)])
     yield
-    del os.environ["BINTALLY_SERVING"]
+    os.environ.pop("BINTALLY_SERVING", None)
 
 
 @pytest.fixture(scope="session")
