@@ -77,14 +77,14 @@ def transaction(table: str, count: Item, totals: Item) -> "list[TransactWriteIte
         {
             "Put": {
                 "TableName": table,
-                "Item": _wire(count),
+                "Item": wire(count),
                 "ConditionExpression": "attribute_not_exists(PK)",
             }
         },
         {
             "Update": {
                 "TableName": table,
-                "Key": _wire(totals),
+                "Key": wire(totals),
                 "UpdateExpression": "ADD #status :one",
                 "ExpressionAttributeNames": {"#status": count["status"].lower()},
                 "ExpressionAttributeValues": {":one": {"N": "1"}},
@@ -99,7 +99,7 @@ def write_count(dynamodb: "DynamoDBClient", table: str, count: Item, totals: Ite
     LATEST follows in either case, with the order that was stored first: the function may have died between the two.
     """
     added = _add(dynamodb, table, count, totals)
-    stored = count if added else _get(dynamodb, table, {"PK": count["PK"], "SK": count["SK"]}, consistent=True)
+    stored = count if added else get(dynamodb, table, {"PK": count["PK"], "SK": count["SK"]}, consistent=True)
     if stored and stored["status"] == "COUNTED":
         _renew_latest(dynamodb, table, latest_of(stored))
     return added
@@ -107,7 +107,7 @@ def write_count(dynamodb: "DynamoDBClient", table: str, count: Item, totals: Ite
 
 def recorded_quantity(dynamodb: "DynamoDBClient", table: str, place: Place) -> int | None:
     """What the inventory system says of the bin, None when it says nothing. Raises Transient."""
-    record = _get(dynamodb, table, {"PK": bin_key(place), "SK": "RECORD"}, consistent=False)
+    record = get(dynamodb, table, {"PK": bin_key(place), "SK": "RECORD"}, consistent=False)
     return int(record["expected_quantity"]) if record else None
 
 
@@ -152,7 +152,7 @@ def _renew_latest(dynamodb: "DynamoDBClient", table: str, latest: Item) -> None:
     try:
         dynamodb.put_item(
             TableName=table,
-            Item=_wire(latest),
+            Item=wire(latest),
             ConditionExpression="attribute_not_exists(#o) OR #o < :o",
             ExpressionAttributeNames={"#o": "order"},
             ExpressionAttributeValues={":o": {"S": latest["order"]}},
@@ -163,15 +163,17 @@ def _renew_latest(dynamodb: "DynamoDBClient", table: str, latest: Item) -> None:
         raise Transient(f"table {table}: {error}") from error
 
 
-def _get(dynamodb: "DynamoDBClient", table: str, key: Item, *, consistent: bool) -> Item | None:
+def get(dynamodb: "DynamoDBClient", table: str, key: Item, *, consistent: bool) -> Item | None:
+    """The item under a key, None when there is none. Raises Transient."""
     try:
-        found = dynamodb.get_item(TableName=table, Key=_wire(key), ConsistentRead=consistent).get("Item")
+        found = dynamodb.get_item(TableName=table, Key=wire(key), ConsistentRead=consistent).get("Item")
     except (ClientError, BotoCoreError) as error:
         raise Transient(f"table {table}: {error}") from error
     return None if found is None else {name: _deserialise(value) for name, value in found.items()}
 
 
-def _wire(item: Mapping[str, Any]) -> dict[str, Any]:
+def wire(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An item as DynamoDB's client takes it."""
     return {name: _serialise(_exact(value)) for name, value in item.items()}
 
 
