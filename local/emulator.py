@@ -14,11 +14,13 @@ import os
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from local.sagemaker.endpoints import Endpoints
+from local.sagemaker.host import Host
 from local.sagemaker.models import Credentials, ModelData
 from local.sagemaker.service import Service
 from local.sagemaker.wire import invalid
@@ -28,6 +30,8 @@ REGION = "us-east-1"
 SERVICES = (
     "cloudformation,dynamodb,dynamodbstreams,events,iam,kms,lambda,logs,monitoring,s3,scheduler,sns,sqs,states,sts"
 )
+REPOSITORY = Path(__file__).resolve().parent.parent
+EVENTS = ThreadPoolExecutor(1, "sagemaker-event")
 SERVING = [sys.executable, "-m", "model.serve"]
 
 
@@ -110,14 +114,13 @@ def read_concurrency_as_a_number() -> None:
     lambda_svc._sqs_esm_concurrency = concurrency_of_number
 
 
-def add_sagemaker(endpoints: Endpoints) -> None:
+def add_sagemaker(service: Service) -> None:
     """There is no SageMaker. Ours is routed to, its permissions are checked against the caller's policies like
     any service's, Step Functions can call it, and its state is kept with the others'."""
     from ministack import app
     from ministack.core import iam_actions, router
     from ministack.services import stepfunctions
 
-    service = Service(endpoints)
     app.SERVICE_HANDLERS["sagemaker"] = service.handle
     router.SERVICE_PATTERNS["sagemaker"] = {
         "target_prefixes": ["SageMaker."],
@@ -130,11 +133,11 @@ def add_sagemaker(endpoints: Endpoints) -> None:
     resource_of = iam_actions.extract_resource_arn
 
     def resource_with_sagemaker(
-        service: str, method: str, path: str, headers: dict[str, str], body: bytes, *rest: Any
+        name: str, method: str, path: str, headers: dict[str, str], body: bytes, *rest: Any
     ) -> str:
-        if service == "sagemaker":
+        if name == "sagemaker":
             return sagemaker_resource(path, headers, body)
-        return str(resource_of(service, method, path, headers, body, *rest))
+        return str(resource_of(name, method, path, headers, body, *rest))
 
     iam_actions.extract_resource_arn = resource_with_sagemaker
 
@@ -145,7 +148,7 @@ def add_sagemaker(endpoints: Endpoints) -> None:
 
     app._state_map["sagemaker"] = "sagemaker"
     app._loaded_modules["sagemaker"] = SimpleNamespace(
-        get_state=endpoints.get_state, load_persisted_state=endpoints.load_state, reset=endpoints.reset
+        get_state=service.get_state, load_persisted_state=service.load_state, reset=service.reset
     )
 
 
@@ -287,13 +290,21 @@ def assume_for_sagemaker(role_arn: str) -> Credentials:
     return keys
 
 
-def resume_when_ready(endpoints: Endpoints, port: int) -> None:
-    """Brings the endpoints of before the stop up again, once S3 answers to give them their models."""
+def put_sagemaker_event(detail_type: str, resources: list[str], detail: dict[str, Any]) -> None:
+    """Puts an event as SageMaker does, in the order asked; what it starts is not waited for."""
+    from ministack.services import eventbridge
+
+    entry = {"Source": "aws.sagemaker", "DetailType": detail_type, "Resources": resources, "Detail": json.dumps(detail)}
+    EVENTS.submit(eventbridge._put_events, {"Entries": [entry]}, allow_aws_source=True)
+
+
+def resume_when_ready(service: Service, port: int) -> None:
+    """Brings up what ran before the stop, once S3 answers to give endpoints their models."""
     from local.stack import healthy
 
     while not healthy(f"http://127.0.0.1:{port}"):
         time.sleep(0.1)
-    endpoints.resume()
+    service.resume()
 
 
 def main() -> None:
@@ -301,23 +312,30 @@ def main() -> None:
     os.environ.update(environment(home, port))
     from ministack import app
 
-    endpoints = Endpoints(
+    url = f"http://127.0.0.1:{port}"
+    host = Host(
         home=home,
-        command=json.loads(os.environ.get("BINTALLY_SERVING", "null")) or SERVING,
-        model_data=ModelData(f"http://127.0.0.1:{port}", REGION, assume_for_sagemaker),
+        repository=REPOSITORY,
+        python=Path(os.environ.get("BINTALLY_TRAINING_PYTHON") or REPOSITORY / ".venv-train" / "bin" / "python"),
+        endpoint_url=url,
         account=ACCOUNT,
         region=REGION,
+        assume=assume_for_sagemaker,
+        put_event=put_sagemaker_event,
     )
+    serving = json.loads(os.environ.get("BINTALLY_SERVING", "null")) or SERVING
+    endpoints = Endpoints(host, command=serving, model_data=ModelData(url, REGION, assume_for_sagemaker))
+    service = Service(endpoints)
     put_version_ids_in_events()
     count_loopback_as_tls()
     read_concurrency_as_a_number()
     check_state_machine_roles()
-    add_sagemaker(endpoints)
-    threading.Thread(target=resume_when_ready, args=(endpoints, port), daemon=True).start()
+    add_sagemaker(service)
+    threading.Thread(target=resume_when_ready, args=(service, port), daemon=True).start()
     try:
         app.main()
     finally:
-        endpoints.close()
+        service.close()
         # State is saved; what still runs in threads (an execution, a warm function) must not hold the stop up.
         sys.stdout.flush()
         os._exit(0)

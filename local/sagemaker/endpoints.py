@@ -2,19 +2,18 @@
 
 import threading
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local.sagemaker.host import Host, listed, now
 from local.sagemaker.models import BadModelData, ModelData
-from local.sagemaker.server import Server, Spawner, TimedOut, Unavailable, Unhealthy, serving_environment
-from local.sagemaker.wire import Answer, Json, ServiceError, invalid
+from local.sagemaker.server import Server, TimedOut, Unavailable, Unhealthy, serving_environment
+from local.sagemaker.wire import Answer, Json, ServiceError, fitting, invalid, output_shape
 
 SERVERLESS_LIMIT = 4 * 1024 * 1024  # bytes a request
 REALTIME_LIMIT = 25 * 1024 * 1024
@@ -53,16 +52,21 @@ class Endpoint:
 
 
 class Endpoints:
-    """The service's state and operations. `command` is the serving app; `home` holds unpacked models and logs."""
+    """Models, configurations, endpoints and their operations. `command` is the serving app."""
 
-    def __init__(self, *, home: Path, command: list[str], model_data: ModelData, account: str, region: str) -> None:
-        self.home, self.command, self.model_data = home, command, model_data
-        self.account, self.region = account, region
+    operations = (
+        *("CreateModel", "DescribeModel", "DeleteModel", "ListModels"),
+        *("CreateEndpointConfig", "DescribeEndpointConfig", "DeleteEndpointConfig", "ListEndpointConfigs"),
+        *("CreateEndpoint", "UpdateEndpoint", "DescribeEndpoint", "DeleteEndpoint", "ListEndpoints"),
+    )
+
+    def __init__(self, host: Host, *, command: list[str], model_data: ModelData) -> None:
+        self.host, self.command, self.model_data = host, command, model_data
+        self.home, self.account, self.region, self.arn = host.home, host.account, host.region, host.arn
         self.models: dict[str, Json] = {}
         self.configs: dict[str, Json] = {}
         self.endpoints: dict[str, Endpoint] = {}
         self._servers: dict[str, Server] = {}
-        self._spawner = Spawner()
         self._lock = threading.RLock()
         self._changes = ThreadPoolExecutor(8, "endpoint-change")
         self._closed = False
@@ -87,7 +91,7 @@ class Endpoints:
 
     def describe_model(self, request: Json) -> Json:
         model = self._find("model", request["ModelName"], self.models)
-        return dated({name: value for name, value in model.items() if name != "Tags"})
+        return fitting(model, output_shape("DescribeModel"))
 
     def delete_model(self, request: Json) -> Json:
         with self._lock:
@@ -96,7 +100,7 @@ class Endpoints:
         return {}
 
     def list_models(self, request: Json) -> Json:
-        return listed(request, "Models", "Model", list(self.models.values()))
+        return listed("ListModels", request, list(self.models.values()), "Model")
 
     # Endpoint configurations
 
@@ -119,7 +123,7 @@ class Endpoints:
 
     def describe_endpoint_config(self, request: Json) -> Json:
         config = self._find("endpoint-config", request["EndpointConfigName"], self.configs)
-        return dated({name: value for name, value in config.items() if name != "Tags"})
+        return fitting(config, output_shape("DescribeEndpointConfig"))
 
     def delete_endpoint_config(self, request: Json) -> Json:
         with self._lock:
@@ -128,7 +132,7 @@ class Endpoints:
         return {}
 
     def list_endpoint_configs(self, request: Json) -> Json:
-        return listed(request, "EndpointConfigs", "EndpointConfig", list(self.configs.values()))
+        return listed("ListEndpointConfigs", request, list(self.configs.values()), "EndpointConfig")
 
     # Endpoints
 
@@ -174,7 +178,7 @@ class Endpoints:
                 described["ProductionVariants"] = [variant_summary(endpoint)]
             if endpoint.failure:
                 described["FailureReason"] = endpoint.failure
-            return dated(described)
+            return described
 
     def delete_endpoint(self, request: Json) -> Json:
         with self._lock:
@@ -196,7 +200,7 @@ class Endpoints:
                 }
                 for endpoint in self.endpoints.values()
             ]
-        return listed(request, "Endpoints", "Endpoint", found)
+        return listed("ListEndpoints", request, found, "Endpoint")
 
     def invoke_endpoint(self, name: str, headers: dict[str, str], body: bytes) -> Answer:
         """Sends the request to the endpoint's process. Raises ServiceError as the runtime words it."""
@@ -247,8 +251,8 @@ class Endpoints:
 
     def load_state(self, state: Json) -> None:
         with self._lock:
-            self.models, self.configs = state["models"], state["configs"]
-            self.endpoints = {name: Endpoint(**fields) for name, fields in state["endpoints"].items()}
+            self.models, self.configs = state.get("models", {}), state.get("configs", {})
+            self.endpoints = {name: Endpoint(**fields) for name, fields in state.get("endpoints", {}).items()}
 
     def resume(self) -> None:
         """Brings up what ran before the stop. An update that the stop cut off is told as failed."""
@@ -329,7 +333,7 @@ class Endpoints:
             environment=serving_environment(endpoint.container.get("Environment", {})),
             directory=directory,
             log_file=self.log_file(endpoint.name),
-            spawner=self._spawner,
+            spawner=self.host.spawner,
             start_seconds=endpoint.variant.get("ContainerStartupHealthCheckTimeoutInSeconds", START_SECONDS),
             concurrency=endpoint.variant.get("ServerlessConfig", {}).get("MaxConcurrency"),
         )
@@ -346,9 +350,6 @@ class Endpoints:
         return None, failure[:1024]
 
     # Small parts
-
-    def arn(self, kind: str, name: str) -> str:
-        return f"arn:aws:sagemaker:{self.region}:{self.account}:{kind}/{name.lower()}"
 
     def log_file(self, endpoint_name: str) -> Path:
         (self.home / "endpoints").mkdir(parents=True, exist_ok=True)
@@ -374,16 +375,6 @@ class Endpoints:
             raise invalid(f'Cannot create already existing {words} "{self.arn(kind, name)}".')
 
 
-def now() -> float:
-    return datetime.now(UTC).timestamp()
-
-
-def dated(members: Json) -> Json:
-    """Seconds since 1970 as datetimes, where the members are times."""
-    times = ("CreationTime", "LastModifiedTime")
-    return {name: datetime.fromtimestamp(value, UTC) if name in times else value for name, value in members.items()}
-
-
 def refuse_unsupported(what: str, request: Json) -> None:
     """What the request asks for and this service would not do is an error, never ignored."""
     if unsupported := sorted(request.keys() - SUPPORTED[what]):
@@ -397,29 +388,3 @@ def variant_summary(endpoint: Endpoint) -> Json:
     if endpoint.serverless():
         return {**summary, "CurrentServerlessConfig": variant["ServerlessConfig"]}
     return {**summary, "CurrentInstanceCount": variant["InitialInstanceCount"]}
-
-
-def listed(request: Json, answer_key: str, kind: str, items: list[Json]) -> Json:
-    """One page of a List operation: filtered, sorted by name, time or status, newest first by default."""
-    filters: dict[str, Callable[[Json], bool]] = {
-        "NameContains": lambda item: request["NameContains"].lower() in item[f"{kind}Name"].lower(),
-        "StatusEquals": lambda item: item["EndpointStatus"] == request["StatusEquals"],
-        "CreationTimeAfter": lambda item: item["CreationTime"] > request["CreationTimeAfter"],
-        "CreationTimeBefore": lambda item: item["CreationTime"] < request["CreationTimeBefore"],
-        "LastModifiedTimeAfter": lambda item: item["LastModifiedTime"] > request["LastModifiedTimeAfter"],
-        "LastModifiedTimeBefore": lambda item: item["LastModifiedTime"] < request["LastModifiedTimeBefore"],
-    }
-    kept = [item for item in items if all(passes(item) for key, passes in filters.items() if key in request)]
-    by = {"Name": f"{kind}Name", "Status": "EndpointStatus"}.get(request.get("SortBy", ""), "CreationTime")
-    kept.sort(key=lambda item: item[by], reverse=request.get("SortOrder", "Descending") == "Descending")
-    token = request.get("NextToken", "0")
-    if not token.isdigit():
-        raise invalid("NextToken is not one that this service gave")
-    start, size = int(token), request.get("MaxResults", 100)
-    members = (f"{kind}Name", f"{kind}Arn", "CreationTime", "LastModifiedTime", "EndpointStatus")
-    page: Json = {
-        answer_key: [dated({key: item[key] for key in members if key in item}) for item in kept[start : start + size]]
-    }
-    if start + size < len(kept):
-        page["NextToken"] = str(start + size)
-    return page

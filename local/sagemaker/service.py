@@ -7,13 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 
 from local.sagemaker.endpoints import Endpoints
+from local.sagemaker.host import Part
 from local.sagemaker.wire import Answer, Json, ServiceError, check_request, shaped
 
-OPERATIONS = (
-    *("CreateModel", "DescribeModel", "DeleteModel", "ListModels"),
-    *("CreateEndpointConfig", "DescribeEndpointConfig", "DeleteEndpointConfig", "ListEndpointConfigs"),
-    *("CreateEndpoint", "UpdateEndpoint", "DescribeEndpoint", "DeleteEndpoint", "ListEndpoints"),
-)
 INVOKE = re.compile(r"/endpoints/([^/]+)/invocations")
 
 # Not the loop's own threads: functions wait in those while they ask an endpoint.
@@ -21,10 +17,12 @@ THREADS = 256
 
 
 class Service:
-    """Answers SageMaker's control plane and its runtime from `endpoints`."""
+    """Answers SageMaker's control plane from its parts, and its runtime from `endpoints`, one of them."""
 
-    def __init__(self, endpoints: Endpoints) -> None:
+    def __init__(self, endpoints: Endpoints, *others: Part) -> None:
         self.endpoints = endpoints
+        self.parts: tuple[Part, ...] = (endpoints, *others)
+        self.operations = {name: getattr(part, snake(name)) for part in self.parts for name in part.operations}
         self._threads = ThreadPoolExecutor(THREADS, "sagemaker")
 
     async def handle(self, method: str, path: str, headers: dict[str, str], body: bytes, query: Json) -> Answer:
@@ -49,7 +47,34 @@ class Service:
         except ValueError as error:
             raise ServiceError("SerializationException", "the request is not JSON") from error
         check_request(name, request)
-        if name not in OPERATIONS:
+        if name not in self.operations:
             raise ServiceError("UnknownOperationException", f"{name} is not supported on one machine")
-        result = getattr(self.endpoints, re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())(request)
+        result = self.operations[name](request)
         return 200, {"Content-Type": "application/x-amz-json-1.1"}, shaped(name, result)
+
+    # Over a stop and a start
+
+    def get_state(self) -> Json:
+        return {key: value for part in self.parts for key, value in part.get_state().items()}
+
+    def load_state(self, state: Json) -> None:
+        for part in self.parts:
+            part.load_state(state)
+
+    def resume(self) -> None:
+        for part in self.parts:
+            part.resume()
+
+    def reset(self) -> None:
+        for part in self.parts:
+            part.reset()
+
+    def close(self) -> None:
+        """Ends everything at once, so that the slowest part decides how long it takes."""
+        with ThreadPoolExecutor(len(self.parts)) as pool:
+            list(pool.map(lambda part: part.close(), self.parts))
+
+
+def snake(name: str) -> str:
+    """CreateHyperParameterTuningJob as create_hyper_parameter_tuning_job."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

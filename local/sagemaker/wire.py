@@ -88,6 +88,25 @@ def too_large(size: float, shape: Shape, where: str, what: str) -> list[str]:
     return [f"Member at '{where}' must have {what} less than or equal to {most}"]
 
 
+def output_shape(name: str) -> Any:
+    """The structure that the operation answers with."""
+    return operation(name).output_shape
+
+
+def fitting(item: Json, shape: Any) -> Json:
+    """What of `item` the structure has."""
+    return {name: value for name, value in item.items() if name in shape.members}
+
+
+def milliseconds(value: Any, shape: Any) -> Any:
+    """`value` with its times, by the shape, in milliseconds since 1970 and not in seconds, as events have them."""
+    if shape.type_name == "structure":
+        return {name: milliseconds(member, shape.members[name]) for name, member in value.items()}
+    if shape.type_name == "list":
+        return [milliseconds(item, shape.member) for item in value]
+    return round(value * 1000) if shape.type_name == "timestamp" else value
+
+
 def shaped(name: str, result: Json) -> bytes:
     """`result` as the operation's answer. What does not fit botocore's model is a fault of ours."""
     shape = operation(name).output_shape
