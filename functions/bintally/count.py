@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # 36 + 20 + 7 x 9 + 1 = 120 s. The time limit is twice that, and nothing is begun that might not end in time.
 WORST_SECONDS = 120
 LONGEST_WAIT = 900  # seconds between two tries
+LOW_CONFIDENCE = 0.2
+"""33 % of the shipped model's test photographs are below. It is right about 19 % of those, about 48 % of the rest."""
 
 processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
 
@@ -52,9 +54,17 @@ def count(record: SQSRecord, lambda_context: LambdaContext) -> None:
         raise
     outcome = item["status"].capitalize() if is_new else "Repeated"
     metrics.add_metric(outcome, MetricUnit.Count, 1)
-    if is_new and "latency_ms" in item:
-        metrics.add_metric("EndpointLatency", MetricUnit.Milliseconds, item["latency_ms"])
+    if is_new and item["status"] == "COUNTED":
+        measure(item)
     logger.info(outcome.lower(), image=item["image"], reason=item.get("reason"), count=item.get("count"))
+
+
+def measure(item: dict[str, Any]) -> None:
+    """Adds what alarms watch a model by. The average of a metric that is 0 or 1 is a share of the photographs."""
+    metrics.add_metric("EndpointLatency", MetricUnit.Milliseconds, item["latency_ms"])
+    metrics.add_metric("LowConfidence", MetricUnit.Count, int(item["confidence"] < LOW_CONFIDENCE))
+    if "discrepancy" in item:
+        metrics.add_metric("Disagreement", MetricUnit.Count, int(item["discrepancy"]))
 
 
 def postpone(record: SQSRecord) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import count, photographs, table
+from bintally import count, photographs, table, telemetry
 from botocore.exceptions import ReadTimeoutError
 
 KEY = "incoming/SEA1/P-4-B217/2020-11-22T10:15:00Z.jpg"
@@ -341,3 +341,44 @@ def test_one_bad_message_spoils_no_batch(world: Any, photo: Photo, respond: Any)
 
 def test_a_whole_batch_may_go_back(world: Any) -> None:
     assert world.deliver("one", "two") == [0, 1]
+
+
+def emitted(printed: str) -> dict[str, Any]:
+    """The embedded metrics of one invocation."""
+    (line,) = [line for line in printed.splitlines() if '"_aws"' in line]
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def test_tells_alarms_of_low_confidence_and_disagreement(
+    world: Any, photo: Photo, respond: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(telemetry.metrics.provider, "service", "count")
+    answer = json.loads(world.endpoint.answer)
+    low = count.LOW_CONFIDENCE
+    world.endpoint.script = [
+        respond(200, json.dumps(answer | {"confidence": confidence}).encode()) for confidence in (low - 0.01, low, 0.9)
+    ]
+    agrees, differs = str(answer["count"]), str(answer["count"] + 1)
+    photographs = [
+        world.put("incoming/SEA1/b/0.jpg", photo(), expected_quantity=agrees),
+        world.put("incoming/SEA1/b/1.jpg", photo(), expected_quantity=differs),
+        world.put("incoming/SEA1/b/2.jpg", photo()),
+        world.put("incoming/SEA1/b/3.jpg", b"text", expected_quantity="1"),
+    ]
+    assert world.deliver(*photographs) == []
+    found = emitted(capsys.readouterr().out)
+    assert (found["LowConfidence"], found["Disagreement"]) == ([1, 0, 0], [0, 1])
+    (directive,) = found["_aws"]["CloudWatchMetrics"]
+    assert (directive["Namespace"], directive["Dimensions"]) == ("Bintally", [["service"]])
+    assert found["service"] == "count"
+    assert {"Name": "LowConfidence", "Unit": "Count"} in directive["Metrics"]
+    assert {"Name": "Disagreement", "Unit": "Count"} in directive["Metrics"]
+
+
+def test_a_repeated_photograph_is_measured_once(world: Any, photo: Photo, capsys: pytest.CaptureFixture[str]) -> None:
+    event = world.put(KEY, photo(), expected_quantity="2")
+    world.deliver(event)
+    assert "LowConfidence" in emitted(capsys.readouterr().out)
+    world.deliver(event)
+    assert not {"LowConfidence", "Disagreement"} & emitted(capsys.readouterr().out).keys()
