@@ -1,0 +1,325 @@
+"""`plan` and `conclude` with the table, the label log and the registry of jobs; what SageMaker answers is scripted."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from bintally import conclude, plan, runs, settings, table
+from bintally.labels import label_id
+from bintally.retraining import Names, run_of, run_of_version, version_of
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+ARN = "arn:aws:states:us-east-1:123456789012:execution:bintally-retrain:one"
+OTHER = ARN.replace(":one", ":other")
+STARTED = "2026-11-22T03:00:04.117Z"
+ENVIRONMENT = {
+    "STACK_NAME": "bintally",
+    "ARTIFACTS_BUCKET": "artifacts",
+    "MINIMUM_LABELS": "3",
+    "APPROVAL": "manual",
+    "BAD_SHARE": "0.2",
+    "EPOCHS": "12",
+    "SIZES": "96,128",
+    "TRIALS": "8",
+    "PARALLEL_TRIALS": "2",
+    "TRAINING_INSTANCES": "1",
+    "START": "champion",
+}
+
+
+class SageMaker:
+    """Knows the live endpoint and the jobs that are `running`; answers as the service does for any other."""
+
+    def __init__(self) -> None:
+        self.running: set[str] = set()
+        self.called: list[tuple[str, str]] = []
+        self.endpoint = {"EndpointConfigName": "config"}
+
+    def describe_endpoint(self, EndpointName: str) -> dict[str, Any]:
+        if not self.endpoint:
+            raise refusal("DescribeEndpoint", "Could not find endpoint")
+        return self.endpoint
+
+    def describe_endpoint_config(self, EndpointConfigName: str) -> dict[str, Any]:
+        return {"ProductionVariants": [{"ModelName": "model"}]}
+
+    def describe_model(self, ModelName: str) -> dict[str, Any]:
+        return {"PrimaryContainer": {"ModelDataUrl": "s3://artifacts/models/2026-11-01-aaaaaa/model.tar.gz"}}
+
+    def describe_hyper_parameter_tuning_job(self, HyperParameterTuningJobName: str) -> dict[str, Any]:
+        return {"HyperParameterTuningJobStatus": "Completed", "BestTrainingJob": {}}
+
+    def __getattr__(self, operation: str) -> Any:
+        def call(**request: str) -> None:
+            (name,) = request.values()
+            self.called.append((operation, name))
+            if name not in self.running:
+                raise refusal(operation, "Requested resource not found.")
+            self.running.discard(name)
+
+        return call
+
+
+class States:
+    def __init__(self) -> None:
+        self.status: dict[str, str] = {}
+
+    def describe_execution(self, executionArn: str) -> dict[str, str]:
+        if executionArn not in self.status:
+            raise refusal("DescribeExecution", "gone", "ExecutionDoesNotExist")
+        return {"status": self.status[executionArn]}
+
+
+def refusal(operation: str, message: str, code: str = "ValidationException") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, operation)
+
+
+class Outside:
+    """All that the two functions need, and what they told."""
+
+    def __init__(self) -> None:
+        self.s3, self.dynamodb, self.sqs = (boto3.client(name) for name in ("s3", "dynamodb", "sqs"))
+        self.sagemaker, self.states = SageMaker(), States()
+        self.inbox = self.sqs.create_queue(QueueName="inbox")["QueueUrl"]
+
+    def label(self, number: int, logged: str = "2026-11-21T10:00:00.000000Z", quantity: int = 3) -> None:
+        image = {"bucket": "images", "key": f"incoming/S/B{number}/1.jpg", "version_id": "v"}
+        line = {
+            "id": label_id(image, "record", logged, quantity),
+            "image": image,
+            **{"site": "S", "bin": f"B{number}", "quantity": quantity, "source": "record", "as_of": logged},
+            **{"captured_at": logged, "logged_at": logged},
+            **{"count": 2, "confidence": 0.5, "p_record": 0.2, "model_version": "m"},
+        }
+        day = logged[:10].replace("-", "/")
+        key = f"labels/{day}/{number}-{line['id']}.jsonl"
+        self.s3.put_object(Bucket="artifacts", Key=key, Body=json.dumps(line).encode() + b"\n")
+
+    def plan(self, execution: str = ARN, **request: Any) -> dict[str, Any]:
+        self.states.status.setdefault(execution, "RUNNING")
+        event = {"execution": execution, "started_at": STARTED, "input": request}
+        return json.loads(json.dumps(plan.handler(event, None)))
+
+    def conclude(self, made: dict[str, Any], outcome: str, execution: str = ARN, **more: str) -> dict[str, str]:
+        event = {"execution": execution, "started_at": STARTED, "outcome": outcome, "error": "", "reason": "because"}
+        return conclude.handler(event | more | {"plan": made}, None)
+
+    def lock(self) -> runs.Holder | None:
+        return runs.holder(self.dynamodb, "counts")
+
+    def run(self, run: str) -> dict[str, Any]:
+        return runs.find(self.dynamodb, "counts", run)
+
+    def manifest(self, made: dict[str, Any]) -> list[dict[str, Any]]:
+        body = self.s3.get_object(Bucket="artifacts", Key=f"{made['folder']}/manifest.jsonl")["Body"].read()
+        return [json.loads(line) for line in body.splitlines()]
+
+    def told(self) -> list[str]:
+        messages = self.sqs.receive_message(QueueUrl=self.inbox, MaxNumberOfMessages=10).get("Messages", [])
+        for message in messages:
+            self.sqs.delete_message(QueueUrl=self.inbox, ReceiptHandle=message["ReceiptHandle"])
+        return [json.loads(message["Body"])["Message"] for message in messages]
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    cached: list[Any] = [settings.retrain_settings, table.client, plan.s3, conclude.events, conclude.sns]
+    with mock_aws():
+        for cache in cached:
+            cache.cache_clear()
+        outside = Outside()
+        outside.s3.create_bucket(Bucket="artifacts")
+        outside.dynamodb.create_table(
+            TableName="counts",
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("PK", "SK")],
+            KeySchema=[{"AttributeName": "PK", "KeyType": "HASH"}, {"AttributeName": "SK", "KeyType": "RANGE"}],
+        )
+        topic = boto3.client("sns").create_topic(Name="alerts")["TopicArn"]
+        arn = "arn:aws:sqs:us-east-1:123456789012:inbox"
+        boto3.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+        monkeypatch.setenv("ALERTS_TOPIC", topic)
+        for module in (plan, conclude):
+            monkeypatch.setattr(module, "sagemaker", lambda: outside.sagemaker)
+        monkeypatch.setattr(plan, "states", lambda: outside.states)
+        yield outside
+        for cache in cached:
+            cache.cache_clear()
+
+
+def test_names_are_within_sagemakers_limits_and_lead_back_to_the_run() -> None:
+    run = run_of(ARN, plan.datetime.fromisoformat(STARTED))
+    names = Names.of("b" * 18, run)
+    assert len(names.tune) <= 32
+    assert names.challenger == f"{'b' * 18}-{run}-challenger"
+    assert version_of(run).startswith("2026-11-22-")
+    assert run_of_version(version_of(run)) == run
+    assert run_of_version("2026-11-23-af573d03") is None
+
+
+def test_a_plan_freezes_the_labels_and_names_what_will_be_made(outside: Outside) -> None:
+    for number in range(3):
+        outside.label(number)
+    outside.label(1, "2026-11-21T11:00:00.000000Z", quantity=5)
+    made = outside.plan(reason="schedule")
+    assert made["outcome"] == "planned"
+    assert made["labels"] == 3
+    assert made["watermark"] == "2026-11-21T11:00:00.000000Z"
+    assert sorted(line["quantity"] for line in outside.manifest(made)) == [3, 3, 5]
+    assert made["champion"]["model_version"] == made["hyperparameters"]["parent"] == "2026-11-01-aaaaaa"
+    assert made["hyperparameters"]["model-version"] == made["model_version"]
+    assert made["approval"] == "PendingManualApproval"
+    assert "--previous" not in made["process_arguments"]
+    assert outside.lock() == runs.Holder(ARN, made["run"])
+    assert outside.run(made["run"])["outcome"] == "running"
+    assert outside.plan() == made, "a repeated call plans the same"
+
+
+def test_too_few_labels_are_nothing_to_do_unless_forced(outside: Outside) -> None:
+    assert outside.plan(force=True)["outcome"] == "nothing to do", "nothing at all can be learned from"
+    outside.label(0)
+    made = outside.plan()
+    assert (made["outcome"], made["reason"]) == ("nothing to do", "1 photographs have new labels, a run takes 3")
+    assert outside.plan(force=True)["outcome"] == "planned"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"settings": {"epoch": 1}},
+        {"settings": {"epochs": "many"}},
+        {"settings": {"epochs": 0}},
+        {"settings": {"start": "elsewhere"}},
+        {"settings": {"sizes": "12;rm"}},
+        {"settings": {"learning_rate": 0.1}},
+        {"forced": True},
+    ],
+)
+def test_a_wrong_request_is_refused_and_takes_no_lock(outside: Outside, request_: dict[str, Any]) -> None:
+    made = outside.plan(**request_)
+    assert (made["outcome"], made["error"]) == ("refused", "InvalidInput")
+    assert outside.lock() is None
+
+
+def test_settings_of_one_run(outside: Outside) -> None:
+    outside.label(0)
+    knobs = {"epochs": 2, "trials": 0, "start": "scratch", "learning_rate": "0.01", "instances": 2}
+    made = outside.plan(force=True, approve=True, settings=knobs)
+    assert made["hyperparameters"]["epochs"] == "2"
+    assert made["hyperparameters"]["learning-rate"] == "0.01"
+    assert (made["trials"], made["start"], made["instances"]) == (0, "scratch", 2)
+    assert made["approval"] == "Approved"
+
+
+def test_without_a_live_model_there_is_nothing_to_compare_with(outside: Outside) -> None:
+    outside.sagemaker.endpoint = {}
+    made = outside.plan(force=True)
+    assert (made["outcome"], made["error"]) == ("refused", "NoChampion")
+
+
+def test_one_run_at_a_time(outside: Outside) -> None:
+    outside.label(0)
+    first = outside.plan(OTHER, force=True)
+    made = outside.plan(force=True)
+    assert (made["outcome"], made["error"]) == ("refused", "AlreadyRunning")
+    assert OTHER in made["reason"]
+    outside.conclude(made, "refused", error="AlreadyRunning")
+    assert outside.lock() == runs.Holder(OTHER, first["run"]), "the second frees no lock that is not its own"
+    assert not outside.sagemaker.called, "nor stops the first one's jobs"
+
+
+@pytest.mark.parametrize("status", ["ABORTED", "TIMED_OUT", None])
+def test_the_lock_of_an_execution_that_no_longer_runs_is_taken_over(outside: Outside, status: str | None) -> None:
+    outside.label(0)
+    first = outside.plan(OTHER, force=True)
+    outside.states.status.pop(OTHER)
+    if status:
+        outside.states.status[OTHER] = status
+    outside.sagemaker.running = {first["names"]["train"]}
+    made = outside.plan(force=True)
+    assert made["outcome"] == "planned"
+    assert outside.lock() == runs.Holder(ARN, made["run"])
+    assert not outside.sagemaker.running, "what it left is stopped first"
+
+
+def test_what_was_learned_is_not_new_any_more(outside: Outside) -> None:
+    for number in range(3):
+        outside.label(number)
+    made = outside.plan()
+    outside.conclude(made, "registered")
+    assert outside.lock() is None
+    second = outside.plan(OTHER)
+    assert second["outcome"] == "nothing to do"
+    assert second["reason"].startswith("0 photographs")
+    outside.conclude(second, "nothing to do", OTHER)
+    outside.label(7, "2026-11-22T09:00:00.000000Z")
+    third = outside.plan(ARN + "-3", force=True)
+    assert third["labels"] == 1
+    arguments = third["process_arguments"]
+    assert arguments[arguments.index("--previous") + 1] == f"s3://artifacts/{made['dataset']}/index.jsonl"
+    assert third["tuning_parent"] == made["names"]["tune"]
+
+
+def test_a_failed_run_leaves_its_labels_for_the_next(outside: Outside) -> None:
+    for number in range(3):
+        outside.label(number)
+    outside.conclude(outside.plan(), "failed", error="TrainFailed")
+    assert outside.plan(OTHER)["labels"] == 3
+
+
+def test_the_champions_data_is_the_reference_when_a_run_made_it(outside: Outside) -> None:
+    outside.label(0)
+    outside.s3.put_object(Bucket="artifacts", Key="retrain/261101-aaaaaa/dataset/dataset.json", Body=b"{}")
+    arguments = outside.plan(force=True)["process_arguments"]
+    expected = "s3://artifacts/retrain/261101-aaaaaa/dataset/dataset.json"
+    assert arguments[arguments.index("--reference") + 1] == expected
+
+
+def test_the_end_stops_jobs_and_tells_once(outside: Outside) -> None:
+    outside.label(0)
+    made = outside.plan(force=True)
+    names = made["names"]
+    outside.sagemaker.running = {names["tune"], names["challenger"]}
+    cause = json.dumps({"TrainingJobName": names["train"], "FailureReason": "loss is nan\nat epoch 3"})
+    answer = outside.conclude(made, "failed", error="TrainFailed", reason=cause)
+    assert answer["reason"] == f"{names['train']}: loss is nan at epoch 3"
+    assert not outside.sagemaker.running
+    assert outside.lock() is None
+    (message,) = outside.told()
+    assert message.startswith(f"Retraining run {made['run']}: failed. {answer['reason']}")
+    stored = outside.run(made["run"])
+    assert (stored["outcome"], stored["error"]) == ("failed", "TrainFailed")
+    detail = {"executionArn": ARN, "startDate": 1795316404117, "status": "FAILED", "error": "TrainFailed", "cause": "x"}
+    conclude.handler({"detail": detail}, None)
+    assert outside.told() == []
+
+
+def test_an_aborted_execution_is_cleaned_up_after_by_its_event(outside: Outside) -> None:
+    outside.label(0)
+    made = outside.plan(force=True)
+    outside.sagemaker.running = {made["names"]["train"]}
+    detail = {"executionArn": ARN, "startDate": 1795316404117, "status": "ABORTED", "error": None, "cause": None}
+    answer = conclude.handler({"detail": detail}, None)
+    assert answer == {"outcome": "failed", "error": "Aborted", "reason": "the execution is ABORTED"}
+    assert outside.lock() is None
+    assert not outside.sagemaker.running
+    assert len(outside.told()) == 1
+
+
+def test_a_job_that_cannot_be_stopped_is_an_error(outside: Outside) -> None:
+    outside.label(0)
+    made = outside.plan(force=True)
+
+    def deny(**_: str) -> None:
+        raise refusal("StopTrainingJob", "no", "AccessDeniedException")
+
+    outside.sagemaker.stop_training_job = deny  # type: ignore[attr-defined]
+    with pytest.raises(ClientError):
+        outside.conclude(made, "failed")
+    assert outside.lock() is not None
+    assert outside.told() == []

@@ -1,0 +1,121 @@
+"""What must hold for the state machine `retrain`, read from its definition and the template."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samtranslator.yaml_helper import yaml_parse
+
+ROOT = Path(__file__).parents[2]
+DEFINITION = json.loads((ROOT / "training" / "retrain.asl.json").read_text())
+STATES: dict[str, dict[str, Any]] = DEFINITION["States"]
+TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
+TASKS = sorted(name for name, state in STATES.items() if state["Type"] == "Task")
+JOBS = sorted(name for name in TASKS if STATES[name]["Resource"].endswith(".sync"))
+ENDS = {"NothingToDo", "NotBetter", "Registered", "Failed"}
+
+
+def following(state: dict[str, Any]) -> Iterator[str]:
+    for part in (state, *state.get("Choices", []), *state.get("Catch", [])):
+        yield from (part[name] for name in ("Next", "Default") if name in part)
+
+
+def reachable(start: str, without: str = "") -> set[str]:
+    found: set[str] = set()
+    open_ = [start]
+    while open_:
+        name = open_.pop()
+        if name not in found and name != without:
+            found.add(name)
+            open_ += following(STATES[name])
+    return found
+
+
+def actions(role: str) -> set[str]:
+    (policy,) = TEMPLATE[role]["Properties"]["Policies"]
+    found: set[str] = set()
+    for statement in policy["PolicyDocument"]["Statement"]:
+        named = statement["Action"]
+        found |= {named} if isinstance(named, str) else set(named)
+    return found
+
+
+def test_every_state_can_be_reached() -> None:
+    assert reachable(DEFINITION["StartAt"]) == STATES.keys()
+
+
+def test_every_way_to_an_end_goes_through_the_conclusion() -> None:
+    assert {name for name, state in STATES.items() if state["Type"] in ("Succeed", "Fail")} == ENDS
+    assert not reachable(DEFINITION["StartAt"], without="Conclude") & ENDS
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "Conclude"])
+def test_a_failed_task_is_concluded_under_its_own_name(name: str) -> None:
+    state = STATES[name]
+    assert state["TimeoutSeconds"] > 0
+    (caught,) = state["Catch"]
+    assert caught["ErrorEquals"] == ["States.ALL"]
+    assert caught["Next"] == "Conclude"
+    assert re.fullmatch(r"[A-Z][a-z]+Failed", caught["Assign"]["error"])
+
+
+def test_each_job_waits_longer_than_the_job_may_run() -> None:
+    """Else the machine gives a job up that SageMaker would still end itself."""
+    for name in JOBS:
+        limits = [
+            int(found) for found in re.findall(r"Max(?:Runtime|WaitTime)InSeconds\D+(\d+)", json.dumps(STATES[name]))
+        ]
+        assert not limits or max(limits) < STATES[name]["TimeoutSeconds"], name
+    assert sum(STATES[name]["TimeoutSeconds"] for name in JOBS) < 4 * DEFINITION["TimeoutSeconds"]
+
+
+def test_a_job_that_failed_is_not_made_again_under_the_same_name() -> None:
+    for name in JOBS:
+        matched = {error for retry in STATES[name]["Retry"] for error in retry["ErrorEquals"]}
+        assert not matched & {"States.ALL", "States.TaskFailed"}, name
+
+
+def test_training_never_sees_the_test_split() -> None:
+    assert "test.manifest" not in json.dumps([STATES[name] for name in ("PrepareChannels", "Tune", "Train")])
+    assert "test.manifest" in json.dumps(STATES["TransformChallenger"])
+
+
+def test_nothing_but_an_approval_starts_a_release() -> None:
+    text = json.dumps(DEFINITION)
+    assert "startExecution" not in text
+    assert "updateEndpoint" not in text
+    assert STATES["Register"]["Arguments"]["ModelApprovalStatus"] == "{% $plan.approval %}"
+
+
+def test_every_substitution_is_given_and_used() -> None:
+    text = json.dumps(DEFINITION)
+    given = TEMPLATE["RetrainStateMachine"]["Properties"]["DefinitionSubstitutions"]
+    assert {name for name in given if f"${{{name}}}" not in text} == set()
+    for name in given:
+        text = text.replace(f"${{{name}}}", "")
+    assert "${" not in text
+
+
+def test_the_role_allows_what_the_tasks_do_and_no_more() -> None:
+    needed = {"lambda:InvokeFunction", "iam:PassRole", "sagemaker:CreateModel", "sagemaker:CreateModelPackage"}
+    needed |= {"sagemaker:AddTags", "events:PutTargets", "events:PutRule", "events:DescribeRule"}
+    for name in JOBS:
+        job = STATES[name]["Resource"].removeprefix("arn:aws:states:::sagemaker:create").removesuffix(".sync")
+        needed |= {f"sagemaker:{verb}{job}" for verb in ("Create", "Describe", "Stop")}
+    assert actions("RetrainRole") == needed
+
+
+def test_roles_are_passed_to_sagemaker_only() -> None:
+    (policy,) = TEMPLATE["RetrainRole"]["Properties"]["Policies"]
+    (statement,) = [s for s in policy["PolicyDocument"]["Statement"] if s["Action"] == "iam:PassRole"]
+    assert statement["Resource"] == {"Fn::GetAtt": ["JobRole", "Arn"]}
+    assert statement["Condition"] == {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+
+
+def test_what_the_machine_cannot_see_of_its_own_end_is_cleaned_up_after() -> None:
+    pattern = TEMPLATE["ConcludeRule"]["Properties"]["EventPattern"]["detail"]
+    assert pattern["status"] == ["FAILED", "TIMED_OUT", "ABORTED"]
+    assert pattern["stateMachineArn"] == [{"Ref": "RetrainStateMachine"}]
