@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bintally import endpoint, images, items, photographs, table
 from bintally.arrivals import Arrival
 from bintally.errors import Gone, Rejected
-from bintally.items import Photograph
+from bintally.items import Photograph, Recorded
 from bintally.keys import NOWHERE, captured_at, parse_key
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def count_photograph(services: Services, arrival: Arrival) -> tuple[dict[str, An
         return _write(services, gone, item)
 
     captured, date_flags = captured_at(stored.metadata, place, stored.uploaded)
-    recorded, record_flags = items.expected_quantity(stored.metadata)
+    recorded, record_flags = items.expected_quantity(stored.metadata, stored.uploaded)
     photograph = Photograph(arrival, place, captured, stored.uploaded, (*date_flags, *record_flags))
     digest = None
     try:
@@ -62,7 +62,8 @@ def count_photograph(services: Services, arrival: Arrival) -> tuple[dict[str, An
         return _write(services, photograph, item)
 
     if recorded is None:
-        recorded = table.recorded_quantity(services.dynamodb, services.counts_table, place)
+        record = table.record(services.dynamodb, services.counts_table, place)
+        recorded = Recorded(int(record["expected_quantity"]), "record", record.get("as_of")) if record else None
     answer, latency_ms = endpoint.ask(services.runtime, services.endpoint_name, jpeg)
     item = items.counted(photograph, answer, recorded, digest=digest, latency_ms=latency_ms, now=datetime.now(UTC))
     return _write(services, photograph, item)

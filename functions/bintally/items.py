@@ -1,15 +1,14 @@
 """What stands in the table about a photograph. Pure: dictionaries out of what is known."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from bintally import table
 from bintally.arrivals import Arrival
 from bintally.endpoint import OUTPUTS, Answer
-from bintally.keys import Place, utc
+from bintally.keys import Place, quantity, utc
 
 
 @dataclass(frozen=True)
@@ -24,17 +23,28 @@ class Photograph:
     """Why what its metadata says was not believed."""
 
 
-def expected_quantity(metadata: Mapping[str, str]) -> tuple[int | None, tuple[str, ...]]:
-    """What the uploader says the inventory system records, and flags."""
+@dataclass(frozen=True)
+class Recorded:
+    """What the inventory system says of a bin."""
+
+    quantity: int
+    source: Literal["metadata", "record"]
+    """Who told: the photograph's own metadata, or the bin's RECORD item."""
+    as_of: str | None
+    """Fixed-width UTC. None of a RECORD that does not tell."""
+
+
+def expected_quantity(metadata: Mapping[str, str], uploaded: datetime) -> tuple[Recorded | None, tuple[str, ...]]:
+    """What the uploader says the inventory system records, which was so when it was uploaded, and flags."""
     if (text := metadata.get("expected-quantity")) is None:
         return None, ()
-    if re.fullmatch(r"[0-9]{1,9}", text.strip()) is None:
+    if (found := quantity(text)) is None:
         return None, ("expected_quantity_unreadable",)
-    return int(text), ()
+    return Recorded(found, "metadata", utc(uploaded)), ()
 
 
 def counted(
-    photograph: Photograph, answer: Answer, recorded: int | None, *, digest: str, latency_ms: int, now: datetime
+    photograph: Photograph, answer: Answer, recorded: Recorded | None, *, digest: str, latency_ms: int, now: datetime
 ) -> dict[str, Any]:
     """A COUNTED item. `latency_ms` is the endpoint's time; `digest` the SHA-256 of the object's bytes."""
     return _common(photograph, digest, now) | {
@@ -50,16 +60,18 @@ def counted(
     }
 
 
-def compared(answer: Answer, recorded: int) -> dict[str, Any]:
+def compared(answer: Answer, recorded: Recorded) -> dict[str, Any]:
     """The record beside the answer.
 
     `p_record` is the probability that the record is right, where 6 and more are one answer. `discrepancy` says that
     the answer is another quantity. `priority` is the probability that the record is wrong: recount the greatest first.
     """
-    pooled = min(recorded, OUTPUTS - 1)
+    pooled = min(recorded.quantity, OUTPUTS - 1)
     p_record = answer.probabilities[pooled]
     return {
-        "recorded_quantity": recorded,
+        "recorded_quantity": recorded.quantity,
+        "recorded_from": recorded.source,
+        **({} if recorded.as_of is None else {"recorded_as_of": recorded.as_of}),
         "p_record": p_record,
         "discrepancy": pooled != answer.count,
         "priority": 1 - p_record,

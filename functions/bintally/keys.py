@@ -59,6 +59,12 @@ def utc(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def quantity(text: str) -> int | None:
+    """The number of items that a text says, None when it says none: digits only, nine at most."""
+    text = text.strip()
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
+
+
 def captured_at(metadata: Mapping[str, str], place: Place, uploaded: datetime) -> tuple[datetime, tuple[str, ...]]:
     """When the photograph was taken, and flags: its metadata, else a timestamp in its name, else its upload.
 
@@ -67,7 +73,7 @@ def captured_at(metadata: Mapping[str, str], place: Place, uploaded: datetime) -
     """
     if (text := metadata.get("captured-at")) is not None:
         try:
-            found = _moment(text.strip())
+            found = moment(text.strip())
         except (ValueError, OverflowError):
             return uploaded, ("captured_at_unreadable",)
     elif (in_name := _timestamp_in(place.name)) is not None:
@@ -79,10 +85,10 @@ def captured_at(metadata: Mapping[str, str], place: Place, uploaded: datetime) -
     return found, ()
 
 
-def _moment(text: str) -> datetime:
+def moment(text: str) -> datetime:
     """ISO 8601 as UTC; without a zone it is UTC. Raises ValueError or OverflowError."""
-    moment = datetime.fromisoformat(text)
-    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).astimezone(UTC)
+    found = datetime.fromisoformat(text)
+    return (found.replace(tzinfo=UTC) if found.tzinfo is None else found).astimezone(UTC)
 
 
 def _timestamp_in(name: str) -> datetime | None:
@@ -91,6 +97,6 @@ def _timestamp_in(name: str) -> datetime | None:
     year, month, day, hour, minute, second, fraction, zone = found.groups()
     text = f"{year}-{month}-{day}T{hour}:{minute}:{second}.{(fraction or '0').ljust(6, '0')}{(zone or 'Z').upper()}"
     try:
-        return _moment(text)
+        return moment(text)
     except (ValueError, OverflowError):
         return None

@@ -3,7 +3,7 @@
 import hashlib
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
@@ -45,18 +45,25 @@ def bin_key(place: Place) -> str:
     return f"BIN#{encode_id(place.site)}#{encode_id(place.bin)}"
 
 
-def version_digest(arrival: Arrival) -> str:
+def version_digest(bucket: str, key: str, version_id: str) -> str:
     """16 hex digits of the image version. Neither a bucket's name nor a version id has the separator in it."""
-    text = "\0".join((arrival.bucket, arrival.key, arrival.version_id))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join((bucket, key, version_id)).encode()).hexdigest()[:16]
+
+
+def digest_of(arrival: Arrival) -> str:
+    return version_digest(arrival.bucket, arrival.key, arrival.version_id)
 
 
 def count_key(arrival: Arrival, place: Place, captured: datetime) -> Item:
-    return {"PK": bin_key(place), "SK": f"COUNT#{utc(captured)}#{version_digest(arrival)}"}
+    return {"PK": bin_key(place), "SK": f"COUNT#{utc(captured)}#{digest_of(arrival)}"}
+
+
+def record_key(place: Place) -> Item:
+    return {"PK": bin_key(place), "SK": "RECORD"}
 
 
 def totals_key(arrival: Arrival, place: Place, captured: datetime) -> Item:
-    shard = int(version_digest(arrival), 16) % SHARDS
+    shard = int(digest_of(arrival), 16) % SHARDS
     return {"PK": f"DAY#{encode_id(place.site)}#{utc(captured)[:10]}", "SK": f"TOTALS#{shard:02d}"}
 
 
@@ -105,10 +112,53 @@ def write_count(dynamodb: "DynamoDBClient", table: str, count: Item, totals: Ite
     return added
 
 
-def recorded_quantity(dynamodb: "DynamoDBClient", table: str, place: Place) -> int | None:
-    """What the inventory system says of the bin, None when it says nothing. Raises Transient."""
-    record = get(dynamodb, table, {"PK": bin_key(place), "SK": "RECORD"}, consistent=False)
-    return int(record["expected_quantity"]) if record else None
+def record(dynamodb: "DynamoDBClient", table: str, place: Place) -> Item | None:
+    """The bin's RECORD: what the inventory system says. None when it says nothing. Raises Transient."""
+    return get(dynamodb, table, record_key(place), consistent=False)
+
+
+def put_record(dynamodb: "DynamoDBClient", table: str, record: Item) -> None:
+    """Puts a RECORD unless what stands there is as of later, or was told later as of the same time. Raises Transient.
+
+    In whatever order, and however often, records are put, the same one stands in the end.
+    """
+    try:
+        dynamodb.put_item(
+            TableName=table,
+            Item=wire(record),
+            ConditionExpression="attribute_not_exists(as_of) OR as_of < :as_of"
+            " OR (as_of = :as_of AND (attribute_not_exists(#o) OR #o < :o))",
+            ExpressionAttributeNames={"#o": "order"},
+            ExpressionAttributeValues={":as_of": {"S": record["as_of"]}, ":o": {"S": record["order"]}},
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return
+    except (ClientError, BotoCoreError) as error:
+        raise Transient(f"table {table}: {error}") from error
+
+
+def counts_between(
+    dynamodb: "DynamoDBClient", table: str, bin_: str, first: datetime, last: datetime
+) -> Iterator[Item]:
+    """The COUNTED items of a bin, `bin_` being its PK, by when they were taken. Raises Transient."""
+    try:
+        pages = dynamodb.get_paginator("query").paginate(
+            TableName=table,
+            KeyConditionExpression="PK = :bin AND SK BETWEEN :first AND :last",
+            FilterExpression="#s = :counted",
+            ExpressionAttributeNames={"#s": "status"},
+            ExpressionAttributeValues={
+                ":bin": {"S": bin_},
+                ":first": {"S": f"COUNT#{utc(first)}"},
+                ":last": {"S": f"COUNT#{utc(last)}~"},  # after the # that a digest follows
+                ":counted": {"S": "COUNTED"},
+            },
+            ConsistentRead=True,
+        )
+        for page in pages:
+            yield from map(plain, page["Items"])
+    except (ClientError, BotoCoreError) as error:
+        raise Transient(f"table {table}: {error}") from error
 
 
 def is_counted(dynamodb: "DynamoDBClient", table: str, arrival: Arrival, place: Place) -> bool:
@@ -116,7 +166,7 @@ def is_counted(dynamodb: "DynamoDBClient", table: str, arrival: Arrival, place: 
 
     Reads all counts of the bin: only for a version that is gone, which tells its captured_at no more.
     """
-    digest = version_digest(arrival)
+    digest = digest_of(arrival)
     try:
         pages = dynamodb.get_paginator("query").paginate(
             TableName=table,
@@ -169,7 +219,35 @@ def get(dynamodb: "DynamoDBClient", table: str, key: Item, *, consistent: bool) 
         found = dynamodb.get_item(TableName=table, Key=wire(key), ConsistentRead=consistent).get("Item")
     except (ClientError, BotoCoreError) as error:
         raise Transient(f"table {table}: {error}") from error
-    return None if found is None else {name: _deserialise(value) for name, value in found.items()}
+    return None if found is None else plain(found)
+
+
+def get_many(dynamodb: "DynamoDBClient", table: str, keys: Iterable[Item]) -> dict[tuple[str, str], Item]:
+    """The items that stand under these keys, by PK and SK, as they are now. Raises Transient."""
+    wanted = [wire(key) for key in {(key["PK"], key["SK"]): key for key in keys}.values()]
+    found: dict[tuple[str, str], Item] = {}
+    tries = 0
+    while wanted:
+        try:
+            answer = dynamodb.batch_get_item(RequestItems={table: {"Keys": wanted[:100], "ConsistentRead": True}})
+        except (ClientError, BotoCoreError) as error:
+            raise Transient(f"table {table}: {error}") from error
+        for item in map(plain, answer["Responses"].get(table, [])):
+            found[item["PK"], item["SK"]] = item
+        unprocessed = answer["UnprocessedKeys"]
+        left = [dict(key) for key in unprocessed[table]["Keys"]] if table in unprocessed else []
+        wanted = left + wanted[100:]
+        tries = tries + 1 if left else 0
+        if tries == TRIES:
+            raise Transient(f"table {table}: {len(left)} keys were not read in {TRIES} tries")
+        if left:
+            time.sleep(random.uniform(0.02, 0.05) * 2**tries)
+    return found
+
+
+def plain(item: Mapping[str, Any]) -> Item:
+    """An item as DynamoDB's client, or a stream, gives it. Numbers are decimals."""
+    return {name: _deserialise(value) for name, value in item.items()}
 
 
 def wire(item: Mapping[str, Any]) -> dict[str, Any]:

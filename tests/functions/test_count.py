@@ -36,7 +36,8 @@ def test_counts_a_photograph(world: Any, photo: Photo) -> None:
         **{"site": "SEA1", "bin": "P-4-B217", "status": "COUNTED", "count": 3, "is_minimum": False},
         **{"expected_capped": Decimal("2.89"), "confidence": Decimal("0.31"), "model_version": "2026-11-22"},
         **{"captured_at": "2020-11-22T10:15:00.000000Z", "recorded_quantity": 2, "p_record": Decimal("0.21")},
-        **{"discrepancy": True, "priority": Decimal("0.79")},
+        **{"discrepancy": True, "priority": Decimal("0.79"), "recorded_from": "metadata"},
+        **{"recorded_as_of": item["uploaded_at"]},
     }
     assert {name: item[name] for name in expected} == expected
     assert [float(p) for p in item["probabilities"]] == [0.04, 0.14, 0.21, 0.31, 0.16, 0.08, 0.06]
@@ -88,9 +89,12 @@ def test_reads_the_record_item_unless_the_metadata_say(world: Any, photo: Photo)
         Item={"PK": "BIN#SEA1#P-4-B217", "SK": "RECORD", "expected_quantity": 4}
     )
     world.deliver(world.put(KEY, photo()))
-    assert world.only()["recorded_quantity"] == 4
+    assert world.only()["recorded_quantity"] == 4 and "recorded_as_of" not in world.only()
     world.deliver(world.put(KEY, photo(), expected_quantity="1"))
-    assert sorted(item["recorded_quantity"] for item in world.items("COUNT#")) == [1, 4]
+    assert sorted((item["recorded_quantity"], item["recorded_from"]) for item in world.items("COUNT#")) == [
+        (1, "metadata"),
+        (4, "record"),
+    ]
 
 
 @pytest.mark.parametrize("text", ["three", "-1", "2.5", "", "9" * 30])
