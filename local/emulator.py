@@ -2,8 +2,8 @@
 
     python -m local.emulator        # reads BINTALLY_PORT and BINTALLY_HOME
 
-Every touch of ministack's internals is in this file, one function a gap; tests/local shows for each that
-ministack alone has the gap and that ours closes it, so that a test fails when upstream no longer needs us.
+Every touch of ministack's internals is in this file and in local/cloudwatch.py, one function a gap; tests/local
+shows for each that ministack alone has it and that ours closes it, so that a test fails when upstream needs us no more.
 ministack reads its settings when it is imported, so its modules are imported inside the functions.
 """
 
@@ -19,9 +19,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from local.cloudwatch import CloudWatch
 from local.sagemaker.endpoints import Endpoints
 from local.sagemaker.host import Host
 from local.sagemaker.models import Credentials, ModelData
+from local.sagemaker.packages import Packages
 from local.sagemaker.service import Service
 from local.sagemaker.wire import invalid
 
@@ -254,10 +256,25 @@ def sagemaker_resource(path: str, headers: dict[str, str], body: bytes) -> str:
         request = json.loads(body or b"{}")
     except ValueError:
         return "*"
+    if kind in ("AddTags", "DeleteTags"):
+        return str(request.get("ResourceArn", "*"))
+    if "ModelPackage" in kind:
+        return model_package_resource(prefix, kind, request)
     for suffix, member in (("EndpointConfig", "endpoint-config"), ("Endpoint", "endpoint"), ("Model", "model")):
         if kind.endswith(suffix):
             return f"{prefix}:{member}/{str(request.get(f'{suffix}Name', '*')).lower()}"
     return "*"
+
+
+def model_package_resource(prefix: str, kind: str, request: dict[str, Any]) -> str:
+    """The ARN of a model package or a group of them; of a version that is to be created, that of any in its group."""
+    if kind.endswith("Group"):
+        member, name = "model-package-group", str(request.get("ModelPackageGroupName", "*"))
+    elif kind == "CreateModelPackage":
+        member, name = "model-package", f"{str(request.get('ModelPackageGroupName', '*')).rpartition('/')[2]}/*"
+    else:
+        member, name = "model-package", str(request.get("ModelPackageArn") or request.get("ModelPackageName", "*"))
+    return name.lower() if name.startswith("arn:") else f"{prefix}:{member}/{name.lower()}"
 
 
 def assume_for_sagemaker(role_arn: str) -> Credentials:
@@ -313,6 +330,7 @@ def main() -> None:
     from ministack import app
 
     url = f"http://127.0.0.1:{port}"
+    cloudwatch = CloudWatch()
     host = Host(
         home=home,
         repository=REPOSITORY,
@@ -322,15 +340,18 @@ def main() -> None:
         region=REGION,
         assume=assume_for_sagemaker,
         put_event=put_sagemaker_event,
+        record_metric=cloudwatch.record,
+        alarmed=cloudwatch.alarmed,
     )
     serving = json.loads(os.environ.get("BINTALLY_SERVING", "null")) or SERVING
     endpoints = Endpoints(host, command=serving, model_data=ModelData(url, REGION, assume_for_sagemaker))
-    service = Service(endpoints)
+    service = Service(endpoints, Packages(host))
     put_version_ids_in_events()
     count_loopback_as_tls()
     read_concurrency_as_a_number()
     check_state_machine_roles()
     add_sagemaker(service)
+    cloudwatch.start()
     threading.Thread(target=resume_when_ready, args=(service, port), daemon=True).start()
     try:
         app.main()

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from local.sagemaker.endpoints import Endpoints
 from local.sagemaker.host import Part
+from local.sagemaker.tags import Tags
 from local.sagemaker.wire import Answer, Json, ServiceError, check_request, shaped
 
 INVOKE = re.compile(r"/endpoints/([^/]+)/invocations")
@@ -21,7 +22,8 @@ class Service:
 
     def __init__(self, endpoints: Endpoints, *others: Part) -> None:
         self.endpoints = endpoints
-        self.parts: tuple[Part, ...] = (endpoints, *others)
+        self.tags = Tags()
+        self.parts: tuple[Part, ...] = (endpoints, *others, self.tags)
         self.operations = {name: getattr(part, snake(name)) for part in self.parts for name in part.operations}
         self._threads = ThreadPoolExecutor(THREADS, "sagemaker")
 
@@ -50,6 +52,8 @@ class Service:
         if name not in self.operations:
             raise ServiceError("UnknownOperationException", f"{name} is not supported on one machine")
         result = self.operations[name](request)
+        if name.startswith("Create"):
+            self.tags.remember(result, request.get("Tags", []))
         return 200, {"Content-Type": "application/x-amz-json-1.1"}, shaped(name, result)
 
     # Over a stop and a start

@@ -71,7 +71,7 @@ def constraints(value: Any, shape: Any, where: str) -> list[str]:
     if shape.type_name == "string":
         found = too_large(len(value), shape, where, "length")
         pattern = shape.metadata.get("pattern")
-        if pattern and not re.fullmatch(pattern.replace(r"\p{Z}", r"\s").replace(r"\p{L}\p{N}", r"\w"), value):
+        if pattern and not re.fullmatch(as_python(pattern), value):
             found.append(f"Value '{value}' at '{where}' must satisfy regular expression pattern: {pattern}")
         if shape.enum and value not in shape.enum:
             found.append(f"Value '{value}' at '{where}' must satisfy enum value set: {shape.enum}")
@@ -79,6 +79,14 @@ def constraints(value: Any, shape: Any, where: str) -> list[str]:
     if shape.type_name in ("integer", "long", "float", "double"):
         return too_large(value, shape, where, "value")
     return []
+
+
+def as_python(pattern: str) -> str:
+    """A pattern for Java as Python reads it; its categories of characters become these or a little more."""
+    visible = r"!-/:-@\[-`{-~\u00a1-\U0010ffff"
+    for category, characters in {"L": r"\w", "N": r"\d", "Z": r"\s", "M": visible, "P": visible, "S": visible}.items():
+        pattern = pattern.replace(rf"\p{{{category}}}", characters)
+    return re.sub(r"\$\{\d+,\d+\}", "", pattern)  # A repeated end, which means nothing.
 
 
 def too_large(size: float, shape: Shape, where: str, what: str) -> list[str]:
