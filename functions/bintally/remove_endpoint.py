@@ -1,4 +1,5 @@
-"""Removes with the stack what its releases made: the endpoints, their configurations and their models.
+"""Removes with the stack what its releases made: the endpoints, their configurations and their models. Also the
+versions in the model registry, since CloudFormation deletes only an empty group.
 
 A custom resource. When it is created it switches the count queue's mapping off, until the first release switches
 it on: were the template to say so, each later change of the mapping would switch a released stack off. Updates
@@ -16,13 +17,16 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.exceptions import ClientError
 
+from bintally.conclude import clean_up
 from bintally.errors import BintallyError
+from bintally.retraining import Names, run_of
 from bintally.telemetry import logger
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_sagemaker import SageMakerClient
     from mypy_boto3_stepfunctions import SFNClient
+    from mypy_boto3_stepfunctions.type_defs import ExecutionListItemTypeDef
 
 PHYSICAL_ID = "bintally-endpoint"  # never another: CloudFormation would delete the one that it takes for replaced
 SPARE_SECONDS = 30  # of the time limit, kept for the answer
@@ -42,7 +46,10 @@ def handler(event: dict[str, Any], context: Any) -> None:
         if event["RequestType"] == "Create":
             pause_counting(lambda_(), properties["Mapping"], deadline)
         if event["RequestType"] == "Delete":
-            stop_releases(states(), properties["ReleaseStateMachine"])
+            stop_executions(states(), properties["ReleaseStateMachine"])
+            for execution in stop_executions(states(), properties["RetrainStateMachine"]):
+                run = run_of(execution["executionArn"], execution["startDate"])
+                clean_up(sagemaker(), Names.of(properties["StackName"], run))
             remove_all(sagemaker(), properties["StackName"], deadline)
     except Exception as error:  # noqa: BLE001 CloudFormation would wait an hour for an answer that does not come
         logger.exception("failed")
@@ -75,11 +82,12 @@ def pause_counting(client: "LambdaClient", mapping: str, deadline: float) -> Non
             wait(deadline, str(error))
 
 
-def stop_releases(client: "SFNClient", state_machine: str) -> None:
-    """A release that still ran would make anew what is removed here."""
-    running = client.list_executions(stateMachineArn=state_machine, statusFilter="RUNNING")
-    for execution in running["executions"]:
+def stop_executions(client: "SFNClient", state_machine: str) -> "list[ExecutionListItemTypeDef]":
+    """What still ran would make anew what is removed here. Answers the executions that were stopped."""
+    running = client.list_executions(stateMachineArn=state_machine, statusFilter="RUNNING")["executions"]
+    for execution in running:
         client.stop_execution(executionArn=execution["executionArn"], cause="the stack is deleted")
+    return running
 
 
 def remove_all(client: "SageMakerClient", stack: str, deadline: float) -> None:
@@ -97,6 +105,10 @@ def remove_all(client: "SageMakerClient", stack: str, deadline: float) -> None:
         for model in model_page["Models"]:
             if made.fullmatch(model["ModelName"]):
                 client.delete_model(ModelName=model["ModelName"])
+    # All pages first: the registry counts on from a page's end, also when what was before is gone.
+    for package_page in list(client.get_paginator("list_model_packages").paginate(ModelPackageGroupName=stack)):
+        for package in package_page["ModelPackageSummaryList"]:
+            client.delete_model_package(ModelPackageName=package["ModelPackageArn"])
 
 
 def endpoint_statuses(client: "SageMakerClient", stack: str) -> Iterator[tuple[str, str]]:

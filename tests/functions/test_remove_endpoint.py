@@ -16,6 +16,7 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 EVENT = json.loads((Path(__file__).parents[2] / "events" / "remove_endpoint.json").read_text())
+RETRAINING = "arn:aws:states:us-east-1:000000000000:execution:bintally-retrain:one"
 ROLE = "arn:aws:iam::123456789012:role/model"
 MAPPING = EVENT["ResourceProperties"]["Mapping"]
 
@@ -53,6 +54,7 @@ def cloudformation() -> Iterator[CloudFormation]:
 def sagemaker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with mock_aws():
         client = boto3.client("sagemaker", "us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
+        client.create_model_package_group(ModelPackageGroupName="bintally")
         monkeypatch.setattr(remove_endpoint, "sagemaker", lambda: client)
         yield client
 
@@ -73,8 +75,20 @@ def states(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
     stubber.add_response("list_executions", {"executions": [execution]}, asked)
     stop = {"executionArn": execution["executionArn"], "cause": "the stack is deleted"}
     stubber.add_response("stop_execution", {"stopDate": 0}, stop)
+    retrain = EVENT["ResourceProperties"]["RetrainStateMachine"]
+    execution = execution | {"executionArn": RETRAINING, "stateMachineArn": retrain}
+    stubber.add_response("list_executions", {"executions": [execution]}, asked | {"stateMachineArn": retrain})
+    stubber.add_response("stop_execution", {"stopDate": 0}, stop | {"executionArn": RETRAINING})
     with stubber:
         yield stubber
+
+
+@pytest.fixture(autouse=True)
+def cleaned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The training jobs of the retrainings that were cleaned up after."""
+    found: list[str] = []
+    monkeypatch.setattr(remove_endpoint, "clean_up", lambda client, names: found.append(names.train))
+    return found
 
 
 @pytest.fixture
@@ -123,7 +137,7 @@ def names(sagemaker: Any) -> set[str]:
 
 
 def test_delete_removes_what_releases_made_and_nothing_else(
-    cloudformation: CloudFormation, sagemaker: Any, states: Stubber
+    cloudformation: CloudFormation, sagemaker: Any, states: Stubber, cleaned: list[str]
 ) -> None:
     make(sagemaker, "bintally-serverless", "bintally-serverless-0a1b2c3d")
     make(sagemaker, "bintally-realtime", "bintally-realtime-0a1b2c3d")
@@ -134,6 +148,21 @@ def test_delete_removes_what_releases_made_and_nothing_else(
     assert run(cloudformation, "Delete")["Status"] == "SUCCESS"
     assert names(sagemaker) == others
     states.assert_no_pending_responses()
+    assert [name.rpartition("-")[2] for name in cleaned] == ["train"]
+
+
+def test_delete_empties_the_registry(
+    cloudformation: CloudFormation, sagemaker: Any, states: Stubber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sagemaker.create_model_package_group(ModelPackageGroupName="bintally-two")
+    made = [
+        sagemaker.create_model_package(ModelPackageGroupName=group)["ModelPackageArn"]
+        for group in ("bintally", "bintally", "bintally-two")
+    ]
+    deleted: list[str] = []  # moto has no DeleteModelPackage
+    monkeypatch.setattr(sagemaker, "delete_model_package", lambda ModelPackageName: deleted.append(ModelPackageName))
+    assert run(cloudformation, "Delete")["Status"] == "SUCCESS"
+    assert sorted(deleted) == sorted(made[:2])
 
 
 def test_delete_waits_for_an_endpoint_in_change(
