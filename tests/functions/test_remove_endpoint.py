@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,7 +70,7 @@ def states(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
         "stateMachineArn": machine,
         "name": "up",
         "status": "RUNNING",
-        "startDate": 0,
+        "startDate": datetime.fromtimestamp(0, UTC),
     }
     asked = {"stateMachineArn": machine, "statusFilter": "RUNNING"}
     stubber.add_response("list_executions", {"executions": [execution]}, asked)
