@@ -9,7 +9,7 @@ UV := $(shell command -v uv || echo .uv/bin/uv)
 # These import torch; everything else, the local stack above all, is tested without it.
 TORCH_TESTS := tests/training $(wildcard tests/model/test_network.py tests/model/test_export.py)
 
-.PHONY: help venv train-venv demo up down wipe lint test bench
+.PHONY: help venv train-venv demo demo-retrain up down wipe lint test bench
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -20,6 +20,9 @@ train-venv: .venv-train/installed ## Make .venv-train with torch as well (5 GB)
 
 demo: venv ## From nothing to counted photographs; ABID=../shared/abid takes real ones
 	@$(bin)/bintally demo
+
+demo-retrain: venv train-venv ## From labelled photographs to a new model that answers (5 GB for torch)
+	@$(bin)/bintally demo-retrain
 
 up: venv ## Start AWS on this machine, deploy the stack, release the shipped model
 	@$(bin)/bintally up

@@ -17,7 +17,9 @@ VERBS = {
     "upload": "Upload photographs to the images bucket.",
     "counts": "Show counts, newest first.",
     "redrive": "Send what the dead-letter queue holds through counting again.",
+    "retrain": "Retrain on what has come in, by hand.",
     "demo": "Count a set of sample photographs, from nothing.",
+    "demo-retrain": "From labelled photographs to a new model that answers.",
     "bench": "Measure serving, the whole way and the count function.",
     "fetch-abid": "Download a slice of the public data set.",
 }

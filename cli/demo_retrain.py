@@ -1,0 +1,143 @@
+"""`bintally demo-retrain`: from labelled photographs to a new model that answers, on this machine."""
+
+import signal
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cli import retrain
+from cli.errors import PACKAGE_MISSING, CliError
+from cli.photographs import Photograph, send
+from cli.readings import Count, counted
+from cli.up import interrupt, start
+from local.stack import REPOSITORY, Stack
+
+SITE = "DEMO1"
+PATIENCE_SECONDS = 300.0
+SIZE = (320, 240)
+SETTINGS = {"epochs": 6, "sizes": "64,96", "trials": 2, "parallel": 1, "calibration_photographs": 64}
+"""Small enough for two cores and five minutes; the stack's own defaults are for real data."""
+LABELS_SECONDS = 60.0
+
+
+@click.command("demo-retrain")
+@click.option("--photographs", default=900, show_default=True, type=click.IntRange(100), help="How many to render.")
+def command(photographs: int) -> None:
+    """Render labelled photographs of a site the model has never seen, count them, retrain, count others again.
+
+    The shipped model learned from real photographs and counts rendered ones badly; the new one must prove itself
+    better on test bins before it answers. Starts the stack if it does not run; leaves it running.
+    """
+    if not (REPOSITORY / ".venv-train" / "bin" / "python").exists():
+        raise CliError("retraining needs the training environment: make train-venv", PACKAGE_MISSING)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    console, stack = Console(highlight=False), Stack.from_environment()
+    if not stack.running() or stack.status()["model"] == "none":
+        start(stack, console)
+    rendered = render(REPOSITORY / ".data" / "rendered", photographs, console)
+    before = count(stack, rendered, console)
+    console.print(f"The live model counts {share_right(before):.0%} of them as recorded.")
+    wait_labels(stack, len(rendered), console)
+    execution = retrain.start(stack, {"reason": "by hand", "force": True, "approve": True, "settings": dict(SETTINGS)})
+    ended = retrain.follow(stack, execution, console)
+    show_report(stack, ended["run"], console)
+    if ended["outcome"] != "registered":
+        raise CliError("the challenger was not better: the live model stays")
+    retrain.wait_live(stack, ended["model_version"], console)
+    others = render(REPOSITORY / ".data" / "rendered-others", 60, console, seed=1_000_000)
+    after = count(stack, others, console)
+    versions = sorted({str(item["model_version"]) for item in after})
+    console.print(
+        f"Model {', '.join(versions)} counts {share_right(after):.0%} of {len(after)} new photographs as recorded."
+    )
+
+
+def render(folder: Path, number: int, console: Console, seed: int = 0) -> list[Photograph]:
+    """Two photographs of each bin, 0 to 9 items; those that were rendered before are taken as they are."""
+    wanted = [Rendered(folder, seed + index) for index in range(number)]
+    missing = [each for each in wanted if not each.path.exists()]
+    with bar(console) as progress, ProcessPoolExecutor() as pool:
+        task = progress.add_task("Rendering", total=number, completed=number - len(missing))
+        for _ in pool.map(Rendered.save, missing, chunksize=4):
+            progress.advance(task)
+    return [Photograph(each.path, SITE, each.bin, each.quantity) for each in wanted]
+
+
+class Rendered:
+    """One picture to render, all of it decided by its number."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.number = number
+        self.bin = f"R-{number // 2:04d}"
+        self.quantity = (number // 2 * 7 + number % 2) % 10
+        self.path = folder / self.bin / f"{number:06d}.jpg"
+
+    def save(self) -> None:
+        from training.synthetic import render as picture
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
+        picture(self.number + 5000, self.quantity, SIZE).save(part, "JPEG", quality=85)
+        part.replace(self.path)
+
+
+def count(stack: Stack, photographs: list[Photograph], console: Console) -> list[Count]:
+    """Uploads them and waits for their counts. Raises CliError when some do not come."""
+    outputs = stack.outputs()
+    table = stack.session().resource("dynamodb", endpoint_url=stack.endpoint_url).Table(outputs["CountsTable"])
+    try:
+        with bar(console) as progress:
+            sending = progress.add_task("Uploading", total=len(photographs))
+            counting = progress.add_task("Counting", total=len(photographs))
+            uploads = send(stack.client("s3"), outputs["ImagesBucket"], photographs, lambda: progress.advance(sending))
+            found = []
+            for _, item in counted(table, uploads, PATIENCE_SECONDS):
+                found.append(item)
+                progress.advance(counting)
+    except (BotoCoreError, ClientError, OSError) as error:
+        raise CliError(f"the stack stopped answering: {error} (see {stack.log_file})") from error
+    if len(found) < len(photographs):
+        raise CliError(f"{len(photographs) - len(found)} photographs have no count (see {stack.log_file})")
+    return found
+
+
+def wait_labels(stack: Stack, number: int, console: Console) -> None:
+    """Labels follow the counts through the table's stream."""
+    s3, bucket = stack.client("s3"), stack.outputs()["ArtifactsBucket"]
+    deadline = time.monotonic() + LABELS_SECONDS
+    with console.status("Waiting for the label log"):
+        seen: set[str] = set()
+        lines = 0
+        while lines < number and time.monotonic() < deadline:
+            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="labels/"):
+                for key in (found["Key"] for found in page.get("Contents", ()) if found["Key"] not in seen):
+                    seen.add(key)
+                    lines += s3.get_object(Bucket=bucket, Key=key)["Body"].read().count(b"\n")
+            time.sleep(0.5)
+
+
+def show_report(stack: Stack, run: str, console: Console) -> None:
+    """Keeps the evaluation's report beside the stack's state, and says where."""
+    path = stack.home / f"report-{run}.html"
+    key = f"retrain/{run}/evaluation/report.html"
+    stack.client("s3").download_file(stack.outputs()["ArtifactsBucket"], key, str(path))
+    console.print(f"Report: {path}", soft_wrap=True)
+
+
+def share_right(items: Iterable[Count]) -> float:
+    """The share of counts that say what the record says; six and more are one answer."""
+    found = [int(item["count"]) == min(6, int(item["recorded_quantity"])) for item in items]
+    return sum(found) / len(found)
+
+
+def bar(console: Console) -> Any:
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console)

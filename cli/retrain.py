@@ -1,0 +1,200 @@
+"""`bintally retrain`: starts a retraining by hand, and shows how it goes."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+from boto3.dynamodb.conditions import Key
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.markup import escape
+
+from cli.errors import CliError
+from local.stack import Stack
+
+POLL_SECONDS = 1.0
+RELEASE_SECONDS = 900.0
+STEPS = {
+    "Plan": "Looking at what has come in",
+    "Process": "Processing the photographs",
+    "Tune": "Tuning",
+    "Train": "Training",
+    "TransformChampion": "Champion counts the test photographs",
+    "TransformChallenger": "Challenger counts the test photographs",
+    "Evaluate": "Evaluating both",
+    "Judge": "Judging",
+    "Register": "Registering the model",
+    "Conclude": "Concluding",
+}
+JOBS = {  # step: log group, and what follows the run in the job's name
+    "Process": ("ProcessingJobs", "-process"),
+    "Tune": ("TrainingJobs", "-0"),
+    "Train": ("TrainingJobs", "-train"),
+    "TransformChampion": ("TransformJobs", "-champion"),
+    "TransformChallenger": ("TransformJobs", "-challenger"),
+    "Evaluate": ("ProcessingJobs", "-evaluate"),
+}
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="Also when there are few new labels.")
+@click.option("--approve", is_flag=True, help="Release the new model if it wins, without a person's approval.")
+@click.option("--watch", is_flag=True, help="Show each step until the end.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="For this run: epochs, sizes, trials, parallel, instances, start (champion or scratch), learning_rate, "
+    "calibration_photographs, seed.",
+)
+def command(force: bool, approve: bool, watch: bool, settings: tuple[str, ...]) -> None:
+    """Retrain on what has come in; the new model replaces the live one only if it is proved better.
+
+    With --watch it exits 1 when the run fails; a challenger that is not better is no failure.
+    """
+    stack, console = Stack.from_environment(), Console(highlight=False)
+    request = {"reason": "by hand", "force": force, "approve": approve, "settings": parsed(settings)}
+    execution = start(stack, request)
+    if not watch:
+        console.print(f"Started {execution}", soft_wrap=True)
+        return
+    ended = follow(stack, execution, console)
+    if ended.get("approval") == "Approved":
+        wait_live(stack, ended["model_version"], console)
+
+
+def parsed(settings: tuple[str, ...]) -> dict[str, Any]:
+    """Raises CliError for what is no NAME=VALUE."""
+    found: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise click.UsageError(f"--set takes NAME=VALUE, not {setting}")
+        found[name] = int(value) if re.fullmatch(r"\d+", value) and name not in ("sizes", "learning_rate") else value
+    return found
+
+
+def start(stack: Stack, request: dict[str, Any]) -> str:
+    machine = stack.outputs()["RetrainStateMachine"]
+    started = stack.client("stepfunctions").start_execution(stateMachineArn=machine, input=json.dumps(request))
+    return str(started["executionArn"])
+
+
+@dataclass
+class Watch:
+    """What was seen of an execution so far; `step` is the state that it is in."""
+
+    stack: Stack
+    execution: str
+    seen: int = 0
+    step: str = ""
+    since: float = 0.0
+    done: list[tuple[str, float]] = field(default_factory=list)
+    run: str = ""
+
+    def look(self) -> Iterator[tuple[str, float]]:
+        """Steps that have ended since the last look, with their seconds, by the execution's own clock."""
+        states = self.stack.client("stepfunctions")
+        pages = states.get_paginator("get_execution_history").paginate(executionArn=self.execution)
+        events = [event for page in pages for event in page["events"]]
+        for event in events[self.seen :]:
+            at = event["timestamp"].timestamp()
+            if entered := event.get("stateEnteredEventDetails"):
+                self.step, self.since = entered["name"], at
+            if (exited := event.get("stateExitedEventDetails")) and exited["name"] in STEPS:
+                yield exited["name"], at - self.since
+        self.seen = len(events)
+
+    def detail(self) -> str:
+        """The last line that the running job logged: an epoch with its metrics, a count of photographs."""
+        if self.step not in JOBS:
+            return ""
+        group, suffix = JOBS[self.step]
+        prefix = f"{self.stack.name}-{self.find_run()}{suffix}"
+        logs = self.stack.client("logs")
+        try:
+            found = logs.describe_log_streams(logGroupName=f"/aws/sagemaker/{group}", logStreamNamePrefix=prefix)
+            lines = [
+                event["message"]
+                for stream in found["logStreams"][-1:]
+                for event in logs.get_log_events(
+                    logGroupName=f"/aws/sagemaker/{group}", logStreamName=stream["logStreamName"], limit=1
+                )["events"]
+            ]
+        except ClientError:  # nothing was logged yet
+            return ""
+        return " ".join(lines[-1].split())[:100] if lines else ""
+
+    def find_run(self) -> str:
+        """The run's name, from the table: `plan` writes it there."""
+        if not self.run:
+            table = self.stack.session().resource("dynamodb", endpoint_url=self.stack.endpoint_url)
+            name = self.stack.outputs()["CountsTable"]
+            condition = Key("PK").eq("RETRAIN") & Key("SK").begins_with("RUN#")
+            items = table.Table(name).query(KeyConditionExpression=condition, ConsistentRead=True)["Items"]
+            self.run = next((str(item["run"]) for item in items if item["execution"] == self.execution), "")
+        return self.run
+
+
+def follow(stack: Stack, execution: str, console: Console) -> dict[str, Any]:
+    """Shows each step until the execution ends, and answers its output. Raises CliError when it failed."""
+    watch, states = Watch(stack, execution), stack.client("stepfunctions")
+    try:
+        with console.status("Starting") as status:
+            while True:
+                found = states.describe_execution(executionArn=execution)
+                for step, seconds in watch.look():
+                    console.print(f"[green]✓[/] {STEPS[step]} [dim]{seconds:.1f} s[/]{result_of(watch, step)}")
+                if found["status"] != "RUNNING":
+                    break
+                detail = watch.detail()
+                status.update(f"{STEPS.get(watch.step, watch.step)} [dim]{escape(detail)}[/]")
+                time.sleep(POLL_SECONDS)
+    except BotoCoreError as error:
+        raise CliError(f"the stack stopped answering: {error} (see {stack.log_file})") from error
+    if found["status"] != "SUCCEEDED":
+        raise CliError(
+            f"retraining {found['status'].lower()}: {found.get('error', '')} {found.get('cause', '')}".strip()
+        )
+    output: dict[str, Any] = json.loads(found["output"])
+    console.print(f"Run {output['run']}: [bold]{output['outcome']}[/]. {escape(output['reason'])}", soft_wrap=True)
+    if output.get("approval") == "PendingManualApproval":
+        console.print(f"Put it into service with: [cyan]bintally approve {output['model_version']}[/]")
+    return output
+
+
+def result_of(watch: Watch, step: str) -> str:
+    """What a job's metrics say at its end."""
+    sagemaker = watch.stack.client("sagemaker")
+    name = f"{watch.stack.name}-{watch.find_run()}"
+    try:
+        if step == "Train":
+            found = sagemaker.describe_training_job(TrainingJobName=f"{name}-train")
+            metrics = {metric["MetricName"]: metric["Value"] for metric in found.get("FinalMetricDataList", ())}
+            return "".join(f"  {key.partition(':')[2]} {value:.3f}" for key, value in sorted(metrics.items()))
+        if step == "Tune":
+            found = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+            counts, best = found["TrainingJobStatusCounters"], found.get("BestTrainingJob", {})
+            objective = best.get("FinalHyperParameterTuningJobObjectiveMetric", {}).get("Value")
+            tuned = ", ".join(f"{key} {value}" for key, value in sorted(best.get("TunedHyperParameters", {}).items()))
+            best_text = f"  best rps {objective:.3f} with {tuned}" if objective is not None else ""
+            return f"  {counts['Completed']} of {sum(counts.values())} trials completed{best_text}"
+    except ClientError:  # the step failed before its job was made
+        return ""
+    return ""
+
+
+def wait_live(stack: Stack, version: str, console: Console) -> None:
+    """Waits until the registry's event has brought the version into service. Raises CliError when it did not."""
+    began = time.monotonic()
+    with console.status(f"Releasing model {version}"):
+        while f"/models/{version}/" not in (stack.live_model_data(stack.outputs()) or ""):
+            if time.monotonic() - began > RELEASE_SECONDS:
+                raise CliError(f"model {version} is not live after {RELEASE_SECONDS:.0f} s; see: bintally models")
+            time.sleep(POLL_SECONDS)
+    console.print(f"[green]✓[/] Model {version} is live [dim]{time.monotonic() - began:.1f} s[/]")
