@@ -154,6 +154,24 @@ def add_sagemaker(service: Service) -> None:
     )
 
 
+def provision_model_package_groups(service: Service) -> None:
+    """CloudFormation does not know model package groups; here it makes and deletes them as any caller would."""
+    from ministack.services.cloudformation import provisioners
+
+    def ask(operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        _, _, body = service.control(operation, json.dumps(request))
+        return dict(json.loads(body or b"{}"))
+
+    def create(logical_id: str, properties: dict[str, Any], stack_name: str) -> tuple[str, dict[str, Any]]:
+        found = ask("CreateModelPackageGroup", properties)
+        return found["ModelPackageGroupArn"], found
+
+    def delete(arn: str, properties: dict[str, Any]) -> None:
+        ask("DeleteModelPackageGroup", {"ModelPackageGroupName": arn})
+
+    provisioners._RESOURCE_HANDLERS["AWS::SageMaker::ModelPackageGroup"] = {"create": create, "delete": delete}
+
+
 def check_state_machine_roles() -> None:
     """Step Functions calls services without a look at the state machine's role, so that a permission which is
     missing there shows only on AWS. Here each task is checked against the role's policies first."""
@@ -351,6 +369,7 @@ def main() -> None:
     read_concurrency_as_a_number()
     check_state_machine_roles()
     add_sagemaker(service)
+    provision_model_package_groups(service)
     cloudwatch.start()
     threading.Thread(target=resume_when_ready, args=(service, port), daemon=True).start()
     try:

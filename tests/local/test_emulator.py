@@ -71,6 +71,27 @@ def test_a_policy_that_demands_tls_lets_roles_in_over_loopback(stack, which, rol
 
 
 @BOTH
+def test_cloudformation_makes_model_package_groups(stack, which):
+    cloudformation, sagemaker = stack.client("cloudformation"), stack.client("sagemaker")
+    properties = {"ModelPackageGroupName": "made-by-a-stack", "ModelPackageGroupDescription": "described"}
+    group = {"Type": "AWS::SageMaker::ModelPackageGroup", "Properties": properties}
+    template = {"Resources": {"Group": group}, "Outputs": {"Group": {"Value": {"Ref": "Group"}}}}
+    if which == "bare":
+        with pytest.raises(ClientError, match="Unrecognized resource types"):
+            cloudformation.create_stack(StackName="groups", TemplateBody=json.dumps(template))
+        return
+    cloudformation.create_stack(StackName="groups", TemplateBody=json.dumps(template))
+    cloudformation.get_waiter("stack_create_complete").wait(StackName="groups", WaiterConfig={"Delay": 1})
+    found = sagemaker.describe_model_package_group(ModelPackageGroupName="made-by-a-stack")
+    assert found["ModelPackageGroupDescription"] == "described"
+    (output,) = cloudformation.describe_stacks(StackName="groups")["Stacks"][0]["Outputs"]
+    assert output["OutputValue"] == found["ModelPackageGroupArn"]
+    cloudformation.delete_stack(StackName="groups")
+    cloudformation.get_waiter("stack_delete_complete").wait(StackName="groups", WaiterConfig={"Delay": 1})
+    assert sagemaker.list_model_package_groups(NameContains="made-by-a-stack")["ModelPackageGroupSummaryList"] == []
+
+
+@BOTH
 def test_there_is_a_sagemaker(stack, which):
     sagemaker = stack.client("sagemaker", retries={"total_max_attempts": 1})
     if which == "ours":

@@ -1,12 +1,16 @@
 """The release state machine read as text: no way past the lock, and no more permissions than it uses."""
 
 import json
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
+from botocore.validate import ParamValidator
+from jsonata.jsonata import Jsonata
 from samcli.yamlhelper import yaml_parse
 
 ROOT = Path(__file__).parents[2]
@@ -15,6 +19,13 @@ STATES: dict[str, Any] = DEFINITION["States"]
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
 TASKS = sorted(name for name, state in STATES.items() if state["Type"] == "Task")
 TELLING = {"FreeLock", "PutEvent", "Publish", "IsReleased"}
+SUBSTITUTED = {
+    "EndpointMode": "realtime",
+    "ArtifactsBucket": "artifacts",
+    "CanaryPercent": 10,
+    "CanaryWaitSeconds": 300,
+}
+PACKAGE, NEWER = (f"arn:aws:sagemaker:us-east-1:000000000000:model-package/bintally/{n}" for n in (1, 2))
 
 
 def following(state: dict[str, Any]) -> Iterator[str]:
@@ -48,6 +59,40 @@ def action(state: dict[str, Any]) -> str:
     service = {"sfn": "states", "eventbridge": "events"}.get(words[0], words[0])
     name = {"lambda:invoke": "invokeFunction"}.get(":".join(words), words[1])
     return f"{service}:{name[0].upper()}{name[1:]}"
+
+
+def evaluated(value: Any, **variables: Any) -> Any:
+    """`value` with its JSONata done, as Step Functions would, and with SUBSTITUTED for the template's names."""
+    if isinstance(value, dict):
+        return {name: evaluated(part, **variables) for name, part in value.items()}
+    if isinstance(value, list):
+        return [evaluated(part, **variables) for part in value]
+    if not isinstance(value, str):
+        return value
+    text = re.sub(r"\$\{(\w+)\}", lambda found: str(SUBSTITUTED.get(found[1], found[1])), value)
+    if not text.startswith("{%"):
+        return text
+    expression = Jsonata.jsonata(text.removeprefix("{%").removesuffix("%}").strip())
+    for name, variable in variables.items():
+        expression.assign(name, variable)
+    return expression.evaluate(None)
+
+
+def decided(name: str, **variables: Any) -> tuple[str, Any]:
+    """The state that a Choice goes to, and what it assigns on the way."""
+    state = STATES[name]
+    for choice in state["Choices"]:
+        if evaluated(choice["Condition"], **variables):
+            return choice["Next"], evaluated(choice.get("Assign", {}), **variables)
+    return state["Default"], evaluated(state.get("Assign", {}), **variables)
+
+
+def planned(request: dict[str, Any]) -> Any:
+    """The variables of an execution with this input."""
+    states = {"input": request, "context": {"Execution": {"Id": "arn:aws:states:::execution:bintally-release:1"}}}
+    hashed = STATES["Plan"]["Assign"].keys() & {"release", "candidate"}  # $hash is not in JSONata itself
+    assigned = {name: value for name, value in STATES["Plan"]["Assign"].items() if name not in hashed}
+    return evaluated(assigned, states=states)
 
 
 def test_every_state_can_be_reached() -> None:
@@ -102,7 +147,8 @@ def test_the_role_allows_what_the_tasks_do_and_no_more() -> None:
         actions = statement["Action"]
         allowed |= {actions} if isinstance(actions, str) else set(actions)
     assert not [one for one in allowed if fnmatchcase(one, "*[*]*")]
-    assert allowed == {action(task) for task in tasks(STATES)} | {"iam:PassRole"}
+    # What SageMaker does in the caller's name: it takes the model's role, and looks at the alarms of a canary.
+    assert allowed == {action(task) for task in tasks(STATES)} | {"iam:PassRole", "cloudwatch:DescribeAlarms"}
 
 
 def test_the_model_role_is_passed_to_sagemaker_only() -> None:
@@ -116,3 +162,146 @@ def test_the_template_leaves_the_mapping_to_releases() -> None:
     assert "Enabled" not in TEMPLATE["CountMapping"]["Properties"]
     assert TEMPLATE["CountRule"]["DependsOn"] == "ReleasedEndpoint"
     assert TEMPLATE["ReleasedEndpoint"]["Properties"]["Mapping"] == {"Ref": "CountMapping"}
+
+
+def test_an_event_of_the_registry_names_the_package_to_describe() -> None:
+    variables = planned({"source": "aws.sagemaker", "detail": {"ModelPackageArn": PACKAGE}})
+    assert decided("IsInputComplete", **variables)[0] == "DescribePackage"
+    described = {"approval": "Approved", "model_version": "1", "model_data_url": "s3://artifacts/models/1/model.tar.gz"}
+    assert decided("IsInputComplete", **variables | described)[0] == "TakeLock"
+    where, assigned = decided("IsInputComplete", **variables | described | {"approval": "Rejected"})
+    assert (where, assigned["outcome"]) == ("FreeLock", "not approved")
+    where, assigned = decided("IsInputComplete", **variables | described | {"model_version": ""})
+    assert (where, assigned["why"]["Error"]) == ("FreeLock", "InvalidInput")
+
+
+def test_by_hand_nothing_is_described_or_awaited() -> None:
+    variables = planned({"model_version": "1", "model_data_url": "s3://artifacts/models/1/model.tar.gz"})
+    assert decided("IsInputComplete", **variables)[0] == "TakeLock"
+    assert decided("IsByHand", **variables)[0] == "FindLeftovers"
+    where, assigned = decided("DoesHolderRun", **variables | {"holder_status": "RUNNING"})
+    assert (where, assigned["why"]["Error"]) == ("FreeLock", "ReleaseRunning")
+
+
+@pytest.mark.parametrize(
+    ("status", "polls", "where"),
+    [
+        ("RUNNING", 0, "WaitForLock"),
+        ("RUNNING", 120, "WaitForLock"),
+        ("RUNNING", 121, "FreeLock"),
+        ("PENDING_REDRIVE", 0, "WaitForLock"),
+        ("FAILED", 0, "TakeLock"),
+        ("ABORTED", 121, "TakeLock"),
+    ],
+)
+def test_a_release_by_the_registry_waits_for_another_up_to_a_limit(status: str, polls: int, where: str) -> None:
+    variables = planned({"detail": {"ModelPackageArn": PACKAGE}})
+    assert decided("DoesHolderRun", **variables | {"holder_status": status, "polls": polls})[0] == where
+
+
+def test_the_waits_end_before_the_execution_does() -> None:
+    """For the lock, for the candidate, for the live endpoint with the longest canary, and for the one put back."""
+    wait = 1800  # CanaryWaitSeconds at most
+    lock = sum(min(1 + polls, 60) for polls in range(121))
+    endpoint = sum(min(1 + polls, 15) for polls in range(121))
+    assert lock + 3 * endpoint + 2 * wait < DEFINITION["TimeoutSeconds"]
+    template = yaml_parse((ROOT / "template.yaml").read_text())
+    assert template["Parameters"]["CanaryWaitSeconds"]["MaxValue"] == wait
+
+
+@pytest.mark.parametrize(
+    ("newest", "holder_status", "holder_version", "where", "outcome"),
+    [
+        (PACKAGE, "", "", "FindLeftovers", None),
+        (PACKAGE, "RUNNING", "0", "FindLeftovers", None),
+        (PACKAGE, "RUNNING", "1", "FreeLock", "superseded"),
+        (PACKAGE, "ABORTED", "1", "FindLeftovers", None),  # what stopped half way is taken up again
+        (NEWER, "", "", "FreeLock", "superseded"),
+        (NEWER, "RUNNING", "0", "DescribePackage", None),
+        ("", "", "", "FreeLock", "not approved"),
+    ],
+)
+def test_the_newest_approved_package_is_released_once(
+    newest: str, holder_status: str, holder_version: str, where: str, outcome: str | None
+) -> None:
+    variables = planned({"detail": {"ModelPackageArn": PACKAGE}}) | {"model_version": "1", "newest": newest}
+    held = {"holder_status": holder_status, "holder_version": holder_version}
+    found, assigned = decided("IsNewest", **variables | held)
+    assert (found, assigned.get("outcome")) == (where, outcome)
+    assert outcome is None or assigned["why"]["Error"] == ""
+
+
+@pytest.mark.parametrize("outcome", ["superseded", "not approved", "already live", "released"])
+def test_what_is_no_failure_succeeds(outcome: str) -> None:
+    assert decided("IsReleased", outcome=outcome)[0] == "Released"
+    assert decided("IsReleased", outcome="failed")[0] == "NotReleased"
+
+
+def update(request: dict[str, Any]) -> Any:
+    """What UpdateEndpoint is asked after this input, checked against the service model."""
+    variables = planned(request) | {"release": "bintally-realtime-00000000", "previous": "bintally-realtime-11111111"}
+    where, assigned = decided("IsFirst", **variables)
+    assert where == "UpdateLive"
+    asked = evaluated(STATES["UpdateLive"]["Arguments"], **variables | assigned)
+    shape: Any = botocore.session.get_session().get_service_model("sagemaker").operation_model("UpdateEndpoint")
+    report = ParamValidator().validate(asked, shape.input_shape)
+    assert not report.has_errors(), report.generate_report()
+    return asked
+
+
+def test_a_real_time_endpoint_is_updated_with_a_canary_and_alarms() -> None:
+    deployment = update({})["DeploymentConfig"]
+    assert deployment["BlueGreenUpdatePolicy"] == {
+        "TrafficRoutingConfiguration": {
+            "Type": "CANARY",
+            "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 10},
+            "WaitIntervalInSeconds": 300,
+        },
+        "TerminationWaitInSeconds": 300,
+    }
+    alarms = {alarm["AlarmName"] for alarm in deployment["AutoRollbackConfiguration"]["Alarms"]}
+    assert alarms == {"EndpointErrorsAlarm", "EndpointLatencyAlarm", "LowConfidenceAlarm"}
+    given = TEMPLATE["ReleaseStateMachine"]["Properties"]["DefinitionSubstitutions"]
+    for alarm in alarms:
+        assert given[alarm] == {"Ref": alarm}
+
+
+def test_a_serverless_endpoint_and_one_to_change_at_once_have_no_canary(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "DeploymentConfig" not in update({"at_once": True})
+    assert "DeploymentConfig" in update({"at_once": False})
+    monkeypatch.setitem(SUBSTITUTED, "EndpointMode", "serverless")
+    assert "DeploymentConfig" not in update({})
+
+
+def test_an_update_that_sagemaker_undid_is_rolled_back() -> None:
+    variables = {"release": "new", "failure": "alarm x", "polls": 3}
+    new_up = {**variables, "live_status": "InService", "live_config": "new"}
+    assert decided("IsNewUp", **new_up)[0] == "AskNew"
+    where, assigned = decided("IsNewUp", **new_up | {"live_config": "old"})
+    assert (where, assigned["why"]["Error"]) == ("FindToRestore", "RolledBack")
+    assert assigned["why"]["Cause"].endswith("alarm x")
+    assert decided("IsNewUp", **new_up | {"live_status": "RollingBack", "live_config": "old"})[0] == "WaitForNew"
+    assert decided("IsNewUp", **new_up | {"live_status": "Updating", "polls": 160})[0] == "WaitForNew"
+    assert decided("IsNewUp", **new_up | {"live_status": "Updating", "polls": 161})[1]["why"]["Error"] == "LiveFailed"
+
+
+def test_an_approval_in_the_registry_starts_a_release() -> None:
+    rule = TEMPLATE["ReleaseRule"]["Properties"]
+    assert rule["EventPattern"] == {
+        "source": ["aws.sagemaker"],
+        "detail-type": ["SageMaker Model Package State Change"],
+        "detail": {"ModelPackageGroupName": [{"Ref": "AWS::StackName"}], "ModelApprovalStatus": ["Approved"]},
+    }
+    (target,) = rule["Targets"]
+    assert target["Arn"] == {"Ref": "ReleaseStateMachine"}
+    (policy,) = TEMPLATE["ReleaseRuleRole"]["Properties"]["Policies"]
+    assert policy["PolicyDocument"]["Statement"] == [
+        {"Effect": "Allow", "Action": "states:StartExecution", "Resource": {"Ref": "ReleaseStateMachine"}}
+    ]
+    (sender,) = TEMPLATE["ReleaseDeadLetterQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    assert sender["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": ["ReleaseRule", "Arn"]}}}
+
+
+def test_the_registry_is_emptied_before_it_is_deleted() -> None:
+    assert TEMPLATE["ModelPackageGroup"]["Properties"]["ModelPackageGroupName"] == {"Ref": "AWS::StackName"}
+    assert TEMPLATE["ReleasedEndpoint"]["DependsOn"] == "ModelPackageGroup"

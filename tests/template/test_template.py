@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bintally.count import LONGEST_WAIT, WORST_SECONDS
+from bintally.count import WORST_SECONDS
+from bintally.queues import LONGEST_WAIT
 from samtranslator.public.translator import ManagedPolicyLoader
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
@@ -25,6 +26,7 @@ WITHOUT_RESOURCE = {
     "ecr:GetAuthorizationToken",
     "sagemaker:ListEndpointConfigs",
     "sagemaker:ListEndpoints",
+    "sagemaker:ListModelPackages",
     "sagemaker:ListModels",
 }
 
