@@ -1,6 +1,6 @@
 """What the parts of the service share: names, the stack they are in, and the clients of a job's role."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,10 @@ from local.sagemaker.wire import Json, fitting, invalid, output_shape
 
 PutEvent = Callable[[str, list[str], Json], None]
 """Puts an event of source aws.sagemaker on the default bus: detail type, ARNs of the resources, detail."""
+RecordMetric = Callable[[str, str, float, str, Mapping[str, str]], None]
+"""Records a value of a CloudWatch metric: namespace, name, value, unit, dimensions."""
+Alarmed = Callable[[str, float], bool | None]
+"""Whether the CloudWatch alarm of that name is, or was since then, in ALARM; None when there is no such alarm."""
 
 
 class Part(Protocol):
@@ -42,6 +46,8 @@ class Host:
     region: str
     assume: Assume
     put_event: PutEvent
+    record_metric: RecordMetric
+    alarmed: Alarmed
     spawner: Spawner = field(default_factory=Spawner)
 
     def arn(self, kind: str, name: str) -> str:
