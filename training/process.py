@@ -1,0 +1,293 @@
+"""Makes a dataset of labelled photographs, as a SageMaker processing job or in folders of one's own.
+
+    python -m training.process --manifest s3://…/manifest.jsonl --previous s3://…/index.jsonl
+        --dataset s3://…/dataset --parts s3://…/parts --shards s3://…/datasets
+
+Every instance of the job reads the new photographs of its bins, checks and measures them, and stores them in shards
+(train, validation) or one by one (test); what came of each goes to --parts. The first instance waits for all parts and
+writes the dataset: index, manifests, what was unreadable or a duplicate, and how the new ones differ from the
+--reference. The same input makes the same dataset, byte by byte, on any number of instances, and again after a restart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from model.answer import CLASSES
+from training import container, drift
+from training.catalogue import Catalogue
+from training.dataset import SPLITS, BadDataset, Shard, digest, manifest, read_index
+from training.examine import Examined, ahead, begin, examine_all
+from training.store import Store, StoreError, located, store
+
+CHUNK = 32
+"""Photographs that a process gets at once: enough to make the handing over cheap, few enough to hold in memory."""
+WRITERS = 8
+"""Shards or test photographs on their way to the store."""
+LEAST_JUDGED = 20
+"""New photographs; of fewer, a bad share says nothing."""
+POLL_SECONDS = 1.0
+
+Outcome = dict[str, Any]
+
+flags = container.Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+flags.add_argument("--manifest", required=True, help="labels of photographs, one a line")
+flags.add_argument("--previous", help="index.jsonl of the dataset that this one adds to")
+flags.add_argument("--reference", help="dataset.json that drift is told against")
+flags.add_argument("--dataset", required=True, help="folder to write the dataset to")
+flags.add_argument("--parts", required=True, help="folder where the instances leave what they did for the first one")
+flags.add_argument("--shards", required=True, help="folder of the photographs of all datasets")
+flags.add_argument("--bad-share", type=float, default=0.2, help="of new photographs; if more are unreadable, it fails")
+flags.add_argument("--patience", type=float, default=1800, help="seconds to wait for the other instances")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an instance has to do, and which of how many it is."""
+
+    manifest: str
+    previous: str | None
+    reference: str | None
+    dataset: Store
+    parts: Store
+    shards: Store
+    bad_share: float
+    patience: float
+    host: int
+    hosts: int
+
+
+def main(arguments: list[str] | None = None) -> None:
+    a = flags.parse_args(arguments)
+    hosts = container.hosts()
+    places = {name: store(getattr(a, name)) for name in ("dataset", "parts", "shards")}
+    job = Job(**(vars(a) | places), host=hosts.index, hosts=len(hosts.names))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            run(job, Path(folder))
+    except (StoreError, BadDataset) as error:
+        raise SystemExit(str(error)) from error
+
+
+def run(job: Job, folder: Path) -> None:
+    """All that one instance does; `folder` is for its temporary files. Raises `StoreError`, `BadDataset`."""
+    started = time.monotonic()
+    with closing(Catalogue(folder / "catalogue.db")) as catalogue:
+        name = fill(catalogue, job, folder)
+        part = folder / "part.jsonl"
+        read = examine_new(catalogue, job, part, folder)
+        job.parts.write(part_name(name, job.host, job.hosts), part)
+        seconds = time.monotonic() - started
+        print(f"read {read} new photographs in {seconds:.1f} s, {read / seconds:.1f} a second", flush=True)
+        if job.host == 0:
+            gather(catalogue, job, name, folder)
+            conclude(catalogue, job, folder)
+            print(f"the dataset is there after {time.monotonic() - started:.1f} s", flush=True)
+
+
+def fill(catalogue: Catalogue, job: Job, folder: Path) -> str:
+    """Reads the earlier index and the manifest. Returns a name for this input, the same in all instances."""
+    read = hashlib.sha256()
+    if job.previous:
+        index = downloaded(job.previous, folder / "previous.jsonl")
+        read.update(digest_of(index))
+        catalogue.add_known(read_index(index))
+    labels = downloaded(job.manifest, folder / "manifest.jsonl")
+    read.update(digest_of(labels))
+    with labels.open("rb") as lines:
+        catalogue.add_labels(lines)
+    catalogue.share_out()
+    return read.hexdigest()[:12]
+
+
+def downloaded(address: str, to: Path) -> Path:
+    place, name = located(address)
+    place.download(name, to)
+    return to
+
+
+def digest_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def part_name(name: str, host: int, hosts: int) -> str:
+    return f"{name}-{host + 1}-of-{hosts}.jsonl"
+
+
+def examine_new(catalogue: Catalogue, job: Job, part: Path, folder: Path) -> int:
+    """Reads this instance's photographs, stores the good ones, and writes to `part` what came of each.
+
+    Processes read and decode, threads of this one store. Both get ahead by so much and no more, so that memory is
+    that of a few chunks and disk that of a few shards. Returns how many there were.
+    """
+    cores = len(os.sched_getaffinity(0))
+    context = multiprocessing.get_context("forkserver")  # this process has threads and connections: never fork it
+    context.set_forkserver_preload(["training.examine"])
+    number = 0
+    with ExitStack() as until:
+        decoders = until.enter_context(ProcessPoolExecutor(cores, context, begin))
+        writers = until.enter_context(ThreadPoolExecutor(WRITERS))
+        out = until.enter_context(part.open("w"))
+        wanted = catalogue.wanted(job.host, job.hosts)
+        chunks = iter(lambda: list(itertools.islice(wanted, CHUNK)), [])
+        examined = itertools.chain.from_iterable(ahead(decoders, examine_all, chunks, 2 * cores))
+        for outcomes in ahead(writers, partial(put, job.shards), packed(examined, folder), WRITERS):
+            out.writelines(json.dumps(outcome) + "\n" for outcome in outcomes)
+            number += len(outcomes)
+    return number
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An object to store, and what came of the photographs that are in it or would have been."""
+
+    outcomes: list[Outcome]
+    name: str | None = None
+    content: bytes | Path = b""
+
+
+def packed(examined: Iterable[Examined], folder: Path) -> Iterator[Packed]:
+    """Test photographs alone, the others in their shards; a shard is a file in `folder` until it is stored."""
+    for (split, shard), group in itertools.groupby(examined, key=lambda one: (one.wanted.split, one.wanted.shard)):
+        if split == "test":
+            yield from map(alone, group)
+        else:
+            yield together(split, group, folder / f"{shard}.tar")
+
+
+def alone(one: Examined) -> Packed:
+    if one.facts is None:
+        return Packed([outcome(one)])
+    name = f"test/{member(one)}"
+    return Packed([outcome(one) | {"object": f"datasets/{name}"}], name, one.data)
+
+
+def together(split: str, group: Iterable[Examined], file: Path) -> Packed:
+    outcomes = []
+    with file.open("w+b") as content:
+        shard = Shard(content)
+        for one in group:
+            if one.facts is not None:
+                shard.add(member(one), one.data)
+            outcomes.append(outcome(one))
+        name = f"{split}/{shard.close()}.tar"
+    return Packed([{**one, "object": f"datasets/{name}"} for one in outcomes], name, file)
+
+
+def member(one: Examined) -> str:
+    return f"{one.wanted.id}.{one.suffix}"
+
+
+def outcome(one: Examined) -> Outcome:
+    """A line of a part: {"id", "fault"}, or {"id"} with what the catalogue calls `FACTS`."""
+    if one.facts is None:
+        return {"id": one.wanted.id, "fault": one.fault}
+    return {"id": one.wanted.id, "member": member(one), **asdict(one.facts)}
+
+
+def put(shards: Store, one: Packed) -> list[Outcome]:
+    if one.name and not shards.holds(one.name):
+        shards.write(one.name, one.content)
+    if isinstance(one.content, Path):
+        one.content.unlink()
+    return one.outcomes
+
+
+def gather(catalogue: Catalogue, job: Job, name: str, folder: Path) -> None:
+    """Waits for the parts of all instances and takes them in."""
+    until = time.monotonic() + job.patience
+    for host in range(job.hosts):
+        part = part_name(name, host, job.hosts)
+        while not job.parts.holds(part):
+            if time.monotonic() > until:
+                raise SystemExit(f"instance {host + 1} of {job.hosts} did not finish within {job.patience:g} s")
+            time.sleep(POLL_SECONDS)
+        job.parts.download(part, folder / part)
+        with (folder / part).open() as lines:
+            catalogue.take(map(json.loads, lines))
+    if missing := catalogue.missing():
+        raise SystemExit(f"the instances left {missing} photographs out: they did not get the same input")
+
+
+def conclude(catalogue: Catalogue, job: Job, folder: Path) -> None:
+    """Writes the dataset, dataset.json last. Ends the job where the photographs make none."""
+    catalogue.drop_duplicates()
+    numbers = catalogue.numbers()
+    job.dataset.write("unreadable.jsonl", lines_of(catalogue.unreadable()))
+    judge_unreadable(catalogue, numbers, job)
+    job.dataset.write("duplicates.jsonl", lines_of(catalogue.duplicates()))
+
+    classes = {split: [0] * len(CLASSES) for split in SPLITS}
+    index = folder / "index.jsonl"
+    with index.open("w") as out:
+        for line in catalogue.lines():
+            out.write(line.json() + "\n")
+            classes[line.split][line.label] += 1
+    job.dataset.write("index.jsonl", index)
+    for split in SPLITS:
+        names = [Path(name).name for name in catalogue.objects(split)]
+        job.dataset.write(f"{split}.manifest", manifest(f"{job.shards.address}/{split}/", names).encode())
+
+    reference = json.loads(downloaded(job.reference, folder / "reference.json").read_bytes()) if job.reference else None
+    drifted = drift.report(drift.profile(catalogue.lines(new=True), catalogue.bins(new=True)), reference)
+    job.dataset.write("drift.json", as_json(drifted))
+    summary = {
+        "format": 1,
+        "digest": digest(catalogue.lines()),
+        "test_digest": digest(line for line in catalogue.lines() if line.split == "test"),
+        "photographs": {split: sum(classes[split]) for split in SPLITS},
+        "classes": classes,
+        **{name: numbers[name] for name in ("new", "duplicates", "unreadable")},
+        "edges": drift.EDGES,
+        "profile": drift.profile(catalogue.lines(), catalogue.bins()),
+    }
+    job.dataset.write("dataset.json", as_json(summary))
+    for text in (f"{numbers}, {summary['photographs']}", *(site["sentence"] for site in drifted["sites"].values())):
+        print(text, flush=True)
+    if empty := [split for split in SPLITS if not sum(classes[split])]:
+        raise SystemExit(f"there are no photographs for {' and '.join(empty)}: labels of more bins are needed")
+
+
+def judge_unreadable(catalogue: Catalogue, numbers: dict[str, int], job: Job) -> None:
+    asked, unreadable = numbers["asked"], numbers["unreadable"]
+    if asked >= LEAST_JUDGED and unreadable > job.bad_share * asked:
+        reasons = Counter(one["reason"].partition(":")[0] for one in catalogue.unreadable())
+        raise SystemExit(
+            f"{unreadable} of {asked} new photographs cannot be read, more than {job.bad_share:.0%}"
+            f" (most often: {reasons.most_common(1)[0][0]}); see {job.dataset.address}/unreadable.jsonl"
+        )
+
+
+def lines_of(items: Iterable[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(item) + "\n" for item in items).encode()
+
+
+def as_json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def stopped(*_: object) -> NoReturn:
+    raise SystemExit("the job was stopped")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stopped)
+    with container.failure_told():
+        main()

@@ -1,0 +1,172 @@
+"""Files by name below "s3://bucket/prefix" or below a folder, whichever the address says."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+LARGEST = 30 * 1024**2
+"""Bytes of a photograph; what is larger the count function does not read either."""
+CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 8}, max_pool_connections=16)
+READ_ATTEMPTS = 4
+"""Of a body: botocore repeats a request that fails, not one that breaks off while its answer is read."""
+
+
+class StoreError(Exception):
+    """S3 or the disk did not do what was asked; the message names the file. Worth another try of the job."""
+
+
+class Missing(StoreError):
+    """There is no such file, or no longer."""
+
+
+class TooLarge(StoreError):
+    """A photograph of more than `LARGEST` bytes, told before it is downloaded."""
+
+
+class Store(Protocol):
+    """All methods raise `StoreError`; those that read raise `Missing`."""
+
+    @property
+    def address(self) -> str: ...
+    def read(self, name: str) -> bytes: ...
+    def download(self, name: str, to: Path) -> None: ...
+    def write(self, name: str, content: bytes | Path) -> None: ...
+    def holds(self, name: str) -> bool: ...
+
+
+def store(address: str) -> Store:
+    if address.startswith("s3://"):
+        bucket, _, prefix = address.removeprefix("s3://").partition("/")
+        return Bucket(client(), bucket, prefix.rstrip("/"))
+    return Folder(Path(address).absolute())
+
+
+def located(address: str) -> tuple[Store, str]:
+    """The store and the name of one file's address."""
+    folder, _, name = address.rpartition("/")
+    return store(folder or "."), name
+
+
+@cache
+def client() -> S3Client:
+    """By the environment, which in a job has the region and the role."""
+    return boto3.client("s3", config=CONFIG)
+
+
+@dataclass(frozen=True)
+class Folder:
+    root: Path
+
+    @property
+    def address(self) -> str:
+        return str(self.root)
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError as error:
+            raise Missing(f"there is no {self.root / name}") from error
+        except OSError as error:
+            raise StoreError(str(error)) from error
+
+    def download(self, name: str, to: Path) -> None:
+        to.write_bytes(self.read(name))
+
+    def write(self, name: str, content: bytes | Path) -> None:
+        """Whole or not at all, as S3 does it."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+        partial.replace(path)
+
+    def holds(self, name: str) -> bool:
+        return (self.root / name).is_file()
+
+
+@dataclass(frozen=True)
+class Bucket:
+    s3: S3Client
+    bucket: str
+    prefix: str
+
+    @property
+    def address(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def _key(self, name: str) -> str:
+        return f"{self.prefix}/{name}".lstrip("/")
+
+    def read(self, name: str) -> bytes:
+        return _read(self.s3, {"Bucket": self.bucket, "Key": self._key(name)}, most=None)
+
+    def download(self, name: str, to: Path) -> None:
+        try:
+            self.s3.download_file(self.bucket, self._key(name), str(to))
+        except (ClientError, BotoCoreError, OSError) as error:
+            raise _ours(error, f"{self.address}/{name}") from error
+
+    def write(self, name: str, content: bytes | Path) -> None:
+        try:
+            if isinstance(content, bytes):
+                self.s3.put_object(Bucket=self.bucket, Key=self._key(name), Body=content)
+            else:
+                self.s3.upload_file(str(content), self.bucket, self._key(name))
+        except (ClientError, BotoCoreError, boto3.exceptions.Boto3Error) as error:
+            raise _ours(error, f"{self.address}/{name}") from error
+
+    def holds(self, name: str) -> bool:
+        try:
+            self.s3.head_object(Bucket=self.bucket, Key=self._key(name))
+        except (ClientError, BotoCoreError) as error:
+            told = _ours(error, f"{self.address}/{name}")
+            if isinstance(told, Missing):
+                return False
+            raise told from error
+        return True
+
+
+def photograph(bucket: str, key: str, version_id: str) -> bytes:
+    """One version of an object. A bucket with a slash in its name is a folder. Raises `StoreError`."""
+    if "/" in bucket:
+        path = Path(bucket) / key
+        if path.is_file() and path.stat().st_size > LARGEST:
+            raise TooLarge(f"it has {path.stat().st_size:,} bytes; at most {LARGEST:,} are read")
+        return Folder(Path(bucket)).read(key)
+    return _read(client(), {"Bucket": bucket, "Key": key, "VersionId": version_id}, most=LARGEST)
+
+
+def _read(s3: S3Client, request: dict[str, str], most: int | None) -> bytes:
+    address = f"s3://{request['Bucket']}/{request['Key']}"
+    for attempt in range(READ_ATTEMPTS):
+        try:
+            answer = s3.get_object(**request)  # type: ignore[arg-type]
+        except (ClientError, BotoCoreError) as error:
+            raise _ours(error, address) from error
+        if most is not None and answer["ContentLength"] > most:
+            answer["Body"].close()
+            raise TooLarge(f"it has {answer['ContentLength']:,} bytes; at most {most:,} are read")
+        try:
+            return answer["Body"].read()
+        except BotoCoreError as error:
+            broken = error
+            time.sleep(0.1 * 2**attempt)
+    raise StoreError(f"{address}: {broken}") from broken
+
+
+def _ours(error: Exception, address: str) -> StoreError:
+    """Missing for 404 alone: the job may list its buckets, so a 403 says that the role is wrong, not the file."""
+    if isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+        return Missing(f"there is no {address}")
+    return StoreError(f"{address}: {error}")
