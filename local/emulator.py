@@ -24,7 +24,10 @@ from local.sagemaker.endpoints import Endpoints
 from local.sagemaker.host import Host
 from local.sagemaker.models import Credentials, ModelData
 from local.sagemaker.packages import Packages
+from local.sagemaker.processing import ProcessingJobs
 from local.sagemaker.service import Service
+from local.sagemaker.training import TrainingJobs
+from local.sagemaker.transform import TransformJobs
 from local.sagemaker.wire import invalid
 
 ACCOUNT = "000000000000"
@@ -34,6 +37,15 @@ SERVICES = (
 )
 REPOSITORY = Path(__file__).resolve().parent.parent
 EVENTS = ThreadPoolExecutor(1, "sagemaker-event")
+RESOURCES = {  # what an operation's name ends with, and the kind of resource that it is about
+    "EndpointConfig": "endpoint-config",
+    "Endpoint": "endpoint",
+    "Model": "model",
+    "HyperParameterTuningJob": "hyper-parameter-tuning-job",
+    "TrainingJob": "training-job",
+    "ProcessingJob": "processing-job",
+    "TransformJob": "transform-job",
+}
 SERVING = [sys.executable, "-m", "model.serve"]
 
 
@@ -268,17 +280,16 @@ def sagemaker_resource(path: str, headers: dict[str, str], body: bytes) -> str:
     if not headers.get("x-amz-target"):
         return f"{prefix}:endpoint/{path.split('/')[2].lower()}" if path.count("/") > 1 else "*"
     kind = headers["x-amz-target"].rpartition(".")[2]
-    if kind.startswith("List"):
-        return "*"
     try:
         request = json.loads(body or b"{}")
     except ValueError:
         return "*"
-    if kind in ("AddTags", "DeleteTags"):
+    if kind in ("AddTags", "DeleteTags", "ListTags"):
         return str(request.get("ResourceArn", "*"))
-    if "ModelPackage" in kind:
+    if "ModelPackage" in kind and not kind.startswith("List"):
         return model_package_resource(prefix, kind, request)
-    for suffix, member in (("EndpointConfig", "endpoint-config"), ("Endpoint", "endpoint"), ("Model", "model")):
+    # A list of all of a kind ends with an s; one of a tuning job's trials is asked of that tuning job.
+    for suffix, member in RESOURCES.items():
         if kind.endswith(suffix):
             return f"{prefix}:{member}/{str(request.get(f'{suffix}Name', '*')).lower()}"
     return "*"
@@ -319,7 +330,8 @@ def assume_for_sagemaker(role_arn: str) -> Credentials:
         "UserId": f"{name}:SageMaker",
         "SecretAccessKey": digest,
         "SessionToken": digest[16:],
-        "Expiration": time.time() + 3600,
+        # As long as a job may run unless it says more; SageMaker hands a job new keys before the old ones end.
+        "Expiration": time.time() + 24 * 3600,
     }
     sts.register_session(keys["aws_access_key_id"], session)
     return keys
@@ -363,7 +375,8 @@ def main() -> None:
     )
     serving = json.loads(os.environ.get("BINTALLY_SERVING", "null")) or SERVING
     endpoints = Endpoints(host, command=serving, model_data=ModelData(url, REGION, assume_for_sagemaker))
-    service = Service(endpoints, Packages(host))
+    training = TrainingJobs(host)
+    service = Service(endpoints, Packages(host), training, ProcessingJobs(host), TransformJobs(host, endpoints))
     put_version_ids_in_events()
     count_loopback_as_tls()
     read_concurrency_as_a_number()

@@ -13,6 +13,8 @@ stop of the stack.
 import copy
 import logging
 import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -91,7 +93,7 @@ class Jobs:
                 what = self.kind.replace("-", " ")
                 raise invalid(f"The request was rejected because the {what} is in status {job[self.status]}.")
             if job[self.status] != "Stopping":
-                self.change(job, **{self.status: "Stopping"})
+                self.change(job, **self.stopping(job))
             self._stops[name].set()
 
     # For the kinds
@@ -123,6 +125,10 @@ class Jobs:
         shape = output_shape(f"Describe{self.noun}")
         tags = {tag["Key"]: tag["Value"] for tag in job.get("Tags", [])}
         return {**milliseconds(fitting(job, shape), shape), "Tags": tags}
+
+    def stopping(self, job: Json) -> Json:
+        """The members that the job gets when it is asked to end; a kind may have more."""
+        return {self.status: "Stopping"}
 
     def ending(self, job: Json, status: str, reason: str | None) -> Json:
         """The members that the job gets when it ends; a kind may have more."""
@@ -196,3 +202,30 @@ class Jobs:
                 stop.set()
         for thread in threads:
             thread.join(CLOSE_SECONDS)
+
+
+Supported = Mapping[str, "Supported | None"]
+
+
+def only(names: str) -> dict[str, Supported | None]:
+    """Supported members that have no members of their own, or all of them."""
+    return dict.fromkeys(names.split())
+
+
+def refuse_unsupported(request: Json, supported: Supported) -> None:
+    """What the request asks for and this service would not do is an error that names it, never ignored."""
+    if found := sorted(unsupported(request, supported, "")):
+        raise invalid(f"not supported on one machine: {', '.join(dict.fromkeys(found))}")
+
+
+def unsupported(value: Any, supported: Supported, where: str) -> Iterator[str]:
+    if isinstance(value, list):
+        for item in value:
+            yield from unsupported(item, supported, where)
+        return
+    for name, member in value.items():
+        path = f"{where}.{name}".lstrip(".")
+        if name not in supported:
+            yield path
+        elif (inner := supported[name]) is not None:
+            yield from unsupported(member, inner, path)

@@ -57,6 +57,7 @@ class Spawner:
                 stdout=log,
                 stderr=log,
                 preexec_fn=die_with_parent,
+                process_group=0,  # so that what the process starts can be ended with it
             )
 
         return self._thread.submit(spawn).result()
@@ -116,10 +117,17 @@ class Server:
             self._busy -= 1
             self._lock.notify_all()
 
-    def invoke(self, body: bytes, headers: dict[str, str]) -> Reply:
-        """Raises Unavailable when the process is not there, TimedOut when it takes too long."""
+    def invoke(self, body: bytes, headers: dict[str, str], seconds: float = INVOKE_SECONDS) -> Reply:
+        """Raises Unavailable when the process is not there, TimedOut when it takes longer than `seconds`."""
+        return self._asked("POST", "/invocations", seconds, body, headers)
+
+    def execution_parameters(self) -> Reply:
+        """What the app proposes for batch transform. Raises as `invoke`."""
+        return self._asked("GET", "/execution-parameters", 2, b"", {})
+
+    def _asked(self, method: str, path: str, seconds: float, body: bytes, headers: dict[str, str]) -> Reply:
         try:
-            return self._request("POST", "/invocations", INVOKE_SECONDS, body, headers)
+            return self._request(method, path, seconds, body, headers)
         except TimeoutError as error:
             raise TimedOut from error
         except (OSError, http.client.HTTPException) as error:

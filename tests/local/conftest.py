@@ -59,12 +59,14 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Emulators started under this serve models with SERVING_APP."""
+    """Emulators started under this serve models with SERVING_APP, and run jobs with this Python."""
     script = tmp_path_factory.mktemp("serving") / "app.py"
     script.write_text(SERVING_APP)
     os.environ["BINTALLY_SERVING"] = json.dumps([sys.executable, str(script)])
+    os.environ["BINTALLY_TRAINING_PYTHON"] = sys.executable
     yield
-    os.environ.pop("BINTALLY_SERVING", None)
+    for name in ("BINTALLY_SERVING", "BINTALLY_TRAINING_PYTHON"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")
