@@ -39,6 +39,7 @@ REGION = "us-east-1"
 START_SECONDS = 120
 STOP_SECONDS = 30
 RELEASE_SECONDS = 300
+EVENT_SECONDS = 30  # until the registry's event has started a release
 
 Say = Callable[[str], None]
 
@@ -47,7 +48,8 @@ Say = Callable[[str], None]
 class Stack:
     """One local stack. `home` keeps its state, logs, builds and pid file; `port` is the emulator's.
 
-    `template` and `package` are the repository's own unless a test gives others.
+    `template` and `package` are the repository's own unless a test gives others; `parameters` are the template's, as
+    `Name=value`.
     """
 
     home: Path
@@ -55,6 +57,7 @@ class Stack:
     name: str = "bintally"
     template: Path = REPOSITORY / "template.yaml"
     package: Path = REPOSITORY / "model" / "pretrained" / "model.tar.gz"
+    parameters: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls) -> "Stack":
@@ -160,7 +163,7 @@ class Stack:
     # Up and down
 
     def up(self, say: Say) -> None:
-        """Starts the emulator unless it runs, deploys, and releases the shipped package unless it is live.
+        """Starts the emulator unless it runs, deploys, and registers the shipped package, which releases it.
 
         `say` is told each step. When it does not get that far, what it started is stopped again.
         Raises PortTaken, PackageMissing, DeployFailed, ReleaseFailed.
@@ -185,7 +188,7 @@ class Stack:
             say("Deploying the stack")
             self.deploy()
             say(f"Releasing model {model_version}")
-            self.release(model_version)
+            self.ship(model_version)
         except BaseException:
             if started:
                 self.down()
@@ -267,7 +270,7 @@ class Stack:
                 *("--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset"),
                 *("--no-fail-on-empty-changeset", "--no-progressbar"),
                 # Each function at work is a process here: more than the cores only wait for each other's imports.
-                *("--parameter-overrides", f"CountConcurrency={max(2, os.cpu_count() or 2)}"),
+                *("--parameter-overrides", f"CountConcurrency={max(2, os.cpu_count() or 2)}", *self.parameters),
             ]
         )
 
@@ -302,32 +305,112 @@ class Stack:
 
     # Releasing
 
-    def release(self, model_version: str) -> None:
-        """Uploads the package and runs the release state machine, unless that version is live."""
+    def ship(self, model_version: str) -> None:
+        """Registers the shipped package as approved, and waits for the release that the registry's event starts.
+
+        One that was registered before is released only when no model is live: what is live has replaced it since.
+        Raises ReleaseFailed.
+        """
         outputs = self.outputs()
         if "ReleaseStateMachine" not in outputs:
             raise DeployFailed("the template has no output ReleaseStateMachine")
-        key = f"models/{model_version}/model.tar.gz"
-        model_data_url = f"s3://{outputs['ArtifactsBucket']}/{key}"
-        if self.live_model_data(outputs) == model_data_url and self.counting(outputs):
+        if self.find_package(model_version) is None:
+            self.wait_release(self.release_of(self.register(model_version, outputs), outputs))
+        elif (live := self.live_model_data(outputs)) is None:
+            self.release(model_version)
+        elif self.counting(outputs):
             self.wait_endpoint(outputs["EndpointName"])
-            return
+        else:  # The release that finds it live switches counting on.
+            self.wait_release(self.start_release(release_request(live), outputs))
+
+    def release(self, model_version: str) -> None:
+        """Uploads the shipped package and releases it by hand. Raises ReleaseFailed."""
+        outputs = self.outputs()
+        url = self.upload_package(model_version, outputs)
+        self.wait_release(self.start_release(release_request(url), outputs))
+
+    def upload_package(self, model_version: str, outputs: dict[str, str]) -> str:
+        """The shipped package's s3:// address."""
+        key = f"models/{model_version}/model.tar.gz"
         self.client("s3").upload_file(str(self.package), outputs["ArtifactsBucket"], key)
+        return f"s3://{outputs['ArtifactsBucket']}/{key}"
+
+    def find_package(self, model_version: str) -> dict[str, Any] | None:
+        """The newest model package of this version in the registry, as DescribeModelPackage has it."""
+        return next((found for found in self.packages() if version_of(found) == model_version), None)
+
+    def packages(self) -> Iterator[dict[str, Any]]:
+        """The model packages in the registry, the newest first, as DescribeModelPackage has them."""
+        sagemaker = self.client("sagemaker")
+        pages = sagemaker.get_paginator("list_model_packages").paginate(
+            ModelPackageGroupName=self.name, SortBy="CreationTime", SortOrder="Descending"
+        )
+        for page in pages:
+            for summary in page["ModelPackageSummaryList"]:
+                yield sagemaker.describe_model_package(ModelPackageName=summary["ModelPackageArn"])
+
+    def register(self, model_version: str, outputs: dict[str, str]) -> str:
+        """Puts the shipped package into the registry, approved, with the metrics that it carries. Answers its ARN."""
+        description = package_description(self.package)
+        url = self.upload_package(model_version, outputs)
+        metrics = f"models/{model_version}/metrics.json"
+        self.client("s3").put_object(
+            Bucket=outputs["ArtifactsBucket"], Key=metrics, Body=json.dumps(description.get("metrics", {}))
+        )
+        statistics = {"ContentType": "application/json", "S3Uri": f"s3://{outputs['ArtifactsBucket']}/{metrics}"}
+        origin = {
+            "parent": description.get("parent"),
+            "dataset_digest": description.get("training_data_digest"),
+            "test_set_digest": description.get("test_set_digest"),
+            "code_version": description.get("code_version"),
+        }
+        known = {name: value for name, value in origin.items() if value}
+        created = self.client("sagemaker").create_model_package(
+            ModelPackageGroupName=self.name,
+            ModelPackageDescription="The model that Bintally ships",
+            ModelApprovalStatus="Approved",
+            InferenceSpecification={
+                "Containers": [{"Image": "bintally-serve:latest", "ModelDataUrl": url}],
+                "SupportedContentTypes": ["image/jpeg", "image/png", "image/webp", "application/x-image"],
+                "SupportedResponseMIMETypes": ["application/json"],
+            },
+            ModelMetrics={"ModelQuality": {"Statistics": statistics}},
+            CustomerMetadataProperties={"model_version": model_version, **known},
+        )
+        return str(created["ModelPackageArn"])
+
+    def release_of(self, package: str, outputs: dict[str, str]) -> str:
+        """The execution that the registry's event about a package has started."""
         states = self.client("stepfunctions")
-        execution = states.start_execution(
+        deadline = time.monotonic() + EVENT_SECONDS
+        while time.monotonic() < deadline:
+            newest = states.list_executions(stateMachineArn=outputs["ReleaseStateMachine"], maxResults=10)
+            for execution in newest["executions"]:
+                found = states.describe_execution(executionArn=execution["executionArn"])
+                if json.loads(found["input"]).get("detail", {}).get("ModelPackageArn") == package:
+                    return str(execution["executionArn"])
+            time.sleep(0.25)
+        raise ReleaseFailed(f"no release of {package} was started within {EVENT_SECONDS} s")
+
+    def start_release(self, request: dict[str, Any], outputs: dict[str, str]) -> str:
+        """Starts a release by hand and answers its execution."""
+        name = re.sub("[^A-Za-z0-9-]", "-", request["model_version"])[:40]
+        started = self.client("stepfunctions").start_execution(
             stateMachineArn=outputs["ReleaseStateMachine"],
-            name=f"up-{re.sub('[^A-Za-z0-9-]', '-', model_version)[:40]}-{int(time.time() * 1000)}",
-            input=json.dumps({"model_version": model_version, "model_data_url": model_data_url}),
-        )["executionArn"]
+            name=f"by-hand-{name}-{int(time.time() * 1000)}",
+            input=json.dumps(request),
+        )
+        return str(started["executionArn"])
+
+    def wait_release(self, execution: str) -> None:
+        states = self.client("stepfunctions")
         deadline = time.monotonic() + RELEASE_SECONDS
         while (found := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
             if time.monotonic() > deadline:
-                raise ReleaseFailed(f"release of {model_version} takes over {RELEASE_SECONDS} s: {execution}")
+                raise ReleaseFailed(f"the release takes over {RELEASE_SECONDS} s: {execution}")
             time.sleep(0.25)
         if found["status"] != "SUCCEEDED":
-            reason = " ".join(f"{found.get('error', '')} {found.get('cause', '')}".split())
-            ended = found["status"].lower()
-            raise ReleaseFailed(f"release of {model_version} {ended}: {reason or 'no reason given'}")
+            raise ReleaseFailed(how_it_failed(found))
 
     def live_model_data(self, outputs: dict[str, str]) -> str | None:
         """The s3:// address of the model that the live endpoint serves; None when none is live."""
@@ -399,13 +482,36 @@ def without_aws(environment: "os._Environ[str]") -> dict[str, str]:
     return kept | dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(["127.0.0.1", "localhost", *around]))
 
 
+def version_of(package: dict[str, Any]) -> str:
+    """The model version that a model package in the registry says; empty when it says none."""
+    return str(package.get("CustomerMetadataProperties", {}).get("model_version", ""))
+
+
+def release_request(model_data_url: str) -> dict[str, str]:
+    """What a release by hand is started with; a package lies at `s3://<bucket>/models/<version>/…`."""
+    return {"model_version": model_data_url.split("/")[4], "model_data_url": model_data_url}
+
+
+def how_it_failed(execution: dict[str, Any]) -> str:
+    """One line about a release that did not succeed, from DescribeExecution's answer."""
+    reason = " ".join(f"{execution.get('error', '')} {execution.get('cause', '')}".split())
+    return f"release {execution['status'].lower()}: {reason or 'no reason given'}"
+
+
 def package_version(package: Path) -> str:
     """The model version that a package names. PackageMissing when there is none to read."""
+    version: str = package_description(package)["model_version"]
+    return version
+
+
+def package_description(package: Path) -> dict[str, Any]:
+    """The package.json of a package. PackageMissing when there is none to read, or it names no version."""
     try:
         with tarfile.open(package) as tar:
             member = tar.extractfile("package.json")
             assert member is not None
-            return str(json.load(member)["model_version"])
+            description: dict[str, Any] = json.load(member)
+            return description | {"model_version": str(description["model_version"])}
     except FileNotFoundError as error:
         raise PackageMissing(f"there is no model package at {package}") from error
     except (tarfile.TarError, KeyError, ValueError, AssertionError, OSError) as error:

@@ -17,8 +17,23 @@ from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, Re
 from local.stack import package_version, upper_snake
 
 RELEASE = {
-    "StartAt": "Known",
+    "StartAt": "Asked",
     "States": {
+        "Asked": {
+            "Type": "Choice",
+            "Choices": [{"Variable": "$.detail", "IsPresent": True, "Next": "Package"}],
+            "Default": "Known",
+        },
+        "Package": {
+            "Type": "Task",
+            "Resource": "arn:aws:states:::aws-sdk:sagemaker:describeModelPackage",
+            "Parameters": {"ModelPackageName.$": "$.detail.ModelPackageArn"},
+            "ResultSelector": {
+                "model_version.$": "$.CustomerMetadataProperties.model_version",
+                "model_data_url.$": "$.InferenceSpecification.Containers[0].ModelDataUrl",
+            },
+            "Next": "Known",
+        },
         "Known": {
             "Type": "Choice",
             "Choices": [{"Variable": "$.model_version", "StringEquals": "refused", "Next": "Refuse"}],
@@ -100,6 +115,21 @@ TEMPLATE = {
                 "FunctionName": {"Ref": "CountFunction"},
             },
         },
+        "Group": {"Type": "AWS::SageMaker::ModelPackageGroup", "Properties": {"ModelPackageGroupName": "small"}},
+        "RuleRole": role("events.amazonaws.com", "states:StartExecution"),
+        "ReleaseRule": {
+            "Type": "AWS::Events::Rule",
+            "Properties": {
+                "EventPattern": {"source": ["aws.sagemaker"], "detail": {"ModelPackageGroupName": ["small"]}},
+                "Targets": [
+                    {
+                        "Id": "Release",
+                        "Arn": {"Ref": "ReleaseStateMachine"},
+                        "RoleArn": {"Fn::GetAtt": ["RuleRole", "Arn"]},
+                    }
+                ],
+            },
+        },
         "ReleaseStateMachine": {
             "Type": "AWS::Serverless::StateMachine",
             "Properties": {
@@ -149,9 +179,13 @@ def test_up_again_down_up_refused_wipe(small, archive, ask):
         machine = small.outputs()["ReleaseStateMachine"]
         return len(small.client("stepfunctions").list_executions(stateMachineArn=machine)["executions"])
 
+    (package,) = small.packages()
+    assert package["ModelApprovalStatus"] == "Approved"
+    assert package["CustomerMetadataProperties"] == {"model_version": "v1"}
+
     session = small.pid_file.read_text()
     small.up(steps.append)
-    assert (small.pid_file.read_text(), releases()) == (session, 1)
+    assert (small.pid_file.read_text(), releases(), len(list(small.packages()))) == (session, 1, 1)
 
     with pytest.raises(StackError, match="stop it first"):
         small.wipe()
@@ -168,7 +202,7 @@ def test_up_again_down_up_refused_wipe(small, archive, ask):
     assert small.down()
 
     small.package.write_bytes(archive("refused"))
-    with pytest.raises(ReleaseFailed, match=r"release of refused failed: GoldenImages image 3 is counted 2, not 5$"):
+    with pytest.raises(ReleaseFailed, match=r"release failed: GoldenImages image 3 is counted 2, not 5$"):
         small.up(steps.append)
     assert not small.running()
     assert not small.pid_file.exists()

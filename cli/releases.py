@@ -1,0 +1,77 @@
+"""A release by hand, watched until it ends."""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.markup import escape
+
+from cli.errors import CliError
+from local.stack import Stack, how_it_failed
+
+POLL_SECONDS = 0.5
+STEPS = {  # the state that begins it, and what a person is told; other states belong to the step before
+    "Plan": "Making sure that no other release runs",
+    "FindLeftovers": "Looking at what is live",
+    "CreateModel": "Making the model",
+    "CreateCandidate": "Starting a candidate",
+    "AskCandidate": "The candidate answers the golden images",
+    "RemoveCandidate": "Removing the candidate",
+    "CreateLive": "Making the endpoint",
+    "UpdateLive": "Updating the endpoint",
+    "AskNew": "The endpoint answers the golden images",
+    "ResumeCounting": "Counting goes on",
+    "RemoveFailedCandidate": "Removing the candidate",
+    "FindToRestore": "Putting the endpoint back",
+    "FreeLock": "Telling how it ended",
+}
+
+
+@dataclass
+class Watch:
+    """What was seen of an execution: the step that it is in, and since when by the execution's own clock."""
+
+    states: Any
+    execution: str
+    seen: int = 0
+    step: str = ""
+    since: float = 0.0
+
+    def look(self) -> list[tuple[str, float]]:
+        """The steps that ended since the last look, with their seconds. At the end of an execution also its last."""
+        pages = self.states.get_paginator("get_execution_history").paginate(executionArn=self.execution)
+        events = [event for page in pages for event in page["events"]]
+        ended = []
+        for event in events[self.seen :]:
+            step = STEPS.get(event.get("stateEnteredEventDetails", {}).get("name"), "")
+            is_last = event["type"] in ("ExecutionSucceeded", "ExecutionFailed", "ExecutionAborted")
+            if is_last or (step and step != self.step):
+                at = event["timestamp"].timestamp()
+                ended += [(self.step, at - self.since)] if self.step else []
+                self.step, self.since = step, at
+        self.seen = len(events)
+        return ended
+
+
+def release(stack: Stack, request: dict[str, Any], console: Console) -> None:
+    """Starts a release by hand and prints each step until it ends. Raises CliError when it does not succeed."""
+    states = stack.client("stepfunctions")
+    try:
+        watch = Watch(states, stack.start_release(request, stack.outputs()))
+        with console.status("") as status:
+            found = {"status": "RUNNING"}
+            while found["status"] == "RUNNING":
+                time.sleep(POLL_SECONDS)
+                found = states.describe_execution(executionArn=watch.execution)
+                for step, seconds in watch.look():
+                    console.print(f"[green]✓[/] {step} [dim]{seconds:.1f} s[/]")
+                status.update(watch.step)
+    except (BotoCoreError, ClientError) as error:
+        raise CliError(f"the stack stopped answering: {error} (see {stack.log_file})") from error
+    if found["status"] != "SUCCEEDED":
+        raise CliError(how_it_failed(found))
+    output = json.loads(found["output"])
+    console.print(f"Model {output['model_version']}: [bold]{output['outcome']}[/]. {escape(output['reason'])}")

@@ -1,0 +1,120 @@
+"""The versions of the model, as the registry has them: reading them, and saying them to a person."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.markup import escape
+from rich.table import Table
+
+from cli.errors import CliError
+from local.stack import Stack, release_request, version_of
+
+STATES = {"Approved": "approved", "Rejected": "rejected", "PendingManualApproval": "pending"}
+STYLES = {"live": "bold green", "rejected": "red", "pending": "yellow"}
+METRICS = {"rps": "RPS", "log_loss": "Log loss", "accuracy": "Accuracy"}
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of the model. `state` is live, approved, pending or rejected; `package` its ARN in the registry, None
+    when it is live and was never registered; `metrics` those of METRICS on the frozen test set, where they are known.
+    """
+
+    model_version: str
+    state: str
+    package: str | None
+    model_data_url: str
+    metrics: dict[str, float]
+    parent: str | None = None
+    dataset_digest: str | None = None
+    made_at: str | None = None
+    why: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def versions(stack: Stack) -> Iterator[Version]:
+    """Every version, the newest first; before them the live one when the registry does not have it."""
+    live = stack.live_model_data(stack.outputs())
+    packages = list(stack.packages())
+    if live and live not in map(model_data_url, packages):
+        yield Version(release_request(live)["model_version"], "live", None, live, {})
+    for package in packages:
+        known = package.get("CustomerMetadataProperties", {})
+        yield Version(
+            model_version=version_of(package),
+            state="live" if model_data_url(package) == live else STATES[package["ModelApprovalStatus"]],
+            package=package["ModelPackageArn"],
+            model_data_url=model_data_url(package),
+            metrics=metrics(stack, package),
+            parent=known.get("parent"),
+            dataset_digest=known.get("dataset_digest"),
+            made_at=package["CreationTime"].astimezone(UTC).isoformat(timespec="seconds"),
+            why=package.get("ApprovalDescription"),
+        )
+
+
+def model_data_url(package: dict[str, Any]) -> str:
+    return str(package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"])
+
+
+def metrics(stack: Stack, package: dict[str, Any]) -> dict[str, float]:
+    """The package's metrics as shipped: of the challenger of an evaluation, or as a package itself carries them."""
+    statistics = package.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics")
+    if not statistics:
+        return {}
+    bucket, _, key = statistics["S3Uri"].removeprefix("s3://").partition("/")
+    try:
+        found = json.load(stack.client("s3").get_object(Bucket=bucket, Key=key)["Body"])
+    except ClientError:  # reports may be cleared away before the version is
+        return {}
+    shipped = found.get("challenger", found).get("as_shipped", {})
+    return {name: shipped[name] for name in METRICS if name in shipped}
+
+
+def find_package(stack: Stack, model_version: str) -> dict[str, Any]:
+    """The model package of a version. Raises CliError when the registry has none, NotRunning when it does not run."""
+    stack.require_running()
+    try:
+        package = stack.find_package(model_version)
+    except (BotoCoreError, ClientError) as error:
+        raise CliError(f"cannot read the registry: {error}") from error
+    if package is None:
+        raise CliError(f"the registry has no model {model_version}; see: bintally models")
+    return package
+
+
+def decide(stack: Stack, model_version: str, status: str, why: str | None = None) -> tuple[str, str]:
+    """Sets the approval of a version. Answers its package's ARN and what its approval was before. Raises CliError."""
+    package = find_package(stack, model_version)
+    description = {"ApprovalDescription": why} if why else {}
+    try:
+        stack.client("sagemaker").update_model_package(
+            ModelPackageArn=package["ModelPackageArn"], ModelApprovalStatus=status, **description
+        )
+    except (BotoCoreError, ClientError) as error:
+        raise CliError(f"the registry refused: {error}") from error
+    return package["ModelPackageArn"], package["ModelApprovalStatus"]
+
+
+def table_of(found: list[Version]) -> Table:
+    """A row for each version in the order given."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for name in ("Version", "State"):
+        table.add_column(name)
+    for name in METRICS.values():
+        table.add_column(name, justify="right")
+    for name in ("Parent", "Data", "Made (UTC)"):
+        table.add_column(name, overflow="fold")
+    for version in found:
+        figures = [f"{version.metrics[name]:.3f}" if name in version.metrics else "-" for name in METRICS]
+        made = f"{datetime.fromisoformat(version.made_at):%Y-%m-%d %H:%M}" if version.made_at else "-"
+        texts = (version.model_version, version.state, *figures, version.parent or "-")
+        short = (version.dataset_digest or "-")[:8]
+        table.add_row(*map(escape, (*texts, short, made)), style=STYLES.get(version.state, ""))
+    return table

@@ -1,0 +1,171 @@
+"""models, approve and reject, over a registry in moto."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from click.testing import CliRunner, Result
+from moto import mock_aws
+
+from cli.main import main
+from local.errors import NotRunning
+from local.stack import Stack
+
+OUTPUTS = {"EndpointName": "bintally-serverless", "ArtifactsBucket": "artifacts"}
+SHIPPED = {"as_shipped": {"rps": 0.671, "log_loss": 1.427, "accuracy": 0.385}, "as_published": {"accuracy": 0.375}}
+EVALUATION = {"champion": {"as_shipped": {"rps": 0.671}}, "challenger": {"as_shipped": {"rps": 0.652}}}
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A session of a running stack's account."""
+    with mock_aws():
+        session = boto3.Session("test", "test", region_name="us-east-1")
+        monkeypatch.setattr(Stack, "require_running", lambda self: None)
+        monkeypatch.setattr(Stack, "outputs", lambda self: OUTPUTS)
+        monkeypatch.setattr(Stack, "client", lambda self, service: session.client(service))
+        session.client("s3").create_bucket(Bucket="artifacts")
+        session.client("sagemaker").create_model_package_group(ModelPackageGroupName="bintally")
+        yield session
+
+
+@pytest.fixture
+def register(aws: Any) -> Callable[..., str]:
+    """register(version, status, statistics, **metadata) puts a version into the registry and answers its ARN."""
+
+    def put(version: str, status: str = "PendingManualApproval", statistics: object = None, **metadata: str) -> str:
+        request: dict[str, Any] = {}
+        if statistics is not None:
+            aws.client("s3").put_object(Bucket="artifacts", Key=version, Body=json.dumps(statistics))
+            uri = {"ContentType": "application/json", "S3Uri": f"s3://artifacts/{version}"}
+            request["ModelMetrics"] = {"ModelQuality": {"Statistics": uri}}
+        container = {"Image": "serve", "ModelDataUrl": address(version)}
+        created = aws.client("sagemaker").create_model_package(
+            ModelPackageGroupName="bintally",
+            ModelApprovalStatus=status,
+            InferenceSpecification={"Containers": [container], "SupportedContentTypes": ["image/jpeg"]},
+            CustomerMetadataProperties={"model_version": version, **metadata},
+            **request,
+        )
+        return str(created["ModelPackageArn"])
+
+    return put
+
+
+def address(version: str) -> str:
+    return f"s3://artifacts/models/{version}/model.tar.gz"
+
+
+def go_live(aws: Any, version: str) -> None:
+    sagemaker, name = aws.client("sagemaker"), "bintally-serverless-0a1b2c3d"
+    container = {"Image": "serve", "ModelDataUrl": address(version)}
+    role = "arn:aws:iam::123456789012:role/model"
+    sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container)
+    variant = {"VariantName": "AllTraffic", "ModelName": name, "InstanceType": "ml.c5.large", "InitialInstanceCount": 1}
+    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName="bintally-serverless", EndpointConfigName=name)
+
+
+def run(*words: str) -> Result:
+    return CliRunner(mix_stderr=False).invoke(main, list(words), env={"COLUMNS": "140"})
+
+
+def status(aws: Any, package: str) -> tuple[str, str | None]:
+    found = aws.client("sagemaker").describe_model_package(ModelPackageName=package)
+    return found["ModelApprovalStatus"], found.get("ApprovalDescription")
+
+
+def test_models_says_state_metrics_and_origin(aws: Any, register: Callable[..., str]) -> None:
+    register("2026-11-01-aaaaaa", "Approved", SHIPPED)
+    register("2026-11-02-bbbbbb", "Rejected", parent="2026-11-01-aaaaaa")
+    register("2026-11-03-cccccc", "Approved", EVALUATION, dataset_digest="0123456789abcdef")
+    register("2026-11-04-dddddd")
+    go_live(aws, "2026-11-03-cccccc")
+    shown = run("models")
+    assert shown.exit_code == 0
+    lines = {line.split()[0]: line.split() for line in shown.stdout.splitlines()}
+    assert lines["2026-11-01-aaaaaa"][1:7] == ["approved", "0.671", "1.427", "0.385", "-", "-"]
+    assert lines["2026-11-02-bbbbbb"][1:7] == ["rejected", "-", "-", "-", "2026-11-01-aaaaaa", "-"]
+    assert lines["2026-11-03-cccccc"][1:7] == ["live", "0.652", "-", "-", "-", "01234567"]
+    assert lines["2026-11-04-dddddd"][1] == "pending"
+
+
+def test_models_as_json_also_names_a_live_one_that_was_never_registered(aws: Any, register: Callable[..., str]) -> None:
+    register("2026-11-01-aaaaaa", "Approved", SHIPPED)
+    go_live(aws, "by-hand")
+    live, registered = json.loads(run("models", "--json").stdout)
+    assert (live["model_version"], live["state"], live["package"]) == ("by-hand", "live", None)
+    assert (registered["model_version"], registered["state"]) == ("2026-11-01-aaaaaa", "approved")
+    assert registered["metrics"] == SHIPPED["as_shipped"]
+    assert registered["model_data_url"] == address("2026-11-01-aaaaaa")
+
+
+def test_a_version_whose_metrics_were_cleared_away_is_listed_without(aws: Any, register: Callable[..., str]) -> None:
+    register("2026-11-01-aaaaaa", "Approved", SHIPPED)
+    aws.client("s3").delete_object(Bucket="artifacts", Key="2026-11-01-aaaaaa")
+    (found,) = json.loads(run("models", "--json").stdout)
+    assert found["metrics"] == {}
+
+
+def test_no_models_yet(aws: Any) -> None:
+    assert "bintally up" in run("models").stdout
+    assert json.loads(run("models", "--json").stdout) == []
+
+
+def test_approve_sets_the_state_and_nothing_else(aws: Any, register: Callable[..., str]) -> None:
+    package = register("2026-11-01-aaaaaa", parent="none")
+    shown = run("approve", "2026-11-01-aaaaaa")
+    assert (shown.exit_code, shown.stdout.startswith("Model 2026-11-01-aaaaaa is approved and is being")) == (0, True)
+    assert status(aws, package) == ("Approved", None)
+
+
+def test_approving_again_says_how_to_release(aws: Any, register: Callable[..., str]) -> None:
+    package = register("2026-11-01-aaaaaa", "Approved")
+    shown = run("approve", "2026-11-01-aaaaaa")
+    assert (shown.exit_code, "bintally release 2026-11-01-aaaaaa" in shown.stdout) == (0, True)
+    assert status(aws, package) == ("Approved", None)
+
+
+def test_approve_says_that_a_newer_one_is_in_the_way(aws: Any, register: Callable[..., str]) -> None:
+    register("2026-11-01-aaaaaa")
+    register("2026-11-02-bbbbbb", "Approved")
+    assert "not released, since 2026-11-02-bbbbbb is newer" in run("approve", "2026-11-01-aaaaaa").stdout
+
+
+def test_reject_keeps_the_reason(aws: Any, register: Callable[..., str]) -> None:
+    package = register("2026-11-01-aaaaaa", "Approved")
+    shown = run("reject", "2026-11-01-aaaaaa", "--why", "counts shelves")
+    assert (shown.exit_code, shown.stdout) == (0, "Model 2026-11-01-aaaaaa is rejected\n")
+    assert status(aws, package) == ("Rejected", "counts shelves")
+
+
+@pytest.mark.parametrize("verb", ["approve", "reject", "release"])
+def test_an_unknown_version_is_one_line(aws: Any, register: Callable[..., str], verb: str) -> None:
+    register("2026-11-01-aaaaaa")
+    shown = run(verb, "other")
+    assert shown.exit_code == 1
+    assert shown.stderr == "Error: the registry has no model other; see: bintally models\n"
+
+
+@pytest.mark.parametrize("words", [["models"], ["approve", "1"], ["reject", "1"], ["release", "1"], ["rollback"]])
+def test_without_a_stack_it_exits_3(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    def down(self: Stack) -> None:
+        raise NotRunning("the stack is not running; start it with: bintally up")
+
+    monkeypatch.setattr(Stack, "require_running", down)
+    shown = run(*words)
+    assert (shown.exit_code, shown.stderr.startswith("Error: the stack is not running")) == (3, True)
+
+
+@pytest.mark.parametrize("words", [["models"], ["approve", "1"]])
+def test_a_registry_that_is_not_there_is_one_line(aws: Any, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    def missing(self: Stack) -> None:
+        raise ClientError({"Error": {"Code": "ValidationException", "Message": "no such group"}}, "ListModelPackages")
+
+    monkeypatch.setattr(Stack, "packages", missing)
+    shown = run(*words)
+    assert (shown.exit_code, len(shown.stderr.splitlines())) == (1, 1)
+    assert "no such group" in shown.stderr
