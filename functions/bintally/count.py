@@ -1,31 +1,25 @@
 """The count function: from an SQS batch of S3 events to one item per image version in the counts table."""
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
 from bintally import endpoint, photographs, table
 from bintally.arrivals import parse_arrival
 from bintally.counting import Services, count_photograph
 from bintally.errors import Transient
+from bintally.queues import postpone
 from bintally.settings import settings
 from bintally.telemetry import logger, metrics
-
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
 
 # One photograph at worst: S3 36 s (photographs.CONFIG); endpoint 20 s (endpoint.LAST_START); the table 9 s each for
 # the record, four tries of the transaction, the stored count and LATEST (table.CONFIG); the image itself 1 s.
 # 36 + 20 + 7 x 9 + 1 = 120 s. The time limit is twice that, and nothing is begun that might not end in time.
 WORST_SECONDS = 120
-LONGEST_WAIT = 900  # seconds between two tries
 LOW_CONFIDENCE = 0.2
 """33 % of the shipped model's test photographs are below. It is right about 19 % of those, about 48 % of the rest."""
 
@@ -50,7 +44,7 @@ def count(record: SQSRecord, lambda_context: LambdaContext) -> None:
     except Exception:
         logger.exception("postponed", message_id=record.message_id, tries=record.attributes.approximate_receive_count)
         metrics.add_metric("Postponed", MetricUnit.Count, 1)
-        postpone(record)
+        postpone(record, settings().count_queue_url, settings().retry_seconds)
         raise
     outcome = item["status"].capitalize() if is_new else "Repeated"
     metrics.add_metric(outcome, MetricUnit.Count, 1)
@@ -67,18 +61,6 @@ def measure(item: dict[str, Any]) -> None:
         metrics.add_metric("Disagreement", MetricUnit.Count, int(item["discrepancy"]))
 
 
-def postpone(record: SQSRecord) -> None:
-    """Waits longer after every try, but not for the queue's visibility timeout, which is made for lost functions."""
-    tries = int(record.attributes.approximate_receive_count)
-    wait = min(LONGEST_WAIT, settings().retry_seconds * 2 ** min(tries - 1, 20))
-    try:
-        sqs().change_message_visibility(
-            QueueUrl=settings().count_queue_url, ReceiptHandle=record.receipt_handle, VisibilityTimeout=wait
-        )
-    except (ClientError, BotoCoreError):
-        logger.exception("the visibility timeout stays")  # the message comes back only later
-
-
 @cache
 def services() -> Services:
     return Services(
@@ -88,8 +70,3 @@ def services() -> Services:
         counts_table=settings().counts_table,
         endpoint_name=settings().endpoint_name,
     )
-
-
-@cache
-def sqs() -> "SQSClient":
-    return boto3.client("sqs", config=Config(connect_timeout=1, read_timeout=3, retries={"total_max_attempts": 1}))

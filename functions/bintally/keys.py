@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from bintally.errors import Rejected
 
 EXPECTED = "incoming/<site>/<bin>/<name> or incoming/<bin>.<ext>"
+EXPECTED_RECORDS = "records/<site>/<bin>.json or records/*.csv"
 DEFAULT_SITE = "default"
 CLOCK_TOLERANCE = timedelta(minutes=5)
 LONGEST_ID = 400
@@ -41,6 +42,19 @@ def parse_key(key: str) -> Place:
         case ["incoming", name] if all(parts := name.rpartition(".")):
             return Place(DEFAULT_SITE, parts[0], name)
     raise Rejected(f"the key fits no pattern; expected {EXPECTED}")
+
+
+def parse_records_key(key: str) -> Place | None:
+    """The bin that a file of records is about; None when it is a CSV file, which names bins itself.
+
+    Raises Rejected with the expected pattern.
+    """
+    match key.split("/"):
+        case ["records", *_, name] if name.lower().endswith(".csv"):
+            return None
+        case ["records", site, name] if site and name.endswith(".json") and name != ".json":
+            return Place(site, name.removesuffix(".json"), name)
+    raise Rejected(f"the key fits no pattern; expected {EXPECTED_RECORDS}")
 
 
 def encode_id(text: str) -> str:

@@ -1,11 +1,11 @@
-"""Photographs as S3 keeps them."""
+"""Photographs, and files of records, as S3 keeps them."""
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
@@ -65,6 +65,17 @@ def fetch(s3: "S3Client", arrival: Arrival, stored: Stored) -> bytes:
     except (ClientError, BotoCoreError) as error:
         raise _as_ours(error) from error
     return bytes(data)
+
+
+def download(s3: "S3Client", arrival: Arrival, file: IO[bytes]) -> None:
+    """Writes the version's bytes to `file` and goes back to its beginning. Raises Gone or Transient."""
+    try:
+        body = s3.get_object(Bucket=arrival.bucket, Key=arrival.key, VersionId=arrival.version_id)["Body"]
+        for chunk in body.iter_chunks(CHUNK):
+            file.write(chunk)
+    except (ClientError, BotoCoreError) as error:
+        raise _as_ours(error) from error
+    file.seek(0)
 
 
 def _as_ours(error: ClientError | BotoCoreError) -> Gone | Transient:

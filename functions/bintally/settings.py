@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 
 from bintally.retraining import Knobs
@@ -24,6 +25,46 @@ def settings() -> Settings:
         endpoint_name=os.environ["ENDPOINT_NAME"],
         count_queue_url=os.environ["COUNT_QUEUE_URL"],
         retry_seconds=int(os.environ["RETRY_SECONDS"]),
+    )
+
+
+@dataclass(frozen=True)
+class RecordSettings:
+    """What `record` reads."""
+
+    counts_table: str
+    artifacts_bucket: str
+    record_queue_url: str
+    retry_seconds: int
+
+
+@cache
+def record_settings() -> RecordSettings:
+    """Raises KeyError, which names the variable, when one is missing."""
+    return RecordSettings(
+        counts_table=os.environ["COUNTS_TABLE"],
+        artifacts_bucket=os.environ["ARTIFACTS_BUCKET"],
+        record_queue_url=os.environ["RECORD_QUEUE_URL"],
+        retry_seconds=int(os.environ["RETRY_SECONDS"]),
+    )
+
+
+@dataclass(frozen=True)
+class FollowSettings:
+    """What `follow` reads."""
+
+    counts_table: str
+    artifacts_bucket: str
+    pairing: timedelta
+
+
+@cache
+def follow_settings() -> FollowSettings:
+    """Raises KeyError, which names the variable, when one is missing."""
+    return FollowSettings(
+        counts_table=os.environ["COUNTS_TABLE"],
+        artifacts_bucket=os.environ["ARTIFACTS_BUCKET"],
+        pairing=timedelta(hours=float(os.environ["PAIRING_HOURS"])),
     )
 
 

@@ -68,9 +68,14 @@ def totals_key(arrival: Arrival, place: Place, captured: datetime) -> Item:
 
 
 def order(arrival: Arrival, captured: datetime, uploaded: datetime) -> str:
-    """As text, later is greater: when taken, when stored, S3's own sequence, and the version id for the rest."""
+    """As text, later is greater: when taken, then by storage_order."""
+    return f"{utc(captured)}#{storage_order(arrival, uploaded)}"
+
+
+def storage_order(arrival: Arrival, uploaded: datetime) -> str:
+    """As text, later is greater: when stored, S3's own sequence, and the version id for the rest."""
     sequencer = arrival.sequencer.upper().ljust(SEQUENCER_WIDTH, "0")
-    return "#".join((utc(captured), utc(uploaded), sequencer, arrival.version_id))
+    return "#".join((utc(uploaded), sequencer, arrival.version_id))
 
 
 def latest_of(count: Item) -> Item:

@@ -11,7 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import count, endpoint, photographs, settings, table
+from bintally import count, endpoint, photographs, queues, settings, table
 from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 from moto.core.models import botocore_stubber
@@ -137,7 +137,7 @@ class World:
 @pytest.fixture
 def world(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     cached: list[Any] = [
-        *(count.services, count.sqs, settings.settings),
+        *(count.services, queues.sqs, settings.settings),
         *(endpoint.client, photographs.client, table.client),
     ]
     template = yaml_parse((ROOT / "template.yaml").read_text())

@@ -8,7 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import count, photographs, table, telemetry
+from bintally import count, photographs, queues, table, telemetry
 from botocore.exceptions import ReadTimeoutError
 
 KEY = "incoming/SEA1/P-4-B217/2020-11-22T10:15:00Z.jpg"
@@ -285,7 +285,7 @@ def test_waits_longer_after_every_try(
     world: Any, photo: Photo, monkeypatch: pytest.MonkeyPatch, tries: int, seconds: int
 ) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(count.sqs(), "change_message_visibility", lambda **request: asked.append(request))
+    monkeypatch.setattr(queues.sqs(), "change_message_visibility", lambda **request: asked.append(request))
     world.deliver("not JSON", world.put(KEY, photo()), tries=tries)
     assert asked == [{"QueueUrl": world.queue, "ReceiptHandle": "receipt-0", "VisibilityTimeout": seconds}]
 

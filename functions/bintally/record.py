@@ -1,0 +1,69 @@
+"""The record function: from an SQS batch of S3 events about files of inventory records to the counts table."""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from bintally import photographs, table
+from bintally.arrivals import parse_arrival
+from bintally.queues import postpone
+from bintally.recording import Services, record_file
+from bintally.settings import record_settings
+from bintally.telemetry import logger, metrics
+
+if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
+
+# What may follow once rows are begun (table.CONFIG: 9 s a request at worst): looking them up 9 s and 3 more tries,
+# 100 rows by 8 writers 13 x 9 s, the report 11 s (photographs.CONFIG), the event 9 s: 36 + 117 + 11 + 9 = 173 s.
+WORST_SECONDS = 180
+
+processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Answers which messages go back to the queue."""
+    return dict(process_partial_response(event, record, processor, context))
+
+
+def record(record: SQSRecord, lambda_context: LambdaContext) -> None:
+    """Reads the file that a message tells of. Whatever it raises sends the message back to the queue."""
+
+    def in_time() -> bool:
+        return lambda_context.get_remaining_time_in_millis() > WORST_SECONDS * 1000
+
+    try:
+        arrival = parse_arrival(record.body)
+        logger.set_correlation_id(arrival.event_id)
+        report = record_file(services(), arrival, in_time)
+    except Exception:
+        logger.exception("postponed", message_id=record.message_id, tries=record.attributes.approximate_receive_count)
+        metrics.add_metric("Postponed", MetricUnit.Count, 1)
+        postpone(record, record_settings().record_queue_url, record_settings().retry_seconds)
+        raise
+    metrics.add_metric("RecordsKept", MetricUnit.Count, report.kept)
+    metrics.add_metric("RecordsMalformed", MetricUnit.Count, report.malformed)
+    logger.info("read", key=arrival.key, kept=report.kept, malformed=report.malformed)
+
+
+@cache
+def services() -> Services:
+    return Services(
+        s3=photographs.client(),
+        dynamodb=table.client(),
+        events=events(),
+        counts_table=record_settings().counts_table,
+        artifacts_bucket=record_settings().artifacts_bucket,
+    )
+
+
+@cache
+def events() -> "EventBridgeClient":
+    return boto3.client("events", config=table.CONFIG)
