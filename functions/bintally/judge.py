@@ -1,0 +1,90 @@
+"""Decides whether a challenger replaces the champion, from what training/evaluate.py measured of both.
+
+The state machine `retrain` goes on by the answer; an exception is a run that failed, not a verdict.
+"""
+
+import json
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+from bintally.errors import BintallyError
+from bintally.judging import judge
+from bintally.keys import utc
+from bintally.settings import margins
+from bintally.telemetry import logger
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+FORMAT = 1  # of evaluation.json
+
+
+class NoEvaluation(BintallyError):
+    """There is no evaluation where one should be; the message says where."""
+
+
+class BadEvaluation(BintallyError):
+    """The evaluation cannot be judged by; the message says why."""
+
+
+def handler(event: dict[str, str], context: object) -> dict[str, Any]:
+    """`event`: run, model_version, evaluation and verdict (s3 addresses). Answers {"promote": bool, "reason": one line,
+    "reasons": [...], "figures": {...}} and stores it as the verdict. Raises NoEvaluation, BadEvaluation."""
+    logger.info("asked to judge", extra=event)
+    evaluation, asked = fetch(s3(), event["evaluation"]), margins()
+    try:
+        judged = evaluation["challenger"]["model_version"]
+        if judged != event["model_version"]:
+            raise BadEvaluation(f"{event['evaluation']} is about {judged}, not {event['model_version']}")
+        answer = judge(evaluation, asked)
+        champion = evaluation["champion"]["model_version"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadEvaluation(f"{event['evaluation']} lacks or garbles {error}") from error
+    verdict = {
+        "format": 1,
+        "run": event["run"],
+        "model_version": event["model_version"],
+        "champion": champion,
+        **answer,
+        "margins": vars(asked),
+        "evaluation": event["evaluation"],
+        "judged_at": utc(datetime.now(UTC)),
+    }
+    bucket, key = located(event["verdict"])
+    body = json.dumps(verdict, indent=1).encode()
+    s3().put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json")
+    logger.info("judged", extra={"promote": answer["promote"], "reason": answer["reason"]})
+    return answer
+
+
+@cache
+def s3() -> "S3Client":
+    return boto3.client("s3")
+
+
+def located(address: str) -> tuple[str, str]:
+    """Bucket and key of s3://bucket/key."""
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def fetch(client: "S3Client", address: str) -> dict[str, Any]:
+    """evaluation.json. Raises NoEvaluation, BadEvaluation."""
+    bucket, key = located(address)
+    try:
+        body = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("NoSuchKey", "NoSuchBucket"):
+            raise NoEvaluation(f"there is no {address}") from error
+        raise
+    try:
+        found = json.loads(body)
+    except ValueError as error:
+        raise BadEvaluation(f"{address} is not JSON: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise BadEvaluation(f"{address} is not an evaluation of format {FORMAT}")
+    return found
