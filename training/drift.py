@@ -123,7 +123,7 @@ def compare(reference: list[int], new: list[int], reference_bins: int, new_bins:
     the new ones lie in lower or higher cells on average.
     """
     expected, found = np.array(reference, dtype=float), np.array(new, dtype=float)
-    n, m = min(expected.sum(), reference_bins), min(found.sum(), new_bins)
+    n, m = (min(float(histogram.sum()), bins) for histogram, bins in ((expected, reference_bins), (found, new_bins)))
     psi = limit = None
     direction = 0
     if n and m:

@@ -109,8 +109,8 @@ def _fetched(wanted: Wanted) -> bytes | str:
     """The bytes, or why there are none."""
     try:
         return photograph(wanted.bucket, wanted.key, wanted.version_id)
-    except Missing:
-        return "gone: this version is no longer there"
+    except Missing as error:
+        return f"gone: {error}"
     except TooLarge as error:
         return f"too large: {error}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -81,14 +82,19 @@ class Folder:
             raise StoreError(str(error)) from error
 
     def download(self, name: str, to: Path) -> None:
-        to.write_bytes(self.read(name))
+        if not self.holds(name):
+            raise Missing(f"there is no {self.root / name}")
+        shutil.copyfile(self.root / name, to)
 
     def write(self, name: str, content: bytes | Path) -> None:
         """Whole or not at all, as S3 does it."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+        if isinstance(content, bytes):
+            partial.write_bytes(content)
+        else:
+            shutil.copyfile(content, partial)
         partial.replace(path)
 
     def holds(self, name: str) -> bool:
@@ -166,7 +172,11 @@ def _read(s3: S3Client, request: dict[str, str], most: int | None) -> bytes:
 
 
 def _ours(error: Exception, address: str) -> StoreError:
-    """Missing for 404 alone: the job may list its buckets, so a 403 says that the role is wrong, not the file."""
-    if isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-        return Missing(f"there is no {address}")
+    """Missing for 404 and for what is archived: waiting brings neither. The job may list its buckets, so a 403
+    otherwise says that the role is wrong, not the file."""
+    if isinstance(error, ClientError):
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            return Missing(f"there is no {address}")
+        if error.response["Error"]["Code"] == "InvalidObjectState":
+            return Missing(f"{address} is archived")
     return StoreError(f"{address}: {error}")
