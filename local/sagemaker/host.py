@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import boto3
+import botocore.session
 from botocore.config import Config
 
 from local.sagemaker.models import Assume
 from local.sagemaker.server import Spawner
-from local.sagemaker.wire import Json, fitting, invalid, output_shape
+from local.sagemaker.wire import SESSION, Json, fitting, invalid, output_shape
 
 PutEvent = Callable[[str, list[str], Json], None]
 """Puts an event of source aws.sagemaker on the default bus: detail type, ARNs of the resources, detail."""
@@ -56,7 +57,9 @@ class Host:
     def client(self, service: str, role: str) -> Any:
         """A boto3 client that acts as `role`. Raises ServiceError when SageMaker may not assume it."""
         keys: dict[str, Any] = self.assume(role)
-        session: Any = boto3.Session(**keys, region_name=self.region)
+        own = botocore.session.Session()
+        own.register_component("data_loader", SESSION.get_component("data_loader"))  # has read the service models
+        session: Any = boto3.Session(**keys, region_name=self.region, botocore_session=own)
         settings = Config(s3={"addressing_style": "path"}, proxies={}, max_pool_connections=20)
         return session.client(service, endpoint_url=self.endpoint_url, config=settings)
 

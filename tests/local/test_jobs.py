@@ -96,7 +96,8 @@ def seen(found):
 
 
 WHOLE = """
-seen = {"files": {str(p.relative_to(root)): p.read_text() for p in root.rglob("*") if p.is_file() and p.suffix != ".py"},
+files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".py"]
+seen = {"files": {str(path.relative_to(root)): path.read_text() for path in files},
         "variables": dict(os.environ), "cwd": os.getcwd(), "arguments": sys.argv[1:]}
 (root / "model" / "weights").mkdir()
 (root / "model" / "weights" / "seen.json").write_text(json.dumps(seen))
@@ -108,7 +109,7 @@ print("last line without an end", end="")
 
 
 def test_a_training_job_from_channels_to_archives(ours, train):
-    s3, sagemaker = ours.client("s3"), ours.client("sagemaker")
+    s3 = ours.client("s3")
     s3.put_object(Bucket="jobs", Key="whole/data/a/1.txt", Body=b"one")
     s3.put_object(Bucket="jobs", Key="whole/data/2.txt", Body=b"two")
     s3.put_object(Bucket="jobs", Key="whole/m.tar", Body=b"model")
@@ -179,3 +180,279 @@ def assert_logged(stack, job, lines, group="/aws/sagemaker/TrainingJobs", host="
     (stream,) = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{job}/{host}-")["logStreams"]
     events = logs.get_log_events(logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=True)
     assert [event["message"] for event in events["events"]] == lines
+
+
+def test_a_job_that_fails_says_why(ours, train):
+    failed = train(
+        "fails",
+        """
+(root / "output" / "failure").write_text("the photographs are all black")
+(root / "output" / "data" / "trace.txt").write_text("where")
+sys.exit(3)
+""",
+    )
+    assert (failed["TrainingJobStatus"], failed["SecondaryStatus"]) == ("Failed", "Failed")
+    assert failed["FailureReason"] == "AlgorithmError: the photographs are all black"
+    output = "s3://jobs/fails/models/fails/output/output.tar.gz"
+    assert archive_of(ours, output) == {"trace.txt": "where"}
+    silent = train("fails-silently", "print('last words'); sys.exit(3)")
+    assert silent["FailureReason"] == "AlgorithmError: last words, exit code: 3"
+    killed = train("killed", "os.kill(os.getpid(), signal.SIGKILL)")
+    assert killed["FailureReason"] == "AlgorithmError: the process was killed, exit code: 137"
+    with pytest.raises(WaiterError):
+        ours.client("sagemaker").get_waiter("training_job_completed_or_stopped").wait(
+            TrainingJobName="fails", WaiterConfig=FAST
+        )
+
+
+def test_what_is_missing_or_not_allowed_fails_the_job_and_names_it(ours, train, role, bucket):
+    ours.client("s3").put_object(Bucket=bucket, Key="no-list", Body=b'{"prefix": "s3://jobs/"}')
+    for name, given, said in (
+        ("missing-1", channel("data", "s3://jobs/nothing/"), "No S3 objects found"),
+        ("missing-2", channel("data", "s3://no-such-bucket/x"), "Could not read the S3 URL"),
+        ("missing-3", channel("data", "s3://jobs/no-list", "ManifestFile"), "not a JSON list"),
+    ):
+        found = train(name, "", InputDataConfig=[given])
+        assert found["TrainingJobStatus"] == "Failed"
+        assert found["FailureReason"].startswith("ClientError: Data download failed:")
+        assert said in found["FailureReason"]
+    for name, service, said in (
+        ("poor-1", "lambda.amazonaws.com", "SageMaker may not assume the role"),
+        ("poor-2", "sagemaker.amazonaws.com", "AccessDenied"),
+    ):
+        found = train(name, "", RoleArn=role(ours, name, service))
+        assert found["TrainingJobStatus"] == "Failed"
+        assert said in found["FailureReason"]
+
+
+def test_a_role_that_may_not_write_logs_costs_the_logs_alone(ours, train, role):
+    arn = role(
+        ours, "unlogged", "sagemaker.amazonaws.com", {"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::*"}
+    )
+    definitions = {"MetricDefinitions": [{"Name": "n", "Regex": "n=([0-9]+)"}]}
+    found = train("unlogged", "print('n=3')", RoleArn=arn, AlgorithmSpecification=definitions)
+    assert found["TrainingJobStatus"] == "Completed"
+    assert found["FinalMetricDataList"][0]["Value"] == 3
+
+
+STOPPABLE = """
+def end(*_):
+    (root / "model" / "half.txt").write_text("half of it")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("started", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+def start(stack, role_arn, name, script, until="Training", **members):
+    """A training job that has got as far as `until`, and said a first word where that is Training."""
+    sagemaker = stack.client("sagemaker")
+    definitions = {"MetricDefinitions": [{"Name": "started", "Regex": "starte(d)"}, {"Name": "at", "Regex": "at (.+)"}]}
+    request = training_request(stack, role_arn, name, script, AlgorithmSpecification=definitions, **members)
+    sagemaker.create_training_job(**request)
+    file = stack.home / "jobs" / "training-job" / name / "algo-1.log"
+    reached(sagemaker, name, lambda found: found["SecondaryStatus"] == until and file.exists() and file.read_text())
+    return sagemaker
+
+
+def test_a_job_that_is_stopped_keeps_what_it_saved_in_time(ours, bucket, job_role):
+    sagemaker = start(ours, job_role, "stopped", STOPPABLE)
+    sagemaker.stop_training_job(TrainingJobName="stopped")
+    assert sagemaker.describe_training_job(TrainingJobName="stopped")["TrainingJobStatus"] in ("Stopping", "Stopped")
+    waiter = sagemaker.get_waiter("training_job_completed_or_stopped")
+    waiter.wait(TrainingJobName="stopped", WaiterConfig=FAST)
+    found = sagemaker.describe_training_job(TrainingJobName="stopped")
+    assert (found["TrainingJobStatus"], found["SecondaryStatus"]) == ("Stopped", "Stopped")
+    assert seen(found)[-3:] == ["Training", "Stopping", "Stopped"]
+    assert archive_of(ours, found["ModelArtifacts"]["S3ModelArtifacts"]) == {"half.txt": "half of it"}
+    with pytest.raises(ClientError, match=r"\(ValidationException\).*training job is in status Stopped"):
+        sagemaker.stop_training_job(TrainingJobName="stopped")
+
+
+def test_a_job_runs_no_longer_than_it_may(ours, train):
+    found = train("limited", STOPPABLE, StoppingCondition={"MaxRuntimeInSeconds": 1})
+    assert (found["TrainingJobStatus"], found["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
+    assert "FailureReason" not in found
+    assert archive_of(ours, found["ModelArtifacts"]["S3ModelArtifacts"]) == {"half.txt": "half of it"}
+
+
+SPOT = """
+folder = Path(os.environ["SM_CHECKPOINT_DIR"])
+done = int((folder / "step").read_text()) if (folder / "step").exists() else 0
+print(f"at {done}", flush=True)
+while done < 60:
+    time.sleep(0.1)
+    done += 1
+    (folder / "step.new").write_text(str(done))
+    (folder / "step.new").rename(folder / "step")
+(root / "model" / "steps").write_text(str(done))
+"""
+
+
+def test_a_spot_job_that_is_interrupted_goes_on_from_its_checkpoint(ours, bucket, job_role):
+    spot = {
+        "EnableManagedSpotTraining": True,
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 120},
+        "CheckpointConfig": {"S3Uri": "s3://jobs/spot/checkpoints/"},
+    }
+    sagemaker = start(ours, job_role, "spot", SPOT, **spot)
+    s3 = ours.client("s3")
+    deadline = time.monotonic() + 30
+    while not s3.list_objects_v2(Bucket=bucket, Prefix="spot/checkpoints/step").get("Contents"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    # Checkpoints come to S3 while the job runs, so the kill finds one there.
+    os.kill(int((ours.home / "jobs" / "training-job" / "spot" / "algo-1.pid").read_text()), signal.SIGKILL)
+    found = ended(sagemaker, "spot")
+    assert found["TrainingJobStatus"] == "Completed"
+    once = ["Starting", "Downloading", "Training"]
+    assert seen(found) == [*once, "Interrupted", *once, "Uploading", "Completed"]
+    begun_at = [one["Value"] for one in found["FinalMetricDataList"] if one["MetricName"] == "at"]
+    assert begun_at[0] > 5
+    assert archive_of(ours, found["ModelArtifacts"]["S3ModelArtifacts"]) == {"steps": "60"}
+    assert s3.get_object(Bucket=bucket, Key="spot/checkpoints/step")["Body"].read() == b"60"
+    assert 6 <= found["BillableTimeInSeconds"] <= found["TrainingTimeInSeconds"] + 1
+
+
+def test_several_hosts_share_a_job(ours, train):
+    s3 = ours.client("s3")
+    for number in range(5):
+        s3.put_object(Bucket="jobs", Key=f"hosts/data/{number}", Body=b"x")
+    script = """
+files = sorted(p.name for p in (root / "input" / "data" / "shard").iterdir())
+config = json.loads((root / "input" / "config" / "resourceconfig.json").read_text())
+name = config["current_host"]
+(root / "model" / name).write_text(json.dumps([config["hosts"], files, os.environ["SM_MASTER_PORT"]]))
+(root / "model" / "same").write_text(name)
+print(name)
+"""
+    found = train(
+        "hosts",
+        script,
+        ResourceConfig={**RESOURCES, "InstanceCount": 2},
+        InputDataConfig=[channel("shard", "s3://jobs/hosts/data/", share="ShardedByS3Key")],
+    )
+    assert found["TrainingJobStatus"] == "Completed"
+    model = archive_of(ours, found["ModelArtifacts"]["S3ModelArtifacts"])
+    assert model.pop("same") == "algo-1"
+    one, two = json.loads(model["algo-1"]), json.loads(model["algo-2"])
+    assert (one[0], one[2]) == (two[0], two[2])
+    assert (one[1], two[1]) == (["0", "2", "4"], ["1", "3"])
+    assert_logged(ours, "hosts", ["algo-2"], host="algo-2")
+    failed = train(
+        "hosts-fail",
+        "sys.exit('enough') if os.environ['SM_CURRENT_HOST'] == 'algo-2' else time.sleep(300)",
+        ResourceConfig={**RESOURCES, "InstanceCount": 2},
+    )
+    assert failed["FailureReason"] == "AlgorithmError: enough, exit code: 1"
+
+
+def test_requests_that_cannot_be_are_refused(ours, bucket, job_role, train):
+    sagemaker = ours.client("sagemaker")
+    spot = {"EnableManagedSpotTraining": True}
+    pipe = {"TrainingInputMode": "Pipe"}
+    for changed, said in (
+        (spot, "Invalid MaxWaitTimeInSeconds"),
+        (
+            {"StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 90}},
+            "Invalid MaxWaitTimeInSeconds",
+        ),
+        (
+            {**spot, "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 30}},
+            "greater than or equal",
+        ),
+        (
+            {"VpcConfig": {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}},
+            "not supported on one machine: VpcConf",
+        ),
+        ({"ResourceConfig": {**RESOURCES, "VolumeKmsKeyId": "k"}}, "one machine: ResourceConfig.VolumeKmsKeyId"),
+        ({"AlgorithmSpecification": pipe}, "TrainingInputMode Pipe"),
+        ({"AlgorithmSpecification": {"MetricDefinitions": [{"Name": "n", "Regex": "("}]}}, "metric n is not one"),
+        ({"AlgorithmSpecification": {"MetricDefinitions": [{"Name": "n", "Regex": "x"}]}}, "must have one group"),
+        ({"CheckpointConfig": {"S3Uri": "s3://jobs/x", "LocalPath": "/tmp/x"}}, "not below /opt/ml"),
+        ({"CheckpointConfig": {"S3Uri": "s3://jobs/x", "LocalPath": "/opt/ml/../x"}}, "not below /opt/ml"),
+        ({"InputDataConfig": [channel("code", "s3://jobs/x")]}, "must be unique"),
+        ({"TrainingJobName": "under_score"}, "regular expression"),
+    ):
+        request = training_request(ours, job_role, "refused", "", **changed)
+        with pytest.raises(ClientError, match=rf"\(ValidationException\)(?s:.)*{said}"):
+            sagemaker.create_training_job(**request)
+    train("taken", "")
+    with pytest.raises(ClientError, match=r"\(ResourceInUse\).*already exists \(arn:.*:training-job/taken\)"):
+        sagemaker.create_training_job(**training_request(ours, job_role, "taken", ""))
+    for ask in (sagemaker.describe_training_job, sagemaker.stop_training_job):
+        with pytest.raises(ClientError, match=r"\(ValidationException\).*Requested resource not found\."):
+            ask(TrainingJobName="nothing")
+    with pytest.raises(WaiterError):
+        sagemaker.get_waiter("training_job_completed_or_stopped").wait(TrainingJobName="nothing", WaiterConfig=FAST)
+
+
+def test_lists_are_filtered_sorted_and_paged(ours, train):
+    names = [f"listed-{number}" for number in (2, 0, 1)]
+    for name in names:
+        train(name, "sys.exit(name := 1)" if name == "listed-0" else "")
+    sagemaker = ours.client("sagemaker")
+    pages = sagemaker.get_paginator("list_training_jobs").paginate(
+        NameContains="LISTED-", PaginationConfig={"PageSize": 2}
+    )
+    found = [[one["TrainingJobName"] for one in page["TrainingJobSummaries"]] for page in pages]
+    assert found == [["listed-1", "listed-0"], ["listed-2"]]
+    failed = sagemaker.list_training_jobs(NameContains="listed-", StatusEquals="Failed")["TrainingJobSummaries"]
+    assert [one["TrainingJobName"] for one in failed] == ["listed-0"]
+    assert failed[0]["SecondaryStatus"] == "Failed"
+    by = {"NameContains": "listed-", "SortBy": "Name", "SortOrder": "Ascending"}
+    ordered = sagemaker.list_training_jobs(**by)["TrainingJobSummaries"]
+    assert [one["TrainingJobName"] for one in ordered] == sorted(names)
+    later = sagemaker.list_training_jobs(CreationTimeAfter=ordered[0]["CreationTime"], **by)["TrainingJobSummaries"]
+    assert [one["TrainingJobName"] for one in later] == ["listed-1"]
+
+
+def test_roles_need_permission_on_the_job(ours, train, role, as_role):
+    train("guarded", "")
+    arn = "arn:aws:sagemaker:us-east-1:000000000000:training-job/guarded"
+    looks = {"Effect": "Allow", "Action": "sagemaker:DescribeTrainingJob", "Resource": arn}
+    sagemaker = as_role(ours, role(ours, "looks-at-jobs", None, looks), "sagemaker")
+    assert sagemaker.describe_training_job(TrainingJobName="guarded")["TrainingJobArn"] == arn
+    for ask, arguments in (
+        (sagemaker.describe_training_job, {"TrainingJobName": "another"}),
+        (sagemaker.stop_training_job, {"TrainingJobName": "guarded"}),
+        (sagemaker.list_training_jobs, {}),
+    ):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            ask(**arguments)
+
+
+def test_without_the_training_environment_a_job_says_how_to_make_it(own, monkeypatch, role, tmp_path):
+    monkeypatch.setenv("BINTALLY_TRAINING_PYTHON", str(tmp_path / "python"))
+    own.start_emulator()
+    own.client("s3").create_bucket(Bucket="jobs")
+    arn = role(own, "job", "sagemaker.amazonaws.com", ROLE_MAY)
+    sagemaker = own.client("sagemaker")
+    sagemaker.create_training_job(**training_request(own, arn, "poor", ""))
+    assert "make train-venv" in ended(sagemaker, "poor")["FailureReason"]
+
+
+def test_jobs_of_before_a_stop_are_told_as_ended_and_leave_no_process(own, role):
+    own.start_emulator()
+    own.client("s3").create_bucket(Bucket="jobs")
+    arn = role(own, "job", "sagemaker.amazonaws.com", ROLE_MAY)
+    script = """
+import subprocess
+child = subprocess.Popen(["sleep", "300"])
+print("at", child.pid, flush=True)
+time.sleep(300)
+"""
+    sagemaker = start(own, arn, "cut", script)
+    own_pid = int((own.home / "jobs" / "training-job" / "cut" / "algo-1.pid").read_text())
+    log = (own.home / "jobs" / "training-job" / "cut" / "algo-1.log").read_text()
+    assert own.down()
+    for pid in (own_pid, int(log.split()[1])):
+        assert not Path(f"/proc/{pid}").exists()
+    own.start_emulator()
+    found = ended(sagemaker, "cut")
+    assert (found["TrainingJobStatus"], found["SecondaryStatus"]) == ("Failed", "Failed")
+    assert found["FailureReason"] == "The job was cut off by a stop of the local stack."
+    with pytest.raises(ClientError, match="ResourceInUse"):
+        sagemaker.create_training_job(**training_request(own, arn, "cut", ""))
