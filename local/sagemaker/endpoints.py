@@ -1,24 +1,28 @@
 """Models, endpoint configurations and endpoints, and what is done with them."""
 
+import re
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local.sagemaker.deployment import AT_ONCE, Plan, Traffic, planned
+from local.sagemaker.endpoint import Endpoint, described, pending_summary
 from local.sagemaker.host import Host, listed, now
 from local.sagemaker.models import BadModelData, ModelData
 from local.sagemaker.server import Server, TimedOut, Unavailable, Unhealthy, serving_environment
-from local.sagemaker.wire import Answer, Json, ServiceError, fitting, invalid, output_shape
+from local.sagemaker.wire import Answer, Json, ServiceError, fitting, invalid, milliseconds, output_shape
 
 SERVERLESS_LIMIT = 4 * 1024 * 1024  # bytes a request
 REALTIME_LIMIT = 25 * 1024 * 1024
 START_SECONDS = 180.0  # a serverless endpoint's; a real-time variant may set its own
 DRAIN_SECONDS = 60.0
+WATCH_SECONDS = 0.2  # between two looks at an update's alarms
 
 PASSED_ON = ("content-type", "accept", "x-amzn-sagemaker-custom-attributes")
 
@@ -27,28 +31,11 @@ SUPPORTED = {
     "CreateModel.PrimaryContainer": {"ContainerHostname", "Image", "Mode", "ModelDataUrl", "Environment"},
     "CreateEndpointConfig": {"EndpointConfigName", "ProductionVariants", "Tags"},
     "CreateEndpoint": {"EndpointName", "EndpointConfigName", "Tags"},
-    "UpdateEndpoint": {"EndpointName", "EndpointConfigName", "RetainAllVariantProperties"},
+    "UpdateEndpoint": {
+        *("EndpointName", "EndpointConfigName", "RetainAllVariantProperties"),
+        *("DeploymentConfig", "RetainDeploymentConfig"),
+    },
 }
-
-
-@dataclass
-class Endpoint:
-    """What is known of one endpoint; `variant`, `container` and `role` are those of the configuration it serves,
-    kept because its model and configuration may be deleted meanwhile."""
-
-    name: str
-    arn: str
-    config_name: str
-    created: float
-    changed: float
-    status: str = "Creating"
-    failure: str | None = None
-    variant: Json = field(default_factory=dict)
-    container: Json = field(default_factory=dict)
-    role: str = ""
-
-    def serverless(self) -> bool:
-        return "ServerlessConfig" in self.variant
 
 
 class Endpoints:
@@ -66,7 +53,7 @@ class Endpoints:
         self.models: dict[str, Json] = {}
         self.configs: dict[str, Json] = {}
         self.endpoints: dict[str, Endpoint] = {}
-        self._servers: dict[str, Server] = {}
+        self._traffic: dict[str, Traffic] = {}
         self._lock = threading.RLock()
         self._changes = ThreadPoolExecutor(8, "endpoint-change")
         self._closed = False
@@ -144,6 +131,7 @@ class Endpoints:
             endpoint = Endpoint(name, self.arn("endpoint", name), config_name, now(), now())
             self._adopt(endpoint, config_name)
             self.endpoints[name] = endpoint
+            self._set(endpoint, "Creating")
         self._changes.submit(self._bring_up, endpoint)
         return {"EndpointArn": endpoint.arn}
 
@@ -159,33 +147,39 @@ class Endpoints:
             self._adopt(wanted, config_name)
             if wanted.serverless() and not endpoint.serverless():
                 raise invalid(f'Cannot update endpoint "{endpoint.arn}" from real-time to serverless.')
-            endpoint.status, endpoint.changed, endpoint.failure = "Updating", now(), None
-        self._changes.submit(self._replace, endpoint, wanted)
+            if request.get("RetainAllVariantProperties") and not wanted.serverless():
+                retained = ("InitialInstanceCount", "InitialVariantWeight")
+                kept = {key: endpoint.variant[key] for key in retained if key in endpoint.variant}
+                wanted.variant = {**wanted.variant, **kept}
+            retain = endpoint.deployment if request.get("RetainDeploymentConfig") else None
+            wanted.deployment = request.get("DeploymentConfig", retain)
+            plan = self._plan(wanted)
+            endpoint.deployment, endpoint.pending = wanted.deployment, pending_summary(wanted)
+            self._set(endpoint, "Updating")
+        self._changes.submit(self._replace, endpoint, wanted, plan)
         return {"EndpointArn": endpoint.arn}
+
+    def _plan(self, wanted: Endpoint) -> Plan:
+        """How traffic goes over to what is wanted. Raises ServiceError."""
+        if wanted.deployment is None:
+            return AT_ONCE
+        if wanted.serverless():
+            raise invalid("DeploymentConfig is not supported for serverless endpoints.")
+        plan = planned(wanted.deployment, wanted.variant["InitialInstanceCount"])
+        if unknown := [name for name in plan.alarms if self.host.alarmed(name, now()) is None]:
+            raise invalid(f"Could not find CloudWatch alarms: {', '.join(unknown)}.")
+        return plan
 
     def describe_endpoint(self, request: Json) -> Json:
         with self._lock:
-            endpoint = self._find("endpoint", request["EndpointName"], self.endpoints)
-            described: Json = {
-                "EndpointName": endpoint.name,
-                "EndpointArn": endpoint.arn,
-                "EndpointConfigName": endpoint.config_name,
-                "EndpointStatus": endpoint.status,
-                "CreationTime": endpoint.created,
-                "LastModifiedTime": endpoint.changed,
-            }
-            if endpoint.status not in ("Creating", "Failed"):
-                described["ProductionVariants"] = [variant_summary(endpoint)]
-            if endpoint.failure:
-                described["FailureReason"] = endpoint.failure
-            return described
+            return described(self._find("endpoint", request["EndpointName"], self.endpoints))
 
     def delete_endpoint(self, request: Json) -> Json:
         with self._lock:
             endpoint = self._find("endpoint", request["EndpointName"], self.endpoints)
-            endpoint.status, endpoint.changed = "Deleting", now()
-            server = self._servers.pop(endpoint.name, None)
-        self._changes.submit(self._remove, endpoint, server)
+            self._set(endpoint, "Deleting")
+            traffic = self._traffic.pop(endpoint.name, None)
+        self._changes.submit(self._remove, endpoint, traffic)
         return {}
 
     def list_endpoints(self, request: Json) -> Json:
@@ -203,7 +197,8 @@ class Endpoints:
         return listed("ListEndpoints", request, found, "Endpoint")
 
     def invoke_endpoint(self, name: str, headers: dict[str, str], body: bytes) -> Answer:
-        """Sends the request to the endpoint's process. Raises ServiceError as the runtime words it."""
+        """Sends the request to one of the endpoint's processes. Raises ServiceError as the runtime words it."""
+        started = time.perf_counter()
         with self._lock:
             endpoint = self.endpoints.get(name)
             if endpoint is None or endpoint.status in ("Creating", "Failed", "Deleting"):
@@ -212,23 +207,43 @@ class Endpoints:
             if len(body) > limit:
                 raise ServiceError("ValidationError", f"HTTP content length exceeded {limit} bytes.", 413)
             variant = endpoint.variant["VariantName"]
-            server = self._servers.get(name)
-            if server is None:  # The stack has just come back and the process is not up yet.
+            traffic = self._traffic.get(name)
+            if traffic is None:  # The stack has just come back and the process is not up yet.
                 raise ServiceError("ServiceUnavailable", f"Endpoint {name} is starting.", 503)
+            server = traffic.pick()
             if not server.enter():
                 raise ServiceError("ThrottlingException", "Rate exceeded", 429)
+        sent, status = time.perf_counter(), 0
         try:
             reply = server.invoke(body, {key: headers[key] for key in PASSED_ON if key in headers})
+            status = reply.status
         except Unavailable as error:
+            status = 503
             raise ServiceError("ServiceUnavailable", f"Endpoint {name} does not answer: {error}", 503) from error
         except TimedOut as error:
             raise self.model_error(endpoint, 0, "Your invocation timed out while waiting for a response.") from error
         finally:
             server.leave()
+            answered = time.perf_counter()
+            self._measure(name, variant, status, answered - sent, sent - started)
         if reply.status >= 400:
             raise self.model_error(endpoint, reply.status, reply.body.decode("utf-8", "replace"))
         kept = {key: value for key, value in reply.headers.items() if key in PASSED_ON}
         return 200, {**kept, "x-amzn-invoked-production-variant": variant}, reply.body
+
+    def _measure(self, name: str, variant: str, status: int, model_seconds: float, overhead_seconds: float) -> None:
+        """Records an invocation as the service does, whichever process took it; `status` is 0 after a time-out."""
+        dimensions = {"EndpointName": name, "VariantName": variant}
+        figures = {
+            "Invocations": 1,
+            "Invocation4XXErrors": int(400 <= status < 500),
+            "Invocation5XXErrors": int(status >= 500),
+            "InvocationModelErrors": int(not 200 <= status < 300),
+        }
+        for metric, value in figures.items():
+            self.host.record_metric("AWS/SageMaker", metric, value, "None", dimensions)
+        for metric, seconds in {"ModelLatency": model_seconds, "OverheadLatency": overhead_seconds}.items():
+            self.host.record_metric("AWS/SageMaker", metric, round(seconds * 1e6), "Microseconds", dimensions)
 
     def model_error(self, endpoint: Endpoint, status: int, message: str) -> ServiceError:
         kind = "client" if 400 <= status < 500 else "server"
@@ -261,9 +276,11 @@ class Endpoints:
                 if endpoint.status == "Deleting":
                     del self.endpoints[endpoint.name]
                 elif endpoint.status != "Failed":
+                    failure = endpoint.failure
                     if endpoint.status == "Updating":
-                        endpoint.failure = "The update was cut off by a stop of the local stack."
-                    endpoint.status = "Creating" if endpoint.status == "Creating" else "SystemUpdating"
+                        failure = "The update was cut off by a stop of the local stack."
+                    endpoint.pending = None
+                    self._set(endpoint, "Creating" if endpoint.status == "Creating" else "SystemUpdating", failure)
                     self._changes.submit(self._bring_up, endpoint)
 
     def reset(self) -> None:
@@ -281,7 +298,8 @@ class Endpoints:
 
     def _end_servers(self) -> None:
         with self._lock:
-            servers, self._servers = list(self._servers.values()), {}
+            servers = [server for traffic in self._traffic.values() for server in traffic.servers()]
+            self._traffic = {}
         with ThreadPoolExecutor(max(1, len(servers))) as pool:
             list(pool.map(Server.close, servers))
 
@@ -290,40 +308,81 @@ class Endpoints:
     def _bring_up(self, endpoint: Endpoint) -> None:
         server, failure = self._serve(endpoint)
         with self._lock:
-            gone = self._closed or self.endpoints.get(endpoint.name) is not endpoint or endpoint.status == "Deleting"
-            if not gone:
-                endpoint.changed = now()
-                if server is None:
-                    endpoint.status, endpoint.failure = "Failed", failure
-                else:
-                    self._servers[endpoint.name] = server
-                    endpoint.status = "InService"
+            gone = self._gone(endpoint)
+            if not gone and server:
+                self._traffic[endpoint.name] = Traffic(server)
+                self._set(endpoint, "InService", endpoint.failure)
+            elif not gone:
+                self._set(endpoint, "Failed", failure)
         if gone and server:
             server.close()
 
-    def _replace(self, endpoint: Endpoint, wanted: Endpoint) -> None:
-        """The new process starts beside the old one, takes over when it is healthy; else the old one stays."""
+    def _replace(self, endpoint: Endpoint, wanted: Endpoint, plan: Plan) -> None:
+        """The new process starts beside the old one and takes over by the plan; where it cannot, the old one stays."""
+        started = now()
         server, failure = self._serve(wanted)
-        old: Server | None = None
-        with self._lock:
-            gone = self._closed or endpoint.status == "Deleting"
-            if not gone:
-                endpoint.status, endpoint.changed, endpoint.failure = "InService", now(), failure
-                if server is not None:
-                    old, self._servers[endpoint.name] = self._servers.get(endpoint.name), server
-                    endpoint.config_name, endpoint.role = wanted.config_name, wanted.role
-                    endpoint.variant, endpoint.container = wanted.variant, wanted.container
-        if gone and server:
-            server.close()
-        if old:
-            old.close(DRAIN_SECONDS)
-
-    def _remove(self, endpoint: Endpoint, server: Server | None) -> None:
         if server:
+            failure = self._roll_out(endpoint, wanted, server, plan, started)
+            with self._lock:
+                leaving = server
+                if not self._gone(endpoint):
+                    traffic = self._traffic[endpoint.name]
+                    if failure:
+                        self._set(endpoint, "RollingBack", failure)
+                    else:
+                        leaving, traffic.live = traffic.live, server
+                        endpoint.config_name, endpoint.role = wanted.config_name, wanted.role
+                        endpoint.variant, endpoint.container = wanted.variant, wanted.container
+                        self._settle(endpoint, None)
+                    traffic.fresh = None
+            leaving.close(DRAIN_SECONDS)
+        if failure:
+            self._settle(endpoint, failure)
+
+    def _roll_out(self, endpoint: Endpoint, wanted: Endpoint, server: Server, plan: Plan, started: float) -> str | None:
+        """Moves the traffic over, step by step. Answers why it must go back; None when it need not."""
+        for step in plan.steps:
+            with self._lock:
+                if failure := self._trouble(endpoint, plan, started):
+                    return failure
+                traffic = self._traffic[endpoint.name]
+                traffic.fresh, traffic.share = server, step.share
+                if endpoint.pending and not wanted.serverless():
+                    endpoint.pending = pending_summary(wanted, step, endpoint.pending["StartTime"])
+            until = time.monotonic() + step.seconds
+            while time.monotonic() < until:
+                if failure := self._trouble(endpoint, plan, started):
+                    return failure
+                time.sleep(WATCH_SECONDS)
+        return self._trouble(endpoint, plan, started)
+
+    def _trouble(self, endpoint: Endpoint, plan: Plan, started: float) -> str | None:
+        return "The endpoint is being deleted." if self._gone(endpoint) else plan.trouble(self.host.alarmed, started)
+
+    def _settle(self, endpoint: Endpoint, failure: str | None) -> None:
+        """Ends an update, well or not: the endpoint is in service with what takes its requests now."""
+        with self._lock:
+            if not self._gone(endpoint):
+                endpoint.pending = None
+                self._set(endpoint, "InService", failure)
+
+    def _remove(self, endpoint: Endpoint, traffic: Traffic | None) -> None:
+        for server in traffic.servers() if traffic else ():
             server.close(DRAIN_SECONDS)
         with self._lock:
             if self.endpoints.get(endpoint.name) is endpoint:
                 del self.endpoints[endpoint.name]
+
+    def _gone(self, endpoint: Endpoint) -> bool:
+        return self._closed or endpoint.status == "Deleting" or self.endpoints.get(endpoint.name) is not endpoint
+
+    def _set(self, endpoint: Endpoint, status: str, failure: str | None = None) -> None:
+        """Changes the endpoint's status and tells EventBridge, where a status is written like IN_SERVICE."""
+        endpoint.status, endpoint.changed, endpoint.failure = status, now(), failure
+        shape = output_shape("DescribeEndpoint")
+        detail = milliseconds(described(endpoint), shape)
+        detail |= {"EndpointStatus": re.sub(r"(?<=[a-z])(?=[A-Z])", "_", status).upper(), "Tags": {}}
+        self.host.put_event("SageMaker Endpoint State Change", [endpoint.arn], detail)
 
     def _serve(self, endpoint: Endpoint) -> tuple[Server | None, str | None]:
         """A healthy process for the endpoint's model, or None and the reason why there is none."""
@@ -379,12 +438,3 @@ def refuse_unsupported(what: str, request: Json) -> None:
     """What the request asks for and this service would not do is an error, never ignored."""
     if unsupported := sorted(request.keys() - SUPPORTED[what]):
         raise invalid(f"not supported on one machine: {', '.join(unsupported)}")
-
-
-def variant_summary(endpoint: Endpoint) -> Json:
-    variant = endpoint.variant
-    weight = variant.get("InitialVariantWeight", 1.0)
-    summary: Json = {"VariantName": variant["VariantName"], "CurrentWeight": weight, "DesiredWeight": weight}
-    if endpoint.serverless():
-        return {**summary, "CurrentServerlessConfig": variant["ServerlessConfig"]}
-    return {**summary, "CurrentInstanceCount": variant["InitialInstanceCount"]}

@@ -40,6 +40,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             os._exit(3)
         if word == "slow":
             time.sleep(1)
+        if package["model_version"] == "failing":
+            word = "500"
         if word.isdigit():
             return self.answer(int(word), b'{"error": "as asked"}')
         seen = dict(package, pid=os.getpid(), type=self.headers["Content-Type"], variables=sorted(os.environ))

@@ -251,7 +251,7 @@ def test_what_is_not_supported_is_refused_by_name(ours, model):
             EndpointConfigName="plain-2", ProductionVariants=[variant, {**variant, "VariantName": "B"}]
         )
     with pytest.raises(ClientError, match=r"UnknownOperationException.*not supported on one machine"):
-        sagemaker.list_training_jobs()
+        sagemaker.list_notebook_instances()
 
 
 def test_requests_are_checked_against_the_service_model(ours):
