@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bintally import record
 from bintally.count import WORST_SECONDS
 from bintally.queues import LONGEST_WAIT
 from samtranslator.public.translator import ManagedPolicyLoader
@@ -107,6 +108,21 @@ def queues_with(alarm_metric: str) -> set[str]:
     }
 
 
+def mappings_of(kind: str) -> dict[str, Any]:
+    """Event source mappings whose source is a resource of this type, a queue or a table with a stream."""
+    sources = of_type(kind)
+    mappings = of_type("AWS::Lambda::EventSourceMapping")
+    return {name: each for name, each in mappings.items() if next(references(each["EventSourceArn"])) in sources}
+
+
+def watched_by(namespace: str, alarm_metric: str) -> set[str]:
+    return {
+        next(references(alarm["Dimensions"]))
+        for alarm in of_type("AWS::CloudWatch::Alarm").values()
+        if (alarm.get("Namespace"), alarm.get("MetricName")) == (namespace, alarm_metric)
+    }
+
+
 def test_nothing_depends_on_itself() -> None:
     resources = translated()["Resources"]
     graph = {
@@ -189,19 +205,15 @@ def test_every_alarm_tells_the_topic() -> None:
         assert alarm["AlarmActions"] == [{"Ref": "AlertsTopic"}], name
 
 
-def test_every_function_behind_a_queue_has_an_errors_alarm() -> None:
-    alarmed = {
-        next(references(alarm["Dimensions"]))
-        for alarm in of_type("AWS::CloudWatch::Alarm").values()
-        if (alarm["Namespace"], alarm["MetricName"]) == ("AWS/Lambda", "Errors")
-    }
+def test_every_function_behind_a_queue_or_a_stream_has_an_errors_alarm() -> None:
+    alarmed = watched_by("AWS/Lambda", "Errors")
     for mapping in of_type("AWS::Lambda::EventSourceMapping").values():
         assert next(references(mapping["FunctionName"])) in alarmed
 
 
 def test_visibility_is_six_time_limits() -> None:
     queues, functions = of_type("AWS::SQS::Queue"), of_type("AWS::Lambda::Function")
-    for mapping in of_type("AWS::Lambda::EventSourceMapping").values():
+    for mapping in mappings_of("AWS::SQS::Queue").values():
         queue = queues[next(references(mapping["EventSourceArn"]))]
         function = functions[next(references(mapping["FunctionName"]))]
         assert queue["VisibilityTimeout"] >= 6 * function["Timeout"]
@@ -209,8 +221,79 @@ def test_visibility_is_six_time_limits() -> None:
         assert "Enabled" not in mapping, "a change of the mapping would switch a released stack off"
 
 
+def test_every_stream_is_retried_halved_kept_and_watched() -> None:
+    streams = mappings_of("AWS::DynamoDB::Table")
+    assert streams.keys() | mappings_of("AWS::SQS::Queue").keys() == of_type("AWS::Lambda::EventSourceMapping").keys()
+    behind = watched_by("AWS/Lambda", "IteratorAge")
+    discarded = watched_by("AWS/Lambda", "OnFailureDestinationDeliveredEventCount")
+    for name, mapping in streams.items():
+        assert mapping["EventSourceArn"] == {"Fn::GetAtt": ["CountsTable", "StreamArn"]}
+        assert mapping["MaximumRetryAttempts"] > 0 and mapping["BisectBatchOnFunctionError"] is True
+        bucket = next(references(mapping["DestinationConfig"]["OnFailure"]["Destination"]))
+        assert bucket in of_type("AWS::S3::Bucket"), "only a bucket is sent the records themselves"
+        assert mapping["MetricsConfig"] == {"Metrics": ["EventCount"]} and name in discarded
+        assert next(references(mapping["FunctionName"])) in behind
+        assert "FunctionResponseTypes" not in mapping, "a batch is done as a whole"
+
+
+def test_whoever_follows_a_stream_may_keep_what_failed() -> None:
+    for mapping in mappings_of("AWS::DynamoDB::Table").values():
+        bucket = mapping["DestinationConfig"]["OnFailure"]["Destination"]["Fn::GetAtt"][0]
+        function = of_type("AWS::Lambda::Function")[next(references(mapping["FunctionName"]))]
+        role = next(references(function["Role"]))
+        allowed = {
+            (action, json.dumps(resource))
+            for name, statement in statements()
+            if name == role
+            for action in listed(statement["Action"])
+            for resource in listed(statement["Resource"])
+        }
+        assert ("s3:PutObject", json.dumps({"Fn::Sub": f"${{{bucket}.Arn}}/aws/lambda/*"})) in allowed
+        assert ("s3:ListBucket", json.dumps({"Fn::GetAtt": [bucket, "Arn"]})) in allowed
+
+
+def matches(pattern: Any, value: Any) -> bool:
+    """Whether a record fits an event filter, of the forms that the template uses."""
+    if isinstance(pattern, dict):
+        return isinstance(value, dict) and all(matches(each, value.get(name)) for name, each in pattern.items())
+    prefixes = [each["prefix"] for each in pattern if isinstance(each, dict)]
+    return value in pattern or (isinstance(value, str) and any(value.startswith(prefix) for prefix in prefixes))
+
+
+@pytest.mark.parametrize(
+    ("event", "sort_key", "status", "followed"),
+    [
+        ("INSERT", "COUNT#2026-11-22T10:15:00.000000Z#9ecc66a1fbf8cda6", "COUNTED", True),
+        ("INSERT", "COUNT#2026-11-22T10:15:00.000000Z#9ecc66a1fbf8cda6", "REJECTED", False),
+        ("REMOVE", "COUNT#2026-11-22T10:15:00.000000Z#9ecc66a1fbf8cda6", "COUNTED", False),
+        ("INSERT", "RECOUNT#01JD7Z", None, True),
+        ("INSERT", "RECORD", None, True),
+        ("MODIFY", "RECORD", None, True),
+        ("REMOVE", "RECORD", None, False),
+        ("INSERT", "LATEST", "COUNTED", False),
+        ("MODIFY", "LATEST", "COUNTED", False),
+        ("MODIFY", "TOTALS#03", None, False),
+        ("INSERT", "REVIEW", None, False),
+        ("INSERT", "TRAIL#01JD7Z", None, False),
+        ("INSERT", "LOCK", None, False),
+    ],
+)
+def test_follow_is_told_of_counts_recounts_and_records_alone(
+    event: str, sort_key: str, status: str | None, followed: bool
+) -> None:
+    (mapping,) = mappings_of("AWS::DynamoDB::Table").values()
+    image = {"SK": {"S": sort_key}} | ({"status": {"S": status}} if status else {})
+    record = {"eventName": event, "dynamodb": {"Keys": {"SK": {"S": sort_key}}, "NewImage": image}}
+    patterns = [json.loads(each["Pattern"]) for each in mapping["FilterCriteria"]["Filters"]]
+    assert any(matches(pattern, record) for pattern in patterns) == followed
+
+
 def test_the_time_limit_holds_two_photographs_at_worst() -> None:
     assert of_type("AWS::Lambda::Function")["CountFunction"]["Timeout"] >= 2 * WORST_SECONDS
+
+
+def test_most_of_the_time_limit_is_for_the_rows_of_a_file() -> None:
+    assert of_type("AWS::Lambda::Function")["RecordFunction"]["Timeout"] >= 4 * record.WORST_SECONDS
 
 
 def test_retries_outlast_an_endpoint_update() -> None:
