@@ -5,20 +5,19 @@ import threading
 from datetime import UTC, datetime
 
 from local.sagemaker.host import Host, listed, now
+from local.sagemaker.jobs import only, refuse_unsupported
 from local.sagemaker.wire import Json, ServiceError, fitting, invalid, output_shape
 
 EVENT = "SageMaker Model Package State Change"
 
-SUPPORTED = {
-    "CreateModelPackageGroup": {"ModelPackageGroupName", "ModelPackageGroupDescription", "Tags"},
-    "CreateModelPackage": {
-        *("ModelPackageGroupName", "ModelPackageDescription", "InferenceSpecification", "ModelApprovalStatus"),
-        *("MetadataProperties", "ModelMetrics", "CustomerMetadataProperties", "SourceUri", "ClientToken"),
-    },
-    "UpdateModelPackage": {
-        *("ModelPackageArn", "ModelApprovalStatus", "ApprovalDescription", "ClientToken"),
-        *("CustomerMetadataProperties", "CustomerMetadataPropertiesToRemove"),
-    },
+CREATE_GROUP = only("ModelPackageGroupName ModelPackageGroupDescription Tags")
+CREATE = {
+    **only("ModelPackageGroupName ModelPackageDescription InferenceSpecification ModelApprovalStatus ModelMetrics"),
+    **only("MetadataProperties CustomerMetadataProperties SourceUri ClientToken"),
+}
+UPDATE = {
+    **only("ModelPackageArn ModelApprovalStatus ApprovalDescription ClientToken"),
+    **only("CustomerMetadataProperties CustomerMetadataPropertiesToRemove"),
 }
 
 
@@ -44,7 +43,7 @@ class Packages:
     # Groups
 
     def create_model_package_group(self, request: Json) -> Json:
-        refuse_unsupported("CreateModelPackageGroup", request)
+        refuse_unsupported(request, CREATE_GROUP)
         name = request["ModelPackageGroupName"]
         arn = self.host.arn("model-package-group", name)
         with self._lock:
@@ -78,7 +77,7 @@ class Packages:
     # Packages
 
     def create_model_package(self, request: Json) -> Json:
-        refuse_unsupported("CreateModelPackage", request)
+        refuse_unsupported(request, CREATE)
         if "ModelPackageGroupName" not in request:
             raise invalid("Missing ARN. On one machine a model package is a version in a ModelPackageGroupName.")
         if "InferenceSpecification" not in request:
@@ -129,7 +128,7 @@ class Packages:
             return listed("ListModelPackages", oldest_first(request), found, "ModelPackageGroup")
 
     def update_model_package(self, request: Json) -> Json:
-        refuse_unsupported("UpdateModelPackage", request)
+        refuse_unsupported(request, UPDATE)
         with self._lock:
             package = self._package(request["ModelPackageArn"])
             properties = package.get("CustomerMetadataProperties", {}) | request.get("CustomerMetadataProperties", {})
@@ -202,9 +201,3 @@ class Packages:
 def oldest_first(request: Json) -> Json:
     """The request with the order that the registry's lists have by default."""
     return {"SortOrder": "Ascending", **request}
-
-
-def refuse_unsupported(what: str, request: Json) -> None:
-    """What the request asks for and this service would not do is an error, never ignored."""
-    if unsupported := sorted(request.keys() - SUPPORTED[what]):
-        raise invalid(f"not supported on one machine: {', '.join(unsupported)}")

@@ -89,7 +89,6 @@ class TrainingJobs(Jobs):
         name = request["TrainingJobName"]
         path = f"{request['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{name}/output/model.tar.gz"
         members = {
-            "InputDataConfig": [],
             "HyperParameters": {},
             "EnableNetworkIsolation": False,
             "EnableInterContainerTrafficEncryption": False,
@@ -251,7 +250,7 @@ class Attempt:
                 "RecordWrapperType": "None",
                 **({"ContentType": channel["ContentType"]} if "ContentType" in channel else {}),
             }
-            for channel in job["InputDataConfig"]
+            for channel in job.get("InputDataConfig", [])
         }
         container.write("input/config/resourceconfig.json", resources)
         container.write("input/config/inputdataconfig.json", inputs)
@@ -263,7 +262,7 @@ class Attempt:
     def variables(self, container: Container, hosts: list[str], port: int) -> dict[str, str]:
         """What SageMaker and its training toolkit set."""
         job, root = self.job, container.root
-        chosen = [channel["ChannelName"] for channel in job["InputDataConfig"]]
+        chosen = [channel["ChannelName"] for channel in job.get("InputDataConfig", [])]
         made = {
             "TRAINING_JOB_NAME": self.name,
             "TRAINING_JOB_ARN": job["TrainingJobArn"],
@@ -290,7 +289,7 @@ class Attempt:
     def fetch(self, containers: list[Container]) -> list[Mirror]:
         """Fills the channels and the checkpoints of every host; returns what keeps the checkpoints in S3."""
         try:
-            for channel in self.job["InputDataConfig"]:
+            for channel in self.job.get("InputDataConfig", []):
                 source = source_of(channel)
                 found = channels.find(self.s3, source)
                 for index, container in enumerate(containers):
