@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from cli import bench_serving, bench_stack
+from cli import bench_retrain, bench_serving, bench_stack
 from cli.bench_common import write
 from cli.errors import USAGE, CliError
 from local.stack import REPOSITORY, Stack
@@ -93,5 +93,21 @@ def function(photographs: Path, count: int, json_file: Path | None) -> None:
     write(json_file, "function", report)
 
 
-for one in (serving, way, function):
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(list(bench_retrain.MEASUREMENTS)))
+@photographs_option
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@json_option
+def retrain(parts: tuple[str, ...], photographs: Path, rounds: int, json_file: Path | None) -> None:
+    """What a retraining run is made of; all PARTS when none is named."""
+    console = Console(highlight=False)
+    report = {}
+    for part in parts or bench_retrain.MEASUREMENTS:
+        measure, show = bench_retrain.MEASUREMENTS[part]
+        report[part] = measure(console, photographs, rounds)
+        show(console, report[part])
+    write(json_file, "retrain", report)
+
+
+for one in (serving, way, function, retrain):
     command.add_command(one)
