@@ -1,12 +1,14 @@
 """What ministack's Step Functions lacks: a look at the state machine's role, SageMaker's own integration with its
-`.sync` form, and stops that stop.
+`.sync` form, stops that stop, and an execution's time limit.
 
 Beside local/emulator.py and local/cloudwatch.py the only file that touches ministack's internals, one function a
 gap; tests/local/test_steps shows that ministack alone has each gap. Its modules are imported inside the functions.
 """
 
+import contextlib
 import contextvars
 import json
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -94,6 +96,30 @@ def know_the_execution() -> None:
     stepfunctions._fail_execution = fail_unless_over
 
 
+def keep_time_limits() -> None:
+    """An execution's own TimeoutSeconds is not kept, so none ever is TIMED_OUT."""
+    from ministack.services import stepfunctions
+
+    def end_late_ones() -> None:
+        for execution in stepfunctions._executions.values():
+            machine = stepfunctions._state_machines.get(execution["stateMachineArn"])
+            if machine is None or execution["status"] != "RUNNING":
+                continue
+            limit = json.loads(machine["definition"]).get("TimeoutSeconds", float("inf"))
+            if time.time() - stepfunctions._iso_to_epoch_ms(execution["startDate"]) / 1000 > limit:
+                execution |= {"status": "TIMED_OUT", "stopDate": stepfunctions.now_iso(), "error": "States.Timeout"}
+                stepfunctions._add_event(execution, "ExecutionTimedOut", {"executionTimedOutEventDetails": {}})
+                stepfunctions._emit_execution_status_event(execution)
+
+    def watch() -> None:
+        while True:
+            time.sleep(1)
+            with contextlib.suppress(ValueError):  # a definition that is no JSON; its execution fails by itself
+                end_late_ones()
+
+    threading.Thread(target=watch, name="time-limits", daemon=True).start()
+
+
 def check_state_machine_roles(host: Host) -> None:
     """Step Functions calls services without a look at the state machine's role, so that a permission which is
     missing there shows only on AWS. Here each task is checked against the role's policies first."""
@@ -155,8 +181,14 @@ def check_state_machine_roles(host: Host) -> None:
 
 
 def also_wanted(action: str, resource: str, request: Json) -> list[tuple[str, str]]:
-    """What SageMaker asks for besides the action itself: to pass each role that the request names, and to tag."""
+    """What SageMaker asks for besides the action itself: to pass each role that the request names, to tag, and to look
+    at the alarms that may take an update back."""
     wanted = [("iam:PassRole", passed) for passed in roles_in(request)]
+    for alarm in request.get("DeploymentConfig", {}).get("AutoRollbackConfiguration", {}).get("Alarms", []):
+        _, _, _, region, account, _ = resource.split(":", 5)
+        wanted.append(
+            ("cloudwatch:DescribeAlarms", f"arn:aws:cloudwatch:{region}:{account}:alarm:{alarm['AlarmName']}")
+        )
     if action.startswith("sagemaker:Create") and request.get("Tags"):
         wanted.append(("sagemaker:AddTags", resource))
     return wanted

@@ -427,6 +427,31 @@ def test_a_state_machine_has_metrics(stack, which, role):
     assert statistics(stack, "AWS/States", "ExecutionsFailed", StateMachineArn=waits) is None
 
 
+@BOTH
+def test_an_execution_that_takes_too_long_times_out(stack, which, role):
+    states = stack.client("stepfunctions")
+    late = {"TimeoutSeconds": 1, "StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 8, "End": True}}}
+    machine = states.create_state_machine(
+        name="late", definition=json.dumps(late), roleArn=role(stack, "late", "states.amazonaws.com")
+    )["stateMachineArn"]
+    execution = states.start_execution(stateMachineArn=machine)["executionArn"]
+
+    def ended():
+        found = states.describe_execution(executionArn=execution)
+        return found["status"] != "RUNNING" and found
+
+    found = eventually(ended, 15)
+    if which == "bare":
+        assert found["status"] == "SUCCEEDED"
+        return
+    assert (found["status"], found["stopDate"] - found["startDate"] < timedelta(seconds=5)) == ("TIMED_OUT", True)
+    assert eventually(lambda: statistics(stack, "AWS/States", "ExecutionsTimedOut", StateMachineArn=machine))
+    time.sleep(8)
+    assert ended()["status"] == "TIMED_OUT"
+    history = {event["type"] for event in states.get_execution_history(executionArn=execution)["events"]}
+    assert "ExecutionTimedOut" in history and "ExecutionSucceeded" not in history
+
+
 def test_alarms_and_metrics_come_back_after_a_stop(own):
     own.start_emulator()
     put_alarm(own, "kept", Period=60)

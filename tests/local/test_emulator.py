@@ -169,6 +169,20 @@ def test_a_state_machine_needs_to_be_allowed_to_pass_the_role_of_a_model(ours, r
     assert "Could not access model data" in asked["cause"]
 
 
+def test_a_state_machine_needs_to_be_allowed_to_look_at_the_alarms_of_an_update(ours, role):
+    update = {"Effect": "Allow", "Action": "sagemaker:UpdateEndpoint", "Resource": "*"}
+    alarm = "arn:aws:cloudwatch:us-east-1:000000000000:alarm:watched"
+    look = {"Effect": "Allow", "Action": "cloudwatch:DescribeAlarms", "Resource": alarm}
+    rollback = {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "watched"}]}}
+    request = {"EndpointName": "nothing", "EndpointConfigName": "nothing", "DeploymentConfig": rollback}
+    task = ("arn:aws:states:::aws-sdk:sagemaker:updateEndpoint", request)
+    refused = run(ours, "look-not", role(ours, "states-look-not", "states.amazonaws.com", update), *task)
+    assert refused["error"] == "SageMaker.AccessDeniedException"
+    assert "cloudwatch:DescribeAlarms" in refused["cause"]
+    asked = run(ours, "look", role(ours, "states-look", "states.amazonaws.com", update, look), *task)
+    assert "Could not find endpoint" in asked["cause"]
+
+
 def test_a_state_machine_needs_to_be_allowed_to_invoke_a_function(ours, role):
     function = "arn:aws:lambda:us-east-1:000000000000:function:nothing"
     invoke = {"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": function}
