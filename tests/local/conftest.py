@@ -38,8 +38,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         word = self.rfile.read(int(self.headers["Content-Length"])).decode()
         if word == "die":
             os._exit(3)
-        if word == "slow":
-            time.sleep(1)
+        if word in ("slow", "slower"):
+            time.sleep(1 if word == "slow" else 3)
         if package["model_version"] == "failing":
             word = "500"
         if word.isdigit():
