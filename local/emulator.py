@@ -128,6 +128,38 @@ def read_concurrency_as_a_number() -> None:
     lambda_svc._sqs_esm_concurrency = concurrency_of_number
 
 
+def keep_unread_stream_records() -> None:
+    """A stop keeps how far a function has read a table's stream, but not the stream: what it had not read is lost, and
+    it then sleeps until as many new records came as it had ever read. Here the records from there on are kept."""
+    from ministack.core.responses import AccountRegionScopedDict
+    from ministack.services import dynamodb, lambda_svc
+
+    get_state, load_state = dynamodb.get_state, dynamodb.load_persisted_state
+
+    def get_state_with_unread() -> dict[str, Any]:
+        positions: dict[tuple[str, str, str], list[int]] = {}
+        for (account, region, mapping), esm in lambda_svc._esms.all_items():
+            read = lambda_svc._dynamodb_stream_positions.get_scoped(account, region, mapping)
+            if read is not None:
+                table = esm["EventSourceArn"].split("/")[1]
+                positions.setdefault((account, region, table), []).append(read)
+        unread = AccountRegionScopedDict()
+        for (account, region, table), records in dynamodb._stream_records.all_items():
+            trimmed = dynamodb._stream_trimmed.get_scoped(account, region, table, 0)
+            start = min(positions.get((account, region, table), [trimmed + len(records)]))
+            unread.set_scoped(account, region, table, [start, records[max(0, start - trimmed) :]])
+        return {**get_state(), "unread": unread}
+
+    def load_state_with_unread(state: dict[str, Any]) -> None:
+        load_state(state)
+        for (account, region, table), (start, records) in state.get("unread", AccountRegionScopedDict()).all_items():
+            dynamodb._stream_trimmed.set_scoped(account, region, table, start)
+            dynamodb._stream_records.set_scoped(account, region, table, records)
+
+    dynamodb.get_state = get_state_with_unread
+    dynamodb.load_persisted_state = load_state_with_unread
+
+
 def add_sagemaker(service: Service) -> None:
     """There is no SageMaker. Ours is routed to, its permissions are checked against the caller's policies like
     any service's, Step Functions can call it, and its state is kept with the others'."""
@@ -380,6 +412,7 @@ def main() -> None:
     put_version_ids_in_events()
     count_loopback_as_tls()
     read_concurrency_as_a_number()
+    keep_unread_stream_records()
     check_state_machine_roles()
     add_sagemaker(service)
     provision_model_package_groups(service)

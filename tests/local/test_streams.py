@@ -1,0 +1,125 @@
+"""What a function has not read of a table's stream is kept over a stop: not by ministack alone, but with us."""
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from local import emulator, processes
+from local.stack import healthy
+
+FOLLOWER = """
+Resources:
+  Table:
+    Type: AWS::DynamoDB::Table
+    Properties:
+      TableName: followed
+      BillingMode: PAY_PER_REQUEST
+      AttributeDefinitions: [{AttributeName: id, AttributeType: S}]
+      KeySchema: [{AttributeName: id, KeyType: HASH}]
+      StreamSpecification: {StreamViewType: NEW_IMAGE}
+  Seen: {Type: AWS::SQS::Queue, Properties: {QueueName: seen}}
+  Role:
+    Type: AWS::IAM::Role
+    Properties:
+      AssumeRolePolicyDocument:
+        Statement: [{Effect: Allow, Principal: {Service: lambda.amazonaws.com}, Action: sts:AssumeRole}]
+      Policies:
+        - PolicyName: own
+          PolicyDocument:
+            Statement:
+              - {Effect: Allow, Action: "sqs:SendMessage", Resource: !GetAtt Seen.Arn}
+              - {Effect: Allow, Action: "dynamodb:*", Resource: "*"}
+  Function:
+    Type: AWS::Lambda::Function
+    Properties:
+      Runtime: python3.13
+      Handler: index.handler
+      Role: !GetAtt Role.Arn
+      Environment: {Variables: {SEEN: !Ref Seen}}
+      Code:
+        ZipFile: |
+          import boto3, os
+          def handler(event, context):
+              for record in event["Records"]:
+                  name = record["dynamodb"]["Keys"]["id"]["S"]
+                  boto3.client("sqs").send_message(QueueUrl=os.environ["SEEN"], MessageBody=name)
+  Mapping:
+    Type: AWS::Lambda::EventSourceMapping
+    Properties:
+      EventSourceArn: !GetAtt Table.StreamArn
+      FunctionName: !Ref Function
+      StartingPosition: TRIM_HORIZON
+      FilterCriteria: {Filters: [{Pattern: '{"dynamodb": {"Keys": {"id": {"S": [{"anything-but": "filtered"}]}}}}'}]}
+Outputs:
+  Mapping: {Value: !Ref Mapping}
+  Seen: {Value: !Ref Seen}
+"""
+
+
+@contextmanager
+def running(stack, which):
+    """The emulator, stopped in order afterwards."""
+    if which == "ours":
+        stack.start_emulator()
+        yield
+        stack.down()
+        return
+    settings = emulator.environment(stack.home, stack.port)
+    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command = [sys.executable, "-m", "ministack.app"]
+    process = subprocess.Popen(command, env=os.environ | settings, start_new_session=True, **output)
+    try:
+        while not healthy(stack.endpoint_url):
+            assert process.poll() is None
+            time.sleep(0.1)
+        yield
+        process.terminate()
+        process.wait(60)
+    finally:
+        processes.end_session(process.pid, 10)
+        process.wait()
+
+
+def seen(stack, queue, number, seconds):
+    """What the function saw, in turn; waits for so many, but no longer."""
+    sqs, names, deadline = stack.client("sqs"), [], time.monotonic() + seconds
+    while len(names) < number and time.monotonic() < deadline:
+        for message in sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1).get("Messages", []):
+            names.append(message["Body"])
+            sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+    return names
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("which", ["bare", "ours"])
+def test_a_stop_keeps_what_a_function_has_not_read_of_a_stream(own, which):
+    def put(*names):
+        for name in names:
+            own.client("dynamodb").put_item(TableName="followed", Item={"id": {"S": name}})
+
+    def switch(enabled):
+        own.client("lambda").update_event_source_mapping(UUID=outputs["Mapping"], Enabled=enabled)
+        time.sleep(1)
+
+    patience = 10 if which == "bare" else 60
+    with running(own, which):
+        cloudformation = own.client("cloudformation")
+        cloudformation.create_stack(StackName="follower", TemplateBody=FOLLOWER, Capabilities=["CAPABILITY_IAM"])
+        cloudformation.get_waiter("stack_create_complete").wait(StackName="follower", WaiterConfig={"Delay": 1})
+        found = cloudformation.describe_stacks(StackName="follower")["Stacks"][0]["Outputs"]
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in found}
+        put("a", "filtered", "b")
+        assert seen(own, outputs["Seen"], 2, 60) == ["a", "b"]
+        switch(False)
+        put("c", "d")
+    with running(own, which):
+        switch(True)
+        put("e")
+        assert seen(own, outputs["Seen"], 3, patience) == ([] if which == "bare" else ["c", "d", "e"])
+    with running(own, which):  # nothing was left unread
+        put("f")
+        assert seen(own, outputs["Seen"], 1, patience) == ([] if which == "bare" else ["f"])
