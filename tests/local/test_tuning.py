@@ -388,6 +388,48 @@ def test_each_change_of_status_is_told(ours, tuned):
     assert last["detail"]["BestTrainingJob"]["TrainingJobName"] == described["BestTrainingJob"]["TrainingJobName"]
 
 
+def test_a_state_machine_waits_for_the_best_trial(ours, request_for, role):
+    name, rule = "step", "StepFunctionsGetEventsForSageMakerTuningJobsRule"
+    account = "us-east-1:000000000000"
+    jobs = [f"sagemaker:{verb}HyperParameterTuningJob" for verb in ("Create", "Describe", "Stop")]
+    machine_role = role(
+        ours,
+        "tuning-states",
+        "states.amazonaws.com",
+        {
+            "Effect": "Allow",
+            "Action": [*jobs, "sagemaker:AddTags"],
+            "Resource": f"arn:aws:sagemaker:{account}:hyper-parameter-tuning-job/{name}",
+        },
+        {
+            "Effect": "Allow",
+            "Action": ["events:PutRule", "events:PutTargets", "events:DescribeRule"],
+            "Resource": f"arn:aws:events:{account}:rule/{rule}",
+        },
+        {"Effect": "Allow", "Action": "iam:PassRole", "Resource": "*"},
+    )
+    task = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::sagemaker:createHyperParameterTuningJob.sync",
+        "Parameters": request_for(ours, name, most=2),
+        "End": True,
+    }
+    states = ours.client("stepfunctions")
+    definition = json.dumps({"StartAt": "Tune", "States": {"Tune": task}})
+    machine = states.create_state_machine(name="tuning", definition=definition, roleArn=machine_role)
+    execution = states.start_execution(stateMachineArn=machine["stateMachineArn"])["executionArn"]
+    deadline = time.monotonic() + 240
+    while (found := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert found["status"] == "SUCCEEDED", found
+    best = json.loads(found["output"])["BestTrainingJob"]
+    described = ended(ours.client("sagemaker"), name)
+    assert best["TunedHyperParameters"] == described["BestTrainingJob"]["TunedHyperParameters"]
+    tags = ours.client("sagemaker").list_tags(ResourceArn=described["HyperParameterTuningJobArn"])["Tags"]
+    assert {"Key": "MANAGED_BY_AWS", "Value": "STARTED_BY_STEP_FUNCTIONS"} in tags
+
+
 def test_a_job_that_a_stop_of_the_stack_cut_off_has_failed(own, request_for):
     own.start_emulator()
     sagemaker = own.client("sagemaker")
