@@ -89,6 +89,14 @@ def embedded(message: str) -> Iterator[tuple[str, str, float, str, dict[str, str
                     yield directive["Namespace"], metric["Name"], float(value), unit, dimensions, at
 
 
+def last_made(event: Any) -> float | None:
+    """When the last record of a batch of a table's stream was made (seconds since 1970); None for other events."""
+    records = event.get("Records") if isinstance(event, dict) else None
+    if not records or records[-1].get("eventSource") != "aws:dynamodb":
+        return None
+    return float(records[-1]["dynamodb"]["ApproximateCreationDateTime"])
+
+
 class CloudWatch:
     """ministack's CloudWatch made whole. Made before the emulator serves; `start` begins the timer."""
 
@@ -183,19 +191,21 @@ class CloudWatch:
 
     def _record_functions(self) -> None:
         """A function's invocations and errors are recorded when a client invokes it, not when a queue, a stream, a
-        rule or a state machine does."""
+        rule or a state machine does; how far it is behind a stream is not."""
         from ministack.services import lambda_svc
 
         execute = lambda_svc._execute_function_dispatch
 
-        def execute_and_record(func: dict[str, Any], config: dict[str, Any], *rest: Any) -> Any:
-            started = time.monotonic()
-            result = execute(func, config, *rest)
+        def execute_and_record(func: dict[str, Any], config: dict[str, Any], event: Any, *rest: Any) -> Any:
+            started, began = time.monotonic(), time.time()
+            result = execute(func, config, event, *rest)
             dimensions = {"FunctionName": config["FunctionName"]}
             self.record("AWS/Lambda", "Invocations", 1, "Count", dimensions)
             self.record("AWS/Lambda", "Errors", int(bool(result.get("error"))), "Count", dimensions)
             duration = (time.monotonic() - started) * 1000
             self.record("AWS/Lambda", "Duration", duration, "Milliseconds", dimensions)
+            if (made := last_made(event)) is not None:
+                self.record("AWS/Lambda", "IteratorAge", max(0, began - made) * 1000, "Milliseconds", dimensions)
             return result
 
         def record_throttle(name: str, duration_ms: float, error: bool, throttle: bool) -> None:

@@ -329,7 +329,7 @@ def test_embedded_metrics_become_metrics(stack, which):
     assert statistics(stack, "Embedded", "Time", service="count")["Maximum"] == 12
 
 
-def make_function(stack, name, role_arn, code):
+def make_function(stack, name, role_arn, code, **members):
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("index.py", code)
@@ -339,6 +339,7 @@ def make_function(stack, name, role_arn, code):
         Handler="index.handler",
         Role=role_arn,
         Code={"ZipFile": archive.getvalue()},
+        **members,
     )
 
 
@@ -375,6 +376,32 @@ def test_a_function_that_a_queue_feeds_has_metrics(stack, which, role):
     assert statistics(stack, "AWS/Lambda", "Invocations", FunctionName="fed")["Sum"] == found["SampleCount"]
     assert statistics(stack, "AWS/Lambda", "Duration", FunctionName="fed")["Maximum"] > 0
     assert statistics(stack, "Embedded", "Low", service="fed")["SampleCount"] >= 6
+
+
+@BOTH
+def test_a_function_behind_a_stream_has_an_age(stack, which, role):
+    table = stack.client("dynamodb").create_table(
+        TableName="aged",
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"},
+    )["TableDescription"]
+    read = {"Effect": "Allow", "Action": "dynamodb:*", "Resource": "*"}
+    late = "import time\ndef handler(event, context): time.sleep(3)"
+    make_function(stack, "aged", role(stack, "aged", "lambda.amazonaws.com", read), late, Timeout=10)
+    stack.client("lambda").create_event_source_mapping(
+        FunctionName="aged", EventSourceArn=table["LatestStreamArn"], StartingPosition="TRIM_HORIZON", BatchSize=1
+    )
+    for number in range(3):  # The third waits for the two before it.
+        stack.client("dynamodb").put_item(TableName="aged", Item={"id": {"S": str(number)}})
+
+    def age():
+        found = statistics(stack, "AWS/Lambda", "IteratorAge", FunctionName="aged")
+        return found if found and found["SampleCount"] == 3 else None
+
+    found = eventually(age, 5 if which == "bare" else 40)
+    assert found is None if which == "bare" else 4000 < found["Maximum"] < 60_000
 
 
 def test_an_invocation_by_a_client_is_recorded_once(ours, role):
