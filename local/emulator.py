@@ -2,8 +2,9 @@
 
     python -m local.emulator        # reads BINTALLY_PORT and BINTALLY_HOME
 
-Every touch of ministack's internals is in this file and in local/cloudwatch.py, one function a gap; tests/local
-shows for each that ministack alone has it and that ours closes it, so that a test fails when upstream needs us no more.
+Every touch of ministack's internals is in this file, local/steps.py and local/cloudwatch.py, one function a gap;
+tests/local shows for each that ministack alone has it and that ours closes it, so that a test fails when upstream needs
+us no more.
 ministack reads its settings when it is imported, so its modules are imported inside the functions.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from local import steps
 from local.cloudwatch import CloudWatch
 from local.sagemaker.endpoints import Endpoints
 from local.sagemaker.host import Host
@@ -28,6 +30,7 @@ from local.sagemaker.processing import ProcessingJobs
 from local.sagemaker.service import Service
 from local.sagemaker.training import TrainingJobs
 from local.sagemaker.transform import TransformJobs
+from local.sagemaker.tuning import TuningJobs
 from local.sagemaker.wire import invalid
 
 ACCOUNT = "000000000000"
@@ -216,96 +219,6 @@ def provision_model_package_groups(service: Service) -> None:
     provisioners._RESOURCE_HANDLERS["AWS::SageMaker::ModelPackageGroup"] = {"create": create, "delete": delete}
 
 
-def check_state_machine_roles() -> None:
-    """Step Functions calls services without a look at the state machine's role, so that a permission which is
-    missing there shows only on AWS. Here each task is checked against the role's policies first."""
-    from ministack import app
-    from ministack.core import iam_actions
-    from ministack.services import stepfunctions
-
-    role: contextvars.ContextVar[str] = contextvars.ContextVar("role", default="")
-    run, call, invoke = stepfunctions._run_execution, app.call_service_handler_sync, stepfunctions._call_lambda
-    dispatch = stepfunctions._SERVICE_DISPATCH
-
-    def run_as_role(execution_arn: str) -> None:
-        machine = stepfunctions._state_machines.get(stepfunctions._executions[execution_arn]["stateMachineArn"])
-        token = role.set(machine["roleArn"] if machine else "")
-        try:
-            run(execution_arn)
-        finally:
-            role.reset(token)
-
-    def call_checked(
-        handler: Any, method: str, path: str, headers: dict[str, str], body: Any, query: Any, *rest: Any
-    ) -> Any:
-        # Also CloudFormation comes this way, with no role to check.
-        if role.get():
-            service = next(name for name, known in app.SERVICE_HANDLERS.items() if known is handler)
-            content = body.encode() if isinstance(body, str) else body
-            request = (service, method, path, headers, content, query)
-            action = iam_actions.extract_iam_action(*request)
-            wanted = [(action, iam_actions.extract_resource_arn(*request, REGION, ACCOUNT))] if action else []
-            if action == "sagemaker:CreateModel":
-                wanted.append(("iam:PassRole", json.loads(content).get("ExecutionRoleArn", "*")))
-            for needed, resource in wanted:
-                if reason := denied(role.get(), needed, resource):
-                    return iam_actions.access_denied_response(
-                        service, needed, role.get(), "", error_code="AccessDeniedException", message=reason
-                    )
-        return call(handler, method, path, headers, body, query, *rest)
-
-    def invoke_checked(function: str, event: Any) -> Any:
-        name = function.rpartition("function:")[2].split(":")[0]
-        refuse("Lambda", "lambda:InvokeFunction", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}")
-        return invoke(function, event)
-
-    def dispatch_checked(prefix: str, task: Any) -> Any:
-        _, _, _, _, _, service, name = prefix.split(":")
-        resource = {
-            "dynamodb": lambda data: f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{data.get('TableName')}",
-            "sns": lambda data: data.get("TopicArn", "*"),
-            "sqs": lambda data: f"arn:aws:sqs:{REGION}:{ACCOUNT}:{data.get('QueueUrl', '').rpartition('/')[2]}",
-            "events": lambda data: f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/default",
-        }.get(service, lambda data: "*")
-
-        def checked(arn: str, data: dict[str, Any]) -> Any:
-            refuse(service.upper(), f"{service}:{name[0].upper()}{name[1:]}", resource(data))
-            return task(arn, data)
-
-        return checked
-
-    def refuse(prefix: str, action: str, resource: str) -> None:
-        if role.get() and (reason := denied(role.get(), action, resource)):
-            raise stepfunctions._ExecutionError(f"{prefix}.AccessDeniedException", reason)
-
-    stepfunctions._run_execution = run_as_role
-    stepfunctions._call_lambda = invoke_checked
-    app.call_service_handler_sync = call_checked
-    for prefix, task in list(dispatch.items()):
-        dispatch[prefix] = dispatch_checked(prefix, task)
-
-
-def denied(role_arn: str, action: str, resource: str) -> str | None:
-    """Why the role's policies do not allow the action; None when they do."""
-    from ministack.core import iam_actions, iam_evaluator
-
-    name = role_arn.rpartition("/")[2]
-    context = iam_evaluator.EvalContext(
-        principal_arn=f"arn:aws:sts::{ACCOUNT}:assumed-role/{name}/execution",
-        principal_type="AssumedRole",
-        principal_account=ACCOUNT,
-        action=action,
-        resource_arn=resource,
-        region=REGION,
-        service_context={"iam:passedtoservice": "sagemaker.amazonaws.com"} if action == "iam:PassRole" else {},
-    )
-    found = iam_evaluator.evaluate(context, iam_evaluator._gather_role_policies(name, ACCOUNT))
-    if found.decision == "Allow":
-        return None
-    explicit = found.decision == "Deny"
-    return str(iam_actions.identity_denial_message(action, context.principal_arn, resource, explicit))
-
-
 def sagemaker_resource(path: str, headers: dict[str, str], body: bytes) -> str:
     """The ARN that a request's permission is checked on; "*" for the lists, as on AWS."""
     prefix = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}"
@@ -408,13 +321,20 @@ def main() -> None:
     serving = json.loads(os.environ.get("BINTALLY_SERVING", "null")) or SERVING
     endpoints = Endpoints(host, command=serving, model_data=ModelData(url, REGION, assume_for_sagemaker))
     training = TrainingJobs(host)
-    service = Service(endpoints, Packages(host), training, ProcessingJobs(host), TransformJobs(host, endpoints))
+    service = Service(
+        endpoints,
+        *(Packages(host), training, TuningJobs(host, training)),
+        *(ProcessingJobs(host), TransformJobs(host, endpoints)),
+    )
     put_version_ids_in_events()
     count_loopback_as_tls()
     read_concurrency_as_a_number()
     keep_unread_stream_records()
-    check_state_machine_roles()
+    steps.know_the_execution()
+    steps.keep_time_limits()
+    steps.check_state_machine_roles(host)
     add_sagemaker(service)
+    steps.integrate_sagemaker(service, host)
     provision_model_package_groups(service)
     cloudwatch.start()
     threading.Thread(target=resume_when_ready, args=(service, port), daemon=True).start()
