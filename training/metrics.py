@@ -19,12 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.answer import AT_LEAST, CLASSES, posterior_median, probabilities
+from training.bootstrap import Floats, Ints, Resamples, interval
 
 if TYPE_CHECKING:  # it needs torch, which reading metrics does not
     from training.data import Photograph
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -74,31 +72,45 @@ def ranked_probability_score(p: Floats, labels: Ints) -> Floats:
     return score
 
 
-def summary(p: Floats, quantities: Ints) -> dict[str, dict[str, float]]:
-    """Both views' figures for probabilities [N, 7] and recorded quantities [N]."""
+def scores(p: Floats, quantities: Ints) -> dict[tuple[str, str], tuple[Floats, NDArray[np.bool_]]]:
+    """By view and figure: what each photograph scores [N], and whether the figure counts it [N].
+
+    A figure is the mean of what it counts, `rmse` the root of that.
+    """
     labels = np.minimum(quantities, AT_LEAST)
-    answered = posterior_median(p)
-    few = quantities < AT_LEAST
-    six = p[few, :AT_LEAST] / p[few, :AT_LEAST].sum(axis=1, keepdims=True)
-    truth = quantities[few]
+    all_of_them, few = np.ones(len(labels), dtype=bool), quantities < AT_LEAST
+    off = np.abs(posterior_median(p) - labels)
+    # Where all the probability is on "6 or more", as rounded answers have it, nothing is left to renormalise.
+    six = p[:, :AT_LEAST] / np.maximum(p[:, :AT_LEAST].sum(axis=1, keepdims=True), 1e-12)
+    six_off = np.abs(six.argmax(axis=1) - labels)
+    mean_off = six @ np.arange(AT_LEAST) - labels
+    given_six = np.where(few, six[np.arange(len(labels)), np.minimum(labels, AT_LEAST - 1)], 1.0)
+    given = p[np.arange(len(labels)), labels]
     return {
-        "as_shipped": {
-            "photographs": len(labels),
-            "rps": float(ranked_probability_score(p, labels).mean()),
-            "log_loss": float(-np.log(np.maximum(p[np.arange(len(labels)), labels], 1e-12)).mean()),
-            "accuracy": float((answered == labels).mean()),
-            "within_one": float((np.abs(answered - labels) <= 1).mean()),
-            "within_one_of_0_to_5": float((np.abs(answered - labels) <= 1)[few].mean()),
-        },
-        "as_published": {
-            "photographs": int(few.sum()),
-            "accuracy": float((six.argmax(axis=1) == truth).mean()),
-            "rmse": float(np.sqrt(((six.argmax(axis=1) - truth) ** 2).mean())),
-            "rmse_of_posterior_mean": float(np.sqrt(((six @ np.arange(AT_LEAST) - truth) ** 2).mean())),
-            "within_one": float((np.abs(six.argmax(axis=1) - truth) <= 1).mean()),
-            "log_loss": float(-np.log(np.maximum(six[np.arange(len(truth)), truth], 1e-12)).mean()),
-        },
+        ("as_shipped", "rps"): (ranked_probability_score(p, labels), all_of_them),
+        ("as_shipped", "log_loss"): (-np.log(np.maximum(given, 1e-12)), all_of_them),
+        ("as_shipped", "accuracy"): ((off == 0).astype(np.float64), all_of_them),
+        ("as_shipped", "within_one"): ((off <= 1).astype(np.float64), all_of_them),
+        ("as_shipped", "within_one_of_0_to_5"): ((off <= 1).astype(np.float64), few),
+        ("as_published", "accuracy"): ((six_off == 0).astype(np.float64), few),
+        ("as_published", "rmse"): (six_off.astype(np.float64) ** 2, few),
+        ("as_published", "rmse_of_posterior_mean"): (mean_off**2, few),
+        ("as_published", "within_one"): ((six_off <= 1).astype(np.float64), few),
+        ("as_published", "log_loss"): (-np.log(np.maximum(given_six, 1e-12)), few),
     }
+
+
+def summary(p: Floats, quantities: Ints) -> dict[str, dict[str, float]]:
+    """Both views' figures for probabilities [N, 7] and recorded quantities [N]; NaN for those of no photograph."""
+    few = int((quantities < AT_LEAST).sum())
+    result: dict[str, dict[str, float]] = {
+        "as_shipped": {"photographs": len(quantities)},
+        "as_published": {"photographs": few},
+    }
+    for (view, name), (values, counted) in scores(p, quantities).items():
+        mean = float(values[counted].mean()) if counted.any() else float("nan")
+        result[view][name] = mean**0.5 if name.startswith("rmse") else mean
+    return result
 
 
 def constant_answer(quantities: Ints) -> dict[str, dict[str, float]]:
@@ -109,6 +121,8 @@ def constant_answer(quantities: Ints) -> dict[str, dict[str, float]]:
     labels = np.minimum(quantities, AT_LEAST)
     result = summary(np.tile(np.bincount(labels, minlength=len(CLASSES)) / len(labels), (len(labels), 1)), quantities)
     few = labels[quantities < AT_LEAST]
+    if not len(few):
+        return result
     for view, seen, name in (
         ("as_shipped", labels, "accuracy"),
         ("as_shipped", labels, "within_one"),
@@ -122,10 +136,15 @@ def constant_answer(quantities: Ints) -> dict[str, dict[str, float]]:
     return result
 
 
+def calibration_bins(p: Floats, bins: int = 15) -> list[Ints]:
+    """The photographs of each of `bins` steps of confidence, as many in each."""
+    return np.array_split(np.argsort(p.max(axis=1), kind="stable"), min(bins, len(p)))
+
+
 def calibration_error(p: Floats, labels: Ints, bins: int = 15) -> float:
     """Expected calibration error of the most probable class (Guo et al. 2017), equal-mass bins."""
     confidence, hit = p.max(axis=1), p.argmax(axis=1) == labels
-    parts = np.array_split(np.argsort(confidence), bins)
+    parts = calibration_bins(p, bins)
     return float(sum(abs(confidence[part].mean() - hit[part].mean()) * len(part) for part in parts) / len(labels))
 
 
@@ -156,22 +175,14 @@ def fit_temperature(logits: Floats, quantities: Ints) -> float:
 
 
 def intervals(p: Floats, quantities: Ints, groups: NDArray[np.str_], draws: int = 1000) -> dict[str, Any]:
-    """95 % intervals of `summary`'s figures by bootstrap over bin groups."""
-    random = np.random.default_rng(0)
-    _, index = np.unique(groups, return_inverse=True)
-    members = np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index))[:-1])
-    drawn = []
-    for _ in range(draws):
-        rows = np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])
-        drawn.append(summary(p[rows], quantities[rows]))
-    return {
-        view: {
-            name: [float(x) for x in np.percentile([d[view][name] for d in drawn], (2.5, 97.5))]
-            for name in drawn[0][view]
-            if name != "photographs"
-        }
-        for view in ("as_shipped", "as_published")
-    }
+    """95 % intervals of `summary`'s figures by bootstrap over bin groups [N]."""
+    found = scores(p, quantities)
+    values, counted = (np.stack(columns, axis=1) for columns in zip(*found.values(), strict=True))
+    means = Resamples.of(groups, draws).means(values, counted)
+    result: dict[str, dict[str, Any]] = {"as_shipped": {}, "as_published": {}}
+    for (view, name), drawn in zip(found, means.T, strict=True):
+        result[view][name] = interval(np.sqrt(drawn) if name.startswith("rmse") else drawn)
+    return result
 
 
 def report(predictions: dict[str, Predictions]) -> dict[str, Any]:
