@@ -16,7 +16,7 @@ VERBS = {
     "env": "Print export lines for any AWS client.",
     "upload": "Upload photographs to the images bucket.",
     "counts": "Show counts, newest first.",
-    "redrive": "Send what the dead-letter queue holds through counting again.",
+    "redrive": "Send what the dead-letter queues hold through counting and reading again.",
     "retrain": "Retrain on what has come in, by hand.",
     "models": "List the versions of the model with their metrics.",
     "approve": "Approve a version of the model, which releases it.",

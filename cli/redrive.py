@@ -1,4 +1,4 @@
-"""`bintally redrive`: what could not be counted goes back to the count queue."""
+"""`bintally redrive`: what could not be counted, or read, goes back to its queue."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,25 +16,27 @@ WAIT_SECONDS = 2  # for another message before the queue is taken for empty
 
 @click.command()
 def command() -> None:
-    """Send what the count queue's dead-letter queue holds through counting again.
+    """Send what the dead-letter queues hold through counting, and reading of records, again.
 
-    Nothing is lost: a message leaves the dead-letter queue when the count queue has it. Nothing is counted
-    twice: a message that comes twice finds its photograph counted.
+    Nothing is lost: a message leaves the dead-letter queue when its own queue has it. Nothing is counted
+    twice: a message that comes twice finds its photograph counted, or its records kept.
     """
     stack = Stack.from_environment()
     outputs = stack.outputs()
     sqs = stack.client("sqs")
-    dead, queue = outputs["CountDeadLetterQueueUrl"], outputs["CountQueueUrl"]
     columns = (TextColumn("redriving"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("redriving", total=waiting(sqs, dead))
-        sent = failed = 0
-        for moved, kept in redrive(sqs, dead, queue):
-            sent, failed = sent + moved, failed + kept
-            progress.update(task, completed=sent)
-    click.echo(f"{sent} messages sent back to the count queue")
+    failed = 0
+    for verb in ("Count", "Record"):
+        dead, queue = outputs[f"{verb}DeadLetterQueueUrl"], outputs[f"{verb}QueueUrl"]
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("redriving", total=waiting(sqs, dead))
+            sent = 0
+            for moved, kept in redrive(sqs, dead, queue):
+                sent, failed = sent + moved, failed + kept
+                progress.update(task, completed=sent)
+        click.echo(f"{sent} messages sent back to the {verb.lower()} queue")
     if failed:
-        raise CliError(f"{failed} messages could not be sent and stay in the dead-letter queue")
+        raise CliError(f"{failed} messages could not be sent and stay in their dead-letter queue")
 
 
 def waiting(sqs: Any, queue: str) -> int:
