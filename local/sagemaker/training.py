@@ -98,7 +98,9 @@ class TrainingJobs(Jobs):
             "ModelArtifacts": {"S3ModelArtifacts": path},
             **transition({}, "Starting"),
         }
-        return self.begin(name, {**members, "TuningJobArn": tuning_job_arn} if tuning_job_arn else members)
+        if tuning_job_arn:
+            members["TuningJobArn"] = tuning_job_arn
+        return self.begin(name, members)
 
     def describe_training_job(self, request: Json) -> Json:
         return self.describe(request["TrainingJobName"])

@@ -4,12 +4,16 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, WaiterError
+
+from local.sagemaker import channels, container
 
 ROLE_MAY = {"Effect": "Allow", "Action": ["s3:*", "logs:*", "cloudwatch:PutMetricData"], "Resource": "*"}
 RESOURCES = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
@@ -456,3 +460,67 @@ time.sleep(300)
     assert found["FailureReason"] == "The job was cut off by a stop of the local stack."
     with pytest.raises(ClientError, match="ResourceInUse"):
         sagemaker.create_training_job(**training_request(own, arn, "cut", ""))
+
+
+def test_every_change_of_a_job_is_an_event(ours, train):
+    sqs, events = ours.client("sqs"), ours.client("events")
+    queue = sqs.create_queue(QueueName="job-events")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    allow = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [{**allow, "Resource": arn}]})
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": document})
+    pattern = {
+        "source": ["aws.sagemaker"],
+        "detail-type": ["SageMaker Training Job State Change"],
+        "detail": {"TrainingJobName": ["told"]},
+    }
+    events.put_rule(Name="job-events", EventPattern=json.dumps(pattern))
+    events.put_targets(Rule="job-events", Targets=[{"Id": "queue", "Arn": arn}])
+    found = train("told", "sys.exit('all black')", Tags=[{"Key": "run", "Value": "7"}])
+    told = []
+    while not told or told[-1]["detail"]["TrainingJobStatus"] == "InProgress":
+        for message in sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5)["Messages"]:
+            told.append(json.loads(message["Body"]))
+            sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+    order = ["Starting", "Downloading", "Training", "Failed"]
+    assert sorted((event["detail"]["SecondaryStatus"] for event in told), key=order.index) == order
+    (last,) = (event for event in told if event["detail"]["TrainingJobStatus"] == "Failed")
+    assert last["resources"] == [found["TrainingJobArn"]]
+    assert last["detail"]["FailureReason"] == "AlgorithmError: all black, exit code: 1"
+    assert last["detail"]["CreationTime"] == round(found["CreationTime"].timestamp() * 1000)
+    assert last["detail"]["Tags"] == {"run": "7"}
+
+
+def test_a_process_that_does_not_heed_sigterm_is_killed_with_all_that_it_started():
+    script = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"]).pid, flush=True)
+time.sleep(300)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, process_group=0)
+    child = int(process.stdout.readline())
+    started = time.monotonic()
+    container.end([process], grace_seconds=0.5)
+    assert 0.5 <= time.monotonic() - started < 5
+    assert process.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_an_objects_path_below_an_inputs_folder(ours, bucket):
+    s3 = ours.client("s3")
+    for key in ("paths/a/1.txt", "paths/a/b/2.txt", "paths/ab.txt", "paths/a/"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+
+    def paths(uri):
+        return [one.path for one in channels.find(s3, {"S3Uri": f"s3://{bucket}/{uri}"})]
+
+    assert paths("paths/a/") == ["1.txt", "b/2.txt"]
+    assert paths("paths/a/1.txt") == ["1.txt"]
+    assert paths("paths/a") == ["1.txt", "b/2.txt", "ab.txt"]
+    s3.put_object(Bucket=bucket, Key="climbs/x/../../y", Body=b"x")
+    with pytest.raises(channels.BadInput, match="no path of its own"):
+        paths("climbs/")
