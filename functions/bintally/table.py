@@ -228,8 +228,8 @@ def get(dynamodb: "DynamoDBClient", table: str, key: Item, *, consistent: bool) 
 
 
 def get_many(dynamodb: "DynamoDBClient", table: str, keys: Iterable[Item]) -> dict[tuple[str, str], Item]:
-    """The items that stand under these keys, by PK and SK, as they are now. Raises Transient."""
-    wanted = [wire(key) for key in {(key["PK"], key["SK"]): key for key in keys}.values()]
+    """The items that stand under the keys of these, by PK and SK, as they are now. Raises Transient."""
+    wanted = [wire({"PK": pk, "SK": sk}) for pk, sk in dict.fromkeys((key["PK"], key["SK"]) for key in keys)]
     found: dict[tuple[str, str], Item] = {}
     tries = 0
     while wanted:

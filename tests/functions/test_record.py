@@ -133,9 +133,21 @@ def test_a_count_is_compared_with_the_record_as_of_then(inventory: Inventory, ph
     assert count["recorded_as_of"] == "2020-11-22T06:00:00.000000Z"
 
 
-def test_reads_a_file_of_more_rows_than_are_looked_up_at_once(inventory: Inventory) -> None:
+def test_reads_a_file_of_more_rows_than_are_looked_up_at_once(
+    inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[Any]] = []
+    look_up = table.client().batch_get_item
+
+    def looking(**request: Any) -> Any:
+        asked.append(request["RequestItems"]["counts"]["Keys"])
+        return look_up(**request)
+
+    monkeypatch.setattr(table.client(), "batch_get_item", looking)
     told = inventory.read(HEAD + "".join(f"SEA1,{number},{number % 7},\n" for number in range(250)))
     assert told["kept"] == len(inventory.records()) == 250
+    assert [len(keys) for keys in asked] == [100, 100, 50]
+    assert all(key.keys() == {"PK", "SK"} for keys in asked for key in keys)
 
 
 # Files that are not
