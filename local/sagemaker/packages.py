@@ -111,8 +111,9 @@ class Packages:
     def describe_model_package(self, request: Json) -> Json:
         with self._lock:
             package = self._package(request["ModelPackageName"])
-            # The name is one of the answer's required members; a version has none but its group's.
-            named = {**package, "ModelPackageName": package["ModelPackageGroupName"]}
+            # The answer's model demands a name, which a version does not have: one that Describe takes again.
+            name = f"{package['ModelPackageGroupName']}/{package['ModelPackageVersion']}"
+            named = {**package, "ModelPackageName": name}
             return copy.deepcopy(fitting(named, output_shape("DescribeModelPackage")))
 
     def list_model_packages(self, request: Json) -> Json:

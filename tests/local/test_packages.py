@@ -86,7 +86,8 @@ def test_a_version_from_registration_to_deletion(ours, group):
     assert described["ModelMetrics"]["ModelQuality"]["Statistics"] == statistics
     assert described["CustomerMetadataProperties"]["parent"] == "2026-01-01-abcdef"
     assert (described["MetadataProperties"], described["SourceUri"]) == ({"CommitId": "1234"}, "s3://models")
-    assert sagemaker.describe_model_package(ModelPackageName=f"{group.name}/1")["ModelPackageArn"] == arn
+    again = sagemaker.describe_model_package(ModelPackageName=described["ModelPackageName"])
+    assert (again["ModelPackageName"], again["ModelPackageArn"]) == (f"{group.name}/1", arn)
     sagemaker.delete_model_package(ModelPackageName=arn)
     with pytest.raises(ClientError, match=rf"\(ValidationException\).*ModelPackage {arn} does not exist\."):
         sagemaker.describe_model_package(ModelPackageName=arn)
