@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bintally import labels
 
 from local.stack import Stack, port_taken
 
@@ -48,6 +50,12 @@ def run(stack: Stack, *words: str) -> tuple[int, str]:
     return process.returncode, printed
 
 
+def labelled(user: Any) -> set[str]:
+    """Photographs in the label log."""
+    found = labels.winners(user.s3, user.outputs["ArtifactsBucket"], datetime.now(UTC))
+    return {label["image"]["key"] for label in found.lines()}
+
+
 @pytest.fixture
 def own(tmp_path: Path, a_port: Callable[[], int]) -> Iterator[Stack]:
     stack = Stack(home=tmp_path / "own", port=a_port())
@@ -61,7 +69,7 @@ def test_stop_start_and_crash(own: Stack, a_user: Callable[[Stack], Any], photog
     code, printed = run(own, "up")
     assert code == 0, printed
     user = a_user(own)
-    user.upload(KEY, photograph(1))
+    user.upload(KEY, photograph(1), expected_quantity="3")
     (item,) = user.wait_counts(KEY)
     user.wait_drained()
 
@@ -78,8 +86,9 @@ def test_stop_start_and_crash(own: Stack, a_user: Callable[[Stack], Any], photog
     assert user.latest("SEA1", "P-1-A1")["image"] == item["image"]
     assert user.s3.get_object(Bucket=user.bucket, Key=KEY)["Body"].read() == photograph(1)
     again = KEY.replace("A1", "A2")
-    user.upload(again, photograph(2))
+    user.upload(again, photograph(2), expected_quantity="3")
     assert user.wait_counts(again)[0]["status"] == "COUNTED"
+    user.wait_for("a label of what was counted after the stop", lambda: labelled(user) == {KEY, again}, 60)
 
     # A crash of the emulator leaves its children; `down` finds them, and `up` starts from the last stop.
     emulator = own.emulator_pid()
@@ -94,8 +103,9 @@ def test_stop_start_and_crash(own: Stack, a_user: Callable[[Stack], Any], photog
     user = a_user(own)
     assert user.counts(KEY) == [item]
     third = KEY.replace("A1", "A3")
-    user.upload(third, photograph(3))
+    user.upload(third, photograph(3), expected_quantity="3")
     assert user.wait_counts(third)[0]["status"] == "COUNTED"
+    user.wait_for("a label of what was counted after the crash", lambda: third in labelled(user), 60)
 
     code, printed = run(own, "down", "--wipe")
     assert code == 0, printed
