@@ -1,9 +1,10 @@
-"""What can go wrong with a photograph, told apart by type and never by a message's text.
+"""What can go wrong with a photograph, a file of records or a change of the table, told apart by type and never by a
+message's text.
 
 BintallyError
-├── Rejected      it can never be counted: written as REJECTED with the reason, and acknowledged
+├── Rejected      it can never be worked on: kept with the reason (REJECTED, a report, put aside), and acknowledged
 │   └── Gone      its version is deleted
-└── Transient     it cannot be counted now: goes back to the queue
+└── Transient     it cannot be worked on now: goes back to the queue, or comes again from the stream
 """
 
 
@@ -12,7 +13,7 @@ class BintallyError(Exception):
 
 
 class Rejected(BintallyError):
-    """The photograph can never be counted; the message is the reason that people read."""
+    """It can never be worked on; the message is the reason that people read."""
 
 
 class Gone(Rejected):
