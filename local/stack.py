@@ -269,8 +269,13 @@ class Stack:
                 *("--stack-name", self.name, "--region", REGION, "--resolve-s3"),
                 *("--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset"),
                 *("--no-fail-on-empty-changeset", "--no-progressbar"),
+                "--parameter-overrides",
                 # Each function at work is a process here: more than the cores only wait for each other's imports.
-                *("--parameter-overrides", f"CountConcurrency={max(2, os.cpu_count() or 2)}", *self.parameters),
+                f"CountConcurrency={max(2, os.cpu_count() or 2)}",
+                # What one machine retrains on has few test bins; a verdict by so few is for trying things out.
+                "RetrainLeastBins=5",
+                f"CodeVersion={code_version(self.template.parent)}",
+                *self.parameters,
             ]
         )
 
@@ -533,6 +538,16 @@ def digest_of(paths: Iterator[Path]) -> str:
         content = path.read_bytes()
         digest.update(f"{path} {len(content)}\n".encode() + content)
     return digest.hexdigest()
+
+
+def code_version(folder: Path) -> str:
+    """The commit that is deployed, for the model registry; `unknown` where there is no repository."""
+    words = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        found = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        found = ""
+    return found or "unknown"
 
 
 def last_line(log_file: Path) -> str:
