@@ -12,11 +12,10 @@ A shard is named by its bytes and written once; a new label of a photograph in i
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -82,7 +81,7 @@ class Line:
             raise BadDataset(f"not a line of an index: {error}") from error
 
     def json(self) -> str:
-        return json.dumps(asdict(self), separators=(",", ":"))
+        return json.dumps({name: getattr(self, name) for name in self.__slots__}, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,25 +159,28 @@ def manifest(prefix: str, objects: Iterable[str]) -> str:
 
 
 class Shard:
-    """A tar that fills; the same photographs in the same order make the same bytes, and so the same name."""
+    """A tar that fills; the same photographs in the same order make the same bytes, and so the same name.
+
+    `file` is best unbuffered: each photograph is one write.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        self._digest = hashlib.sha256()
 
     def add(self, member: str, data: bytes) -> None:
         header = tarfile.TarInfo(member)
         header.size = len(data)
-        self._tar.addfile(header, io.BytesIO(data))
+        self._write(header.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
 
     def close(self) -> str:
         """16 hex digits of the shard's SHA-256."""
-        self._tar.close()
-        self._file.seek(0)
-        total = hashlib.sha256()
-        while block := self._file.read(1024**2):
-            total.update(block)
-        return total.hexdigest()[:16]
+        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        return self._digest.hexdigest()[:16]
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
 
 
 def summary_of(dataset: Path) -> dict[str, Any]:

@@ -137,12 +137,17 @@ def examine(data: bytes) -> tuple[bytes, str, Facts]:
 
 def _light(picture: Image.Image) -> tuple[float, float]:
     """Of the grey picture: mean brightness, 0 to 1, and variance of the Laplacian (Pech-Pacheco et al. 2000)."""
-    grey = picture.convert("L").resize((MEASURED_AT, MEASURED_AT), Image.Resampling.BILINEAR)
+    # Shrunk by whole pixels first: quick, and good enough to tell photographs apart. Sums of integers are exact, so
+    # that every machine finds the same.
+    grey = picture.convert("L").resize((MEASURED_AT, MEASURED_AT), Image.Resampling.BILINEAR, reducing_gap=1.0)
     pixels = np.asarray(grey, dtype=np.int16)
     laplacian = 4 * pixels[1:-1, 1:-1]
     for neighbours in (pixels[:-2, 1:-1], pixels[2:, 1:-1], pixels[1:-1, :-2], pixels[1:-1, 2:]):
         laplacian -= neighbours
-    return round(float(pixels.mean()) / 255, 4), round(float(laplacian.var()), 2)
+    squares = np.square(laplacian, dtype=np.int32)
+    total, of_squares, light = (int(a.sum(dtype=np.int64)) for a in (laplacian, squares, pixels))
+    variance = of_squares / squares.size - (total / squares.size) ** 2
+    return round(light / pixels.size / 255, 4), round(variance, 2)
 
 
 def _suffix(data: bytes) -> str:

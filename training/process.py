@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,7 +33,7 @@ from model.answer import CLASSES
 from training import container, drift
 from training.catalogue import Catalogue
 from training.dataset import SPLITS, BadDataset, Shard, digest, manifest, read_index
-from training.examine import Examined, ahead, begin, examine_all
+from training.examine import Examined, Facts, ahead, begin, examine_all
 from training.store import Store, StoreError, located, store
 
 CHUNK = 32
@@ -181,7 +181,7 @@ def alone(one: Examined) -> Packed:
 
 def together(split: str, group: Iterable[Examined], file: Path) -> Packed:
     outcomes = []
-    with file.open("w+b") as content:
+    with file.open("wb", buffering=0) as content:
         shard = Shard(content)
         for one in group:
             if one.facts is not None:
@@ -199,7 +199,7 @@ def outcome(one: Examined) -> Outcome:
     """A line of a part: {"id", "fault"}, or {"id"} with what the catalogue calls `FACTS`."""
     if one.facts is None:
         return {"id": one.wanted.id, "fault": one.fault}
-    return {"id": one.wanted.id, "member": member(one), **asdict(one.facts)}
+    return {"id": one.wanted.id, "member": member(one), **{name: getattr(one.facts, name) for name in Facts.__slots__}}
 
 
 def put(shards: Store, one: Packed) -> list[Outcome]:

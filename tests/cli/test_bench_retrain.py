@@ -60,13 +60,13 @@ def test_photographs_are_needed(tmp_path: Path):
         bench_retrain.measure_processing(None, tmp_path, 1)  # type: ignore[arg-type]
 
 
-def test_the_ratio_is_taken_within_a_round():
+def test_ratios_are_taken_within_a_round():
     rates = {"job": [80, 60, 20], "loop": [100, 200, 20]}
     rows = [
-        {"subject": subject, "round": turn, "per_second_per_core": rate}
+        {"subject": subject, "round": turn, "per_second_per_core": rate, "cpu_ms": 100 / rate}
         for subject, all_ in rates.items()
         for turn, rate in enumerate(all_)
     ]
     summary = bench_retrain.summarise(rows)
-    assert summary["job_to_loop"] == 0.8  # of 0.8, 0.3, 1
-    assert summary["per_second_per_core"] == {"job": 60, "loop": 100}
+    assert summary["job_to_loop"] == summary["job_to_loop_by_cpu"] == 0.8  # of 0.8, 0.3, 1
+    assert (summary["job"]["per_second_per_core"], summary["loop"]["cpu_ms"]) == (60, 1)
