@@ -1,176 +1,44 @@
 """Releases on the running stack: into service, refused, undone, stopped half way; and what each leaves behind."""
 
 import dataclasses
-import io
 import json
-import tarfile
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from local.stack import Stack, package_version
+from tests.stack.releasing import Description, Files, Releases, inbox_of
 
 pytestmark = pytest.mark.timeout(900)  # a release takes 10 s on an idle machine, minutes on a busy one
 
-Description = dict[str, Any]
-Files = dict[str, bytes]
 
+@pytest.fixture
+def bintally(stack: Stack) -> Callable[..., str]:
+    """bintally(word, …) runs the command and answers what it printed; it must exit 0."""
 
-def unpacked(package: bytes) -> Files:
-    with tarfile.open(fileobj=io.BytesIO(package), mode="r:gz") as tar:
-        return {name: tar.extractfile(name).read() for name in tar.getnames()}  # type: ignore[union-attr]
+    def run(*words: str) -> str:
+        command = [str(Path(sys.executable).with_name("bintally")), *words]
+        environment = os.environ | {"BINTALLY_HOME": str(stack.home), "BINTALLY_PORT": str(stack.port)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-
-def packed(files: Files) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return file.getvalue()
-
-
-class Releases:
-    """Someone who releases models to the stack and looks at what came of it."""
-
-    def __init__(self, stack: Stack, user: Any, inbox: str) -> None:
-        self.stack, self.user, self.inbox = stack, user, inbox
-        self.outputs = stack.outputs()
-        self.endpoint, self.bucket = self.outputs["EndpointName"], self.outputs["ArtifactsBucket"]
-        self.states, self.sagemaker = stack.client("stepfunctions"), stack.client("sagemaker")
-        self.files = unpacked(stack.package.read_bytes())
-
-    def package(self, version: str, change: Callable[[Files, Description], None] = lambda *_: None) -> bytes:
-        """The shipped package as another version, and changed."""
-        files, description = dict(self.files), json.loads(self.files["package.json"])
-        description["model_version"] = version
-        for golden in description["golden"]:
-            golden["answer"]["model_version"] = version
-        change(files, description)
-        return packed(files | {"package.json": json.dumps(description).encode()})
-
-    def upload(self, version: str, package: bytes) -> str:
-        key = f"models/{version}/model.tar.gz"
-        self.user.s3.put_object(Bucket=self.bucket, Key=key, Body=package)
-        return f"s3://{self.bucket}/{key}"
-
-    def start(self, version: str, url: str | None = None) -> str:
-        """The execution that releases `version`, the shipped package under that name unless `url` is given."""
-        url = url or self.upload(version, self.package(version))
-        request = json.dumps({"model_version": version, "model_data_url": url})
-        started = self.states.start_execution(stateMachineArn=self.outputs["ReleaseStateMachine"], input=request)
-        return str(started["executionArn"])
-
-    def describe(self, execution: str) -> Description:
-        return dict(self.states.describe_execution(executionArn=execution))
-
-    def entered(self, execution: str) -> list[str]:
-        """The states that the execution went through."""
-        pages = self.states.get_paginator("get_execution_history").paginate(executionArn=execution)
-        events = [event for page in pages for event in page["events"]]
-        return [event["stateEnteredEventDetails"]["name"] for event in events if "stateEnteredEventDetails" in event]
-
-    def wait_state(self, execution: str, name: str) -> None:
-        self.user.wait_for(name, lambda: name in self.entered(execution), seconds=200)
-
-    def wait(self, execution: str) -> Description:
-        """The execution when it has ended, and what it told: one event and one message, both of it."""
-        check = self.user.wait_for
-        check("the release's end", lambda: self.describe(execution)["status"] != "RUNNING", seconds=400)
-        return self.describe(execution)
-
-    def run(self, version: str, url: str | None = None) -> Description:
-        return self.wait(self.start(version, url))
-
-    def told(self, execution: str) -> tuple[Description, str]:
-        """The event's detail and the message's text about an execution."""
-        found: dict[str, Any] = {}
-
-        def receive() -> bool:
-            answer = self.user.sqs.receive_message(QueueUrl=self.inbox, MaxNumberOfMessages=10, WaitTimeSeconds=1)
-            for message in answer.get("Messages", []):
-                body = json.loads(message["Body"])
-                if body.get("source") == "bintally" and body["detail"]["execution"] == execution:
-                    found["event"] = body["detail"]
-                elif body.get("Type") == "Notification" and body["Message"].endswith(execution):
-                    found["message"] = body["Message"]
-                self.user.sqs.delete_message(QueueUrl=self.inbox, ReceiptHandle=message["ReceiptHandle"])
-            return found.keys() == {"event", "message"}
-
-        self.user.wait_for(f"event and message of {execution}", receive, 20)
-        return found["event"], found["message"]
-
-    def live_version(self) -> str:
-        runtime = self.stack.client("sagemaker-runtime")
-        image = next(content for name, content in self.files.items() if name.startswith("golden/"))
-        answer = runtime.invoke_endpoint(EndpointName=self.endpoint, ContentType="image/png", Body=image)
-        return str(json.load(answer["Body"])["model_version"])
-
-    def config(self) -> str:
-        return str(self.sagemaker.describe_endpoint(EndpointName=self.endpoint)["EndpointConfigName"])
-
-    def endpoints(self) -> set[str]:
-        """Those of this stack, without any on its way out."""
-        found = self.sagemaker.list_endpoints()["Endpoints"]
-        mine = (f"{self.stack.name}-serverless", f"{self.stack.name}-candidate-")
-        going = "Deleting"
-        return {e["EndpointName"] for e in found if e["EndpointName"].startswith(mine) and e["EndpointStatus"] != going}
-
-    def made(self) -> tuple[set[str], set[str]]:
-        """Endpoint configurations and models."""
-        configs = self.sagemaker.list_endpoint_configs(NameContains=self.endpoint)["EndpointConfigs"]
-        models = self.sagemaker.list_models(NameContains=self.endpoint)["Models"]
-        return {c["EndpointConfigName"] for c in configs}, {m["ModelName"] for m in models}
-
-    def lock(self) -> Description | None:
-        found = self.user.table.get_item(Key={"PK": "LOCK#release", "SK": "LOCK"}, ConsistentRead=True)
-        return found.get("Item")
-
-    def mapping(self) -> str:
-        client = self.stack.client("lambda")
-        return str(client.get_event_source_mapping(UUID=self.outputs["CountMapping"])["State"])
-
-    def assert_as_before(self, version: str, config: str, made: tuple[set[str], set[str]]) -> None:
-        """A release that failed leaves the live endpoint, and nothing of its own."""
-        assert self.live_version() == version
-        assert self.config() == config
-        assert self.endpoints() == {self.endpoint}
-        assert self.made() == made
-        assert self.lock() is None
-        assert self.mapping() == "Enabled"
+    return run
 
 
 @pytest.fixture(scope="module")
-def inbox(stack: Stack) -> Iterator[str]:
-    """A queue that hears what releases tell: the alerts topic's messages and the bus's events."""
-    sqs, sns, events = stack.client("sqs"), stack.client("sns"), stack.client("events")
-    queue = sqs.create_queue(QueueName="told")["QueueUrl"]
-    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    allowed = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": arn}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
-    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
-    topic = stack.outputs()["AlertsTopic"]
-    subscription = sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)["SubscriptionArn"]
-    pattern = json.dumps({"source": ["bintally"], "detail-type": ["Release Finished"]})
-    events.put_rule(Name="told", EventPattern=pattern)
-    events.put_targets(Rule="told", Targets=[{"Id": "told", "Arn": arn}])
-    yield queue
-    sns.unsubscribe(SubscriptionArn=subscription)
-    events.remove_targets(Rule="told", Ids=["told"])
-    events.delete_rule(Name="told")
-    sqs.delete_queue(QueueUrl=queue)
-
-
-@pytest.fixture(scope="module")
-def releases(stack: Stack, user: Any, inbox: str) -> Iterator[Releases]:
+def releases(stack: Stack, user: Any) -> Iterator[Releases]:
     """The shipped model is live again when the module ends."""
-    releases = Releases(stack, user, inbox)
-    yield releases
+    with inbox_of(stack) as inbox:
+        yield Releases(stack, user, inbox)
     stack.release(package_version(stack.package))
 
 
@@ -345,6 +213,126 @@ def test_one_release_at_a_time(releases: Releases) -> None:
     assert releases.lock() is None
 
 
+def test_only_an_approval_in_the_registry_releases(releases: Releases) -> None:
+    before = releases.live_version()
+    package = releases.register("approved", "PendingManualApproval")
+    releases.decide(package, "Rejected")
+    time.sleep(2)
+    assert releases.started_for(package) == []
+    assert releases.live_version() == before
+    releases.decide(package, "Approved")
+    assert releases.outcome(releases.wait_started_for(package)) == "released"
+    assert releases.live_version() == "approved"
+
+
+def test_a_registry_event_that_comes_again_releases_nothing_twice(releases: Releases) -> None:
+    package = releases.register("once")
+    first = releases.wait_started_for(package)
+    releases.wait_state(first, "CreateCandidate")
+    second = releases.repeat(first)
+    releases.wait_state(second, "WaitForLock")
+    assert releases.outcome(first) == "released"
+    assert releases.outcome(second) == "superseded"
+    assert "CreateModel" not in releases.entered(second)
+    third = releases.repeat(first)
+    assert releases.outcome(third) == "already live"
+    assert "CreateModel" not in releases.entered(third)
+    assert releases.live_version() == "once"
+    assert releases.lock() is None
+
+
+def test_a_package_that_fails_is_not_tried_again_by_a_repeated_event(releases: Releases) -> None:
+    before = releases.live_version(), releases.config(), releases.made()
+    package = releases.register("replaced", "PendingManualApproval")
+    releases.upload("replaced", releases.package("another"))  # CandidateWrong: not the version that was registered
+    releases.decide(package, "Approved")
+    first = releases.wait_started_for(package)
+    releases.wait_state(first, "CreateCandidate")
+    second = releases.repeat(first)
+    failed(releases, first, "CandidateWrong", "the package is version another")
+    assert releases.outcome(second) == "superseded"
+    releases.assert_as_before(*before)
+    releases.decide(package, "Rejected")
+
+
+def test_of_two_approvals_the_newest_becomes_live(releases: Releases) -> None:
+    """While the first is released the second waits; one by hand does not."""
+    older, newer = (releases.register(version, "PendingManualApproval") for version in ("older", "newer"))
+    releases.decide(older, "Approved")
+    first = releases.wait_started_for(older)
+    releases.wait_state(first, "CreateCandidate")
+    releases.decide(newer, "Approved")
+    second = releases.wait_started_for(newer)
+    releases.wait_state(second, "WaitForLock")
+    by_hand = releases.run("by-hand")
+    assert (by_hand["status"], by_hand["error"]) == ("FAILED", "ReleaseRunning")
+    assert releases.outcome(first) == "released"
+    assert releases.outcome(second) == "released"
+    assert releases.live_version() == "newer"
+    releases.decide(older, "Rejected")
+    releases.decide(older, "Approved")
+    third = releases.wait_started_for(older)
+    assert third != first
+    assert releases.outcome(third) == "superseded"
+    assert "CreateModel" not in releases.entered(third)
+    assert releases.live_version() == "newer"
+
+
+def test_who_waited_takes_the_newest(releases: Releases) -> None:
+    """The event of the newest is lost; the one before it waits for a release by hand, and finds the newest then."""
+    by_hand = releases.start("first-by-hand")
+    releases.wait_state(by_hand, "CreateCandidate")
+    older = releases.register("waits")
+    waiting = releases.wait_started_for(older)
+    releases.wait_state(waiting, "WaitForLock")
+    newest = releases.register("newest")
+    (lost,) = releases.user.wait_for("its own execution", lambda: releases.started_for(newest), 30)
+    releases.states.stop_execution(executionArn=lost, cause="as if the event were lost")
+    assert releases.wait(by_hand)["status"] == "SUCCEEDED"
+    assert releases.outcome(waiting) == "released"
+    assert json.loads(releases.describe(waiting)["output"])["model_version"] == "newest"
+    assert releases.live_version() == "newest"
+
+
+def test_a_package_that_is_no_longer_approved_is_left(releases: Releases) -> None:
+    """It was rejected before the release that its approval's event started had a look at it."""
+    before = releases.live_version(), releases.config(), releases.made()
+    package = releases.register("withdrawn", "Rejected")
+    event = json.dumps({"source": "aws.sagemaker", "detail": {"ModelPackageArn": package}})
+    machine = releases.outputs["ReleaseStateMachine"]
+    execution = releases.states.start_execution(stateMachineArn=machine, input=event)["executionArn"]
+    assert releases.outcome(execution) == "not approved"
+    event_, message = releases.told(execution)
+    assert (event_["outcome"], event_["error"]) == ("not approved", "")
+    assert f"{package} is Rejected" in message
+    releases.assert_as_before(*before)
+
+
+def test_up_leaves_the_model_that_has_replaced_the_shipped_one(releases: Releases) -> None:
+    assert releases.run("replacement")["status"] == "SUCCEEDED"
+    releases.stack.ship(package_version(releases.stack.package))
+    assert releases.live_version() == "replacement"
+
+
+def test_the_command_line_releases_approves_and_goes_back(releases: Releases, bintally: Callable[..., Any]) -> None:
+    releases.register("2026-11-01-aaaaaa", "PendingManualApproval")
+    states = {found["model_version"]: found["state"] for found in json.loads(bintally("models", "--json"))}
+    assert states["2026-11-01-aaaaaa"] == "pending"
+    assert states[releases.live_version()] == "live"
+    before = releases.live_version()
+    assert "is being released" in bintally("approve", "2026-11-01-aaaaaa")
+    releases.user.wait_for("the approved one", lambda: releases.live_version() == "2026-11-01-aaaaaa", 200)
+    releases.user.wait_for("the release's end", lambda: releases.lock() is None, 60)
+    printed = bintally("rollback")
+    assert f"Going back from 2026-11-01-aaaaaa to {before}" in printed
+    assert f"Model {before}: released." in printed
+    assert releases.live_version() == before
+    printed = bintally("release", "2026-11-01-aaaaaa")
+    assert "✓ The candidate answers the golden images" in printed
+    assert releases.live_version() == "2026-11-01-aaaaaa"
+    assert "is rejected" in bintally("reject", "2026-11-01-aaaaaa", "--why", "a test")
+
+
 def stop_at(releases: Releases, version: str, state: str) -> str:
     execution = releases.start(version)
     releases.wait_state(execution, state)
@@ -364,7 +352,7 @@ def test_what_stopped_releases_leave_is_taken_over(releases: Releases) -> None:
     execution = releases.start("third")
     found = releases.wait(execution)
     assert found["status"] == "SUCCEEDED", found["cause"]
-    assert "TakeOverLock" in releases.entered(execution)
+    assert "DescribeHolder" in releases.entered(execution)
     assert releases.live_version() == "third"
     assert releases.endpoints() == {releases.endpoint}
     assert releases.lock() is None
@@ -441,7 +429,9 @@ def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
     time.sleep(2)
     assert user.depth(queue) == 1
 
-    second.release(package_version(second.package))
+    second.ship(package_version(second.package))
+    (package,) = second.packages()
+    assert package["ModelApprovalStatus"] == "Approved"
     table = second.session().resource("dynamodb", endpoint_url=second.endpoint_url).Table(outputs["CountsTable"])
     latest = {"PK": "BIN#S#B", "SK": "LATEST"}
     item = user.wait_for("its count", lambda: table.get_item(Key=latest).get("Item"))
@@ -462,3 +452,8 @@ def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
     }
     assert not [name for name in names if name.startswith(f"{second.name}-")]
     assert releases.endpoint in names
+    groups = {
+        group["ModelPackageGroupName"] for group in left.list_model_package_groups()["ModelPackageGroupSummaryList"]
+    }
+    assert second.name not in groups
+    assert releases.stack.name in groups
