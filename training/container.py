@@ -111,18 +111,15 @@ class Arguments(argparse.ArgumentParser):
 def failure_told() -> Iterator[None]:
     """Writes what ends the block early to output/failure, as one line: the job's FailureReason.
 
-    `raise SystemExit("why")` is how an entry point gives up: that line also ends on standard error, and the
-    exit code is 1. Of several processes the first to fail is heard; the others only lost it. A processing job's
-    reason is also its exit message.
+    `raise SystemExit("why")` is how an entry point gives up: that line also ends on standard error, and the exit
+    code is 1. `raise SystemExit(number)` is no failure, as when the job was asked to stop. Of several processes the
+    first to fail is heard; the others only lost it. A processing job's reason is also its exit message.
     """
     try:
         yield
     except BaseException as error:
-        if isinstance(error, SystemExit):
-            reason = error.code if isinstance(error.code, str) else f"exit code {error.code}" if error.code else ""
-        else:
-            reason = f"{type(error).__name__}: {error}"
-        if reason and root().is_dir():
+        reason = error.code if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+        if isinstance(reason, str) and root().is_dir():
             for name in ("failure", "message"):
                 with contextlib.suppress(FileExistsError), (_made("output") / name).open("x") as file:
                     file.write(" ".join(reason.split())[:1024])

@@ -2,6 +2,7 @@
 
 A data folder holds `labels.csv` with the columns `id, quantity, group` (and any others) and the
 photographs as `images224/<id>.jpg` or `images/<id>.jpg`. `group` joins photographs of one bin.
+A retraining job has its photographs in shards instead, by an index (`training.dataset`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,33 +21,35 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from model.answer import AT_LEAST
-from model.preprocess import decode, normalise, to_array
+from model.preprocess import BadImage, decode, normalise, to_array
+from training import dataset
+from training.examine import ahead
 
 STORED_SIZE = 224
 BLOCK = 64
 """Consecutive ids kept on one side of a split: neighbours are often one bin although no `group` says so."""
 
+Pixels = NDArray[np.uint8]
+Key = tuple[int, int, int]
+"""An epoch, the index of a photograph in the training split, the size to vary it to."""
+
 
 @dataclass(frozen=True)
 class Photograph:
-    """One labelled photograph; `quantity` is the record's, `label` what the network is to answer."""
+    """One labelled photograph: `quantity` is what the label says, `read` gives its bytes."""
 
     id: str
-    path: Path
     quantity: int
     group: str
-    block: str
+    split: str
     population: str
+    """Where it comes from, for figures of each kind: a site, or which copy of the public data set."""
+    read: Callable[[], bytes]
 
     @property
     def label(self) -> int:
+        """What the network is to answer, 0 to 6."""
         return min(self.quantity, AT_LEAST)
-
-    @property
-    def split(self) -> str:
-        """Train, validation or test (80, 8 and 12 in a hundred), decided once and for ever by a hash."""
-        share = int(hashlib.sha256(self.block.encode()).hexdigest()[:8], 16) / 2**32
-        return "test" if share < 0.12 else "validation" if share < 0.20 else "train"
 
 
 def read(folder: Path) -> list[Photograph]:
@@ -63,13 +68,29 @@ def read(folder: Path) -> list[Photograph]:
     return [
         Photograph(
             id=row["id"],
-            path=images / f"{row['id']}.jpg",
             quantity=int(row["quantity"]),
             group=row["group"],
-            block=block(row),
+            split=split_of(block(row)),
             population="squashed from the original" if row.get("original_width") else "copy",
+            read=(images / f"{row['id']}.jpg").read_bytes,
         )
         for row in rows
+    ]
+
+
+def split_of(block: str) -> str:
+    """Train, validation or test (80, 8 and 12 in a hundred), decided once and for ever by a hash."""
+    share = int(hashlib.sha256(block.encode()).hexdigest()[:8], 16) / 2**32
+    return "test" if share < 0.12 else "validation" if share < 0.20 else "train"
+
+
+def read_shards(index: Path, shards: dict[str, Path]) -> list[Photograph]:
+    """The photographs of a retraining job: `index` is its dataset's folder, `shards` the folder of each split's
+    photographs. Raises `dataset.BadDataset`."""
+    return [
+        Photograph(each.line.id, each.line.quantity, each.line.group, each.line.split, each.line.site, each.read)
+        for split in dataset.read(index, shards).values()
+        for each in split
     ]
 
 
@@ -77,47 +98,79 @@ def digest(photographs: list[Photograph]) -> str:
     """A name for a set of labelled photographs: SHA-256 over ids, labels and the bytes of the pictures."""
     total = hashlib.sha256()
     for photograph in sorted(photographs, key=lambda p: p.id):
-        content = hashlib.sha256(photograph.path.read_bytes()).hexdigest()
+        content = hashlib.sha256(photograph.read()).hexdigest()
         total.update(f"{photograph.id},{photograph.quantity},{content}\n".encode())
     return total.hexdigest()
 
 
-class Training(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """Photographs varied anew each epoch; what item (epoch, index) looks like depends on the seed alone.
+class Training:
+    """Photographs varied anew each epoch; what one looks like in an epoch depends on the seed alone.
 
-    An item is float32 [3, size, size] and its label. Decoded photographs are kept in memory
-    (150 KB each), since decoding them again each epoch would cost more than varying them.
+    Decoded photographs are kept in memory (150 KB each), since decoding them again each epoch would cost more
+    than varying them. `strength` scales how much they are varied.
     """
 
-    def __init__(self, photographs: list[Photograph], seed: int) -> None:
+    def __init__(self, photographs: list[Photograph], seed: int, strength: float = 1.0) -> None:
         self.labels = [photograph.label for photograph in photographs]
-        self.pictures = np.stack(
-            [to_array(decode(p.path.read_bytes(), size=STORED_SIZE), STORED_SIZE) for p in photographs]
-        )
-        self.seed = seed
+        self.pictures = pictures(photographs, STORED_SIZE)
+        self.seed, self.strength = seed, strength
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, key: tuple[int, int, int]) -> tuple[torch.Tensor, int]:
-        epoch, index, size = key
-        random = np.random.default_rng((self.seed, epoch, index))
-        varied = vary(Image.fromarray(self.pictures[index]), size, random)
-        return torch.from_numpy(normalise(varied[None])[0]), self.labels[index]
+    def batch(self, keys: list[Key]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Float32 [B, 3, size, size] and labels [B], for keys of one size."""
+        varied = [
+            vary(
+                Image.fromarray(self.pictures[index]),
+                size,
+                np.random.default_rng((self.seed, epoch, index)),
+                self.strength,
+            )
+            for epoch, index, size in keys
+        ]
+        labels = torch.tensor([self.labels[index] for _, index, _ in keys])
+        return torch.from_numpy(normalise(np.stack(varied))), labels
+
+    def batches(self, keys: Iterable[list[Key]], workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """All batches in order, made ahead by threads while the network trains on earlier ones.
+
+        Threads, not processes: Pillow works without the interpreter's lock, nothing need be copied between
+        processes, and a signal to the job's processes cannot take the batches' makers away before it has ended.
+        """
+        with ThreadPoolExecutor(workers, "vary") as pool:
+            yield from ahead(pool, self.batch, keys, 2 + workers)
 
 
-def vary(image: Image.Image, size: int, random: np.random.Generator) -> NDArray[np.uint8]:
+def pictures(photographs: list[Photograph], size: int) -> Pixels:
+    """Photographs squashed as for serving, at any size: uint8 [N, size, size, 3]. Raises `BadImage`, naming it."""
+    result = np.empty((len(photographs), size, size, 3), dtype=np.uint8)
+
+    def place(index: int) -> None:
+        try:
+            result[index] = to_array(decode(photographs[index].read(), size=size), size)
+        except BadImage as error:
+            raise BadImage(f"{photographs[index].id}: {error}") from error
+
+    with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
+        for _ in pool.map(place, range(len(photographs))):
+            pass
+    return result
+
+
+def vary(image: Image.Image, size: int, random: np.random.Generator, strength: float = 1.0) -> Pixels:
     """A random crop, mirrored or not, with other light, sharpness and JPEG quality: uint8 [size, size, 3].
 
     The two populations of photographs differ in JPEG quality and resampling, and in how full their bins
-    are; varying both keeps the network from reading the count off the compression.
+    are; varying both keeps the network from reading the count off the compression. `strength` scales how far
+    and how often all but the mirroring goes, up to 2.
     """
-    if random.random() < 0.4:
+    if random.random() < 0.4 * strength:
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=int(random.integers(40, 95)))
         image = Image.open(buffer)
-    area = image.width * image.height * random.uniform(0.6, 1.0)
-    ratio = np.exp(random.uniform(np.log(0.8), np.log(1.25)))
+    area = image.width * image.height * random.uniform(1 - 0.4 * strength, 1.0)
+    ratio = np.exp(random.uniform(np.log(0.8) * strength, np.log(1.25) * strength))
     width = min(np.sqrt(area * ratio), image.width)
     height = min(np.sqrt(area / ratio), image.height)
     left, top = random.uniform(0, image.width - width), random.uniform(0, image.height - height)
@@ -126,11 +179,10 @@ def vary(image: Image.Image, size: int, random: np.random.Generator) -> NDArray[
     if random.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        image = enhance(image).enhance(random.uniform(0.7, 1.3))
+        image = enhance(image).enhance(random.uniform(1 - 0.3 * strength, 1 + 0.3 * strength))
     return np.asarray(image, dtype=np.uint8)
 
 
 def evaluation_batch(photographs: list[Photograph], size: int) -> torch.Tensor:
     """Photographs just as they are served: float32 [N, 3, size, size]."""
-    pictures = [to_array(decode(p.path.read_bytes(), size=size), size) for p in photographs]
-    return torch.from_numpy(normalise(np.stack(pictures)))
+    return torch.from_numpy(normalise(pictures(photographs, size)))

@@ -4,12 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import openvino
-import pytest
 import torch
 
 from model import export
 from model.preprocess import SIZE
-from training import ship
 
 
 class Pooled(torch.nn.Module):
@@ -55,14 +53,3 @@ def test_a_network_that_answers_otherwise_is_told() -> None:
     assert export.compare(before, before, labels).faults() == []
     faults = export.compare(before, before + RANDOM.normal(0, 1, (200, 7)), labels).faults()
     assert len(faults) == 3
-
-
-def test_a_package_is_made_of_it(tmp_path: Path) -> None:
-    pictures = sorted((Path(__file__).parents[2] / "samples").rglob("*.jpg"))
-    assert pictures
-    made = ship.make(
-        tmp_path, export.quantise(export.convert(Pooled()), PHOTOGRAPHS[:24]), 1.3, pictures, {"parent": None}
-    )
-    assert made.temperature == pytest.approx(1.3)
-    assert len(made.golden) >= 3
-    assert {golden.answer["model_version"] for golden in made.golden} == {made.model_version}

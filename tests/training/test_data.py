@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.preprocess import SIZE, decode, normalise, to_array
+from model.preprocess import SIZE, BadImage, decode, normalise, to_array
 from training import data
 
 
@@ -54,21 +54,59 @@ def test_the_digest_names_pictures_and_labels(folder: Path) -> None:
     few = data.read(folder)[:8]
     before = data.digest(few)
     assert before == data.digest(few[::-1])
-    few[3].path.write_bytes(few[4].path.read_bytes())
+    (folder / "images224" / f"{few[3].id}.jpg").write_bytes(few[4].read())
     assert before != data.digest(few)
 
 
 def test_evaluation_sees_what_serving_sees(folder: Path) -> None:
     few = data.read(folder)[:4]
-    served = [normalise(to_array(decode(p.path.read_bytes()))[None])[0] for p in few]
+    served = [normalise(to_array(decode(p.read()))[None])[0] for p in few]
     assert np.array_equal(data.evaluation_batch(few, SIZE).numpy(), np.stack(served))
 
 
 def test_training_pictures_follow_from_the_seed(folder: Path) -> None:
     few = data.read(folder)[:8]
     first, second, other = data.Training(few, 0), data.Training(few, 0), data.Training(few, 1)
-    item = first[(3, 5, 96)][0]
-    assert item.shape == (3, 96, 96)
-    assert item.equal(second[(3, 5, 96)][0])
-    assert not item.equal(first[(4, 5, 96)][0])
-    assert not item.equal(other[(3, 5, 96)][0])
+    images, labels = first.batch([(3, 5, 96), (3, 2, 96)])
+    assert images.shape == (2, 3, 96, 96)
+    assert labels.tolist() == [5, 2]
+    assert images.equal(second.batch([(3, 5, 96), (3, 2, 96)])[0])
+    assert not images[0].equal(first.batch([(4, 5, 96)])[0][0])
+    assert not images[0].equal(other.batch([(3, 5, 96)])[0][0])
+
+
+def test_batches_come_in_order_however_many_prepare_them(folder: Path) -> None:
+    training = data.Training(data.read(folder)[:8], 0)
+    keys = [[(epoch, index, 32), (epoch, index + 1, 32)] for epoch in range(5) for index in range(7)]
+    made = list(training.batches(iter(keys), workers=3))
+    assert len(made) == len(keys)
+    assert all(images.equal(training.batch(one)[0]) for (images, _), one in zip(made, keys, strict=True))
+
+
+def test_augmentation_has_a_strength(folder: Path) -> None:
+    picture = Image.fromarray(data.pictures(data.read(folder)[:1], data.STORED_SIZE)[0])
+
+    def varied(strength: float) -> list[float]:
+        """Without the mirroring, which has no strength: unlike the picture, or its mirror image, if that is nearer."""
+        made = [data.vary(picture, data.STORED_SIZE, np.random.default_rng(seed), strength) for seed in range(20)]
+        pixels = np.asarray(picture, dtype=float)
+        return [min(np.abs(m - pixels).mean(), np.abs(m[:, ::-1] - pixels).mean()) for m in made]
+
+    assert max(varied(0.0)) == 0
+    assert 0 < np.mean(varied(0.3)) < np.mean(varied(1.0)) < np.mean(varied(1.5))
+
+
+def test_an_unreadable_photograph_is_named(folder: Path) -> None:
+    (folder / "images224" / "00003.jpg").write_bytes(b"no picture")
+    with pytest.raises(BadImage, match="00003: not a JPEG"):
+        data.Training(data.read(folder)[:8], 0)
+
+
+def test_a_job_reads_the_shards_of_its_splits(rendered: Path) -> None:
+    found = data.read_shards(rendered / "dataset", {split: rendered / split for split in ("train", "validation")})
+    assert {p.split for p in found} == {"train", "validation"}
+    assert len(found) == 50
+    assert data.pictures(found[:3], 32).std() > 0
+    for split in ("train", "validation"):
+        ids = [p.id for p in found if p.split == split]
+        assert ids == sorted(ids)

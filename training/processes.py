@@ -1,0 +1,109 @@
+"""The processes that train one network together, one a GPU or host, started by torchrun; usually it is one alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Processes:
+    """All of them, and which this one is: photographs are shared out as `photographs[rank::world]`."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @classmethod
+    def join(cls) -> Processes:
+        """Meets the others, if there are any; to be left by `leave`."""
+        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        device = torch.device("cpu")
+        if torch.cuda.is_available():
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            torch.cuda.set_device(device)
+        if world > 1:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(rank, world, device)
+
+    def leave(self) -> None:
+        if self.world > 1:
+            dist.destroy_process_group()
+
+    def wrapped(self, net: torch.nn.Module) -> torch.nn.Module:
+        """The network as a training step calls it: gradients and normalisation are those of all processes' batches.
+
+        So training does not depend on how many processes share a batch of one size.
+        """
+        if self.world == 1:
+            return net
+        if self.device.type == "cuda":
+            net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        else:
+            for module in net.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.__class__ = GlobalBatchNorm
+        return DistributedDataParallel(net)
+
+    def mean(self, value: torch.Tensor | float) -> float:
+        """The mean of a value over the processes; if it is not finite in one, it is not in any."""
+        if self.world == 1:
+            return float(value)
+        total = torch.as_tensor(value, dtype=torch.float32, device=self.device).clone()
+        dist.all_reduce(total)
+        return float(total) / self.world
+
+    def joined(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows of every process's share, [N / world, K] each, in the order that they were shared out: [N, K]."""
+        if self.world == 1:
+            return rows
+        parts: list[NDArray[np.float32]] = [rows] * self.world
+        dist.all_gather_object(parts, rows)
+        result = np.empty((sum(map(len, parts)), rows.shape[1]), dtype=rows.dtype)
+        for rank, part in enumerate(parts):
+            result[rank :: self.world] = part
+        return result
+
+
+class Sum(torch.autograd.Function):
+    """The sum of a tensor over the processes; what one process does with it comes back to all as gradient."""
+
+    @staticmethod
+    def forward(_: Any, own: torch.Tensor) -> torch.Tensor:
+        total = own.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, gradient: torch.Tensor) -> torch.Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+class GlobalBatchNorm(torch.nn.BatchNorm2d):
+    """Normalises by mean and variance of all processes' batches, as SyncBatchNorm does, which is for GPUs alone."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """[B, C, H, W] to the same shape and type."""
+        if not self.training:
+            return super().forward(images)
+        wide, world = images.float(), dist.get_world_size()
+        own = torch.stack([wide.mean((0, 2, 3)), wide.square().mean((0, 2, 3))])
+        mean, square = Sum.apply(own) / world  # type: ignore[no-untyped-call]
+        variance = (square - mean.square()).clamp(min=0)
+        with torch.no_grad():
+            seen = world * images.numel() / images.shape[1]
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * seen / (seen - 1), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return (wide * scale[:, None, None] + shift[:, None, None]).to(images.dtype)
