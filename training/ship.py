@@ -42,7 +42,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             packed = pack(
-                trained, training, held_out, Path(folder), predictions=a.out / "predictions.csv", details=details
+                trained,
+                training,
+                held_out,
+                Path(folder),
+                predictions=a.out / "predictions.csv",
+                details=details,
+                strict=True,
             )
         except Unfaithful as error:
             raise SystemExit(f"not shipped: {error}") from error

@@ -51,5 +51,13 @@ def test_a_network_that_answers_otherwise_is_told() -> None:
     before = RANDOM.normal(0, 1, (200, 7))
     labels = RANDOM.integers(0, 7, 200)
     assert export.compare(before, before, labels).faults() == []
-    faults = export.compare(before, before + RANDOM.normal(0, 1, (200, 7)), labels).faults()
-    assert len(faults) == 3
+    changed = export.compare(before, before + RANDOM.normal(0, 1, (200, 7)), labels)
+    assert len(changed.faults()) == 3
+    assert len(changed.breaks()) == 1
+
+
+def test_a_few_flipped_answers_break_nothing() -> None:
+    before = RANDOM.normal(0, 0.1, (200, 7))
+    change = export.compare(before, before + RANDOM.normal(0, 0.1, (200, 7)), RANDOM.integers(0, 7, 200))
+    assert change.same_answer < 0.97
+    assert change.breaks() == []

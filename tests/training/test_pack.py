@@ -43,6 +43,13 @@ def test_an_unfaithful_network_is_not_packed(labelled: Path, tmp_path: Path, mon
     monkeypatch.setattr(export, "quantise", lambda _, ranges: quantise(export.convert(Pooled(1)), ranges))
     with pytest.raises(pack.Unfaithful, match=r"int8 is not faithful: .*probabilities change by"):
         pack.pack(
-            Pooled(0), training, held_out, tmp_path, predictions=tmp_path / "predictions.csv", details={}, calibration=4
+            Pooled(0),
+            training,
+            held_out,
+            tmp_path,
+            predictions=tmp_path / "predictions.csv",
+            details={},
+            calibration=4,
+            strict=True,
         )
     assert list(tmp_path.iterdir()) == []
