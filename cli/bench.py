@@ -1,4 +1,4 @@
-"""`bintally bench`: how fast serving, the whole way and the count function are.
+"""`bintally bench`: how fast serving, the whole way and the count function are, and what retraining costs.
 
 docs/benchmarks.md says how each number comes about.
 """
@@ -29,7 +29,8 @@ json_option = click.option(
 def command(context: click.Context) -> None:
     """Measure serving, the whole way and the count function; all three when none is named.
 
-    Measure on a machine that does nothing else. `way` and `function` measure the stack that runs.
+    Measure on a machine that does nothing else. `way` and `function` measure the stack that runs; `retrain` starts
+    stacks of its own, and is measured only when it is named.
     """
     if context.invoked_subcommand is None:
         Stack.from_environment().require_running()
@@ -96,17 +97,23 @@ def function(photographs: Path, count: int, json_file: Path | None) -> None:
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(bench_retrain.MEASUREMENTS)))
 @photographs_option
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Of all parts but `whole`.")
+@click.option("--number", type=click.IntRange(50), help="Photographs that `whole` retrains on (default: all).")
 @json_option
-def retrain(parts: tuple[str, ...], photographs: Path, rounds: int, json_file: Path | None) -> None:
-    """What a retraining run is made of; all PARTS when none is named."""
+def retrain(parts: tuple[str, ...], photographs: Path, rounds: int, number: int | None, json_file: Path | None) -> None:
+    """What a retraining run is made of; all PARTS when none is named.
+
+    `redeploy` and `whole` start a stack of their own; `whole` needs a folder with images224/ and a labels.csv.
+    """
     console = Console(highlight=False)
     report = {}
     for part in parts or bench_retrain.MEASUREMENTS:
         measure, show = bench_retrain.MEASUREMENTS[part]
-        report[part] = measure(console, photographs, rounds)
+        report[part] = measure(console, photographs, rounds, **({"number": number} if part == "whole" else {}))
         show(console, report[part])
-    write(json_file, "retrain", report)
+        write(json_file, "retrain", report)
+    if failed := report.get("redeploy", {}).get("failed"):
+        raise CliError(f"{failed} requests failed while models were redeployed")
 
 
 for one in (serving, way, function, retrain):

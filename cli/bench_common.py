@@ -1,9 +1,15 @@
 """What the benchmarks share: CPU time of processes, tables, the JSON report."""
 
+import contextlib
 import json
 import os
 import platform
+import shutil
+import signal
+import socket
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cli.errors import CliError
-from local.stack import REPOSITORY
+from cli.up import interrupt, start
+from local.stack import REPOSITORY, Stack
 
 CORES = len(os.sched_getaffinity(0))
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -34,6 +41,27 @@ def json_of(arguments: list[str], settings: Any) -> Numbers:
         raise CliError(f"{Path(arguments[1]).name} failed: {lines[-1]}")
     found: Numbers = json.loads(done.stdout)
     return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def own_stack(console: Console, *parameters: str) -> Iterator[Stack]:
+    """A stack for one measurement, with the template's `parameters`. When that fails its logs stay."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    home = Path(tempfile.mkdtemp(prefix="bintally-bench-"))
+    stack = Stack(home=home, port=free_port(), parameters=parameters)
+    start(stack, console)
+    try:
+        yield stack
+    finally:
+        stack.down()
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def rotated(subjects: list[str], by: int) -> list[str]:

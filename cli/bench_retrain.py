@@ -13,6 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from cli.bench_common import CORES, TICKS, Numbers, bare_table, json_of, number, progress_bar, rotated
+from cli.bench_redeploy import measure_redeploy, show_redeploy
+from cli.bench_whole import measure_whole, show_whole
 from cli.errors import USAGE, CliError
 from local import processes
 from local.stack import REPOSITORY
@@ -158,9 +160,11 @@ def show_processing(console: Console, report: Numbers) -> None:
         console.print(f"Peak memory was not measured: that takes {max(MEMORY_PHOTOGRAPHS)} different photographs")
 
 
-Measure = Callable[[Console, Path, int], Numbers]
+Measure = Callable[..., Numbers]
 Show = Callable[[Console, Numbers], None]
 MEASUREMENTS: dict[str, tuple[Measure, Show]] = {
     "processing": (measure_processing, show_processing),
-    # training, redeploy and whole are added here: what measures (console, photographs, rounds), and what shows it.
+    # training is added here: what measures (console, photographs, rounds), and what shows it.
+    "redeploy": (measure_redeploy, show_redeploy),
+    "whole": (measure_whole, show_whole),
 }

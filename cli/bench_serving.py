@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from cli.bench_common import (
     Numbers,
     bare_table,
     cpu_seconds,
+    free_port,
     json_of,
     number,
     progress_bar,
@@ -108,9 +108,7 @@ class Server:
 @contextlib.contextmanager
 def server(arguments: list[str], settings: dict[str, str]) -> Iterator[Server]:
     """Starts a serving app, waits until it listens, and stops it at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = settings | {"SAGEMAKER_BIND_TO_PORT": str(port)}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(arguments, cwd=REPOSITORY, env=environment, stderr=log)

@@ -25,7 +25,7 @@ VERBS = {
     "rollback": "Go back to the model that was live before.",
     "demo": "Count a set of sample photographs, from nothing.",
     "demo-retrain": "From labelled photographs to a new model that answers.",
-    "bench": "Measure serving, the whole way and the count function.",
+    "bench": "Measure serving, the whole way, the count function and retraining.",
     "fetch-abid": "Download a slice of the public data set.",
 }
 
