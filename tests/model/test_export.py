@@ -57,7 +57,7 @@ def test_a_network_that_answers_otherwise_is_told() -> None:
 
 
 def test_a_few_flipped_answers_break_nothing() -> None:
-    before = RANDOM.normal(0, 0.1, (200, 7))
-    change = export.compare(before, before + RANDOM.normal(0, 0.1, (200, 7)), RANDOM.integers(0, 7, 200))
+    before = RANDOM.normal(0, 1, (200, 7))
+    change = export.compare(before, before + RANDOM.normal(0, 0.2, (200, 7)), RANDOM.integers(0, 7, 200))
     assert change.same_answer < 0.97
     assert change.breaks() == []
