@@ -7,7 +7,9 @@ bin := .venv/bin
 # A private uv where the machine has none: plain pip would take a torch that torchvision cannot load.
 UV := $(shell command -v uv || echo .uv/bin/uv)
 # These import torch; everything else, the local stack above all, is tested without it.
-TORCH_TESTS := tests/training $(wildcard tests/model/test_network.py tests/model/test_export.py)
+TORCH_TESTS := tests/training $(addprefix tests/model/test_,network.py export.py restore.py)
+# The SageMaker SDK from outside, in an environment of its own.
+LAUNCH_TESTS := tests/launch
 
 .PHONY: help venv train-venv demo demo-retrain up down wipe lint test bench
 
@@ -41,10 +43,11 @@ lint: .venv/test.installed .venv-train/installed ## Check style, types and the t
 	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(bin)/sam validate --lint --template template.yaml
 	$(bin)/cfn-lint template.yaml
 
-test: lint ## Install what tests need and run them all
+test: lint .venv-launch/installed ## Install what tests need and run them all
 	status=0; \
-	$(bin)/python -m pytest $(TORCH_TESTS:%=--ignore=%) || status=$$?; \
+	$(bin)/python -m pytest $(TORCH_TESTS:%=--ignore=%) $(LAUNCH_TESTS:%=--ignore=%) || status=$$?; \
 	.venv-train/bin/python -m pytest $(TORCH_TESTS) || status=$$?; \
+	.venv-launch/bin/python -m pytest $(LAUNCH_TESTS) || status=$$?; \
 	exit $$status
 
 bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole way and the count function
@@ -67,7 +70,7 @@ bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole 
 	@$(UV) pip install --quiet --python $(bin)/python -r requirements/test.txt
 	@touch $@
 
-.venv-train/installed: requirements/train.txt | $(UV)
-	@$(UV) venv --quiet --allow-existing --no-python-downloads --python "$$(command -v $(PYTHON))" .venv-train
-	@$(UV) pip install --quiet --python .venv-train/bin/python -r requirements/train.txt
+.venv-train/installed .venv-launch/installed: .venv-%/installed: requirements/%.txt | $(UV)
+	@$(UV) venv --quiet --allow-existing --no-python-downloads --python "$$(command -v $(PYTHON))" .venv-$*
+	@$(UV) pip install --quiet --python .venv-$*/bin/python -r requirements/$*.txt
 	@touch $@
