@@ -29,18 +29,22 @@ class Profile:
             on_trace_ready=lambda done: done.export_chrome_trace(str(folder / "trace.json.gz")),
         )
         self.profiler.start()
+        self.ended = False
         atexit.register(self.end)  # a process that ends while it traces crashes
 
     def step(self, waited: float, seconds: float, photographs: int) -> None:
         """A step waited for data in so many of its seconds, and trained on so many photographs of all processes."""
-        if len(self.steps) < STEPS:
+        if not self.ended:
             self.steps.append((waited, seconds, photographs))
             self.profiler.step()
             if len(self.steps) == STEPS:
                 self.end()
 
     def end(self) -> None:
-        """Writes what there is."""
+        """Writes what there is, once: the profiler crashes when it is stopped again."""
+        if self.ended:
+            return
+        self.ended = True
         self.profiler.stop()
         # The trace slows steps down: its own are not counted, if there are others.
         others = [step for number, step in enumerate(self.steps) if number not in range(TRACED.start - 1, TRACED.stop)]
