@@ -102,13 +102,13 @@ def show_whole(console: Console, report: Numbers) -> None:
     table.add_row("", clock(report["seconds"]), "")
     console.print(table)
     many = ", ".join(f"{split} {number}" for split, number in report["photographs"].items())
-    console.print(f"Photographs: {many} (of {report['test_bins']} bins). The shipped model was not trained on any;")
-    console.print("its epoch and its calibration were chosen by those of its validation split.")
+    console.print(f"Photographs: {many} (of {report['test_bins']} bins). The shipped model was not trained on any.")
+    console.print("Those of its validation split have chosen its epoch and its calibration.")
     for who, model in report["rps"].items():
         console.print(f"Ranked probability score, {who}: {model['rps']:.3f} {interval(model['interval'])}")
     advantage = report["advantage"]
     console.print(f"Challenger's advantage: {advantage['difference']:.3f} {interval(advantage['interval'])}")
-    console.print(f"{report['outcome']}: {report['reason']}", markup=False)
+    console.print(f"{report['outcome']}: {report['reason']}", markup=False, soft_wrap=True)
 
 
 def clock(seconds: float) -> str:
