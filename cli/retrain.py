@@ -4,7 +4,8 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import click
@@ -94,13 +95,24 @@ class Watch:
     seen: int = 0
     step: str = ""
     since: float = 0.0
-    done: list[tuple[str, float]] = field(default_factory=list)
     run: str = ""
+
+    @cached_property
+    def states(self) -> Any:
+        return self.stack.client("stepfunctions")
+
+    @cached_property
+    def logs(self) -> Any:
+        return self.stack.client("logs")
+
+    @cached_property
+    def counts_table(self) -> Any:
+        resource = self.stack.session().resource("dynamodb", endpoint_url=self.stack.endpoint_url)
+        return resource.Table(self.stack.outputs()["CountsTable"])
 
     def look(self) -> Iterator[tuple[str, float]]:
         """Steps that have ended since the last look, with their seconds, by the execution's own clock."""
-        states = self.stack.client("stepfunctions")
-        pages = states.get_paginator("get_execution_history").paginate(executionArn=self.execution)
+        pages = self.states.get_paginator("get_execution_history").paginate(executionArn=self.execution)
         events = [event for page in pages for event in page["events"]]
         for event in events[self.seen :]:
             at = event["timestamp"].timestamp()
@@ -116,13 +128,12 @@ class Watch:
             return ""
         group, suffix = JOBS[self.step]
         prefix = f"{self.stack.name}-{self.find_run()}{suffix}"
-        logs = self.stack.client("logs")
         try:
-            found = logs.describe_log_streams(logGroupName=f"/aws/sagemaker/{group}", logStreamNamePrefix=prefix)
+            found = self.logs.describe_log_streams(logGroupName=f"/aws/sagemaker/{group}", logStreamNamePrefix=prefix)
             lines = [
                 event["message"]
                 for stream in found["logStreams"][-1:]
-                for event in logs.get_log_events(
+                for event in self.logs.get_log_events(
                     logGroupName=f"/aws/sagemaker/{group}", logStreamName=stream["logStreamName"], limit=1
                 )["events"]
             ]
@@ -133,21 +144,19 @@ class Watch:
     def find_run(self) -> str:
         """The run's name, from the table: `plan` writes it there."""
         if not self.run:
-            table = self.stack.session().resource("dynamodb", endpoint_url=self.stack.endpoint_url)
-            name = self.stack.outputs()["CountsTable"]
             condition = Key("PK").eq("RETRAIN") & Key("SK").begins_with("RUN#")
-            items = table.Table(name).query(KeyConditionExpression=condition, ConsistentRead=True)["Items"]
+            items = self.counts_table.query(KeyConditionExpression=condition, ConsistentRead=True)["Items"]
             self.run = next((str(item["run"]) for item in items if item["execution"] == self.execution), "")
         return self.run
 
 
 def follow(stack: Stack, execution: str, console: Console) -> dict[str, Any]:
     """Shows each step until the execution ends, and answers its output. Raises CliError when it failed."""
-    watch, states = Watch(stack, execution), stack.client("stepfunctions")
+    watch = Watch(stack, execution)
     try:
         with console.status("Starting") as status:
             while True:
-                found = states.describe_execution(executionArn=execution)
+                found = watch.states.describe_execution(executionArn=execution)
                 for step, seconds in watch.look():
                     console.print(f"[green]✓[/] {STEPS[step]} [dim]{seconds:.1f} s[/]{result_of(watch, step)}")
                 if found["status"] != "RUNNING":

@@ -106,7 +106,7 @@ def table_of(found: list[Version]) -> Table:
     """A row for each version in the order given."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     for name in ("Version", "State"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)  # a person copies the version from here
     for name in METRICS.values():
         table.add_column(name, justify="right")
     for name in ("Parent", "Data", "Made (UTC)"):
