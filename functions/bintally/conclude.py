@@ -21,6 +21,8 @@ from bintally.telemetry import logger
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
     from mypy_boto3_sagemaker import SageMakerClient
     from mypy_boto3_sns import SNSClient
 
@@ -54,6 +56,11 @@ def sagemaker() -> "SageMakerClient":
 
 
 @cache
+def s3() -> "S3Client":
+    return boto3.client("s3")
+
+
+@cache
 def events() -> "EventBridgeClient":
     return boto3.client("events")
 
@@ -73,6 +80,7 @@ def conclude(settings: RetrainSettings, ended: dict[str, Any]) -> dict[str, str]
         return answer
     if known:  # else it was refused before it made anything
         clean_up(sagemaker(), Names.of(settings.stack_name, run))
+        remove_checkpoints(s3(), settings.artifacts_bucket, run)
     plan = ended.get("plan") or {}
     if answer["outcome"] in LEARNED:
         runs.put(dynamodb, settings.counts_table, next_state(plan))
@@ -102,6 +110,15 @@ def clean_up(client: "SageMakerClient", names: Names) -> None:
     ]
     for each in stop:
         _unless_gone(each)
+
+
+def remove_checkpoints(client: "S3Client", bucket: str, run: str) -> None:
+    """For good, every version: they are of no use to any other run, and several hundred megabytes each."""
+    for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=f"checkpoints/{run}/"):
+        found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+        objects: list[ObjectIdentifierTypeDef] = [{"Key": o["Key"], "VersionId": o["VersionId"]} for o in found]
+        if objects:
+            client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
 
 
 def _unless_gone(call: Callable[[], object]) -> None:

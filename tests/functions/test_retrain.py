@@ -128,12 +128,14 @@ class Outside:
 def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    cached: list[Any] = [settings.retrain_settings, table.client, plan.s3, conclude.events, conclude.sns]
+    cached: list[Any] = [settings.retrain_settings, table.client, plan.s3, conclude.s3, conclude.events, conclude.sns]
     with mock_aws():
         for cache in cached:
             cache.cache_clear()
         outside = Outside()
         outside.s3.create_bucket(Bucket="artifacts")
+        versioned = {"Status": "Enabled"}
+        outside.s3.put_bucket_versioning(Bucket="artifacts", VersioningConfiguration=versioned)
         outside.dynamodb.create_table(
             TableName="counts",
             BillingMode="PAY_PER_REQUEST",
@@ -285,10 +287,15 @@ def test_the_end_stops_jobs_and_tells_once(outside: Outside) -> None:
     made = outside.plan(force=True)
     names = made["names"]
     outside.sagemaker.running = {names["tune"], names["challenger"]}
+    for run in (made["run"], "261101-aaaaaa"):
+        for _ in range(2):  # a versioned bucket keeps both
+            outside.s3.put_object(Bucket="artifacts", Key=f"checkpoints/{run}/checkpoint.pt", Body=b"weights")
     cause = json.dumps({"TrainingJobName": names["train"], "FailureReason": "loss is nan\nat epoch 3"})
     answer = outside.conclude(made, "failed", error="TrainFailed", reason=cause)
     assert answer["reason"] == f"{names['train']}: loss is nan at epoch 3"
     assert not outside.sagemaker.running
+    left = outside.s3.list_object_versions(Bucket="artifacts", Prefix="checkpoints/")["Versions"]
+    assert [version["Key"] for version in left] == ["checkpoints/261101-aaaaaa/checkpoint.pt"] * 2
     assert outside.lock() is None
     (message,) = outside.told()
     assert message.startswith(f"Retraining run {made['run']}: failed. {answer['reason']}")

@@ -170,6 +170,8 @@ class Retrainings:
         self.user.wait_for("no job at work", lambda: not self.at_work(), 60)
         models = [model["ModelName"] for model in self.sagemaker.list_models()["Models"]]
         assert not [name for name in models if name.endswith(("-champion", "-challenger"))]
+        left = self.user.s3.list_object_versions(Bucket=self.artifacts, Prefix="checkpoints/")
+        assert not left.get("Versions")
 
     def failed(self, execution: str, error: str, reason: str) -> None:
         """The execution failed so and said so everywhere."""
@@ -305,7 +307,7 @@ def kill(retrainings: Retrainings, prefix: str) -> None:
 
 def interrupt(retrainings: Retrainings, job: str, run: str) -> None:
     """Takes the machine of a spot training away once it has a checkpoint."""
-    prefix = f"retrain/{run}/checkpoints"
+    prefix = f"checkpoints/{run}/"
     list_ = retrainings.user.s3.list_objects_v2
     retrainings.user.wait_for(
         "a checkpoint", lambda: list_(Bucket=retrainings.artifacts, Prefix=prefix).get("Contents"), 300
