@@ -99,6 +99,8 @@ class Knobs:
             return f"learning_rate is a number, not {self.learning_rate}"
         if min(self.epochs, self.parallel, self.instances, self.calibration_photographs) < 1:
             return "epochs, parallel, instances and calibration_photographs are 1 or more"
+        if self.trials < 0:
+            return "trials are 0 or more"
         return None
 
     def hyperparameters(self, version: str, parent: str) -> dict[str, str]:

@@ -196,6 +196,7 @@ def test_too_few_labels_are_nothing_to_do_unless_forced(outside: Outside) -> Non
         {"settings": {"epoch": 1}},
         {"settings": {"epochs": "many"}},
         {"settings": {"epochs": 0}},
+        {"settings": {"trials": -1}},
         {"settings": {"start": "elsewhere"}},
         {"settings": {"sizes": "12;rm"}},
         {"settings": {"learning_rate": 0.1}},

@@ -78,6 +78,14 @@ def test_a_job_that_failed_is_not_made_again_under_the_same_name() -> None:
         assert not matched & {"States.ALL", "States.TaskFailed"}, name
 
 
+def test_a_busy_service_is_asked_again_under_the_name_that_step_functions_gives_it() -> None:
+    """Throttling is no modelled error of SageMaker; the service's own integration calls all such ones alike."""
+    for name in JOBS:
+        assert [retry["ErrorEquals"] for retry in STATES[name]["Retry"]] == [["SageMaker.AmazonSageMakerException"]], (
+            name
+        )
+
+
 def test_training_never_sees_the_test_split() -> None:
     assert "test.manifest" not in json.dumps([STATES[name] for name in ("PrepareChannels", "Tune", "Train")])
     assert "test.manifest" in json.dumps(STATES["TransformChallenger"])
@@ -119,3 +127,7 @@ def test_what_the_machine_cannot_see_of_its_own_end_is_cleaned_up_after() -> Non
     pattern = TEMPLATE["ConcludeRule"]["Properties"]["EventPattern"]["detail"]
     assert pattern["status"] == ["FAILED", "TIMED_OUT", "ABORTED"]
     assert pattern["stateMachineArn"] == [{"Ref": "RetrainStateMachine"}]
+
+
+def test_no_run_starts_while_the_stack_is_deleted() -> None:
+    assert TEMPLATE["RetrainTimer"]["DependsOn"] == TEMPLATE["DriftRule"]["DependsOn"] == "ReleasedEndpoint"

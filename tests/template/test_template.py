@@ -185,6 +185,15 @@ def test_every_rule_has_a_dead_letter_queue_with_an_alarm() -> None:
             assert next(references(target["DeadLetterConfig"])) in alarmed
 
 
+def test_every_function_that_a_rule_invokes_has_a_dead_letter_queue_with_an_alarm() -> None:
+    alarmed, functions = queues_with("ApproximateNumberOfMessagesVisible"), of_type("AWS::Lambda::Function")
+    targets = {
+        next(references(target["Arn"])) for rule in of_type("AWS::Events::Rule").values() for target in rule["Targets"]
+    }
+    for name in targets & functions.keys():
+        assert next(references(functions[name]["DeadLetterConfig"])) in alarmed, name
+
+
 def test_every_working_queue_has_a_dead_letter_queue_and_alarms() -> None:
     alarmed, aged = queues_with("ApproximateNumberOfMessagesVisible"), queues_with("ApproximateAgeOfOldestMessage")
     queues = of_type("AWS::SQS::Queue")
