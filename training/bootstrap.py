@@ -76,6 +76,6 @@ def simultaneous_lower_bounds(estimates: Floats, drawn: Floats) -> Floats:
     errors = np.nanstd(drawn, axis=0, ddof=1)
     exact = errors < 1e-12
     standardised = (drawn - estimates) / np.where(exact, np.inf, errors)
-    reach = np.percentile(np.nanmax(standardised, axis=1), 95)
+    reach = np.nanpercentile(np.nanmax(standardised, axis=1), 95)  # a resample may hold none of the small groups
     bounds: Floats = estimates - reach * errors
     return bounds
