@@ -81,4 +81,6 @@ def normalise(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [N, S, S, 3] to the network's float32 [N, 3, S, S]."""
     scale = np.float32(1 / 255) / np.asarray(STD, dtype=np.float32)
     shift = np.asarray(MEAN, dtype=np.float32) / np.asarray(STD, dtype=np.float32)
-    return np.ascontiguousarray((batch * scale - shift).transpose(0, 3, 1, 2), dtype=np.float32)
+    # Channels first, then arithmetic: many times as fast as with the three channels innermost, to the same bit.
+    channels = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
+    return np.asarray(channels * scale[:, None, None] - shift[:, None, None], dtype=np.float32)
