@@ -195,7 +195,7 @@ def test_the_sample_event_is_what_the_state_machine_sends() -> None:
     asked: list[Any] = [
         state["Arguments"]["Payload"]
         for state in definition["States"].values()
-        if state.get("Arguments", {}).get("FunctionName") == "${VerifyFunction}"
+        if isinstance(state.get("Arguments"), dict) and state["Arguments"].get("FunctionName") == "${VerifyFunction}"
     ]
     assert len(asked) == 3
     assert all(payload.keys() == sample.keys() for payload in asked)

@@ -459,7 +459,7 @@ def test_an_execution_that_takes_too_long_times_out(stack, which, role):
     states = stack.client("stepfunctions")
     late = {"TimeoutSeconds": 1, "StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 8, "End": True}}}
     machine = states.create_state_machine(
-        name="late", definition=json.dumps(late), roleArn=role(stack, "late", "states.amazonaws.com")
+        name="too-late", definition=json.dumps(late), roleArn=role(stack, "too-late", "states.amazonaws.com")
     )["stateMachineArn"]
     execution = states.start_execution(stateMachineArn=machine)["executionArn"]
 
