@@ -14,6 +14,7 @@ from rich.console import Console
 
 from cli.bench_common import CORES, TICKS, Numbers, bare_table, json_of, number, progress_bar, rotated
 from cli.bench_redeploy import measure_redeploy, show_redeploy
+from cli.bench_training import measure_training, show_training
 from cli.bench_whole import measure_whole, show_whole
 from cli.errors import USAGE, CliError
 from local import processes
@@ -164,7 +165,7 @@ Measure = Callable[..., Numbers]
 Show = Callable[[Console, Numbers], None]
 MEASUREMENTS: dict[str, tuple[Measure, Show]] = {
     "processing": (measure_processing, show_processing),
-    # training is added here: what measures (console, photographs, rounds), and what shows it.
+    "training": (measure_training, show_training),
     "redeploy": (measure_redeploy, show_redeploy),
     "whole": (measure_whole, show_whole),
 }
