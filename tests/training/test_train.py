@@ -11,6 +11,8 @@ import torch
 from training import metrics
 from training.train import epoch_keys, one_cycle
 
+pytestmark = pytest.mark.timeout(900)  # three trainings in a test: 40 s on an idle machine, minutes on a busy one
+
 REPOSITORY = Path(__file__).parents[2]
 SMALL = ["--sizes", "32", "--batch-size", "16"]
 
