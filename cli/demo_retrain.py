@@ -23,8 +23,8 @@ SITE = "DEMO1"
 PATIENCE_SECONDS = 300.0
 SIZE = (320, 240)
 SETTINGS = {"epochs": 2, "sizes": "128", "trials": 2, "parallel": 1, "calibration_photographs": 64}
-"""Small, for two cores; the stack's own defaults are for real data. Not at 64 pixels, where a step costs a quarter: what
-is learned there from the champion's weights makes the answers at the size that is served worse."""
+"""Small, for two cores; the stack's own defaults are for real data. Not at 64 pixels, where a step costs a quarter:
+what is learned there from the champion's weights makes the answers at the size that is served worse."""
 LABELS_SECONDS = 60.0
 
 
