@@ -176,21 +176,22 @@ class Releases:
 
 
 @contextlib.contextmanager
-def inbox_of(stack: Stack) -> Iterator[str]:
-    """A queue that hears what releases tell: the alerts topic's messages and the bus's events."""
+def inbox_of(stack: Stack, ending: str = "Release Finished") -> Iterator[str]:
+    """A queue that hears what is told of ends: the alerts topic's messages and the bus's events of that detail type."""
+    name = ending.replace(" ", "-").lower()
     sqs, sns, events = stack.client("sqs"), stack.client("sns"), stack.client("events")
-    queue = sqs.create_queue(QueueName="told")["QueueUrl"]
+    queue = sqs.create_queue(QueueName=name)["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     allowed = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": arn}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
     sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
     topic = stack.outputs()["AlertsTopic"]
     subscription = sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)["SubscriptionArn"]
-    pattern = json.dumps({"source": ["bintally"], "detail-type": ["Release Finished"]})
-    events.put_rule(Name="told", EventPattern=pattern)
-    events.put_targets(Rule="told", Targets=[{"Id": "told", "Arn": arn}])
+    pattern = json.dumps({"source": ["bintally"], "detail-type": [ending]})
+    events.put_rule(Name=name, EventPattern=pattern)
+    events.put_targets(Rule=name, Targets=[{"Id": name, "Arn": arn}])
     yield queue
     sns.unsubscribe(SubscriptionArn=subscription)
-    events.remove_targets(Rule="told", Ids=["told"])
-    events.delete_rule(Name="told")
+    events.remove_targets(Rule=name, Ids=[name])
+    events.delete_rule(Name=name)
     sqs.delete_queue(QueueUrl=queue)

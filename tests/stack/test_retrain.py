@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 from cli.main import main
 from local import processes
 from local.stack import Stack, package_version
+from tests.stack.releasing import inbox_of
 from training.dataset import split_of
 
 pytestmark = pytest.mark.timeout(1500)  # a whole run takes 80 s on two idle cores, minutes on busy ones
@@ -188,23 +189,8 @@ class Retrainings:
 
 @pytest.fixture(scope="module")
 def inbox(stack: Stack) -> Iterator[str]:
-    """A queue that hears what retrainings tell: the alerts topic's messages and the bus's events."""
-    sqs, sns, events = stack.client("sqs"), stack.client("sns"), stack.client("events")
-    queue = sqs.create_queue(QueueName="retrained")["QueueUrl"]
-    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    allowed = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": arn}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
-    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
-    topic = stack.outputs()["AlertsTopic"]
-    subscription = sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)["SubscriptionArn"]
-    pattern = json.dumps({"source": ["bintally"], "detail-type": ["Retrain Finished"]})
-    events.put_rule(Name="retrained", EventPattern=pattern)
-    events.put_targets(Rule="retrained", Targets=[{"Id": "retrained", "Arn": arn}])
-    yield queue
-    sns.unsubscribe(SubscriptionArn=subscription)
-    events.remove_targets(Rule="retrained", Ids=["retrained"])
-    events.delete_rule(Name="retrained")
-    sqs.delete_queue(QueueUrl=queue)
+    with inbox_of(stack, "Retrain Finished") as inbox:
+        yield inbox
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from botocore.validate import ParamValidator
 from jsonata.jsonata import Jsonata
 from samcli.yamlhelper import yaml_parse
 
+from tests.template.machine import reachable
+
 ROOT = Path(__file__).parents[2]
 DEFINITION = json.loads((ROOT / "training" / "release.asl.json").read_text())
 STATES: dict[str, Any] = DEFINITION["States"]
@@ -26,22 +28,6 @@ SUBSTITUTED = {
     "CanaryWaitSeconds": 300,
 }
 PACKAGE, NEWER = (f"arn:aws:sagemaker:us-east-1:000000000000:model-package/bintally/{n}" for n in (1, 2))
-
-
-def following(state: dict[str, Any]) -> Iterator[str]:
-    for part in (state, *state.get("Choices", []), *state.get("Catch", [])):
-        yield from (part[name] for name in ("Next", "Default") if name in part)
-
-
-def reachable(start: str, without: str = "") -> set[str]:
-    found: set[str] = set()
-    open_ = [start]
-    while open_:
-        name = open_.pop()
-        if name not in found and name != without:
-            found.add(name)
-            open_ += following(STATES[name])
-    return found
 
 
 def tasks(states: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -96,14 +82,14 @@ def planned(request: dict[str, Any]) -> Any:
 
 
 def test_every_state_can_be_reached() -> None:
-    assert reachable(DEFINITION["StartAt"]) == STATES.keys()
+    assert reachable(STATES, DEFINITION["StartAt"]) == STATES.keys()
 
 
 def test_every_way_to_an_end_frees_the_lock_and_tells() -> None:
     ends = {"Released", "NotReleased"}
     assert {name for name, state in STATES.items() if state.get("End") or state["Type"] == "Fail"} == ends
     for step in TELLING:
-        assert not reachable(DEFINITION["StartAt"], without=step) & ends
+        assert not reachable(STATES, DEFINITION["StartAt"], without=step) & ends
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -121,7 +107,7 @@ def test_what_fails_when_the_live_endpoint_is_touched_puts_it_back() -> None:
 
 def test_nothing_removes_the_live_endpoint_before_it_is_touched() -> None:
     """But one that is broken."""
-    before = reachable(DEFINITION["StartAt"], without="IsFirst")
+    before = reachable(STATES, DEFINITION["StartAt"], without="IsFirst")
     removing = {
         name
         for name in before

@@ -2,12 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from samtranslator.yaml_helper import yaml_parse
+
+from tests.template.machine import reachable
 
 ROOT = Path(__file__).parents[2]
 DEFINITION = json.loads((ROOT / "training" / "retrain.asl.json").read_text())
@@ -16,22 +17,6 @@ TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
 TASKS = sorted(name for name, state in STATES.items() if state["Type"] == "Task")
 JOBS = sorted(name for name in TASKS if STATES[name]["Resource"].endswith(".sync"))
 ENDS = {"NothingToDo", "NotBetter", "Registered", "Failed"}
-
-
-def following(state: dict[str, Any]) -> Iterator[str]:
-    for part in (state, *state.get("Choices", []), *state.get("Catch", [])):
-        yield from (part[name] for name in ("Next", "Default") if name in part)
-
-
-def reachable(start: str, without: str = "") -> set[str]:
-    found: set[str] = set()
-    open_ = [start]
-    while open_:
-        name = open_.pop()
-        if name not in found and name != without:
-            found.add(name)
-            open_ += following(STATES[name])
-    return found
 
 
 def actions(role: str) -> set[str]:
@@ -44,12 +29,12 @@ def actions(role: str) -> set[str]:
 
 
 def test_every_state_can_be_reached() -> None:
-    assert reachable(DEFINITION["StartAt"]) == STATES.keys()
+    assert reachable(STATES, DEFINITION["StartAt"]) == STATES.keys()
 
 
 def test_every_way_to_an_end_goes_through_the_conclusion() -> None:
     assert {name for name, state in STATES.items() if state.get("End") or state["Type"] == "Fail"} == ENDS
-    assert not reachable(DEFINITION["StartAt"], without="Conclude") & ENDS
+    assert not reachable(STATES, DEFINITION["StartAt"], without="Conclude") & ENDS
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "Conclude"])
