@@ -21,8 +21,8 @@ import tarfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Stack:
     """One local stack. `home` keeps its state, logs, builds and pid file; `port` is the emulator's.
 
     `template` and `package` are the repository's own unless a test gives others; `parameters` are the template's, as
-    `Name=value`.
+    `Name=value`; `variables` are added to the emulator's environment.
     """
 
     home: Path
@@ -58,6 +58,7 @@ class Stack:
     template: Path = REPOSITORY / "template.yaml"
     package: Path = REPOSITORY / "model" / "pretrained" / "model.tar.gz"
     parameters: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_environment(cls) -> "Stack":
@@ -225,7 +226,7 @@ class Stack:
             emulator = subprocess.Popen(
                 [sys.executable, "-m", "local.emulator"],
                 cwd=self.home,
-                env=without_aws(os.environ) | settings | {"TMPDIR": str(self.scratch)},
+                env=without_aws(os.environ) | self.variables | settings | {"TMPDIR": str(self.scratch)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -60,21 +60,18 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Emulators started under this serve models with SERVING_APP, and run jobs with this Python."""
+def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Emulators started with these serve models with SERVING_APP, and run jobs with this Python."""
     script = tmp_path_factory.mktemp("serving") / "app.py"
     script.write_text(SERVING_APP)
-    os.environ["BINTALLY_SERVING"] = json.dumps([sys.executable, str(script)])
-    os.environ["BINTALLY_TRAINING_PYTHON"] = sys.executable
-    yield
-    for name in ("BINTALLY_SERVING", "BINTALLY_TRAINING_PYTHON"):
-        os.environ.pop(name, None)
+    serving = json.dumps([sys.executable, str(script)])
+    return {"BINTALLY_SERVING": serving, "BINTALLY_TRAINING_PYTHON": sys.executable}
 
 
 @pytest.fixture(scope="session")
-def ours(serving: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def ours(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A running emulator that tests share; they use names of their own in it."""
-    stack = Stack(home=tmp_path_factory.mktemp("ours"), port=free_port())
+    stack = Stack(home=tmp_path_factory.mktemp("ours"), port=free_port(), variables=variables)
     stack.start_emulator()
     yield stack
     stack.down()
@@ -101,9 +98,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def own(serving: None, tmp_path: Path) -> Iterator[Stack]:
+def own(variables: dict[str, str], tmp_path: Path) -> Iterator[Stack]:
     """A stack that is not running, for tests that start, stop or kill it."""
-    stack = Stack(home=tmp_path / "home", port=free_port())
+    stack = Stack(home=tmp_path / "home", port=free_port(), variables=variables)
     yield stack
     stack.down()
 

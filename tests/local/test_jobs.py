@@ -1,5 +1,6 @@
 """Training jobs of the local SageMaker: real processes under the container contract, asked with boto3."""
 
+import dataclasses
 import io
 import json
 import os
@@ -428,8 +429,8 @@ def test_roles_need_permission_on_the_job(ours, train, role, as_role):
             ask(**arguments)
 
 
-def test_without_the_training_environment_a_job_says_how_to_make_it(own, monkeypatch, role, tmp_path):
-    monkeypatch.setenv("BINTALLY_TRAINING_PYTHON", str(tmp_path / "python"))
+def test_without_the_training_environment_a_job_says_how_to_make_it(own, role, tmp_path):
+    own = dataclasses.replace(own, variables={"BINTALLY_TRAINING_PYTHON": str(tmp_path / "python")})
     own.start_emulator()
     own.client("s3").create_bucket(Bucket="jobs")
     arn = role(own, "job", "sagemaker.amazonaws.com", ROLE_MAY)

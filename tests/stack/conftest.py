@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import io
 import json
-import os
 import socket
 import threading
 import time
@@ -211,12 +210,6 @@ def environment_of(pid: int) -> str:
             if pair.startswith("AWS_LAMBDA_FUNCTION_NAME="):
                 return pair.partition("=")[2]
     return ""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def the_real_serving_app() -> None:
-    """tests/local has its emulators serve with a small app; in one session with them it would be ours, too."""
-    os.environ.pop("BINTALLY_SERVING", None)
 
 
 @pytest.fixture(scope="session")
