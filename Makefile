@@ -35,7 +35,7 @@ down: venv ## Stop it; its state is kept
 wipe: venv ## Stop it and remove its state
 	@$(bin)/bintally down --wipe
 
-lint: .venv/test.installed .venv-train/installed ## Check style, types and the template
+lint: .venv/test.installed .venv-train/test.installed ## Check style, types and the template
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy functions
@@ -68,6 +68,10 @@ bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole 
 
 .venv/test.installed: requirements/test.txt .venv/demo.installed
 	@$(UV) pip install --quiet --python $(bin)/python -r requirements/test.txt
+	@touch $@
+
+.venv-train/test.installed: requirements/train-test.txt .venv-train/installed
+	@$(UV) pip install --quiet --python .venv-train/bin/python -r requirements/train-test.txt
 	@touch $@
 
 .venv-train/installed .venv-launch/installed: .venv-%/installed: requirements/%.txt | $(UV)
