@@ -22,7 +22,7 @@ from local.stack import REPOSITORY, Stack
 SITE = "DEMO1"
 PATIENCE_SECONDS = 300.0
 SIZE = (320, 240)
-SETTINGS = {"epochs": 2, "sizes": "128", "trials": 2, "parallel": 1, "calibration_photographs": 64}
+SETTINGS = {"epochs": 3, "sizes": "128", "trials": 2, "parallel": 1, "calibration_photographs": 64}
 """Small, for two cores; the stack's own defaults are for real data. Not at 64 pixels, where a step costs a quarter:
 what is learned there from the champion's weights makes the answers at the size that is served worse."""
 LABELS_SECONDS = 60.0
@@ -33,8 +33,9 @@ LABELS_SECONDS = 60.0
 def command(photographs: int) -> None:
     """Render labelled photographs of a site the model has never seen, count them, retrain, count others again.
 
-    The shipped model learned from real photographs and counts rendered ones badly; the new one must prove itself
-    better on test bins before it answers. Starts the stack if it does not run; leaves it running.
+    The site stocks one product, of which a few hundred photographs teach enough. The shipped model learned from real
+    photographs of all kinds and counts these badly; the new one must prove itself better on test bins before it
+    answers. Starts the stack if it does not run; leaves it running.
     """
     if not (REPOSITORY / ".venv-train" / "bin" / "python").exists():
         raise CliError("retraining needs the training environment: make train-venv", PACKAGE_MISSING)
@@ -43,7 +44,7 @@ def command(photographs: int) -> None:
     console, stack = Console(highlight=False), Stack.from_environment()
     if not stack.running() or stack.status()["model"] == "none":
         start(stack, console)
-    rendered = render(REPOSITORY / ".data" / "rendered", photographs, console)
+    rendered = render(REPOSITORY / ".data" / "one-product", photographs, console)
     before = count(stack, rendered, console)
     console.print(f"The live model counts {share_right(before):.0%} of them as recorded.")
     wait_labels(stack, len(rendered), console)
@@ -53,7 +54,7 @@ def command(photographs: int) -> None:
     if ended["outcome"] != "registered":
         raise CliError("the challenger was not better: the live model stays")
     retrain.wait_live(stack, ended["model_version"], console)
-    others = render(REPOSITORY / ".data" / "rendered-others", 60, console, seed=1_000_000)
+    others = render(REPOSITORY / ".data" / "one-product-others", 60, console, seed=1_000_000)
     after = count(stack, others, console)
     versions = sorted({str(item["model_version"]) for item in after})
     console.print(
@@ -86,7 +87,7 @@ class Rendered:
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")
-        picture(self.number + 5000, self.quantity, SIZE).save(part, "JPEG", quality=85)
+        picture(self.number + 5000, self.quantity, SIZE, one_product=True).save(part, "JPEG", quality=85)
         part.replace(self.path)
 
 

@@ -24,7 +24,7 @@ VERBS = {
     "release": "Bring a version of the model into service by hand.",
     "rollback": "Go back to the model that was live before.",
     "demo": "Count a set of sample photographs, from nothing.",
-    "demo-retrain": "From labelled photographs to a new model, which answers if it is better.",
+    "demo-retrain": "From labelled photographs to a new model that answers.",
     "bench": "Measure serving, the whole way, the count function and retraining.",
     "fetch-abid": "Download a slice of the public data set.",
 }

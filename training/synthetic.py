@@ -99,12 +99,13 @@ class Bin:
         return mask
 
 
-def render(seed: int, count: int, size: tuple[int, int] = (520, 400)) -> Image.Image:
+def render(seed: int, count: int, size: tuple[int, int] = (520, 400), *, one_product: bool = False) -> Image.Image:
     """An RGB photograph, `size` = (width, height), of a bin that holds `count` items.
 
-    Raises ValueError where that many cannot be seen together."""
+    They are of all kinds, or, as at a site that stocks `one_product`, all alike, and as small in a bin of one as in one
+    of nine. Raises ValueError where that many cannot be seen together."""
     rng = np.random.default_rng([seed, count])
-    items, scene = arrange(rng, Bin(*size), count), Bin(size[0] * FINE, size[1] * FINE)
+    items, scene = arrange(rng, Bin(*size), count, one_product), Bin(size[0] * FINE, size[1] * FINE)
     picture = empty_bin(rng, scene)
     for item in items:
         lengths = {name: FINE * getattr(item, name) for name in ("x", "y", "z", "width", "height", "depth")}
@@ -114,25 +115,25 @@ def render(seed: int, count: int, size: tuple[int, int] = (520, 400)) -> Image.I
     return photograph(rng, picture.resize(size, Image.Resampling.LANCZOS))
 
 
-def arrange(rng: Random, bin_: Bin, count: int) -> list[Item]:
+def arrange(rng: Random, bin_: Bin, count: int, one_product: bool = False) -> list[Item]:
     """`count` items, far ones first, each with at least LEAST_SEEN of its outline in sight."""
     for attempt in range(600):
-        items = throw_in(rng, bin_, count, shrink=0.997**attempt)
+        items = throw_in(rng, bin_, count, one_product, shrink=0.997**attempt)
         if len(items) == count and all(share >= LEAST_SEEN for share in shares_seen(items, bin_)):
             return items
     raise ValueError(f"{count} items do not fit into {bin_.width} x {bin_.height} pixels")
 
 
-def throw_in(rng: Random, bin_: Bin, count: int, *, shrink: float) -> list[Item]:
-    unit = np.sqrt(bin_.width * bin_.height) * shrink * (1.2 - 0.06 * count)
+def throw_in(rng: Random, bin_: Bin, count: int, one_product: bool, *, shrink: float) -> list[Item]:
+    unit = np.sqrt(bin_.width * bin_.height) * shrink * (0.62 if one_product else 1.2 - 0.06 * count)
     items: list[Item] = []
     for _ in range(count * 12):
-        kind = str(rng.choice(list(KINDS), p=[often for _, often in KINDS.values()]))
-        width, height, depth = KINDS[kind][0] * rng.uniform(0.8, 1.3, 3) * unit
+        kind = "goods" if one_product else str(rng.choice(list(KINDS), p=[often for _, often in KINDS.values()]))
+        width, height, depth = KINDS[kind][0] * (np.ones(3) if one_product else rng.uniform(0.8, 1.3, 3)) * unit
         if kind == "book" and rng.random() < 0.4:
             width, height = height, width  # stands, its spine to the camera
         palette = CARTONS if kind == "carton" else GOODS
-        colour, turn = palette[rng.integers(len(palette))], float(rng.normal(0, 0.25))
+        colour, turn = palette[1 if one_product else rng.integers(len(palette))], float(rng.normal(0, 0.25))
         x = float(rng.uniform(width / 2, max(width, bin_.width - width / 2)))
         z = float(rng.uniform(depth / 2, bin_.depth - depth / 2))
         item = Item(kind, x, 0.0, z, width, height, depth, turn, colour)
