@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
     from mypy_boto3_sagemaker import SageMakerClient
     from mypy_boto3_sns import SNSClient
+    from mypy_boto3_stepfunctions import SFNClient
 
 LEARNED = ("not better", "registered")
 """Outcomes after which the data counts as used: the next run waits for new labels."""
@@ -40,14 +41,20 @@ def handler(event: dict[str, Any], context: object) -> dict[str, str]:
 
 
 def of_status_change(detail: dict[str, Any]) -> dict[str, Any]:
-    status = detail["status"]
+    """The event does not say why; the execution does, in the words of whoever stopped it."""
+    status, found = detail["status"], states().describe_execution(executionArn=detail["executionArn"])
     return {
         "execution": detail["executionArn"],
         "started_at": datetime.fromtimestamp(detail["startDate"] / 1000, UTC).isoformat(),
         "outcome": "failed",
-        "error": detail.get("error") or {"TIMED_OUT": "States.Timeout", "ABORTED": "Aborted"}.get(status, status),
-        "reason": detail.get("cause") or f"the execution is {status}",
+        "error": found.get("error") or {"TIMED_OUT": "States.Timeout", "ABORTED": "Aborted"}.get(status, status),
+        "reason": found.get("cause") or f"the execution is {status}",
     }
+
+
+@cache
+def states() -> "SFNClient":
+    return boto3.client("stepfunctions")
 
 
 @cache

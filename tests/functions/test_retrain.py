@@ -66,11 +66,12 @@ class SageMaker:
 class States:
     def __init__(self) -> None:
         self.status: dict[str, str] = {}
+        self.why: dict[str, str] = {}
 
     def describe_execution(self, executionArn: str) -> dict[str, str]:
         if executionArn not in self.status:
             raise refusal("DescribeExecution", "gone", "ExecutionDoesNotExist")
-        return {"status": self.status[executionArn]}
+        return {"status": self.status[executionArn], **self.why}
 
 
 def refusal(operation: str, message: str, code: str = "ValidationException") -> ClientError:
@@ -148,7 +149,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
         monkeypatch.setenv("ALERTS_TOPIC", topic)
         for module in (plan, conclude):
             monkeypatch.setattr(module, "sagemaker", lambda: outside.sagemaker)
-        monkeypatch.setattr(plan, "states", lambda: outside.states)
+            monkeypatch.setattr(module, "states", lambda: outside.states)
         yield outside
         for cache in cached:
             cache.cache_clear()
@@ -302,18 +303,25 @@ def test_the_end_stops_jobs_and_tells_once(outside: Outside) -> None:
     assert message.startswith(f"Retraining run {made['run']}: failed. {answer['reason']}")
     stored = outside.run(made["run"])
     assert (stored["outcome"], stored["error"]) == ("failed", "TrainFailed")
-    detail = {"executionArn": ARN, "startDate": 1795316404117, "status": "FAILED", "error": "TrainFailed", "cause": "x"}
+    detail = {"executionArn": ARN, "startDate": 1795316404117, "status": "FAILED"}
     conclude.handler({"detail": detail}, None)
     assert outside.told() == []
 
 
-def test_an_aborted_execution_is_cleaned_up_after_by_its_event(outside: Outside) -> None:
+@pytest.mark.parametrize(
+    ("why", "error", "reason"),
+    [({}, "Aborted", "the execution is ABORTED"), ({"error": "Stopped", "cause": "by hand"}, "Stopped", "by hand")],
+)
+def test_an_aborted_execution_is_cleaned_up_after_by_its_event(
+    outside: Outside, why: dict[str, str], error: str, reason: str
+) -> None:
     outside.label(0)
     made = outside.plan(force=True)
     outside.sagemaker.running = {made["names"]["train"]}
-    detail = {"executionArn": ARN, "startDate": 1795316404117, "status": "ABORTED", "error": None, "cause": None}
+    outside.states.why = why
+    detail = {"executionArn": ARN, "startDate": 1795316404117, "status": "ABORTED"}
     answer = conclude.handler({"detail": detail}, None)
-    assert answer == {"outcome": "failed", "error": "Aborted", "reason": "the execution is ABORTED"}
+    assert answer == {"outcome": "failed", "error": error, "reason": reason}
     assert outside.lock() is None
     assert not outside.sagemaker.running
     assert len(outside.told()) == 1

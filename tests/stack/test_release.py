@@ -333,22 +333,25 @@ def test_the_command_line_releases_approves_and_goes_back(releases: Releases, bi
     assert "is rejected" in bintally("reject", "2026-11-01-aaaaaa", "--why", "a test")
 
 
-def stop_at(releases: Releases, version: str, state: str) -> str:
-    execution = releases.start(version)
+@pytest.mark.parametrize("state", ["CreateCandidate", "DescribeCandidate", "WaitForNew"])
+def test_a_stopped_release_is_cleaned_up_after_and_told(releases: Releases, state: str) -> None:
+    """Before its candidate is up, with it, and with the live endpoint in mid-update."""
+    before = releases.live_version(), releases.config(), releases.made()
+    execution = releases.start(f"stopped-in-{state.lower()}")
     releases.wait_state(execution, state)
     releases.states.stop_execution(executionArn=execution, cause="a person pressed stop")
-    lock = releases.lock()
-    assert lock
-    assert lock["owner"] == execution
-    return execution
+    event, message = releases.told(execution)
+    assert (event["outcome"], event["error"], event["reason"]) == ("failed", "Aborted", "a person pressed stop")
+    assert event["model_version"] == f"stopped-in-{state.lower()}"
+    assert "a person pressed stop" in message
+    releases.assert_as_before(*before)
 
 
-def test_what_stopped_releases_leave_is_taken_over(releases: Releases) -> None:
-    """A candidate, then an endpoint in mid-update, and each time the lock."""
-    stop_at(releases, "stopped-with-candidate", "DescribeCandidate")
-    assert len(releases.endpoints()) == 2
-    stop_at(releases, "stopped-in-update", "WaitForNew")
-    assert releases.endpoints() == {releases.endpoint}
+def test_the_lock_of_a_holder_that_no_longer_runs_is_taken_over(releases: Releases) -> None:
+    """As when the clean-up after it failed as well."""
+    ended = releases.start("ended")
+    releases.wait(ended)
+    releases.user.table.put_item(Item={"PK": "LOCK#release", "SK": "LOCK", "owner": ended, "model_version": "ended"})
     execution = releases.start("third")
     found = releases.wait(execution)
     assert found["status"] == "SUCCEEDED", found["cause"]

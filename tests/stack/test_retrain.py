@@ -357,7 +357,9 @@ def test_an_aborted_run_is_cleaned_up_after(retrainings: Retrainings) -> None:
     retrainings.states.stop_execution(executionArn=execution, error="Stopped", cause="a person pressed stop")
     retrainings.user.wait_for("the conclusion", lambda: retrainings.run(execution).get("concluded_at"), 120)
     assert retrainings.run(execution)["outcome"] == "failed"
-    assert retrainings.told(execution)[0]["run"] == run
+    event, (message,) = retrainings.told(execution)
+    assert (event["run"], event["error"], event["reason"]) == (run, "Stopped", "a person pressed stop")
+    assert "a person pressed stop" in message
     retrainings.assert_clean()
 
 
@@ -408,7 +410,7 @@ def test_the_drift_alarm_starts_a_run(retrainings: Retrainings) -> None:
         MetricData=[
             {
                 "MetricName": "Disagreement",
-                "Dimensions": [{"Name": "service", "Value": "count"}],
+                "Dimensions": [{"Name": "service", "Value": f"{retrainings.stack.name}-count"}],
                 "Values": [1.0],
                 "Counts": [5000.0],
             }

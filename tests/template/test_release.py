@@ -27,6 +27,7 @@ SUBSTITUTED = {
     "CanaryPercent": 10,
     "CanaryWaitSeconds": 300,
 }
+STOPPED = {"executionArn": "arn:aws:states:::execution:bintally-release:0", "status": "ABORTED"}
 PACKAGE, NEWER = (f"arn:aws:sagemaker:us-east-1:000000000000:model-package/bintally/{n}" for n in (1, 2))
 
 
@@ -106,8 +107,9 @@ def test_what_fails_when_the_live_endpoint_is_touched_puts_it_back() -> None:
 
 
 def test_nothing_removes_the_live_endpoint_before_it_is_touched() -> None:
-    """But one that is broken."""
-    before = reachable(STATES, DEFINITION["StartAt"], without="IsFirst")
+    """But one that is broken, or what a stopped release has touched."""
+    released = STATES | {"IsCleanUp": {"Next": "FindLive"}}
+    before = reachable(released, DEFINITION["StartAt"], without="IsFirst")
     removing = {
         name
         for name in before
@@ -192,7 +194,7 @@ def test_the_waits_end_before_the_execution_does() -> None:
     wait = 1800  # CanaryWaitSeconds at most
     lock = sum(min(1 + polls, 60) for polls in range(121))
     endpoint = sum(min(1 + polls, 15) for polls in range(121))
-    assert lock + 3 * endpoint + 2 * wait < DEFINITION["TimeoutSeconds"]
+    assert lock + 3 * endpoint + 4 * wait < DEFINITION["TimeoutSeconds"]
     template = yaml_parse((ROOT / "template.yaml").read_text())
     assert template["Parameters"]["CanaryWaitSeconds"]["MaxValue"] == wait
 
@@ -221,8 +223,57 @@ def test_the_newest_approved_package_is_released_once(
 
 @pytest.mark.parametrize("outcome", ["superseded", "not approved", "already live", "released"])
 def test_what_is_no_failure_succeeds(outcome: str) -> None:
-    assert decided("IsReleased", outcome=outcome)[0] == "Released"
-    assert decided("IsReleased", outcome="failed")[0] == "NotReleased"
+    assert decided("IsReleased", stopped="", outcome=outcome)[0] == "Released"
+    assert decided("IsReleased", stopped="", outcome="failed")[0] == "NotReleased"
+    assert decided("IsReleased", stopped=STOPPED["executionArn"], outcome="failed")[0] == "Released"  # it cleaned up
+
+
+@pytest.mark.parametrize(
+    ("status", "described", "why"),
+    [
+        ("ABORTED", {}, ("Aborted", "the execution is ABORTED")),
+        ("ABORTED", {"Error": "Stopped", "Cause": "by hand"}, ("Stopped", "by hand")),
+        ("TIMED_OUT", {"Error": None, "Cause": None}, ("States.Timeout", "the execution is TIMED_OUT")),
+    ],
+)
+def test_the_end_of_a_stopped_release_is_cleaned_up_after_and_told(
+    status: str, described: Any, why: tuple[str, str]
+) -> None:
+    variables = planned({"source": "aws.states", "detail": STOPPED | {"status": status}})
+    assert decided("IsInputComplete", **variables)[0] == "DescribeStopped"
+    assert (variables["stale"], variables["execution"]) == (STOPPED["executionArn"],) * 2
+    assert variables["outcome"] == "failed"
+    told = evaluated(STATES["DescribeStopped"]["Assign"], **variables, states={"result": described})["why"]
+    assert (told["Error"], told["Cause"]) == why
+
+
+@pytest.mark.parametrize(
+    ("old", "where", "outcome"),
+    [
+        (None, "RemoveConfig", None),
+        ({"model_version": {"S": "2"}}, "RemoveConfig", None),
+        ({"model_version": {"S": "2"}, "previous": {"S": ""}}, "FindToRestore", None),
+        ({"model_version": {"S": "2"}, "previous": {"S": "before"}}, "FindToRestore", None),
+        ({"model_version": {"S": "2"}, "previous": {"S": "new"}}, "ResumeCounting", "released"),
+    ],
+)
+def test_what_a_stopped_release_noted_is_put_back(old: Any, where: str, outcome: str | None) -> None:
+    variables = planned({"detail": STOPPED}) | {"release": "new"}
+    result = {"result": {} if old is None else {"Attributes": old}}
+    variables |= evaluated(STATES["TakeLock"]["Assign"], **variables, states=result)
+    assert variables["model_version"] == ("2" if old else "")
+    found, assigned = decided("IsCleanUp", **variables)
+    assert (found, assigned.get("outcome")) == (where, outcome)
+    assert decided("IsLockFree", **variables | {"holder": "another"})[0] == "FreeLock"
+
+
+def test_a_release_does_not_take_the_notes_of_the_holder_before_for_its_own() -> None:
+    variables = planned({"model_version": "1", "model_data_url": "s3://artifacts/models/1/model.tar.gz"})
+    old = {"Attributes": {"model_version": {"S": "0"}, "previous": {"S": "older"}}}
+    assigned = evaluated(STATES["TakeLock"]["Assign"], **variables, states={"result": old})
+    assert (assigned["model_version"], assigned["touched"], assigned["previous"]) == ("1", False, "")
+    assert decided("IsCleanUp", **variables | assigned)[0] == "FindLive"
+    assert decided("IsLockFree", **variables | {"holder": "another"})[0] == "DescribeHolder"
 
 
 def update(request: dict[str, Any]) -> Any:
@@ -287,7 +338,9 @@ def test_an_approval_in_the_registry_starts_a_release() -> None:
         {"Effect": "Allow", "Action": "states:StartExecution", "Resource": {"Ref": "ReleaseStateMachine"}}
     ]
     (sender,) = TEMPLATE["ReleaseDeadLetterQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
-    assert sender["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": ["ReleaseRule", "Arn"]}}}
+    rules = [{"Fn::GetAtt": [name, "Arn"]} for name in ("ReleaseRule", "ReleaseStoppedRule")]
+    assert sender["Condition"] == {"ArnEquals": {"aws:SourceArn": rules}}
+    assert TEMPLATE["ReleaseStoppedRule"]["Properties"]["Targets"] == rule["Targets"]
 
 
 def test_the_registry_is_emptied_before_it_is_deleted() -> None:
