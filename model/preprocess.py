@@ -50,7 +50,8 @@ def decode(data: bytes, *, size: int = SIZE) -> Image.Image:
             raise ImageTooLarge(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
         image.draft("RGB", (size, size))
         image.load()
-        return _rgb(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)  # else it copies every picture
+        return _rgb(image)
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -69,7 +70,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def to_array(image: Image.Image, size: int = SIZE) -> NDArray[np.uint8]:
