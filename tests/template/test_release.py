@@ -179,7 +179,8 @@ def test_by_hand_nothing_is_described_or_awaited() -> None:
         ("RUNNING", 121, "FreeLock"),
         ("PENDING_REDRIVE", 0, "WaitForLock"),
         ("FAILED", 0, "TakeLock"),
-        ("ABORTED", 121, "TakeLock"),
+        ("ABORTED", 4, "WaitForLock"),
+        ("TIMED_OUT", 5, "TakeLock"),
     ],
 )
 def test_a_release_by_the_registry_waits_for_another_up_to_a_limit(status: str, polls: int, where: str) -> None:
