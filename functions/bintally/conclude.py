@@ -6,6 +6,7 @@ ran out of time, which no state of it sees. Asked twice, it tells once.
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,9 @@ def handler(event: dict[str, Any], context: object) -> dict[str, str]:
 
 def of_status_change(detail: dict[str, Any]) -> dict[str, Any]:
     """The event does not say why; the execution does, in the words of whoever stopped it."""
-    status, found = detail["status"], states().describe_execution(executionArn=detail["executionArn"])
+    status, found = detail["status"], {}
+    with suppress(ClientError):  # a reason that cannot be had keeps no job running
+        found = dict(states().describe_execution(executionArn=detail["executionArn"]))
     return {
         "execution": detail["executionArn"],
         "started_at": datetime.fromtimestamp(detail["startDate"] / 1000, UTC).isoformat(),

@@ -195,7 +195,7 @@ def test_the_waits_end_before_the_execution_does() -> None:
     wait = 1800  # CanaryWaitSeconds at most
     lock = sum(min(1 + polls, 60) for polls in range(121))
     endpoint = sum(min(1 + polls, 15) for polls in range(121))
-    assert lock + 3 * endpoint + 4 * wait < DEFINITION["TimeoutSeconds"]
+    assert lock + 4 * endpoint + 4 * wait < DEFINITION["TimeoutSeconds"]
     template = yaml_parse((ROOT / "template.yaml").read_text())
     assert template["Parameters"]["CanaryWaitSeconds"]["MaxValue"] == wait
 
@@ -224,9 +224,8 @@ def test_the_newest_approved_package_is_released_once(
 
 @pytest.mark.parametrize("outcome", ["superseded", "not approved", "already live", "released"])
 def test_what_is_no_failure_succeeds(outcome: str) -> None:
-    assert decided("IsReleased", stopped="", outcome=outcome)[0] == "Released"
-    assert decided("IsReleased", stopped="", outcome="failed")[0] == "NotReleased"
-    assert decided("IsReleased", stopped=STOPPED["executionArn"], outcome="failed")[0] == "Released"  # it cleaned up
+    assert decided("IsReleased", stopped="", restored=True, outcome=outcome)[0] == "Released"
+    assert decided("IsReleased", stopped="", restored=True, outcome="failed")[0] == "NotReleased"
 
 
 @pytest.mark.parametrize(
@@ -242,39 +241,54 @@ def test_the_end_of_a_stopped_release_is_cleaned_up_after_and_told(
 ) -> None:
     variables = planned({"source": "aws.states", "detail": STOPPED | {"status": status}})
     assert decided("IsInputComplete", **variables)[0] == "DescribeStopped"
-    assert (variables["stale"], variables["execution"]) == (STOPPED["executionArn"],) * 2
+    assert (variables["stopped"], variables["execution"]) == (STOPPED["executionArn"],) * 2
     assert variables["outcome"] == "failed"
     told = evaluated(STATES["DescribeStopped"]["Assign"], **variables, states={"result": described})["why"]
     assert (told["Error"], told["Cause"]) == why
 
 
 @pytest.mark.parametrize(
-    ("old", "where", "outcome"),
+    ("noted", "where", "outcome"),
     [
-        (None, "RemoveConfig", None),
-        ({"model_version": {"S": "2"}}, "RemoveConfig", None),
-        ({"model_version": {"S": "2"}, "previous": {"S": ""}}, "FindToRestore", None),
-        ({"model_version": {"S": "2"}, "previous": {"S": "before"}}, "FindToRestore", None),
-        ({"model_version": {"S": "2"}, "previous": {"S": "new"}}, "ResumeCounting", "released"),
+        ({}, "RemoveConfig", None),
+        ({"previous": {"S": ""}}, "FindToRestore", None),
+        ({"previous": {"S": "before"}}, "FindToRestore", None),
+        ({"previous": {"S": "before"}, "verified": {"BOOL": True}}, "ResumeCounting", "released"),
     ],
 )
-def test_what_a_stopped_release_noted_is_put_back(old: Any, where: str, outcome: str | None) -> None:
-    variables = planned({"detail": STOPPED}) | {"release": "new"}
-    result = {"result": {} if old is None else {"Attributes": old}}
-    variables |= evaluated(STATES["TakeLock"]["Assign"], **variables, states=result)
-    assert variables["model_version"] == ("2" if old else "")
-    found, assigned = decided("IsCleanUp", **variables)
+def test_what_a_stopped_release_noted_is_put_back(noted: Any, where: str, outcome: str | None) -> None:
+    """Under its own names, also when a clean-up was stopped before this one."""
+    variables = planned({"detail": STOPPED})
+    lock = {"execution": {"S": "the first"}, "release": {"S": "new"}, "model_version": {"S": "2"}, **noted}
+    taken = evaluated(STATES["TakeOver"]["Assign"], **variables, states={"result": {"Attributes": lock}})
+    assert (taken["execution"], taken["release"], taken["model_version"]) == ("the first", "new", "2")
+    assert taken["previous"] == noted.get("previous", {"S": ""})["S"]
+    found, assigned = decided("IsCleanUp", **variables | taken)
     assert (found, assigned.get("outcome")) == (where, outcome)
-    assert decided("IsLockFree", **variables | {"holder": "another"})[0] == "FreeLock"
 
 
-def test_a_release_does_not_take_the_notes_of_the_holder_before_for_its_own() -> None:
-    variables = planned({"model_version": "1", "model_data_url": "s3://artifacts/models/1/model.tar.gz"})
-    old = {"Attributes": {"model_version": {"S": "0"}, "previous": {"S": "older"}}}
-    assigned = evaluated(STATES["TakeLock"]["Assign"], **variables, states={"result": old})
-    assert (assigned["model_version"], assigned["touched"], assigned["previous"]) == ("1", False, "")
-    assert decided("IsCleanUp", **variables | assigned)[0] == "FindLive"
-    assert decided("IsLockFree", **variables | {"holder": "another"})[0] == "DescribeHolder"
+def test_without_its_lock_nothing_of_a_stopped_release_is_touched() -> None:
+    """Its names may be those of what is live."""
+    (caught,) = STATES["TakeOver"]["Catch"]
+    assert caught["Next"] == "FreeLock"
+    assert "attribute_not_exists" not in STATES["TakeOver"]["Arguments"]["ConditionExpression"]
+    removing = {name for name in reachable(STATES, "FreeLock") if ":delete" in STATES[name].get("Resource", "")}
+    assert removing == {"FreeLock"}
+
+
+def test_what_is_not_put_back_fails_a_clean_up() -> None:
+    cleaning = {"stopped": STOPPED["executionArn"], "outcome": "failed"}
+    assert decided("IsReleased", **cleaning, restored=True)[0] == "Released"
+    assert decided("IsReleased", **cleaning, restored=evaluated(STATES["NotRestored"]["Assign"]["restored"]))[0] == (
+        "NotReleased"
+    )
+
+
+def test_candidates_are_removed_when_they_can_be() -> None:
+    assert decided("AreLeftoversSettled", creating=1, polls=0)[0] == "WaitForLeftovers"
+    assert decided("AreLeftoversSettled", creating=1, polls=121)[0] == "RemoveLeftovers"
+    assert decided("AreLeftoversSettled", creating=0, polls=0)[0] == "RemoveLeftovers"
+    assert decided("IsCleanUp", **planned({}))[0] == "FindLive"
 
 
 def update(request: dict[str, Any]) -> Any:
