@@ -177,6 +177,8 @@ class Endpoints:
     def delete_endpoint(self, request: Json) -> Json:
         with self._lock:
             endpoint = self._find("endpoint", request["EndpointName"], self.endpoints)
+            if endpoint.status == "Creating":
+                raise invalid(f'Cannot update in-progress endpoint "{endpoint.arn}".')  # of a deletion, too
             self._set(endpoint, "Deleting")
             traffic = self._traffic.pop(endpoint.name, None)
         self._changes.submit(self._remove, endpoint, traffic)

@@ -98,6 +98,8 @@ def test_a_failed_update_leaves_the_old_model_in_service(ours, model, settled, a
 def test_an_endpoint_that_cannot_start_says_why(ours, model, settled, ask):
     sagemaker = ours.client("sagemaker")
     sagemaker.create_endpoint(EndpointName="fails", EndpointConfigName=model(ours, "fails", "broken"))
+    with pytest.raises(ClientError, match="Cannot update in-progress endpoint"):
+        sagemaker.delete_endpoint(EndpointName="fails")
     failed = settled(ours, "fails")
     assert failed["EndpointStatus"] == "Failed"
     assert "the model does not load" in failed["FailureReason"]
