@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +15,36 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
+
+_wrapped: list[DistributedDataParallel] = []
+"""Networks that live as long as their process: `ended_at_once` says why."""
+
+
+@contextlib.contextmanager
+def ended_at_once() -> Iterator[None]:
+    """Ends a process that joined others with the block, as Python would, but without taking itself apart first.
+
+    Where a `DistributedDataParallel` holds the last reference to its group, its end waits for gloo's thread with the
+    interpreter's lock in hand; if that thread needs the lock, to let go of the tensor that was exchanged last, both
+    wait for ever (seen with torch 2.13; pytorch issue 190489).
+    """
+    code: object = None
+    try:
+        yield
+    except BaseException as error:
+        if not dist.is_initialized():
+            raise
+        code = error.code if isinstance(error, SystemExit) else 1
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+        elif not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+    if dist.is_initialized():
+        if not code:
+            dist.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else bool(code))
 
 
 @dataclass(frozen=True)
@@ -23,7 +57,7 @@ class Processes:
 
     @classmethod
     def join(cls) -> Processes:
-        """Meets the others, if there are any; to be left by `leave`."""
+        """Meets the others, if there are any; `ended_at_once` parts from them."""
         rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         device = torch.device("cpu")
         if torch.cuda.is_available():
@@ -32,10 +66,6 @@ class Processes:
         if world > 1:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         return cls(rank, world, device)
-
-    def leave(self) -> None:
-        if self.world > 1:
-            dist.destroy_process_group()
 
     def wrapped(self, net: torch.nn.Module) -> torch.nn.Module:
         """The network as a training step calls it: gradients and normalisation are those of all processes' batches.
@@ -50,7 +80,8 @@ class Processes:
             for module in net.modules():
                 if isinstance(module, torch.nn.BatchNorm2d):
                     module.__class__ = GlobalBatchNorm
-        return DistributedDataParallel(net)
+        _wrapped.append(DistributedDataParallel(net))
+        return _wrapped[-1]
 
     def mean(self, value: torch.Tensor | float) -> float:
         """The mean of a value over the processes; if it is not finite in one, it is not in any."""

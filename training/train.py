@@ -34,7 +34,7 @@ from model.preprocess import SIZE
 from model.restore import restore
 from training import container, data, dataset, metrics, pack
 from training.learner import Learner, NotFinite
-from training.processes import Processes
+from training.processes import Processes, ended_at_once
 from training.profile import Profile
 
 WATCHED = 512
@@ -190,7 +190,6 @@ def main(a: argparse.Namespace) -> None:
         (out / "metrics.json").write_text(json.dumps(report, indent=1) + "\n")
         if "test" in report:
             print(metrics.table(report))
-    processes.leave()
 
 
 def make_package(
@@ -291,6 +290,6 @@ def end(*_: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    with container.failure_told():
+    with ended_at_once(), container.failure_told():
         container.under_torchrun("training.train", sys.argv[1:])
         main(flags.parse_args([*container.hyperparameters(), *sys.argv[1:]]))

@@ -1,0 +1,54 @@
+"""How processes that train together end: always, and with the code and words of one that was alone."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+# Forks, since importing torch takes longer than all else; each pair then lives and ends as two of torchrun's do.
+PAIRS = """
+import os, socket, sys
+os.environ["OMP_NUM_THREADS"] = "1"
+import numpy as np, torch
+from training.learner import Learner
+from training.processes import Processes, ended_at_once
+
+def main(how):
+    processes = Processes.join()
+    flat = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 7))
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), flat)
+    learner = Learner(net, processes, peak=0.001, weight_decay=0.05, label_smoothing=0.05)
+    for _ in range(3):
+        learner.step(torch.rand(8, 3, 16, 16), torch.randint(0, 7, (8,)), 1.0)
+    processes.joined(np.zeros((3, 7), dtype=np.float32))
+    if how != "well":
+        raise {"stopped": SystemExit(143), "given up": SystemExit("gives up"), "broken": ValueError("odd")}[how]
+    print(f"\\nrank {processes.rank} ends well")
+
+for how in sys.argv[1:]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    pair = []
+    for rank in ("0", "1"):
+        pair.append(os.fork())
+        if not pair[-1]:
+            os.environ.update(RANK=rank, WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+            with ended_at_once():
+                main(how)
+            os._exit(99)
+    print(how, *[os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in pair], flush=True)
+"""
+
+
+def test_processes_end_with_their_own_code_and_never_wait_for_a_lock() -> None:
+    ends = [*["well"] * 12, "stopped", "given up", "broken"]
+    found = subprocess.run(
+        [sys.executable, "-c", PAIRS, *ends],
+        capture_output=True, text=True, check=False, timeout=240, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    lines = found.stdout.splitlines()
+    assert lines.count("well 0 0") == 12
+    assert lines.count("rank 0 ends well") == lines.count("rank 1 ends well") == 12
+    assert {"stopped 143 143", "given up 1 1", "broken 1 1"} <= set(lines)
+    assert found.stderr.count("gives up\n") == 2
+    assert found.stderr.count("ValueError: odd") == 2
