@@ -9,6 +9,7 @@ PAIRS = """
 import os, socket, sys
 os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np, torch
+import torch._dynamo  # else each process would import it, for DistributedDataParallel: seven seconds
 from training.learner import Learner
 from training.processes import Processes, ended_at_once
 
@@ -22,7 +23,7 @@ def main(how):
     processes.joined(np.zeros((3, 7), dtype=np.float32))
     if how != "well":
         raise {"stopped": SystemExit(143), "given up": SystemExit("gives up"), "broken": ValueError("odd")}[how]
-    print(f"\\nrank {processes.rank} ends well")
+    print(f"rank {processes.rank} ends well")
 
 for how in sys.argv[1:]:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -46,9 +47,8 @@ def test_processes_end_with_their_own_code_and_never_wait_for_a_lock() -> None:
         capture_output=True, text=True, check=False, timeout=240, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
-    lines = found.stdout.splitlines()
-    assert lines.count("well 0 0") == 12
-    assert lines.count("rank 0 ends well") == lines.count("rank 1 ends well") == 12
-    assert {"stopped 143 143", "given up 1 1", "broken 1 1"} <= set(lines)
-    assert found.stderr.count("gives up\n") == 2
-    assert found.stderr.count("ValueError: odd") == 2
+    assert found.stdout.count("\nwell 0 0") == 12
+    assert found.stdout.count("rank 0 ends well") == found.stdout.count("rank 1 ends well") == 12
+    assert all(end in found.stdout for end in ("stopped 143 143\n", "given up 1 1\n", "broken 1 1\n"))
+    assert found.stderr.count("gives up") == 2
+    assert "ValueError: odd" in found.stderr
