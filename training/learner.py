@@ -57,7 +57,7 @@ class Learner:
         for group in self.optimiser.param_groups:
             group["lr"] = self.peak * rate
         self.stepped.train()
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.processes.has_bf16):
             logits = self.stepped(images)
         loss = cross_entropy(logits.float(), labels, self.weights, label_smoothing=self.label_smoothing)
         mean = self.processes.mean(loss.detach())

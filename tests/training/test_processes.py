@@ -1,8 +1,14 @@
-"""How processes that train together end: always, and with the code and words of one that was alone."""
+"""The processes that train: what they compute in, and how they end."""
 
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import torch
+
+from training.learner import Learner
+from training.processes import Processes
 
 # Forks, since importing torch takes longer than all else; each pair then lives and ends as two of torchrun's do.
 PAIRS = """
@@ -52,3 +58,17 @@ def test_processes_end_with_their_own_code_and_never_wait_for_a_lock() -> None:
     assert all(end in found.stdout for end in ("stopped 143 143\n", "given up 1 1\n", "broken 1 1\n"))
     assert found.stderr.count("gives up") == 2
     assert "ValueError: odd" in found.stderr
+
+
+@pytest.mark.parametrize(("capabilities", "computed"), [({"avx512_bf16": True}, torch.bfloat16), ({}, torch.float32)])
+def test_a_processor_computes_in_bfloat16_only_if_it_can(
+    capabilities: dict[str, bool], computed: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 7, 8), torch.nn.Flatten())
+    found: list[torch.dtype] = []
+    net[0].register_forward_hook(lambda module, given, made: found.append(made.dtype))
+    processes = Processes(0, 1, torch.device("cpu"))
+    learner = Learner(net, processes, peak=0.001, weight_decay=0.05, label_smoothing=0.05)
+    learner.step(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 3]), 1.0)
+    assert found == [computed]
