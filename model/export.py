@@ -61,8 +61,9 @@ def quantise(network: openvino.Model, photographs: list[NDArray[np.float32]]) ->
 
     `photographs` are [1, 3, S, S] each, as the network reads them. What kept 98 % of the answers, where NNCF's
     defaults kept 96 % (docs/experiments.md): ranges from histograms, first and last layer left in float32, and
-    all eight bits of the weights. The last needs a processor that adds int8 products in 32 bits (VNNI, or Arm's
-    dot product); on one that saturates, the golden images are answered wrongly and the package is not served.
+    all eight bits of the weights. The last is exact on a processor that adds int8 products in 32 bits (VNNI, or Arm's
+    dot product); one that saturates answers one photograph in twenty otherwise, none the worse on the whole
+    (docs/decisions/serving.md).
     """
     layers = [op.get_friendly_name() for op in network.get_ops() if op.get_type_name() in ("Convolution", "MatMul")]
     quantised: openvino.Model = nncf.quantize(
