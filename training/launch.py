@@ -73,7 +73,8 @@ flags.add_argument("arguments", nargs="*", help="after --: arguments of training
 def enter(a: argparse.Namespace) -> Session:
     """The SDK's session. What `a` leaves open becomes as the stack has it. Raises StackError, ClientError."""
     if a.on == "container":
-        os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")  # the SDK wants one, and calls nothing there
+        if not boto3.Session().region_name:
+            os.environ["AWS_DEFAULT_REGION"] = "us-east-1"  # the SDK wants one even if nothing is fetched from S3
         a.image, a.instance_type = a.image or "bintally-train:latest", "local"
         return LocalSession()
     if a.on == "stack":

@@ -28,23 +28,25 @@ def ended_at_once() -> Iterator[None]:
     interpreter's lock in hand; if that thread needs the lock, to let go of the tensor that was exchanged last, both
     wait for ever (seen with torch 2.13; pytorch issue 190489).
     """
-    code: object = None
+    code = 0
     try:
         yield
     except BaseException as error:
         if not dist.is_initialized():
             raise
-        code = error.code if isinstance(error, SystemExit) else 1
-        if isinstance(code, str):
-            print(code, file=sys.stderr)
-        elif not isinstance(error, SystemExit):
+        code = 1
+        if not isinstance(error, SystemExit):
             traceback.print_exception(error)
+        elif isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        else:
+            code = error.code or 0
     if dist.is_initialized():
-        if not code:
+        if code == 0:
             dist.destroy_process_group()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else bool(code))
+        os._exit(code)
 
 
 @dataclass(frozen=True)
