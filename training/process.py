@@ -26,6 +26,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -88,6 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(job: Job, folder: Path) -> None:
     """All that one instance does; `folder` is for its temporary files. Raises `StoreError`, `BadDataset`."""
     started = time.monotonic()
+    start_fork_server()
     with closing(Catalogue(folder / "catalogue.db")) as catalogue:
         name = fill(catalogue, job, folder)
         part = folder / "part.jsonl"
@@ -99,6 +101,12 @@ def run(job: Job, folder: Path) -> None:
             gather(catalogue, job, name, folder)
             conclude(catalogue, job, folder)
             print(f"the dataset is there after {time.monotonic() - started:.1f} s", flush=True)
+
+
+def start_fork_server() -> None:
+    """Starts what the decoding processes are forked from; it imports what they need while this process reads labels."""
+    multiprocessing.set_forkserver_preload(["training.examine"])
+    forkserver.ensure_running()
 
 
 def fill(catalogue: Catalogue, job: Job, folder: Path) -> str:
@@ -139,7 +147,6 @@ def examine_new(catalogue: Catalogue, job: Job, part: Path, folder: Path) -> int
     """
     cores = len(os.sched_getaffinity(0))
     context = multiprocessing.get_context("forkserver")  # this process has threads and connections: never fork it
-    context.set_forkserver_preload(["training.examine"])
     number = 0
     with ExitStack() as until:
         decoders = until.enter_context(ProcessPoolExecutor(cores, context, begin))
