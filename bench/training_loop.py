@@ -54,7 +54,9 @@ if __name__ == "__main__":
 
     found = sorted(options.photographs.rglob("*.jpg"))
     used = [found[index % len(found)] for index in range(options.batch_size * 4)]
-    photographs = [data.Photograph(path.name, n % 7, "", "train", "", path.read_bytes) for n, path in enumerate(used)]
+    photographs = [
+        data.Photograph(path.name, n % 7, "", "", "train", "", path.read_bytes) for n, path in enumerate(used)
+    ]
     training = data.Training(photographs, seed=0)
     learner = Learner(network.build(), Processes.join(), peak=0.001, weight_decay=0.05, label_smoothing=0.05)
 
@@ -68,6 +70,6 @@ if __name__ == "__main__":
     for turn in range(options.rounds):
         ready = [training.batch(batch) for batch in keys(turn)]
         for subject in ("training", "in_memory") if turn % 2 else ("in_memory", "training"):
-            batches = iter(ready) if subject == "in_memory" else training.batches(keys(turn), workers=1)
+            batches = iter(ready) if subject == "in_memory" else training.batches(keys(turn))
             rows.append({"subject": subject, "round": turn, **measure(learner, batches, options.batch_size)})
     print(json.dumps({"rows": rows, "threads": torch.get_num_threads()}))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance
+from PIL import Image
 
 from model.answer import AT_LEAST
 from model.preprocess import BadImage, decode, normalise, to_array
 from training import dataset
 from training.examine import ahead
+from training.vary import draws, vary_batch, vary_one
 
 STORED_SIZE = 224
 BLOCK = 64
@@ -41,6 +41,8 @@ class Photograph:
     id: str
     quantity: int
     group: str
+    block: str
+    """Photographs of one block are never parted: one group, or several whose bins may be the same."""
     split: str
     population: str
     """Where it comes from, for figures of each kind: a site, or which copy of the public data set."""
@@ -70,6 +72,7 @@ def read(folder: Path) -> list[Photograph]:
             id=row["id"],
             quantity=int(row["quantity"]),
             group=row["group"],
+            block=block(row),
             split=split_of(block(row)),
             population="squashed from the original" if row.get("original_width") else "copy",
             read=(images / f"{row['id']}.jpg").read_bytes,
@@ -84,13 +87,19 @@ def split_of(block: str) -> str:
     return "test" if share < 0.12 else "validation" if share < 0.20 else "train"
 
 
+def folds(photographs: list[Photograph], number: int) -> NDArray[np.int64]:
+    """Which of so many folds each photograph is held out in: decided as the splits are, by a hash of its block."""
+    return np.array([int(hashlib.sha256(f"fold {p.block}".encode()).hexdigest()[:8], 16) % number for p in photographs])
+
+
 def read_shards(index: Path, shards: dict[str, Path]) -> list[Photograph]:
     """The photographs of a retraining job: `index` is its dataset's folder, `shards` the folder of each split's
     photographs. Raises `dataset.BadDataset`."""
     return [
-        Photograph(each.line.id, each.line.quantity, each.line.group, each.line.split, each.line.site, each.read)
+        Photograph(line.id, line.quantity, line.group, line.group, line.split, line.site, each.read)
         for split in dataset.read(index, shards).values()
         for each in split
+        for line in [each.line]
     ]
 
 
@@ -121,7 +130,7 @@ class Training:
     def batch(self, keys: list[Key]) -> tuple[torch.Tensor, torch.Tensor]:
         """Float32 [B, 3, size, size] and labels [B], for keys of one size."""
         varied = [
-            vary(
+            vary_one(
                 Image.fromarray(self.pictures[index]),
                 size,
                 np.random.default_rng((self.seed, epoch, index)),
@@ -132,14 +141,35 @@ class Training:
         labels = torch.tensor([self.labels[index] for _, index, _ in keys])
         return torch.from_numpy(normalise(np.stack(varied))), labels
 
-    def batches(self, keys: Iterable[list[Key]], workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All batches in order, made ahead by threads while the network trains on earlier ones.
+    def batches(self, keys: Iterable[list[Key]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """All batches in order; a thread makes them ahead while the network trains on those before.
 
-        Threads, not processes: Pillow works without the interpreter's lock, nothing need be copied between
-        processes, and a signal to the job's processes cannot take the batches' makers away before it has ended.
+        A thread, not processes: Pillow works without the interpreter's lock, nothing need be copied between
+        processes, and a signal to the job's processes cannot take the batches' maker away before it has ended.
         """
-        with ThreadPoolExecutor(workers, "vary") as pool:
-            yield from ahead(pool, self.batch, keys, 2 + workers)
+        with ThreadPoolExecutor(1, "vary") as pool:
+            yield from ahead(pool, self.batch, keys, 3)
+
+
+class OnDevice(Training):
+    """The same in a GPU's memory, varied there a whole batch at once: only indices and random numbers go to it."""
+
+    def __init__(self, photographs: list[Photograph], seed: int, strength: float, device: torch.device) -> None:
+        super().__init__(photographs, seed, strength)
+        self.there = torch.from_numpy(self.pictures).to(device)
+        self.labels_there = torch.tensor(self.labels, device=device)
+        del self.pictures
+
+    def batch(self, keys: list[Key]) -> tuple[torch.Tensor, torch.Tensor]:
+        """As above but on the device, which may still be at it; for keys of one epoch and size."""
+        epoch, _, size = keys[0]
+        chosen = torch.tensor([index for _, index, _ in keys])
+        drawn = draws(self.seed, epoch, len(self))[chosen]
+        there = chosen.to(self.there.device, non_blocking=True)
+        return vary_batch(self.there[there].permute(0, 3, 1, 2), drawn, size, self.strength), self.labels_there[there]
+
+    def batches(self, keys: Iterable[list[Key]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        yield from map(self.batch, keys)
 
 
 def pictures(photographs: list[Photograph], size: int) -> Pixels:
@@ -156,31 +186,6 @@ def pictures(photographs: list[Photograph], size: int) -> Pixels:
         for _ in pool.map(place, range(len(photographs))):
             pass
     return result
-
-
-def vary(image: Image.Image, size: int, random: np.random.Generator, strength: float = 1.0) -> Pixels:
-    """A random crop, mirrored or not, with other light, sharpness and JPEG quality: uint8 [size, size, 3].
-
-    The two populations of photographs differ in JPEG quality and resampling, and in how full their bins
-    are; varying both keeps the network from reading the count off the compression. `strength` scales how far
-    and how often all but the mirroring goes, up to 2.
-    """
-    if random.random() < 0.4 * strength:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=int(random.integers(40, 95)))
-        image = Image.open(buffer)
-    area = image.width * image.height * random.uniform(1 - 0.4 * strength, 1.0)
-    ratio = np.exp(random.uniform(np.log(0.8) * strength, np.log(1.25) * strength))
-    width = min(np.sqrt(area * ratio), image.width)
-    height = min(np.sqrt(area / ratio), image.height)
-    left, top = random.uniform(0, image.width - width), random.uniform(0, image.height - height)
-    resampling = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.BOX)[random.integers(3)]
-    image = image.resize((size, size), resampling, box=(left, top, left + width, top + height))
-    if random.random() < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        image = enhance(image).enhance(random.uniform(1 - 0.3 * strength, 1 + 0.3 * strength))
-    return np.asarray(image, dtype=np.uint8)
 
 
 def evaluation_batch(photographs: list[Photograph], size: int) -> torch.Tensor:

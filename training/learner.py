@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from model.preprocess import SIZE
-from training import data
-from training.data import Photograph
+from model.preprocess import normalise
 from training.processes import Processes
+
+EVALUATED = 64
+"""Pictures at once when nothing is learnt."""
 
 
 class NotFinite(ArithmeticError):
@@ -46,42 +47,51 @@ class Learner:
         self.optimiser = torch.optim.AdamW(groups, lr=peak, fused=True)
         self.processes, self.peak, self.label_smoothing, self.weights = processes, peak, label_smoothing, weights
         self.stepped = processes.wrapped(self.net)
+        if processes.device.type == "cuda":
+            self.stepped = torch.compile(self.stepped)
 
-    def step(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> float:
-        """Learns from this process's batch, float32 [B, 3, S, S] and labels [B], at a share `rate` of the peak.
+    def step(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> torch.Tensor:
+        """Learns from this process's batch, float32 [B, 3, S, S] and labels [B] on its device, at a share `rate` of
+        the peak.
 
-        Returns the mean loss of all processes' batches. Raises `NotFinite`, in all of them.
+        Returns the mean loss of all processes' batches, on the device, which may still be at it.
         """
         device = self.processes.device
-        images, labels = images.to(device, memory_format=torch.channels_last), labels.to(device)
+        images = images.contiguous(memory_format=torch.channels_last)
         for group in self.optimiser.param_groups:
             group["lr"] = self.peak * rate
         self.stepped.train()
         with torch.autocast(device.type, torch.bfloat16, enabled=self.processes.has_bf16):
             logits = self.stepped(images)
         loss = cross_entropy(logits.float(), labels, self.weights, label_smoothing=self.label_smoothing)
-        mean = self.processes.mean(loss.detach())
-        if not math.isfinite(mean):
-            raise NotFinite(
-                f"loss is {mean}: logits up to {logits.abs().max().item()}, input up to {images.abs().max().item()},"
-                f" labels {labels.tolist()}"
-            )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
         self.average.update_parameters(self.net)
+        mean = self.processes.mean(loss.detach())
+        self.last = (mean, logits.detach(), images, labels)
         return mean
 
+    def check(self) -> None:
+        """Raises `NotFinite` of the last step, in all processes. It waits for a GPU, so not after every step; once a
+        loss is not finite, those that follow are not either."""
+        mean, logits, images, labels = self.last
+        if not math.isfinite(mean):
+            raise NotFinite(
+                f"loss is {mean.item()}: logits up to {logits.abs().max().item()}, input up to"
+                f" {images.abs().max().item()}, labels {labels.tolist()}"
+            )
+
     @torch.inference_mode()
-    def predict(self, photographs: list[Photograph]) -> NDArray[np.float32]:
-        """The average's logits [N, 7] for photographs as they are served, in float32; each process takes its share."""
+    def predict(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The average's logits [N, 7] for pictures as they are served, uint8 [N, S, S, 3], in float32; each process
+        takes its share."""
         self.average.eval()
-        own = photographs[self.processes.rank :: self.processes.world]
+        own = pictures[self.processes.rank :: self.processes.world]
         logits = [torch.empty(0, 7)]
-        for start in range(0, len(own), 64):
-            batch = data.evaluation_batch(own[start : start + 64], SIZE)
-            images = batch.to(self.processes.device, memory_format=torch.channels_last)
-            logits.append(self.average(images).cpu())
+        for start in range(0, len(own), EVALUATED):
+            images = torch.from_numpy(normalise(own[start : start + EVALUATED])).to(self.processes.device)
+            logits.append(self.average(images.contiguous(memory_format=torch.channels_last)).cpu())
         return self.processes.joined(torch.cat(logits).numpy())
 
     def state(self) -> dict[str, Any]:

@@ -92,13 +92,17 @@ class Processes:
         _wrapped.append(DistributedDataParallel(net))
         return _wrapped[-1]
 
-    def mean(self, value: torch.Tensor | float) -> float:
-        """The mean of a value over the processes; if it is not finite in one, it is not in any."""
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """The mean of a number over the processes; if it is not finite in one, it is not in any."""
         if self.world == 1:
-            return float(value)
-        total = torch.as_tensor(value, dtype=torch.float32, device=self.device).clone()
+            return value
+        total = value.to(self.device, torch.float32, copy=True)
         dist.all_reduce(total)
-        return float(total) / self.world
+        return total / self.world
+
+    def any(self, value: bool) -> bool:
+        """Whether it is so in any of the processes."""
+        return value if self.world == 1 else float(self.mean(torch.tensor(float(value)))) > 0
 
     def joined(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Rows of every process's share, [N / world, K] each, in the order that they were shared out: [N, K]."""

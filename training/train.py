@@ -39,6 +39,8 @@ from training.profile import Profile
 
 WATCHED = 512
 """Photographs of the validation split that an epoch is judged on; the last epoch is on all."""
+CHECKED = 16
+"""Steps after which the loss is looked at."""
 RESTORED_WITH = 64
 """Training photographs that the restored champion's statistics are measured on."""
 
@@ -62,7 +64,6 @@ flags.add_argument(
 )
 flags.add_argument("--imagenet", action="store_true", help="start from ImageNet weights (downloads them)")
 flags.add_argument("--limit", type=int, help="use only so many photographs of each split (for a trial)")
-flags.add_argument("--workers", type=int, default=1, help="threads that prepare photographs, in each process")
 flags.add_argument("--seed", type=int, default=0)
 flags.add_argument("--package", choices=("true", "false"), default="false", help="make a model package of it")
 flags.add_argument("--model-version", help="of the package; default: date and weights")
@@ -92,7 +93,11 @@ def main(a: argparse.Namespace) -> None:
     held_out = splits["validation"] + splits["test"]
     if not splits["validation"]:
         raise SystemExit("no photographs in the validation split")
-    training = data.Training(splits["train"], a.seed, a.augmentation)
+    if processes.device.type == "cuda":
+        training: data.Training = data.OnDevice(splits["train"], a.seed, a.augmentation, processes.device)
+    else:
+        training = data.Training(splits["train"], a.seed, a.augmentation)
+    served = data.pictures(held_out, SIZE)
     counts = np.bincount(training.labels, minlength=len(CLASSES))
     batch = a.batch_size * processes.world
     steps = len(training) // batch
@@ -135,35 +140,38 @@ def main(a: argparse.Namespace) -> None:
         seed=a.seed,
         balanced=a.balance == "sampler",
     )
-    batches = training.batches((keys[processes.rank :: processes.world] for keys in order), a.workers)
+    batches = training.batches(keys[processes.rank :: processes.world] for keys in order)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     for epoch in range(done.epoch, a.epochs):
-        total, waited, seconds = done.loss, 0.0, 0.0
+        total, waited, seconds = torch.tensor(done.loss, device=processes.device), 0.0, 0.0
         for step in range(done.step, steps):
             started = time.monotonic()
             images, labels = next(batches)
             fetched = time.monotonic()
+            stopping = processes.any(stop.is_set())
             try:
                 total += learner.step(images, labels, one_cycle((epoch + step / steps) / a.epochs))
+                if stopping or step % CHECKED == 0 or step == steps - 1:
+                    learner.check()
             except NotFinite as error:
                 raise SystemExit(f"epoch {epoch}, step {step}: {error}") from error
             ended = time.monotonic()
             waited, seconds = waited + fetched - started, seconds + ended - started
             if profile:
                 profile.step(fetched - started, ended - started, batch)
-            if processes.mean(float(stop.is_set())):
+            if stopping:
                 if first:
-                    save(checkpoint, learner, Done(epoch, step + 1, total))
+                    save(checkpoint, learner, Done(epoch, step + 1, float(total)))
                     print(f"asked to stop: checkpoint after epoch {epoch}, step {step}", flush=True)
                 end()
         trained, done = (steps - done.step) * batch, Done(epoch + 1)
         watched = splits["validation"] if epoch == a.epochs - 1 else splits["validation"][:WATCHED]
-        logits = learner.predict(watched)
+        logits = learner.predict(served[: len(watched)])
         if first:
             seen = metrics.summary(metrics.softmax(logits), np.array([p.quantity for p in watched]))
             print(
-                f"epoch {epoch} size {sizes[epoch]} loss {total / steps:.4f} seconds {seconds:.1f}"
+                f"epoch {epoch} size {sizes[epoch]} loss {float(total) / steps:.4f} seconds {seconds:.1f}"
                 f" waiting {waited / max(seconds, 1e-9):.4f} images_per_second {trained / max(seconds, 1e-9):.1f}"
                 f" validation_log_loss {seen['as_shipped']['log_loss']:.4f}"
                 f" validation_rps {seen['as_shipped']['rps']:.4f}"
@@ -177,7 +185,7 @@ def main(a: argparse.Namespace) -> None:
         profile.end()
 
     # Predictions, metrics from them, and the package
-    logits = learner.predict(held_out)
+    logits = learner.predict(served)
     if first:
         predictions = out / "predictions.csv"
         if a.data:

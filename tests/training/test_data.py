@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from model.preprocess import SIZE, BadImage, decode, normalise, to_array
 from training import data
+from training.vary import vary_one
 
 
 @pytest.fixture
@@ -75,12 +77,25 @@ def test_training_pictures_follow_from_the_seed(folder: Path) -> None:
     assert not images[0].equal(other.batch([(3, 5, 96)])[0][0])
 
 
-def test_batches_come_in_order_however_many_prepare_them(folder: Path) -> None:
+def test_batches_come_in_order(folder: Path) -> None:
     training = data.Training(data.read(folder)[:8], 0)
     keys = [[(epoch, index, 32), (epoch, index + 1, 32)] for epoch in range(5) for index in range(7)]
-    made = list(training.batches(iter(keys), workers=3))
+    made = list(training.batches(iter(keys)))
     assert len(made) == len(keys)
     assert all(images.equal(training.batch(one)[0]) for (images, _), one in zip(made, keys, strict=True))
+
+
+def test_a_device_has_the_same_photographs(folder: Path) -> None:
+    few = data.read(folder)[:8]
+    by_pillow, there = data.Training(few, 0, 0.0), data.OnDevice(few, 0, 0.0, torch.device("cpu"))
+    keys = [(3, index, 96) for index in (5, 2, 7)]
+    (expected, labels), (images, found) = by_pillow.batch(keys), there.batch(keys)
+    assert found.equal(labels)
+    for own, one in enumerate(images):  # unvaried, but resampled, and mirrored or not, by numbers of their own
+        distances = [min(float((one - o).abs().mean()) for o in (other, other.flip(2))) for other in expected]
+        assert int(np.argmin(distances)) == own
+    first, again = (data.OnDevice(few, 1, 1.0, torch.device("cpu")).batches(iter([keys] * 2)) for _ in range(2))
+    assert all(one[0].equal(other[0]) for one, other in zip(first, again, strict=True))
 
 
 def test_augmentation_has_a_strength(folder: Path) -> None:
@@ -88,7 +103,7 @@ def test_augmentation_has_a_strength(folder: Path) -> None:
 
     def varied(strength: float) -> list[float]:
         """Without the mirroring, which has no strength: unlike the picture, or its mirror image, if that is nearer."""
-        made = [data.vary(picture, data.STORED_SIZE, np.random.default_rng(seed), strength) for seed in range(20)]
+        made = [vary_one(picture, data.STORED_SIZE, np.random.default_rng(seed), strength) for seed in range(20)]
         pixels = np.asarray(picture, dtype=float)
         return [min(np.abs(m - pixels).mean(), np.abs(m[:, ::-1] - pixels).mean()) for m in made]
 

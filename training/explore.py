@@ -1,0 +1,327 @@
+"""Compares recipes: trains a network by each line of a file and says how good it is on validation.
+
+    python -m training.explore --data ../shared/abid --runs runs.jsonl --out results.jsonl
+
+A line of `runs.jsonl` is a JSON object of `Recipe`'s fields that differ from their defaults. What wins becomes the
+default of `training/train.py`; what loses stays in docs/experiments.md. Lines that `results.jsonl` already has are left
+out, so that a broken-off comparison goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision import models
+
+from model.answer import AT_LEAST, CLASSES
+from model.preprocess import normalise
+from training import data, metrics
+from training.train import one_cycle
+from training.vary import draws, vary_batch
+
+WORDS = 400
+TAIL = 16
+"""Outputs of a head that counts on beyond five."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    network: str = "resnet50"
+    epochs: int = 30
+    sizes: str = "128"
+    batch: int = 128
+    learning_rate: float = 0.002
+    weight_decay: float = 0.05
+    smoothing: float = 0.05
+    augmentation: float = 1.0
+    average: float = 0.998
+    objective: str = "classes"
+    """`classes`; `ordered` (plus ranked probability score); `soft` (labels spread over neighbours); `tail`."""
+    objective_weight: float = 1.0
+    mixed: float = 0.0
+    """Mixup's alpha (Zhang et al. 2018)."""
+    words: float = 0.0
+    kinds: float = 0.0
+    volume: float = 0.0
+    """Weights of what else is told in training: words of the products' names, how many kinds, volumes."""
+    pairs: float = 0.0
+    """Weight of the difference between two photographs of a bin, told from both."""
+    evaluate_at: str = "128,160"
+    share: float = 1.0
+    """Of the training photographs."""
+    fold: int = -1
+    """Of five: which fifth of all bins is held out instead of validation and test; -1: none."""
+    seed: int = 0
+
+
+class Counting(nn.Module):
+    """A network with its counting head, and the heads that only training has."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        body = getattr(models, recipe.network)(zero_init_residual=True)
+        width = body.fc.in_features
+        body.fc = nn.Identity()
+        self.body = body
+        self.head = nn.Linear(width, TAIL if recipe.objective == "tail" else len(CLASSES))
+        self.words, self.kinds = nn.Linear(width, WORDS), nn.Linear(width, 8)
+        self.volume, self.difference = nn.Linear(width, 3), nn.Linear(width, 1, bias=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.body(images)
+        return features, self.head(features)
+
+
+def seven(logits: Tensor) -> Tensor:
+    """All outputs from "6" on become one."""
+    return torch.cat([logits[:, :AT_LEAST], logits[:, AT_LEAST:].logsumexp(1, keepdim=True)], 1)
+
+
+class Photographs:
+    """All of them on the device, with what is known of what is in the bins."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.all = data.read(folder)
+        self.device = device
+        pixels = data.pictures(self.all, data.STORED_SIZE)
+        self.pictures = torch.from_numpy(pixels).to(device)
+        self.quantities = np.array([p.quantity for p in self.all])
+        self.labels = torch.tensor([p.label for p in self.all], device=device)
+        self.splits = np.array([p.split for p in self.all])
+        self.groups = np.array([p.group for p in self.all])
+        self.bins = np.unique(self.groups, return_inverse=True)[1]
+        self.contents = contents(folder, self.all, self.splits == "train")
+        for name, values in self.contents.items():
+            self.contents[name] = values.to(device)
+
+    def held_out(self, fold: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which photographs train, and which are held out."""
+        if fold < 0:
+            return np.flatnonzero(self.splits == "train"), np.flatnonzero(self.splits == "validation")
+        folds = data.folds(self.all, 5)
+        return np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+
+
+def contents(folder: Path, photographs: list[data.Photograph], train: np.ndarray) -> dict[str, Tensor]:
+    """By photograph: known [N], words [N, WORDS], kinds [N], volumes [N, 3]."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in (folder / "metadata.jsonl").open():
+        row = json.loads(line)
+        found[row["id"]] = row["BIN_FCSKU_DATA"]
+    names = [set().union(*map(tokens, found.get(p.id, {}).values())) for p in photographs]
+    often = Counter(word for name, used in zip(names, train, strict=True) if used for word in name)
+    place = {word: k for k, (word, _) in enumerate(often.most_common(WORDS))}
+    known, kinds = torch.zeros(len(photographs)), torch.zeros(len(photographs), dtype=torch.long)
+    words, volumes = torch.zeros(len(photographs), WORDS), torch.zeros(len(photographs), 3)
+    for number, photograph in enumerate(photographs):
+        items = list(found.get(photograph.id, {}).values())
+        words[number, [place[word] for word in names[number] if word in place]] = 1
+        sized = [one for one in items if all(one.get(side) for side in ("height", "length", "width"))]
+        if photograph.id not in found or (items and not sized):
+            continue
+        known[number] = 1
+        kinds[number] = min(len(items), 7)
+        sides = np.array([[one[side]["value"] for side in ("height", "length", "width")] for one in sized])
+        many = np.array([one["quantity"] for one in sized], dtype=float)
+        total = float((sides.prod(1) * many).sum()) if sized else 0.0
+        count = max(many.sum(), 1)
+        longest = float((sides.max(1) * many).sum()) if sized else 0.0
+        volumes[number] = torch.tensor([np.log1p(total), np.log1p(total / count), np.log1p(longest / count)])
+    chosen = torch.from_numpy(train) & (known > 0)
+    volumes = (volumes - volumes[chosen].mean(0)) / volumes[chosen].std(0)
+    return {"known": known, "words": words, "kinds": kinds, "volumes": volumes}
+
+
+def tokens(item: dict[str, Any]) -> set[str]:
+    common = {"the", "and", "for", "with"}
+    return set(re.findall("[a-z]{3,}", (item.get("name") or "").lower())) - common
+
+
+def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
+    device, cuda = photographs.device, photographs.device.type == "cuda"
+    torch.manual_seed(recipe.seed)
+    net = Counting(recipe).to(device, memory_format=torch.channels_last)
+    average = AveragedModel(net, multi_avg_fn=averaged(recipe.average), use_buffers=True)
+    decayed = [p for p in net.parameters() if p.ndim > 1]
+    plain = [p for p in net.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+    stepped = torch.compile(net) if cuda else net
+    bf16 = cuda or any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+    used, held_out = photographs.held_out(recipe.fold)
+    if recipe.share < 1:
+        names = np.unique(photographs.groups[used])
+        kept = np.random.default_rng(recipe.seed).permutation(names)[: int(recipe.share * len(names))]
+        used = used[np.isin(photographs.groups[used], kept)]
+    sizes = [int(size) for size in recipe.sizes.split(",")]
+    steps = len(used) // recipe.batch
+    started, total = time.monotonic(), torch.zeros((), device=device)
+    for epoch in range(recipe.epochs):
+        size = sizes[epoch * len(sizes) // recipe.epochs]
+        order = torch.from_numpy(np.random.default_rng((recipe.seed, epoch)).permutation(used))
+        if recipe.pairs:
+            order = paired(order.numpy(), photographs.groups)
+        drawn = draws(recipe.seed, epoch, len(photographs.all))
+        total.zero_()
+        net.train()
+        for step in range(steps):
+            rate = one_cycle((epoch + step / steps) / recipe.epochs)
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.learning_rate * rate
+            chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
+            there = chosen.to(device, non_blocking=True)
+            images = vary_batch(
+                photographs.pictures[there].permute(0, 3, 1, 2), drawn[chosen], size, recipe.augmentation
+            )
+            share = 1.0
+            if recipe.mixed:
+                share = float(np.random.default_rng((recipe.seed, epoch, step)).beta(recipe.mixed, recipe.mixed))
+                images = share * images + (1 - share) * images.flip(0)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                features, logits = stepped(images.contiguous(memory_format=torch.channels_last))
+            logits, labels = logits.float(), photographs.labels[there]
+            loss = objective(recipe, logits, labels, photographs, there)
+            if recipe.mixed:
+                loss = share * loss + (1 - share) * objective(
+                    recipe, logits, labels.flip(0), photographs, there.flip(0)
+                )
+            total += loss.detach()
+            loss = loss + others(recipe, net, features.float(), photographs, there)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            average.update_parameters(net)
+        if epoch % 5 == 4:
+            print(f"  epoch {epoch} loss {float(total) / steps:.4f} {time.monotonic() - started:.0f} s", flush=True)
+    seconds = time.monotonic() - started
+    result = {"seconds": round(seconds, 1), "loss": round(float(total) / steps, 4)}
+    for size in recipe.evaluate_at.split(","):
+        logits = predict(average.module, photographs, held_out, int(size))
+        result[size] = judged(logits, photographs.quantities[held_out])
+    return result
+
+
+def averaged(most: float) -> Any:
+    def average(averages: Any, current: Any, seen: Any) -> None:
+        get_ema_multi_avg_fn(min(most, (1 + int(seen)) / (10 + int(seen))))(averages, current, seen)
+
+    return average
+
+
+def paired(order: np.ndarray, groups: np.ndarray) -> Tensor:
+    """The same photographs, those of a bin next to each other."""
+    place: dict[str, list[int]] = {}
+    for index in order:
+        place.setdefault(groups[index], []).append(int(index))
+    return torch.tensor([index for members in place.values() for index in members])
+
+
+def objective(recipe: Recipe, logits: Tensor, labels: Tensor, photographs: Photographs, chosen: Tensor) -> Tensor:
+    if recipe.objective == "tail":
+        exact = torch.as_tensor(photographs.quantities, device=logits.device)[chosen].clamp(max=TAIL - 1)
+        return 0.5 * (
+            F.cross_entropy(logits, exact, label_smoothing=recipe.smoothing)
+            + F.cross_entropy(seven(logits), labels, label_smoothing=recipe.smoothing)
+        )
+    classes = torch.arange(len(CLASSES), device=logits.device)
+    if recipe.objective == "soft":
+        target = torch.softmax(-(classes - labels[:, None]).abs() / recipe.objective_weight, 1)
+        return F.cross_entropy(logits, target)
+    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.smoothing)
+    if recipe.objective == "ordered":
+        below = torch.softmax(logits, 1).cumsum(1) - (classes >= labels[:, None]).float()
+        loss = loss + recipe.objective_weight * below.square()[:, :-1].sum(1).mean()
+    return loss
+
+
+def others(recipe: Recipe, net: Counting, features: Tensor, photographs: Photographs, chosen: Tensor) -> Tensor:
+    """The losses of the heads that only training has."""
+    known = photographs.contents["known"][chosen]
+    loss = features.new_zeros(())
+    if recipe.words:
+        words = photographs.contents["words"][chosen]
+        told = F.binary_cross_entropy_with_logits(net.words(features), words, reduction="none").mean(1)
+        loss = loss + recipe.words * (known * told).mean()
+    if recipe.kinds:
+        kinds = F.cross_entropy(net.kinds(features), photographs.contents["kinds"][chosen], reduction="none")
+        loss = loss + recipe.kinds * (known * kinds).mean()
+    if recipe.volume:
+        told = (net.volume(features) - photographs.contents["volumes"][chosen]).square().mean(1)
+        loss = loss + recipe.volume * (known * told).mean()
+    if recipe.pairs:
+        bins = torch.as_tensor(photographs.bins, device=features.device)[chosen]
+        same = (bins[1:] == bins[:-1]).float()
+        labels = photographs.labels[chosen].float()
+        told = net.difference(features[1:] - features[:-1])[:, 0]
+        apart = F.smooth_l1_loss(told, labels[1:] - labels[:-1], reduction="none")
+        loss = loss + recipe.pairs * (same * apart).sum() / same.sum().clamp(min=1)
+    return loss
+
+
+@torch.inference_mode()
+def predict(net: nn.Module, photographs: Photographs, chosen: np.ndarray, size: int) -> np.ndarray:
+    net.eval()
+    pictures = data.pictures([photographs.all[k] for k in chosen], size)
+    rows = []
+    for start in range(0, len(pictures), 64):
+        images = torch.from_numpy(normalise(pictures[start : start + 64])).to(photographs.device)
+        images = images.contiguous(memory_format=torch.channels_last)
+        rows.append(seven(net(images)[1]).double().cpu())
+    return torch.cat(rows).numpy()
+
+
+def judged(logits: np.ndarray, quantities: np.ndarray) -> dict[str, float]:
+    temperature = metrics.fit_temperature(logits, quantities)
+    seen = metrics.summary(metrics.probabilities(logits, temperature), quantities)
+    named = {
+        "log_loss": seen["as_shipped"]["log_loss"],
+        "rps": seen["as_shipped"]["rps"],
+        "six_way": seen["as_published"]["accuracy"],
+        "rmse": seen["as_published"]["rmse_of_posterior_mean"],
+        "within_one": seen["as_published"]["within_one"],
+        "temperature": temperature,
+    }
+    return {name: round(value, 4) for name, value in named.items()}
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--data", type=Path, required=True)
+    flags.add_argument("--runs", type=Path, required=True)
+    flags.add_argument("--out", type=Path, required=True)
+    a = flags.parse_args()
+    torch.set_float32_matmul_precision("high")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    photographs = Photographs(a.data, device)
+    print(f"{len(photographs.all)} photographs on {device}", flush=True)
+    done = read(a.out) if a.out.exists() else []
+    for line in read(a.runs):
+        recipe = Recipe(**line)
+        if any(one["recipe"] == asdict(recipe) for one in done):
+            continue
+        print(json.dumps(line), flush=True)
+        found = train(recipe, photographs)
+        print("  ", json.dumps(found), flush=True)
+        with a.out.open("a") as out:
+            out.write(json.dumps({"run": line, "recipe": asdict(recipe), **found}) + "\n")
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Varies photographs for training: one with Pillow, or a whole batch at once on the GPU where it lies.
+
+Both do the same, and not to the same bit; a processor needs a quarter of the time for the first. The two populations
+of photographs differ in JPEG quality and resampling, and in how full their bins are; varying both keeps the network
+from reading the count off the compression.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from functools import cache, lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from model.preprocess import MEAN, STD
+
+DRAWS = 11
+"""Random numbers that a photograph is varied by."""
+COMPRESSED = 0.4
+"""Share of the photographs that are compressed anew, at JPEG quality 40 to 95."""
+LUMA = (0.299, 0.587, 0.114)
+SHARES = torch.tensor([LUMA, (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)])
+"""RGB to Y, Cb and Cr (ITU-T T.871)."""
+
+
+def vary_one(image: Image.Image, size: int, random: np.random.Generator, strength: float = 1.0) -> NDArray[np.uint8]:
+    """A random crop, mirrored or not, with other light, sharpness and JPEG quality: uint8 [size, size, 3].
+
+    `strength` scales how far and how often all but the mirroring goes, up to 2.
+    """
+    if random.random() < COMPRESSED * strength:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=int(random.integers(40, 95)))
+        image = Image.open(buffer)
+    area = image.width * image.height * random.uniform(1 - 0.4 * strength, 1.0)
+    ratio = np.exp(random.uniform(np.log(0.8) * strength, np.log(1.25) * strength))
+    width = min(np.sqrt(area * ratio), image.width)
+    height = min(np.sqrt(area / ratio), image.height)
+    left, top = random.uniform(0, image.width - width), random.uniform(0, image.height - height)
+    resampling = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.BOX)[random.integers(3)]
+    image = image.resize((size, size), resampling, box=(left, top, left + width, top + height))
+    if random.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = enhance(image).enhance(random.uniform(1 - 0.3 * strength, 1 + 0.3 * strength))
+    return np.asarray(image, dtype=np.uint8)
+
+
+@lru_cache(2)
+def draws(seed: int, epoch: int, photographs: int) -> Tensor:
+    """Uniform numbers [photographs, DRAWS] of an epoch, the same on every machine and in every process."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.rand(photographs, DRAWS, generator=generator)
+
+
+def vary_batch(pictures: Tensor, drawn: Tensor, size: int, strength: float = 1.0) -> Tensor:
+    """As `vary_one`, but float32 [B, 3, size, size] as the network reads it.
+
+    `pictures` are uint8 [B, 3, H, W] on any device, H and W multiples of 16; `drawn` [B, DRAWS] lies on the CPU.
+    """
+    device = pictures.device
+    images = pictures.float()
+    anew = (drawn[:, 0] < COMPRESSED * strength).nonzero()[:, 0]  # found on the CPU: a GPU need not be waited for
+    if len(anew):
+        quality = 40 + 55 * drawn[anew, 1]
+        images[anew.to(device)] = compressed(images[anew.to(device)], quality.to(device))
+    u = drawn[:, 2:].to(device).unbind(1)
+    area = 1 - 0.4 * strength * u[0]
+    ratio = torch.exp(strength * math.log(1.25) * (2 * u[1] - 1))
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    soft = torch.exp(strength * math.log(1.4) * (2 * u[2] - 1))
+    across = taps(pictures.shape[3], size, (1 - width) * u[3], width, soft, u[4] < 0.5)
+    down = taps(pictures.shape[2], size, (1 - height) * u[5], height, soft)
+    images = down[:, None] @ images @ across[:, None].mT
+    return normalised(images, *(1 + 0.3 * strength * (2 * x - 1) for x in u[6:9]))
+
+
+def taps(pixels: int, size: int, start: Tensor, length: Tensor, soft: Tensor, mirrored: Tensor | None = None) -> Tensor:
+    """Weights [B, size, pixels] that resample a part of each line, `start` and `length` as shares of it.
+
+    The triangle of Pillow's antialiased bilinear filter; `soft` widens it.
+    """
+    place = (torch.arange(size, device=start.device) + 0.5) / size
+    at = place.expand(len(start), -1) if mirrored is None else torch.where(mirrored[:, None], 1 - place, place)
+    centre = pixels * (start[:, None] + length[:, None] * at)
+    radius = soft * (pixels * length / size).clamp(min=1)
+    distance = (torch.arange(pixels, device=start.device) + 0.5 - centre[:, :, None]).abs()
+    weights = (1 - distance / radius[:, None, None]).clamp(min=0)
+    return weights / weights.sum(2, keepdim=True)
+
+
+def normalised(images: Tensor, brightness: Tensor, contrast: Tensor, colour: Tensor) -> Tensor:
+    """[B, 3, S, S] of 0 to 255 as `model.preprocess.normalise` makes it, with factors [B] of what Pillow calls so."""
+    luma = images.new_tensor(LUMA)
+    grey = (images * luma[:, None, None]).sum(1).mean((1, 2))  # [B]
+    # Brightness, then contrast about the mean grey, then colour about each pixel's own grey: a matrix and a shift.
+    mix = colour[:, None, None] * torch.eye(3, device=images.device) + (1 - colour)[:, None, None] * luma
+    matrix = (brightness * contrast)[:, None, None] * mix
+    shift = (brightness * (1 - contrast) * grey)[:, None, None]
+    flat = torch.baddbmm(shift, matrix, images.flatten(2)).clamp(0, 255)
+    mean, std = (255 * images.new_tensor(values)[:, None] for values in (MEAN, STD))
+    return ((flat - mean) / std).view_as(images)
+
+
+def compressed(images: Tensor, quality: Tensor) -> Tensor:
+    """What JPEG of `quality` [B] leaves of images [B, 3, H, W] of 0 to 255, colour at half resolution (ITU-T T.81).
+
+    Only what loses anything is done: colour conversion, subsampling, cosine transform, rounding to the tables' steps.
+    """
+    shares = SHARES.to(images.device)
+    luma, cb, cr = torch.einsum("kc,bchw->kbhw", shares, images)
+    scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None]
+    luma_steps, colour_steps = (
+        ((table.to(images.device) * scale + 50) / 100).floor().clamp(1, 255) for table in tables()
+    )
+    luma = rounded(luma - 128, luma_steps) + 128
+    colours = avg_pool2d(torch.stack([cb, cr], 1), 2)
+    colours = rounded(colours.flatten(0, 1), colour_steps.repeat_interleave(2, 0)).view_as(colours)
+    colours = interpolate(colours, scale_factor=2.0, mode="bilinear")
+    back = torch.linalg.inv(SHARES).to(images.device)
+    return torch.einsum("ck,bkhw->bchw", back, torch.cat([luma[:, None], colours], 1)).round().clamp(0, 255)
+
+
+def rounded(planes: Tensor, steps: Tensor) -> Tensor:
+    """Planes [B, H, W] with their blocks' coefficients rounded to multiples of `steps` [B, 8, 8]."""
+    cosines = dct(planes.device)
+    blocks = planes.unflatten(2, (-1, 8)).unflatten(1, (-1, 8)).transpose(2, 3)  # [B, H/8, W/8, 8, 8]
+    steps = steps[:, None, None]
+    kept = ((cosines @ blocks @ cosines.T) / steps).round() * steps
+    return (cosines.T @ kept @ cosines).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+@cache
+def dct(device: torch.device) -> Tensor:
+    """The orthonormal cosine transform (DCT-II) of eight numbers, [8, 8]."""
+    k = torch.arange(8.0)
+    matrix = 0.5 * torch.cos((2 * k + 1) * k[:, None] * math.pi / 16)
+    matrix[0] /= math.sqrt(2)
+    return matrix.to(device)
+
+
+@cache
+def tables() -> tuple[Tensor, Tensor]:
+    """libjpeg's steps [8, 8] for brightness and for colour at quality 50, which others are scaled from."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(buffer, "JPEG", quality=50)
+    found = Image.open(buffer).quantization  # type: ignore[attr-defined]
+    luma, colour = (torch.tensor(found[k], dtype=torch.float32).view(8, 8) for k in (0, 1))
+    return luma, colour
