@@ -11,7 +11,7 @@ import csv
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from PIL import Image
 from model.answer import AT_LEAST
 from model.preprocess import BadImage, decode, normalise, to_array
 from training import dataset
-from training.examine import ahead
+from training.ahead import ahead
 from training.vary import draws, vary_batch, vary_one
 
 STORED_SIZE = 224
@@ -87,9 +87,16 @@ def split_of(block: str) -> str:
     return "test" if share < 0.12 else "validation" if share < 0.20 else "train"
 
 
-def folds(photographs: list[Photograph], number: int) -> NDArray[np.int64]:
-    """Which of so many folds each photograph is held out in: decided as the splits are, by a hash of its block."""
-    return np.array([int(hashlib.sha256(f"fold {p.block}".encode()).hexdigest()[:8], 16) % number for p in photographs])
+def hold_out(photographs: list[Photograph], fold: int, folds: int) -> list[Photograph]:
+    """All of them, one of so many folds in the validation split and the others in training.
+
+    Like the splits, which fold one belongs to is decided for ever by a hash of its block.
+    """
+    return [replace(p, split="validation" if fold_of(p.block, folds) == fold else "train") for p in photographs]
+
+
+def fold_of(block: str, folds: int) -> int:
+    return int(hashlib.sha256(f"fold {block}".encode()).hexdigest()[:8], 16) % folds
 
 
 def read_shards(index: Path, shards: dict[str, Path]) -> list[Photograph]:
@@ -170,6 +177,12 @@ class OnDevice(Training):
 
     def batches(self, keys: Iterable[list[Key]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         yield from map(self.batch, keys)
+
+
+def training_on(device: torch.device, photographs: list[Photograph], seed: int, strength: float = 1.0) -> Training:
+    if device.type == "cuda":
+        return OnDevice(photographs, seed, strength, device)
+    return Training(photographs, seed, strength)
 
 
 def pictures(photographs: list[Photograph], size: int) -> Pixels:

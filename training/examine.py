@@ -11,17 +11,15 @@ import itertools
 import multiprocessing
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from model.preprocess import BadImage, decode
+from training.ahead import ahead
 from training.store import Missing, TooLarge, photograph
 
 READERS = 8
@@ -35,9 +33,6 @@ SHORT_SIDE = 512
 QUALITY = 90
 """A photograph is kept as it came, up to so many bytes and pixels of its longer side; a larger one is shrunk as the
 count function does it before the endpoint sees it, to that shorter side and JPEG quality."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +67,6 @@ class Examined:
     suffix: str = ""
     facts: Facts | None = None
     fault: str = ""
-
-
-def ahead(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], most: int) -> Iterator[Result]:
-    """`map` over a pool, in order, that takes an item only when fewer than `most` are under way."""
-    under_way: deque[Future[Result]] = deque()
-    for item in items:
-        under_way.append(pool.submit(function, item))
-        if len(under_way) >= most:
-            yield under_way.popleft().result()
-    while under_way:
-        yield under_way.popleft().result()
 
 
 def begin() -> None:

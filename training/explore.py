@@ -110,15 +110,14 @@ class Photographs:
         """Which photographs train, and which are held out."""
         if fold < 0:
             return np.flatnonzero(self.splits == "train"), np.flatnonzero(self.splits == "validation")
-        folds = data.folds(self.all, 5)
-        return np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        held_out = np.array([data.fold_of(p.block, 5) == fold for p in self.all])
+        return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def contents(folder: Path, photographs: list[data.Photograph], train: np.ndarray) -> dict[str, Tensor]:
     """By photograph: known [N], words [N, WORDS], kinds [N], volumes [N, 3]."""
     found: dict[str, dict[str, Any]] = {}
-    for line in (folder / "metadata.jsonl").open():
-        row = json.loads(line)
+    for row in read(folder / "metadata.jsonl") if (folder / "metadata.jsonl").exists() else ():
         found[row["id"]] = row["BIN_FCSKU_DATA"]
     names = [set().union(*map(tokens, found.get(p.id, {}).values())) for p in photographs]
     often = Counter(word for name, used in zip(names, train, strict=True) if used for word in name)
@@ -139,8 +138,8 @@ def contents(folder: Path, photographs: list[data.Photograph], train: np.ndarray
         count = max(many.sum(), 1)
         longest = float((sides.max(1) * many).sum()) if sized else 0.0
         volumes[number] = torch.tensor([np.log1p(total), np.log1p(total / count), np.log1p(longest / count)])
-    chosen = torch.from_numpy(train) & (known > 0)
-    volumes = (volumes - volumes[chosen].mean(0)) / volumes[chosen].std(0)
+    if (chosen := torch.from_numpy(train) & (known > 0)).any():
+        volumes = (volumes - volumes[chosen].mean(0)) / volumes[chosen].std(0)
     return {"known": known, "words": words, "kinds": kinds, "volumes": volumes}
 
 

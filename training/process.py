@@ -32,9 +32,10 @@ from typing import Any, NoReturn
 
 from model.answer import CLASSES
 from training import container, drift
+from training.ahead import ahead
 from training.catalogue import Catalogue
 from training.dataset import SPLITS, BadDataset, Shard, digest, manifest, read_index
-from training.examine import Examined, Facts, ahead, begin, examine_all
+from training.examine import Examined, Facts, begin, examine_all
 from training.store import Store, StoreError, located, store
 
 CHUNK = 32

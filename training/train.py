@@ -31,8 +31,7 @@ import torch
 from model import network, package
 from model.answer import CLASSES
 from model.preprocess import SIZE
-from model.restore import restore
-from training import container, data, dataset, metrics, pack
+from training import container, data, dataset, metrics
 from training.learner import Learner, NotFinite
 from training.processes import Processes, ended_at_once
 from training.profile import Profile
@@ -41,6 +40,7 @@ WATCHED = 512
 """Photographs of the validation split that an epoch is judged on; the last epoch is on all."""
 CHECKED = 16
 """Steps after which the loss is looked at."""
+FOLDS = 5
 RESTORED_WITH = 64
 """Training photographs that the restored champion's statistics are measured on."""
 
@@ -63,12 +63,13 @@ flags.add_argument(
     help="how class imbalance is corrected: one way, so that it is never corrected twice",
 )
 flags.add_argument("--imagenet", action="store_true", help="start from ImageNet weights (downloads them)")
+flags.add_argument("--fold", type=int, choices=range(FOLDS), help="hold out this fifth of all photographs instead")
 flags.add_argument("--limit", type=int, help="use only so many photographs of each split (for a trial)")
 flags.add_argument("--seed", type=int, default=0)
 flags.add_argument("--package", choices=("true", "false"), default="false", help="make a model package of it")
 flags.add_argument("--model-version", help="of the package; default: date and weights")
 flags.add_argument("--parent", help="version of the package that training started from")
-flags.add_argument("--calibration-photographs", type=int, default=pack.CALIBRATION_PHOTOGRAPHS, help="for int8")
+flags.add_argument("--calibration-photographs", type=int, default=512, help="that int8 takes its ranges from")
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,7 @@ def main(a: argparse.Namespace) -> None:
     held_out = splits["validation"] + splits["test"]
     if not splits["validation"]:
         raise SystemExit("no photographs in the validation split")
-    if processes.device.type == "cuda":
-        training: data.Training = data.OnDevice(splits["train"], a.seed, a.augmentation, processes.device)
-    else:
-        training = data.Training(splits["train"], a.seed, a.augmentation)
+    training = data.training_on(processes.device, splits["train"], a.seed, a.augmentation)
     served = data.pictures(held_out, SIZE)
     counts = np.bincount(training.labels, minlength=len(CLASSES))
     batch = a.batch_size * processes.world
@@ -208,6 +206,8 @@ def make_package(
     predictions: Path,
 ) -> dict[str, Any]:
     """The report of the int8 network; its package lies in the job's model folder, or beside the predictions."""
+    from training import pack  # needs OpenVINO, which a machine that only trains has not
+
     folder = container.channel("dataset")
     digest = dataset.summary_of(folder)["digest"] if folder and not a.data else data.digest(training)
     try:
@@ -228,7 +228,8 @@ def make_package(
 def read(a: argparse.Namespace) -> list[data.Photograph]:
     """The photographs of a folder or of a job's channels."""
     if a.data:
-        return data.read(a.data)
+        everything = data.read(a.data)
+        return everything if a.fold is None else data.hold_out(everything, a.fold, FOLDS)
     folders = {name: container.channel(name) for name in ("dataset", "train", "validation")}
     if missing := [name for name, folder in folders.items() if folder is None]:
         raise SystemExit(f"neither --data nor a channel {missing[0]}")
@@ -245,6 +246,8 @@ def initial(a: argparse.Namespace, training: list[data.Photograph]) -> torch.nn.
     archive = a.champion or (channel / "model.tar.gz" if channel and not a.data else None)
     if archive is None:
         return network.build(imagenet=a.imagenet)
+    from model.restore import restore  # needs OpenVINO too
+
     with tempfile.TemporaryDirectory() as folder:
         try:
             champion = package.unpack(archive, Path(folder))

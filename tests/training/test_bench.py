@@ -1,4 +1,4 @@
-"""What `bintally bench retrain training` runs; no time decides a test."""
+"""What measures training; no time decides a test."""
 
 import json
 import subprocess
@@ -18,3 +18,23 @@ def test_both_subjects_train_in_each_round(labelled: Path) -> None:
         (turn, subject) for turn in range(2) for subject in ("in_memory", "training")
     ]
     assert all(row["images_per_second"] > 0 and 0 <= row["waiting_share"] < 1 for row in rows)
+
+
+def test_all_loops_are_measured_beside_the_ceilings(labelled: Path) -> None:
+    command = [sys.executable, "bench/training_speed.py", "--photographs", str(labelled / "images"), "--size", "32"]
+    command += ["--rounds", "2", "--steps", "1", "--batch-size", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert set(seen["photographs_per_second"]) == {"step", "loop", "float32", "usual"}
+    assert len(seen["rows"]) == 8
+    assert 0 < seen["share_of_arithmetic"] < 1
+    assert 0 < seen["share_of_bandwidth"] < 1
+    assert seen["loop_to_step"] > 0
+
+
+def test_a_machine_that_only_trains_needs_neither_boto3_nor_openvino() -> None:
+    missing = "import sys; sys.modules |= dict.fromkeys(('boto3', 'botocore', 'openvino', 'nncf', 'sklearn', 'scipy'))"
+    command = [sys.executable, "-c", f"{missing}; import training.train, training.explore"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 0, done.stderr

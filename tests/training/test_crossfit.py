@@ -1,0 +1,91 @@
+"""Out-of-fold predictions: honest calibration, empty bins with exact intervals, and the records believed least."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training import crossfit, data, metrics
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def runs(labelled: Path, tmp_path: Path) -> list[Path]:
+    """Five runs' predictions of the photographs that each held out, all twice as sure as they should be.
+
+    The first photograph's record is wrong.
+    """
+    random = np.random.default_rng(0)
+    photographs = data.read(labelled)
+    found = []
+    for fold in range(5):
+        run = tmp_path / f"fold-{fold}"
+        run.mkdir()
+        own = [p for p in data.hold_out(photographs, fold, 5) if p.split == "validation"]
+        logits = random.normal(size=(len(own), 7))
+        for row, photograph in zip(logits, own, strict=True):
+            row[(photograph.label + 3) % 7 if photograph is own[0] and not found else photograph.label] += 3
+        metrics.write_predictions(run / "predictions.csv", own, 2 * logits)
+        found.append(run)
+    return found
+
+
+def test_each_photograph_is_held_out_once(labelled: Path) -> None:
+    photographs = data.read(labelled)
+    folds = [{p.id for p in data.hold_out(photographs, fold, 5) if p.split == "validation"} for fold in range(5)]
+    assert sum(map(len, folds)) == len(photographs) == len(set().union(*folds))
+    blocks = {p.block: data.fold_of(p.block, 5) for p in photographs}
+    assert all(p.id in folds[blocks[p.block]] for p in photographs)
+
+
+def test_a_fold_is_calibrated_by_the_others(runs: list[Path]) -> None:
+    found = crossfit.gather(runs)
+    own = found.fold == 2
+    temperature = metrics.fit_temperature(found.seen.logits[~own], found.seen.quantities[~own])
+    assert np.allclose(found.calibrated()[own], metrics.probabilities(found.seen.logits[own], temperature))
+    report = crossfit.report(found)
+    assert report["temperature"] > 1.2
+    assert report["as_shipped"]["log_loss"] == pytest.approx(
+        metrics.summary(found.calibrated(), found.seen.quantities)["as_shipped"]["log_loss"]
+    )
+
+
+def test_empty_bins_are_told_with_exact_intervals(runs: list[Path]) -> None:
+    found = crossfit.gather(runs)
+    empty = crossfit.report(found)["empty_bins"]
+    truly = found.seen.quantities == 0
+    assert empty["recall"]["of"] == truly.sum() > 0
+    assert empty["recall"]["right"] + len(empty["missed"]) == truly.sum()
+    assert empty["precision"]["of"] - empty["precision"]["right"] == len(empty["seen_where_there_is_something"])
+    # Clopper and Pearson's textbook bound: where all n are found, the lower one is 0.025 ** (1 / n).
+    assert crossfit.share(np.ones(20, bool))["interval"] == pytest.approx([0.025 ** (1 / 20), 1.0])
+    assert crossfit.share(np.ones(0, bool))["share"] is None
+
+
+def test_the_record_believed_least_comes_first(runs: list[Path]) -> None:
+    found = crossfit.gather(runs)
+    wrong = metrics.read_predictions(runs[0] / "predictions.csv")["validation"].ids[0]
+    assert found.seen.ids[crossfit.suspects(found)[0]] == wrong
+
+
+def test_runs_of_the_same_fold_are_refused(runs: list[Path]) -> None:
+    with pytest.raises(ValueError, match="held out by two runs"):
+        crossfit.gather([runs[0], runs[0]])
+
+
+def test_the_command_leaves_figures_predictions_and_a_page(runs: list[Path], labelled: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "training.crossfit", *map(str, runs), "--data", str(labelled), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "empty bins, recall" in done.stdout
+    report = json.loads((out / "crossfit.json").read_text())
+    photographs = data.read(labelled)
+    assert report["photographs"] == len(photographs) == len((out / "predictions.csv").read_text().splitlines()) - 1
+    page = (out / "suspects.html").read_text()
+    assert page.count("<img") >= min(crossfit.SUSPECTS, len(photographs))
+    assert "data:image/jpeg;base64," in page

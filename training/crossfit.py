@@ -1,0 +1,166 @@
+"""What networks say of photographs that they never saw, for all photographs: the calibration, and what it is worth.
+
+    for fold in 0 1 2 3 4; do python -m training.train --data ../shared/abid --fold $fold --out .runs/fold-$fold; done
+    python -m training.crossfit .runs/fold-* --data ../shared/abid --out .runs/crossfit
+
+Each run held one fold out. Writes `predictions.csv` (all photographs, their logits and their `fold`), `crossfit.json`
+(the temperature fitted to all of them, which the package of a network trained on everything is given; the figures,
+each fold's with the temperature of the others; how well empty bins are told) and `suspects.html`: the photographs
+whose records the networks believe least, and every empty bin that they missed. The page shows photographs: it stays
+with their owner.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from scipy.stats import binomtest
+
+from model.answer import AT_LEAST, CLASSES, posterior_median, probabilities
+from training import data, metrics
+from training.bootstrap import Floats
+from training.metrics import Predictions
+
+SUSPECTS = 50
+COLUMNS = [field.name for field in fields(Predictions)]
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Predictions of all photographs, each by a network that did not see its bin, and which fold it was in [N]."""
+
+    seen: Predictions
+    fold: np.ndarray
+
+    def calibrated(self) -> Floats:
+        """Probabilities [N, 7]; the temperature of each fold was fitted to the others."""
+        result = np.empty(self.seen.logits.shape)
+        for fold in np.unique(self.fold):
+            own = self.fold == fold
+            temperature = metrics.fit_temperature(self.seen.logits[~own], self.seen.quantities[~own])
+            result[own] = probabilities(self.seen.logits[own], temperature)
+        return result
+
+
+def gather(runs: list[Path]) -> OutOfFold:
+    """Raises `ValueError` where the runs held out the same photograph, or a bin in two folds."""
+    found = [metrics.read_predictions(run / "predictions.csv")["validation"] for run in runs]
+    fold = np.repeat(np.arange(len(found)), [len(one.ids) for one in found])
+    seen = Predictions(*(np.concatenate([getattr(one, name) for one in found]) for name in COLUMNS))
+    if len(np.unique(seen.ids)) < len(seen.ids):
+        raise ValueError("a photograph was held out by two runs: they must be of different folds")
+    for group in np.unique(seen.groups):
+        if len(np.unique(fold[seen.groups == group])) > 1:
+            raise ValueError(f"photographs of {group} are in two folds")
+    order = np.argsort(seen.ids)
+    return OutOfFold(Predictions(*(getattr(seen, name)[order] for name in COLUMNS)), fold[order])
+
+
+def report(found: OutOfFold) -> dict[str, Any]:
+    seen, p = found.seen, found.calibrated()
+    labels = np.minimum(seen.quantities, AT_LEAST)
+    answered = posterior_median(p)
+    return {
+        "photographs": len(labels),
+        "temperature": metrics.fit_temperature(seen.logits, seen.quantities),
+        **metrics.summary(p, seen.quantities),
+        "intervals": metrics.intervals(p, seen.quantities, seen.groups),
+        "constant": metrics.constant_answer(seen.quantities),
+        "calibration": {
+            "expected_calibration_error": metrics.calibration_error(p, labels),
+            "of_a_perfectly_calibrated_model": metrics.perfectly_calibrated(p),
+        },
+        "empty_bins": {
+            "recall": share((answered == 0)[labels == 0]),
+            "precision": share((labels == 0)[answered == 0]),
+            "missed": [str(id_) for id_ in seen.ids[(labels == 0) & (answered != 0)]],
+            "seen_where_there_is_something": [str(id_) for id_ in seen.ids[(labels != 0) & (answered == 0)]],
+        },
+    }
+
+
+def share(hits: np.ndarray) -> dict[str, Any]:
+    """How many of how many, with the exact 95 % interval (Clopper and Pearson 1934)."""
+    right, total = int(hits.sum()), len(hits)
+    if total == 0:
+        return {"right": 0, "of": 0, "share": None, "interval": [None, None]}
+    low, high = binomtest(right, total).proportion_ci(method="exact")
+    return {"right": right, "of": total, "share": right / total, "interval": [float(low), float(high)]}
+
+
+def suspects(found: OutOfFold, number: int = SUSPECTS) -> list[int]:
+    """The photographs whose recorded label has the least probability, the least first (Northcutt et al. 2021)."""
+    labels = np.minimum(found.seen.quantities, AT_LEAST)
+    given = found.calibrated()[np.arange(len(labels)), labels]
+    return [int(index) for index in np.argsort(given, kind="stable")[:number]]
+
+
+def page(found: OutOfFold, report: dict[str, Any], photographs: dict[str, data.Photograph]) -> str:
+    p, seen = found.calibrated(), found.seen
+
+    def entry(index: int) -> dict[str, Any]:
+        picture = base64.b64encode(photographs[str(seen.ids[index])].read()).decode()
+        return {
+            "id": str(seen.ids[index]),
+            "recorded": int(seen.quantities[index]),
+            "chances": [f"{name}: {value:.0%}" for name, value in zip(CLASSES, p[index], strict=True) if value >= 0.05],
+            "picture": f"data:image/jpeg;base64,{picture}",
+        }
+
+    place = {str(id_): index for index, id_ in enumerate(seen.ids)}
+    empty = report["empty_bins"]
+    sections = {
+        "Records that are believed least": suspects(found),
+        "Recorded as empty, not told so": [place[id_] for id_ in empty["missed"]],
+        "Told as empty, recorded as holding something": [place[id_] for id_ in empty["seen_where_there_is_something"]],
+    }
+    shown = {title: [entry(index) for index in indices] for title, indices in sections.items()}
+    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
+    return templates.get_template("suspects.html.jinja").render(sections=shown, photographs=len(seen.ids))
+
+
+def write_predictions(path: Path, found: OutOfFold) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "fold", "quantity", "group", "population", *(f"logit_{name}" for name in CLASSES)])
+        seen = found.seen
+        for row in zip(seen.ids, found.fold, seen.quantities, seen.groups, seen.populations, seen.logits, strict=True):
+            writer.writerow([*row[:-1], *(f"{x:.5f}" for x in row[-1])])
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("runs", type=Path, nargs="+", help="folders that training.train --fold wrote")
+    flags.add_argument("--data", type=Path, required=True)
+    flags.add_argument("--out", type=Path, required=True)
+    a = flags.parse_args()
+    try:
+        found = gather(a.runs)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    a.out.mkdir(parents=True, exist_ok=True)
+    told = report(found)
+    write_predictions(a.out / "predictions.csv", found)
+    (a.out / "crossfit.json").write_text(json.dumps(told, indent=1) + "\n")
+    (a.out / "suspects.html").write_text(page(found, told, {p.id: p for p in data.read(a.data)}))
+    empty = told["empty_bins"]
+    print(f"{told['photographs']} photographs, temperature {told['temperature']}")
+    for name, (low, high) in told["intervals"]["as_shipped"].items():
+        print(f"{name:<22}{told['as_shipped'][name]:.4f}  ({low:.4f} to {high:.4f})")
+    for name in ("recall", "precision"):
+        one = empty[name]
+        low, high = one["interval"]
+        shown = "none" if one["share"] is None else f"{one['share']:.1%} ({low:.1%} to {high:.1%})"
+        print(f"empty bins, {name:<10}{one['right']} of {one['of']}: {shown}")
+
+
+if __name__ == "__main__":
+    main()
