@@ -2,7 +2,7 @@
 
 python bench/training_loop.py --photographs ../shared/abid --size 64 --rounds 5
 
-Both take turns with the same network and photographs. With a Python that has torch.
+Both take turns, step by step, with the same network and photographs. With a Python that has torch.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,21 +27,31 @@ from training.train import step_keys
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
-def measure(learner: Learner, batches: Batches, photographs: int) -> dict[str, float]:
-    """All steps but the first, which fills the pipeline, as the first of a run does."""
-    learner.step(*next(batches), 0.0)
-    waited, seconds, steps = 0.0, 0.0, 0
-    while True:
-        started = time.perf_counter()
-        batch = next(batches, None)
-        fetched = time.perf_counter()
-        if batch is None:
-            break
-        learner.step(*batch, 0.0)
-        waited += fetched - started
-        seconds += time.perf_counter() - started
-        steps += 1
-    return {"images_per_second": steps * photographs / seconds, "waiting_share": waited / seconds}
+def measure(learner: Learner, subjects: dict[str, Batches], steps: int, photographs: int) -> list[dict[str, Any]]:
+    """A step of one, then a step of the other, and so on: what else the machine does then troubles both alike.
+
+    Batches are made ahead; the next one is begun when one is taken, so a step pays for its own.
+    """
+    for batches in subjects.values():
+        learner.step(*next(batches), 0.0)  # fills the pipeline, as the first step of a run does
+    waited, seconds = dict.fromkeys(subjects, 0.0), dict.fromkeys(subjects, 0.0)
+    for number in range(steps):
+        for name in sorted(subjects, reverse=bool(number % 2)):
+            started = time.perf_counter()
+            batch = next(subjects[name])
+            fetched = time.perf_counter()
+            learner.step(*batch, 0.0)
+            learner.check()  # waits for a GPU
+            waited[name] += fetched - started
+            seconds[name] += time.perf_counter() - started
+    return [
+        {
+            "subject": name,
+            "images_per_second": steps * photographs / seconds[name],
+            "waiting_share": waited[name] / seconds[name],
+        }
+        for name in subjects
+    ]
 
 
 if __name__ == "__main__":
@@ -57,8 +68,9 @@ if __name__ == "__main__":
     photographs = [
         data.Photograph(path.name, n % 7, "", "", "train", "", path.read_bytes) for n, path in enumerate(used)
     ]
-    training = data.Training(photographs, seed=0)
-    learner = Learner(network.build(), Processes.join(), peak=0.001, weight_decay=0.05, label_smoothing=0.05)
+    processes = Processes.join()
+    training = data.training_on(processes.device, photographs, seed=0)
+    learner = Learner(network.build(), processes, peak=0.001, weight_decay=0.05, label_smoothing=0.05)
 
     def keys(turn: int) -> Iterator[list[data.Key]]:
         epochs = 1 + options.steps // 4  # of four steps each
@@ -68,8 +80,10 @@ if __name__ == "__main__":
 
     rows = []
     for turn in range(options.rounds):
-        ready = [training.batch(batch) for batch in keys(turn)]
-        for subject in ("training", "in_memory") if turn % 2 else ("in_memory", "training"):
-            batches = iter(ready) if subject == "in_memory" else training.batches(keys(turn))
-            rows.append({"subject": subject, "round": turn, **measure(learner, batches, options.batch_size)})
+        subjects = {
+            "training": training.batches(keys(turn)),
+            "in_memory": iter([training.batch(batch) for batch in keys(turn)]),
+        }
+        measured = measure(learner, subjects, options.steps, options.batch_size)
+        rows += [{"round": turn, **row} for row in measured]
     print(json.dumps({"rows": rows, "threads": torch.get_num_threads()}))

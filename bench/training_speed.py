@@ -1,12 +1,13 @@
-"""How fast a network is trained, in one run: the step alone, the whole loop, the float32 step, and the usual loop.
+"""How fast a network is trained, in one run: the step alone, the whole loop, the eager step, and the usual loop.
 
     python bench/training_speed.py --photographs ../shared/abid/images224 --size 128 --batch-size 256
 
 - `step`: steps of `training/learner.py` on one random batch that lies on the device.
 - `loop`: the same steps on photographs as `training/train.py` feeds them.
-- `float32`: the network as torch makes it, without bfloat16, channels-last and compiler.
+- `eager`: the network as torch makes it, without bfloat16, channels-last and compiler (float32 on a CPU; on a GPU
+  torch lets convolutions round to TF32).
 - `usual`: the loop of torchvision's references/classification/train.py: worker processes that decode and vary each
-  photograph with Pillow and torchvision's transforms, float32, SGD.
+  photograph with Pillow and torchvision's transforms, eager, SGD.
 
 Subjects take turns in every round; medians are over rounds and ratios within them. Beside them stand the share of two
 ceilings that the step reaches, each measured here: the arithmetic of the network's convolutions and products
@@ -82,7 +83,7 @@ class Bytes(TorchDispatchMode):
         return out
 
 
-def photographs_a_second(step: Callable[[], None], batch: int, steps: int, device: torch.device) -> float:
+def photographs_a_second(step: Callable[[], object], batch: int, steps: int, device: torch.device) -> float:
     synchronise(device)
     started = time.perf_counter()
     for _ in range(steps):
@@ -96,24 +97,30 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def usual(files: list[Path], a: argparse.Namespace, device: torch.device) -> Callable[[], None]:
-    """A step of the usual loop, which goes on where it was."""
+def usual(files: list[Path], a: argparse.Namespace, device: torch.device) -> Callable[[int], float]:
+    """Photographs a second of so many steps of the usual loop, once its workers have no more than they make."""
     net = network.build().to(device)
     optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    loader = DataLoader(
-        Files(files, a.size, a.batch_size * (a.rounds + 1) * (a.steps + 1)),
-        batch_size=a.batch_size,
-        num_workers=len(os.sched_getaffinity(0)),
-        pin_memory=device.type == "cuda",
-        shuffle=True,
-    )
-    batches = iter(loader)
 
-    def step() -> None:
-        images, labels = next(batches)
-        descend(net, optimiser, images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
+    def measure(steps: int) -> float:
+        ahead = 2 * a.workers  # batches that wait when the first is asked for
+        loader = DataLoader(
+            Files(files, a.size, a.batch_size * (ahead + steps)),
+            batch_size=a.batch_size,
+            num_workers=a.workers,
+            pin_memory=device.type == "cuda",
+            shuffle=True,
+        )
+        batches = iter(loader)
 
-    return step
+        def step() -> None:
+            images, labels = next(batches)
+            descend(net, optimiser, images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
+
+        photographs_a_second(step, a.batch_size, ahead, device)
+        return photographs_a_second(step, a.batch_size, steps, device)
+
+    return measure
 
 
 def descend(net: torch.nn.Module, optimiser: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -157,8 +164,8 @@ def main() -> None:
     flags.add_argument("--batch-size", type=int, default=256)
     flags.add_argument("--rounds", type=int, default=5)
     flags.add_argument("--steps", type=int, default=40, help="of a turn")
+    flags.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="of the usual loop")
     a = flags.parse_args()
-    torch.set_float32_matmul_precision("high")
     processes = Processes.join()
     device = processes.device
 
@@ -177,17 +184,20 @@ def main() -> None:
     plain = network.build().to(device)
     plain_optimiser = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9)
 
-    subjects: dict[str, Callable[[], None]] = {
-        "step": lambda: (learner.step(still, labels, 1.0), None)[1],
-        "loop": lambda: (learner.step(*next(batches), 1.0), None)[1],
-        "float32": lambda: descend(plain, plain_optimiser, still, labels),
+    def timed(step: Callable[[], object]) -> Callable[[int], float]:
+        return lambda steps: photographs_a_second(step, a.batch_size, steps, device)
+
+    subjects: dict[str, Callable[[int], float]] = {
+        "step": timed(lambda: learner.step(still, labels, 1.0)),
+        "loop": timed(lambda: learner.step(*next(batches), 1.0)),
+        "eager": timed(lambda: descend(plain, plain_optimiser, still, labels)),
         "usual": usual(files, a, device),
     }
     rows: list[dict[str, Any]] = []
     for turn in range(-1, a.rounds):  # the first one warms up
         names = list(subjects)
         for name in names[turn % 4 :] + names[: turn % 4]:
-            speed = photographs_a_second(subjects[name], a.batch_size, a.steps if turn >= 0 else 3, device)
+            speed = subjects[name](a.steps if turn >= 0 else 3)
             if turn >= 0:
                 rows.append({"subject": name, "round": turn, "photographs_per_second": speed})
 
@@ -208,7 +218,7 @@ def main() -> None:
                 "photographs_per_second": medians,
                 "loop_to_step": ratio("loop", "step"),
                 "loop_to_usual": ratio("loop", "usual"),
-                "step_to_float32": ratio("step", "float32"),
+                "step_to_eager": ratio("step", "eager"),
                 **limits,
                 "share_of_arithmetic": step_cost["operations"] * steps_a_second / limits["operations_per_second"],
                 "share_of_bandwidth": step_cost["bytes"] * steps_a_second / limits["bytes_per_second"],

@@ -44,6 +44,8 @@ def command(photographs: int) -> None:
     console, stack = Console(highlight=False), Stack.from_environment()
     if not stack.running() or stack.status()["model"] == "none":
         start(stack, console)
+    elif name := retrain.under_way(stack):
+        raise CliError(f"retraining {name} is under way; bintally models shows its version when it has ended")
     rendered = render(REPOSITORY / ".data" / "one-product", photographs, console)
     before = count(stack, rendered, console)
     console.print(f"The live model counts {share_right(before):.0%} of them as recorded.")

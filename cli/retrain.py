@@ -86,6 +86,13 @@ def start(stack: Stack, request: dict[str, Any]) -> str:
     return str(started["executionArn"])
 
 
+def under_way(stack: Stack) -> str | None:
+    """The name of an execution that has not ended."""
+    machine = stack.outputs()["RetrainStateMachine"]
+    running = stack.client("stepfunctions").list_executions(stateMachineArn=machine, statusFilter="RUNNING")
+    return next((str(one["name"]) for one in running["executions"]), None)
+
+
 @dataclass
 class Watch:
     """What was seen of an execution so far; `step` is the state that it is in."""

@@ -23,9 +23,10 @@ from model.answer import AT_LEAST
 from model.preprocess import BadImage, decode, normalise, to_array
 from training import dataset
 from training.ahead import ahead
-from training.vary import draws, vary_batch, vary_one
+from training.vary import draws, sent, vary_batch, vary_one
 
 STORED_SIZE = 224
+FOLDS = 5
 BLOCK = 64
 """Consecutive ids kept on one side of a split: neighbours are often one bin although no `group` says so."""
 
@@ -87,16 +88,14 @@ def split_of(block: str) -> str:
     return "test" if share < 0.12 else "validation" if share < 0.20 else "train"
 
 
-def hold_out(photographs: list[Photograph], fold: int, folds: int) -> list[Photograph]:
-    """All of them, one of so many folds in the validation split and the others in training.
-
-    Like the splits, which fold one belongs to is decided for ever by a hash of its block.
-    """
-    return [replace(p, split="validation" if fold_of(p.block, folds) == fold else "train") for p in photographs]
+def hold_out(photographs: list[Photograph], fold: int) -> list[Photograph]:
+    """All of them, those of one fold in the validation split and the others in training."""
+    return [replace(p, split="validation" if fold_of(p) == fold else "train") for p in photographs]
 
 
-def fold_of(block: str, folds: int) -> int:
-    return int(hashlib.sha256(f"fold {block}".encode()).hexdigest()[:8], 16) % folds
+def fold_of(photograph: Photograph) -> int:
+    """0 to FOLDS - 1, decided once and for ever like the splits, and not by them."""
+    return int(hashlib.sha256(f"fold {photograph.block}".encode()).hexdigest()[:8], 16) % FOLDS
 
 
 def read_shards(index: Path, shards: dict[str, Path]) -> list[Photograph]:
@@ -172,7 +171,7 @@ class OnDevice(Training):
         epoch, _, size = keys[0]
         chosen = torch.tensor([index for _, index, _ in keys])
         drawn = draws(self.seed, epoch, len(self))[chosen]
-        there = chosen.to(self.there.device, non_blocking=True)
+        there = sent(chosen, self.there.device)
         return vary_batch(self.there[there].permute(0, 3, 1, 2), drawn, size, self.strength), self.labels_there[there]
 
     def batches(self, keys: Iterable[list[Key]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -10,6 +10,7 @@ out, so that a broken-off comparison goes on.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import re
 import time
@@ -22,14 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision import models
 
 from model.answer import AT_LEAST, CLASSES
 from model.preprocess import normalise
 from training import data, metrics
+from training.learner import numbers
+from training.processes import Processes
 from training.train import one_cycle
-from training.vary import draws, vary_batch
+from training.vary import draws, sent, vary_batch
 
 WORDS = 400
 TAIL = 16
@@ -101,7 +103,8 @@ class Photographs:
         self.labels = torch.tensor([p.label for p in self.all], device=device)
         self.splits = np.array([p.split for p in self.all])
         self.groups = np.array([p.group for p in self.all])
-        self.bins = np.unique(self.groups, return_inverse=True)[1]
+        self.exact = torch.from_numpy(self.quantities).to(device)
+        self.bins = torch.from_numpy(np.unique(self.groups, return_inverse=True)[1]).to(device)
         self.contents = contents(folder, self.all, self.splits == "train")
         for name, values in self.contents.items():
             self.contents[name] = values.to(device)
@@ -110,7 +113,7 @@ class Photographs:
         """Which photographs train, and which are held out."""
         if fold < 0:
             return np.flatnonzero(self.splits == "train"), np.flatnonzero(self.splits == "validation")
-        held_out = np.array([data.fold_of(p.block, 5) == fold for p in self.all])
+        held_out = np.array([data.fold_of(p) == fold for p in self.all])
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
@@ -152,13 +155,14 @@ def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
     device, cuda = photographs.device, photographs.device.type == "cuda"
     torch.manual_seed(recipe.seed)
     net = Counting(recipe).to(device, memory_format=torch.channels_last)
-    average = AveragedModel(net, multi_avg_fn=averaged(recipe.average), use_buffers=True)
+    average = copy.deepcopy(net).requires_grad_(False)
+    averages, current = numbers(average), numbers(net)
     decayed = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
-    stepped = torch.compile(net) if cuda else net
-    bf16 = cuda or any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+    stepped = torch.compile(net, dynamic=False) if cuda else net
+    bf16 = Processes(0, 1, device).has_bf16
 
     used, held_out = photographs.held_out(recipe.fold)
     if recipe.share < 1:
@@ -167,6 +171,7 @@ def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
         used = used[np.isin(photographs.groups[used], kept)]
     sizes = [int(size) for size in recipe.sizes.split(",")]
     steps = len(used) // recipe.batch
+    done = 0
     started, total = time.monotonic(), torch.zeros((), device=device)
     for epoch in range(recipe.epochs):
         size = sizes[epoch * len(sizes) // recipe.epochs]
@@ -181,13 +186,14 @@ def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
             for group in optimiser.param_groups:
                 group["lr"] = recipe.learning_rate * rate
             chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
-            there = chosen.to(device, non_blocking=True)
+            there = sent(chosen, device)
             images = vary_batch(
                 photographs.pictures[there].permute(0, 3, 1, 2), drawn[chosen], size, recipe.augmentation
             )
             share = 1.0
             if recipe.mixed:
                 share = float(np.random.default_rng((recipe.seed, epoch, step)).beta(recipe.mixed, recipe.mixed))
+                share = max(share, 1 - share)  # so that what else is told is of the first
                 images = share * images + (1 - share) * images.flip(0)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 features, logits = stepped(images.contiguous(memory_format=torch.channels_last))
@@ -202,22 +208,17 @@ def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-            average.update_parameters(net)
+            with torch.no_grad():
+                torch._foreach_lerp_(averages, current, 1 - min(recipe.average, done / (9 + done)))
+            done += 1
         if epoch % 5 == 4:
             print(f"  epoch {epoch} loss {float(total) / steps:.4f} {time.monotonic() - started:.0f} s", flush=True)
     seconds = time.monotonic() - started
     result = {"seconds": round(seconds, 1), "loss": round(float(total) / steps, 4)}
     for size in recipe.evaluate_at.split(","):
-        logits = predict(average.module, photographs, held_out, int(size))
+        logits = predict(average, photographs, held_out, int(size))
         result[size] = judged(logits, photographs.quantities[held_out])
     return result
-
-
-def averaged(most: float) -> Any:
-    def average(averages: Any, current: Any, seen: Any) -> None:
-        get_ema_multi_avg_fn(min(most, (1 + int(seen)) / (10 + int(seen))))(averages, current, seen)
-
-    return average
 
 
 def paired(order: np.ndarray, groups: np.ndarray) -> Tensor:
@@ -230,7 +231,7 @@ def paired(order: np.ndarray, groups: np.ndarray) -> Tensor:
 
 def objective(recipe: Recipe, logits: Tensor, labels: Tensor, photographs: Photographs, chosen: Tensor) -> Tensor:
     if recipe.objective == "tail":
-        exact = torch.as_tensor(photographs.quantities, device=logits.device)[chosen].clamp(max=TAIL - 1)
+        exact = photographs.exact[chosen].clamp(max=TAIL - 1)
         return 0.5 * (
             F.cross_entropy(logits, exact, label_smoothing=recipe.smoothing)
             + F.cross_entropy(seven(logits), labels, label_smoothing=recipe.smoothing)
@@ -261,11 +262,10 @@ def others(recipe: Recipe, net: Counting, features: Tensor, photographs: Photogr
         told = (net.volume(features) - photographs.contents["volumes"][chosen]).square().mean(1)
         loss = loss + recipe.volume * (known * told).mean()
     if recipe.pairs:
-        bins = torch.as_tensor(photographs.bins, device=features.device)[chosen]
+        bins, exact = photographs.bins[chosen], photographs.exact[chosen]
         same = (bins[1:] == bins[:-1]).float()
-        labels = photographs.labels[chosen].float()
         told = net.difference(features[1:] - features[:-1])[:, 0]
-        apart = F.smooth_l1_loss(told, labels[1:] - labels[:-1], reduction="none")
+        apart = F.smooth_l1_loss(told, (exact[1:] - exact[:-1]).clamp(-3, 3).float(), reduction="none")
         loss = loss + recipe.pairs * (same * apart).sum() / same.sum().clamp(min=1)
     return loss
 
@@ -302,8 +302,8 @@ def main() -> None:
     flags.add_argument("--runs", type=Path, required=True)
     flags.add_argument("--out", type=Path, required=True)
     a = flags.parse_args()
-    torch.set_float32_matmul_precision("high")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = Processes.join().device
+    torch._dynamo.config.recompile_limit = 64  # each head, size and batch is compiled once
     photographs = Photographs(a.data, device)
     print(f"{len(photographs.all)} photographs on {device}", flush=True)
     done = read(a.out) if a.out.exists() else []
@@ -312,7 +312,10 @@ def main() -> None:
         if any(one["recipe"] == asdict(recipe) for one in done):
             continue
         print(json.dumps(line), flush=True)
-        found = train(recipe, photographs)
+        try:
+            found = train(recipe, photographs)
+        except (RuntimeError, ValueError, AttributeError) as error:  # the others are worth their time
+            found = {"error": f"{type(error).__name__}: {error}"}
         print("  ", json.dumps(found), flush=True)
         with a.out.open("a") as out:
             out.write(json.dumps({"run": line, "recipe": asdict(recipe), **found}) + "\n")

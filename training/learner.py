@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.preprocess import normalise
 from training.processes import Processes
@@ -39,38 +39,48 @@ class Learner:
         weights: torch.Tensor | None = None,
     ) -> None:
         self.net = net.to(processes.device, memory_format=torch.channels_last)
-        self.average = AveragedModel(self.net, multi_avg_fn=_averaged, use_buffers=True)
+        self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
+        self.steps = 0
         # Biases and normalisation are not decayed.
         decayed = [p for p in self.net.parameters() if p.ndim > 1]
         plain = [p for p in self.net.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=peak, fused=True)
         self.processes, self.peak, self.label_smoothing, self.weights = processes, peak, label_smoothing, weights
-        self.stepped = processes.wrapped(self.net)
+        self.stepped = processes.wrapped(self.net).train()
         if processes.device.type == "cuda":
-            self.stepped = torch.compile(self.stepped)
+            self.stepped = torch.compile(self.stepped, dynamic=False)  # each size has kernels of its own
+        self.has_bf16 = processes.has_bf16
+        pairs = zip(numbers(self.average), numbers(self.net), strict=True)
+        self.averages, self.current = map(list, zip(*pairs, strict=True))
 
     def step(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> torch.Tensor:
-        """Learns from this process's batch, float32 [B, 3, S, S] and labels [B] on its device, at a share `rate` of
-        the peak.
+        """Learns from this process's batch, float32 [B, 3, S, S] and labels [B], at a share `rate` of the peak.
 
         Returns the mean loss of all processes' batches, on the device, which may still be at it.
         """
         device = self.processes.device
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
+        labels = labels.to(device, non_blocking=True)
         for group in self.optimiser.param_groups:
             group["lr"] = self.peak * rate
-        self.stepped.train()
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.processes.has_bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.has_bf16):
             logits = self.stepped(images)
         loss = cross_entropy(logits.float(), labels, self.weights, label_smoothing=self.label_smoothing)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
-        self.average.update_parameters(self.net)
+        self.average_in()
         mean = self.processes.mean(loss.detach())
         self.last = (mean, logits.detach(), images, labels)
         return mean
+
+    @torch.no_grad()
+    def average_in(self) -> None:
+        """An exponential average over 500 steps, over fewer at the beginning, lest a short run keep where it began."""
+        # AveragedModel of torch keeps its count in a tensor and waits for the GPU several times a step.
+        torch._foreach_lerp_(self.averages, self.current, 1 - min(0.998, self.steps / (9 + self.steps)))
+        self.steps += 1
 
     def check(self) -> None:
         """Raises `NotFinite` of the last step, in all processes. It waits for a GPU, so not after every step; once a
@@ -86,7 +96,6 @@ class Learner:
     def predict(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The average's logits [N, 7] for pictures as they are served, uint8 [N, S, S, 3], in float32; each process
         takes its share."""
-        self.average.eval()
         own = pictures[self.processes.rank :: self.processes.world]
         logits = [torch.empty(0, 7)]
         for start in range(0, len(own), EVALUATED):
@@ -100,15 +109,16 @@ class Learner:
             "network": self.net.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "steps": self.steps,
         }
 
     def resume(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.steps = state["steps"]
 
 
-def _averaged(averages: Any, current: Any, seen: Any) -> None:
-    """An exponential average over 500 steps, over fewer at the beginning, lest a short run keep where it began."""
-    steps = int(seen)
-    get_ema_multi_avg_fn(min(0.998, (1 + steps) / (10 + steps)))(averages, current, seen)
+def numbers(net: torch.nn.Module) -> list[torch.Tensor]:
+    """Its parameters, and its normalisations' statistics without the counts of batches."""
+    return [*net.parameters(), *(buffer for buffer in net.buffers() if buffer.is_floating_point())]

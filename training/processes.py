@@ -65,6 +65,7 @@ class Processes:
         if torch.cuda.is_available():
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
             torch.cuda.set_device(device)
+            torch.backends.cuda.matmul.allow_tf32 = True
         if world > 1:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         return cls(rank, world, device)

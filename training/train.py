@@ -13,6 +13,7 @@ averaged weights), and a job a profile and, if asked for, the model package that
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import signal
 import sys
@@ -40,7 +41,6 @@ WATCHED = 512
 """Photographs of the validation split that an epoch is judged on; the last epoch is on all."""
 CHECKED = 16
 """Steps after which the loss is looked at."""
-FOLDS = 5
 RESTORED_WITH = 64
 """Training photographs that the restored champion's statistics are measured on."""
 
@@ -63,7 +63,7 @@ flags.add_argument(
     help="how class imbalance is corrected: one way, so that it is never corrected twice",
 )
 flags.add_argument("--imagenet", action="store_true", help="start from ImageNet weights (downloads them)")
-flags.add_argument("--fold", type=int, choices=range(FOLDS), help="hold out this fifth of all photographs instead")
+flags.add_argument("--fold", type=int, choices=range(data.FOLDS), help="hold out this fifth of all photographs instead")
 flags.add_argument("--limit", type=int, help="use only so many photographs of each split (for a trial)")
 flags.add_argument("--seed", type=int, default=0)
 flags.add_argument("--package", choices=("true", "false"), default="false", help="make a model package of it")
@@ -117,9 +117,11 @@ def main(a: argparse.Namespace) -> None:
     # Resume
     out, checkpoint = a.out or container.output(), (a.checkpoints or a.out or container.checkpoints()) / "checkpoint.pt"
     out.mkdir(parents=True, exist_ok=True)
-    done = Done()
+    done, of = Done(), {"seed": a.seed, "photographs": digest_of(splits["train"])}
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=processes.device, weights_only=True)
+        if state["of"] != of:
+            raise SystemExit(f"{checkpoint} is of other photographs or another seed: choose another folder")
         learner.resume(state)
         done = Done(**state["done"])
         if first:
@@ -160,7 +162,7 @@ def main(a: argparse.Namespace) -> None:
                 profile.step(fetched - started, ended - started, batch)
             if stopping:
                 if first:
-                    save(checkpoint, learner, Done(epoch, step + 1, float(total)))
+                    save(checkpoint, learner, Done(epoch, step + 1, float(total)), of)
                     print(f"asked to stop: checkpoint after epoch {epoch}, step {step}", flush=True)
                 end()
         trained, done = (steps - done.step) * batch, Done(epoch + 1)
@@ -177,7 +179,7 @@ def main(a: argparse.Namespace) -> None:
                 f" validation_six_way {seen['as_published']['accuracy']:.4f}",
                 flush=True,
             )
-            save(checkpoint, learner, done)
+            save(checkpoint, learner, done, of)
     signal.signal(signal.SIGTERM, end)
     if profile:
         profile.end()
@@ -185,11 +187,11 @@ def main(a: argparse.Namespace) -> None:
     # Predictions, metrics from them, and the package
     logits = learner.predict(served)
     if first:
-        predictions = out / "predictions.csv"
+        predictions, trained = out / "predictions.csv", learner.average.cpu()
         if a.data:
-            torch.save(learner.average.module.state_dict(), out / "network.pt")
+            torch.save(trained.state_dict(), out / "network.pt")
         if a.package == "true":
-            report = make_package(a, learner.average.module, splits["train"], held_out, predictions)
+            report = make_package(a, trained, splits["train"], held_out, predictions)
         else:
             metrics.write_predictions(predictions, held_out, logits)
             report = metrics.report(metrics.read_predictions(predictions))
@@ -227,9 +229,11 @@ def make_package(
 
 def read(a: argparse.Namespace) -> list[data.Photograph]:
     """The photographs of a folder or of a job's channels."""
+    if a.fold is not None and (a.champion or not a.data):
+        raise SystemExit("--fold is for --data, and not with --champion, which may have seen what is held out")
     if a.data:
         everything = data.read(a.data)
-        return everything if a.fold is None else data.hold_out(everything, a.fold, FOLDS)
+        return everything if a.fold is None else data.hold_out(everything, a.fold)
     folders = {name: container.channel(name) for name in ("dataset", "train", "validation")}
     if missing := [name for name, folder in folders.items() if folder is None]:
         raise SystemExit(f"neither --data nor a channel {missing[0]}")
@@ -288,10 +292,15 @@ def one_cycle(progress: float, warm_up: float = 0.15) -> float:
     return float((1 + np.cos(np.pi * (progress - warm_up) / (1 - warm_up))) / 2)
 
 
-def save(checkpoint: Path, learner: Learner, done: Done) -> None:
+def digest_of(photographs: list[data.Photograph]) -> str:
+    """A name for which photographs these are, and their labels."""
+    return hashlib.sha256("".join(f"{p.id},{p.label}\n" for p in photographs).encode()).hexdigest()
+
+
+def save(checkpoint: Path, learner: Learner, done: Done, of: dict[str, Any]) -> None:
     """Replaces the checkpoint in one move: one that was cut off could not be resumed from."""
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({**learner.state(), "done": asdict(done)}, checkpoint.with_suffix(".new"))
+    torch.save({**learner.state(), "done": asdict(done), "of": of}, checkpoint.with_suffix(".new"))
     checkpoint.with_suffix(".new").replace(checkpoint)
 
 

@@ -66,19 +66,25 @@ def vary_batch(pictures: Tensor, drawn: Tensor, size: int, strength: float = 1.0
     """
     device = pictures.device
     images = pictures.float()
-    anew = (drawn[:, 0] < COMPRESSED * strength).nonzero()[:, 0]  # found on the CPU: a GPU need not be waited for
+    anew = (drawn[:, 0] < COMPRESSED * strength).nonzero()[:, 0]  # on the CPU: a GPU would be waited for
+    drawn = sent(drawn, device)
     if len(anew):
-        quality = 40 + 55 * drawn[anew, 1]
-        images[anew.to(device)] = compressed(images[anew.to(device)], quality.to(device))
-    u = drawn[:, 2:].to(device).unbind(1)
+        anew = sent(anew, device)
+        images[anew] = compressed(images[anew], 40 + 55 * drawn[anew, 1])
+    u = drawn[:, 2:].unbind(1)
     area = 1 - 0.4 * strength * u[0]
     ratio = torch.exp(strength * math.log(1.25) * (2 * u[1] - 1))
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-    soft = torch.exp(strength * math.log(1.4) * (2 * u[2] - 1))
+    soft = torch.exp(strength * math.log(1.4) * (2 * u[2] - 1)).clamp(min=0.51)  # narrower, a line may meet no pixel
     across = taps(pictures.shape[3], size, (1 - width) * u[3], width, soft, u[4] < 0.5)
     down = taps(pictures.shape[2], size, (1 - height) * u[5], height, soft)
     images = down[:, None] @ images @ across[:, None].mT
     return normalised(images, *(1 + 0.3 * strength * (2 * x - 1) for x in u[6:9]))
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Goes to the device without waiting for what it is at."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def taps(pixels: int, size: int, start: Tensor, length: Tensor, soft: Tensor, mirrored: Tensor | None = None) -> Tensor:
@@ -97,15 +103,14 @@ def taps(pixels: int, size: int, start: Tensor, length: Tensor, soft: Tensor, mi
 
 def normalised(images: Tensor, brightness: Tensor, contrast: Tensor, colour: Tensor) -> Tensor:
     """[B, 3, S, S] of 0 to 255 as `model.preprocess.normalise` makes it, with factors [B] of what Pillow calls so."""
-    luma = images.new_tensor(LUMA)
+    luma, mean, std = (constants(images.device)[name] for name in ("luma", "mean", "std"))
     grey = (images * luma[:, None, None]).sum(1).mean((1, 2))  # [B]
     # Brightness, then contrast about the mean grey, then colour about each pixel's own grey: a matrix and a shift.
     mix = colour[:, None, None] * torch.eye(3, device=images.device) + (1 - colour)[:, None, None] * luma
     matrix = (brightness * contrast)[:, None, None] * mix
     shift = (brightness * (1 - contrast) * grey)[:, None, None]
     flat = torch.baddbmm(shift, matrix, images.flatten(2)).clamp(0, 255)
-    mean, std = (255 * images.new_tensor(values)[:, None] for values in (MEAN, STD))
-    return ((flat - mean) / std).view_as(images)
+    return ((flat - mean) / std).unflatten(2, images.shape[2:])
 
 
 def compressed(images: Tensor, quality: Tensor) -> Tensor:
@@ -113,23 +118,23 @@ def compressed(images: Tensor, quality: Tensor) -> Tensor:
 
     Only what loses anything is done: colour conversion, subsampling, cosine transform, rounding to the tables' steps.
     """
-    shares = SHARES.to(images.device)
-    luma, cb, cr = torch.einsum("kc,bchw->kbhw", shares, images)
+    fixed = constants(images.device)
+    luma, cb, cr = torch.einsum("kc,bchw->kbhw", fixed["shares"], images)
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None]
     luma_steps, colour_steps = (
-        ((table.to(images.device) * scale + 50) / 100).floor().clamp(1, 255) for table in tables()
+        ((fixed[name] * scale + 50) / 100).floor().clamp(1, 255) for name in ("luma_steps", "colour_steps")
     )
     luma = rounded(luma - 128, luma_steps) + 128
     colours = avg_pool2d(torch.stack([cb, cr], 1), 2)
     colours = rounded(colours.flatten(0, 1), colour_steps.repeat_interleave(2, 0)).view_as(colours)
     colours = interpolate(colours, scale_factor=2.0, mode="bilinear")
-    back = torch.linalg.inv(SHARES).to(images.device)
-    return torch.einsum("ck,bkhw->bchw", back, torch.cat([luma[:, None], colours], 1)).round().clamp(0, 255)
+    back = torch.einsum("ck,bkhw->bchw", fixed["back"], torch.cat([luma[:, None], colours], 1))
+    return back.round().clamp(0, 255)
 
 
 def rounded(planes: Tensor, steps: Tensor) -> Tensor:
     """Planes [B, H, W] with their blocks' coefficients rounded to multiples of `steps` [B, 8, 8]."""
-    cosines = dct(planes.device)
+    cosines = constants(planes.device)["cosines"]
     blocks = planes.unflatten(2, (-1, 8)).unflatten(1, (-1, 8)).transpose(2, 3)  # [B, H/8, W/8, 8, 8]
     steps = steps[:, None, None]
     kept = ((cosines @ blocks @ cosines.T) / steps).round() * steps
@@ -137,19 +142,23 @@ def rounded(planes: Tensor, steps: Tensor) -> Tensor:
 
 
 @cache
-def dct(device: torch.device) -> Tensor:
-    """The orthonormal cosine transform (DCT-II) of eight numbers, [8, 8]."""
+def constants(device: torch.device) -> dict[str, Tensor]:
+    """What does not change, on the device: to send it there again for each batch would be waited for."""
     k = torch.arange(8.0)
-    matrix = 0.5 * torch.cos((2 * k + 1) * k[:, None] * math.pi / 16)
-    matrix[0] /= math.sqrt(2)
-    return matrix.to(device)
-
-
-@cache
-def tables() -> tuple[Tensor, Tensor]:
-    """libjpeg's steps [8, 8] for brightness and for colour at quality 50, which others are scaled from."""
+    cosines = 0.5 * torch.cos((2 * k + 1) * k[:, None] * math.pi / 16)  # orthonormal DCT-II [8, 8]
+    cosines[0] /= math.sqrt(2)
+    # libjpeg's steps at quality 50, which those of others are scaled from.
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16)).save(buffer, "JPEG", quality=50)
-    found = Image.open(buffer).quantization  # type: ignore[attr-defined]
-    luma, colour = (torch.tensor(found[k], dtype=torch.float32).view(8, 8) for k in (0, 1))
-    return luma, colour
+    steps = Image.open(buffer).quantization  # type: ignore[attr-defined]
+    made = {
+        "luma": torch.tensor(LUMA),
+        "mean": 255 * torch.tensor(MEAN)[:, None],
+        "std": 255 * torch.tensor(STD)[:, None],
+        "shares": SHARES,
+        "back": torch.linalg.inv(SHARES),
+        "luma_steps": torch.tensor(steps[0], dtype=torch.float32).view(8, 8),
+        "colour_steps": torch.tensor(steps[1], dtype=torch.float32).view(8, 8),
+        "cosines": cosines,
+    }
+    return {name: tensor.to(device) for name, tensor in made.items()}

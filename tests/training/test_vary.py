@@ -62,15 +62,28 @@ def test_a_part_is_resampled_as_pillow_does_it(
     assert np.abs(made - expected)[:, inner].max() < 1
 
 
+def test_a_crop_is_where_its_numbers_say(photographs: list[Image.Image]) -> None:
+    drawn = torch.full((1, DRAWS), 0.5)
+    drawn[0, :7] = torch.tensor([1.0, 0.5, 1.0, 0.9, 0.5, 0.1, 0.9])  # the least area, wide, left, not mirrored
+    drawn[0, 7] = 0.8  # low
+    ratio = 1.25**0.8
+    width, height = SIZE * (0.6 * ratio) ** 0.5, SIZE * (0.6 / ratio) ** 0.5
+    left, top = 0.1 * (SIZE - width), 0.8 * (SIZE - height)
+    box = (left, top, left + width, top + height)
+    expected = np.asarray(photographs[1].resize((96, 96), Image.Resampling.BILINEAR, box=box), dtype=np.float32)
+    made = levels(vary_batch(stacked(photographs[1:2]), drawn, 96))[0].transpose(1, 2, 0)
+    inner = (slice(2, -2), slice(2, -2))
+    assert np.abs(made - expected)[inner].max() < 2
+
+
 def test_light_contrast_and_colour_are_pillows(photographs: list[Image.Image]) -> None:
     factors = torch.tensor([[0.8, 1.2, 0.7], [1.1, 0.75, 1.3], [0.7, 1.3, 1.0]])
     made = levels(normalised(stacked(photographs[:3]).float(), *factors.T))
     for one, photograph, row in zip(made, photographs, factors.tolist(), strict=False):
-        for enhance, factor in zip(
-            (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), row, strict=True
-        ):
-            photograph = enhance(photograph).enhance(factor)
-        difference = np.abs(one.transpose(1, 2, 0) - np.asarray(photograph, dtype=np.float32))
+        expected = photograph
+        for enhance, factor in zip(ENHANCERS, row, strict=True):
+            expected = enhance(expected).enhance(factor)
+        difference = np.abs(one.transpose(1, 2, 0) - np.asarray(expected, dtype=np.float32))
         assert np.percentile(difference, 99) < 4  # Pillow rounds, and clips in between
 
 
