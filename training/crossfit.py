@@ -4,8 +4,8 @@
     python -m training.crossfit .runs/fold-* --data ../shared/abid --out .runs/crossfit
 
 Each run held one fold out. Writes `predictions.csv` (all photographs, their logits and their `fold`), `crossfit.json`
-(the temperature fitted to all of them, which the package of a network trained on everything is given; the figures,
-each fold's with the temperature of the others; how well empty bins are told) and `suspects.html`: the photographs
+(the temperature fitted to all of them; the figures, each fold's with the temperature of the others; how well empty
+bins are told) and `suspects.html`: the photographs
 whose records the networks believe least, and every empty bin that they missed. The page shows photographs: it stays
 with their owner.
 """
@@ -70,13 +70,7 @@ def report(found: OutOfFold) -> dict[str, Any]:
     return {
         "photographs": len(labels),
         "temperature": metrics.fit_temperature(seen.logits, seen.quantities),
-        **metrics.summary(p, seen.quantities),
-        "intervals": metrics.intervals(p, seen.quantities, seen.groups),
-        "constant": metrics.constant_answer(seen.quantities),
-        "calibration": {
-            "expected_calibration_error": metrics.calibration_error(p, labels),
-            "of_a_perfectly_calibrated_model": metrics.perfectly_calibrated(p),
-        },
+        **metrics.measured(p, seen),
         "empty_bins": {
             "recall": share((answered == 0)[labels == 0]),
             "precision": share((labels == 0)[answered == 0]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -101,12 +102,12 @@ def fold_of(photograph: Photograph) -> int:
 def read_shards(index: Path, shards: dict[str, Path]) -> list[Photograph]:
     """The photographs of a retraining job: `index` is its dataset's folder, `shards` the folder of each split's
     photographs. Raises `dataset.BadDataset`."""
-    return [
-        Photograph(line.id, line.quantity, line.group, line.group, line.split, line.site, each.read)
-        for split in dataset.read(index, shards).values()
-        for each in split
-        for line in [each.line]
-    ]
+    examples = itertools.chain.from_iterable(dataset.read(index, shards).values())
+    return [_of_line(each.line, each.read) for each in examples]
+
+
+def _of_line(line: dataset.Line, read: Callable[[], bytes]) -> Photograph:
+    return Photograph(line.id, line.quantity, line.group, line.group, line.split, line.site, read)
 
 
 def digest(photographs: list[Photograph]) -> str:
@@ -179,7 +180,8 @@ class OnDevice(Training):
 
 
 def training_on(device: torch.device, photographs: list[Photograph], seed: int, strength: float = 1.0) -> Training:
-    if device.type == "cuda":
+    """In the memory of the GPU that trains, if they fit into half of what is free; otherwise in the machine's."""
+    if device.type == "cuda" and 2 * len(photographs) * 3 * STORED_SIZE**2 < torch.cuda.mem_get_info(device)[0]:
         return OnDevice(photographs, seed, strength, device)
     return Training(photographs, seed, strength)
 

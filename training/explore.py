@@ -28,7 +28,7 @@ from torchvision import models
 from model.answer import AT_LEAST, CLASSES
 from model.preprocess import normalise
 from training import data, metrics
-from training.learner import numbers
+from training.learner import adamw, numbers
 from training.processes import Processes
 from training.train import one_cycle
 from training.vary import draws, sent, vary_batch
@@ -157,10 +157,7 @@ def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
     net = Counting(recipe).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(net).requires_grad_(False)
     averages, current = numbers(average), numbers(net)
-    decayed = [p for p in net.parameters() if p.ndim > 1]
-    plain = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+    optimiser = adamw(net, recipe.learning_rate, recipe.weight_decay)
     stepped = torch.compile(net, dynamic=False) if cuda else net
     bf16 = Processes(0, 1, device).has_bf16
 

@@ -41,11 +41,7 @@ class Learner:
         self.net = net.to(processes.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
         self.steps = 0
-        # Biases and normalisation are not decayed.
-        decayed = [p for p in self.net.parameters() if p.ndim > 1]
-        plain = [p for p in self.net.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=peak, fused=True)
+        self.optimiser = adamw(self.net, peak, weight_decay)
         self.processes, self.peak, self.label_smoothing, self.weights = processes, peak, label_smoothing, weights
         self.stepped = processes.wrapped(self.net).train()
         if processes.device.type == "cuda":
@@ -117,6 +113,14 @@ class Learner:
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.steps = state["steps"]
+
+
+def adamw(net: torch.nn.Module, peak: float, weight_decay: float) -> torch.optim.AdamW:
+    """Biases and normalisation are not decayed."""
+    decayed = [p for p in net.parameters() if p.ndim > 1]
+    plain = [p for p in net.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=peak, fused=True)
 
 
 def numbers(net: torch.nn.Module) -> list[torch.Tensor]:

@@ -189,34 +189,36 @@ def report(predictions: dict[str, Predictions]) -> dict[str, Any]:
     """Everything said about a model: calibrated on validation, measured on test, beside the constants."""
     fitted = predictions["validation"]
     temperature = fit_temperature(fitted.logits, fitted.quantities)
-    result: dict[str, Any] = {"temperature": temperature}
-    for split, seen in predictions.items():
-        p = probabilities(seen.logits, temperature)
-        labels = np.minimum(seen.quantities, AT_LEAST)
-        answered = posterior_median(p)
-        result[split] = {
-            **summary(p, seen.quantities),
-            "intervals": intervals(p, seen.quantities, seen.groups),
-            "constant": constant_answer(seen.quantities),
-            "by_population": {
-                str(name): summary(p[seen.populations == name], seen.quantities[seen.populations == name])
-                for name in np.unique(seen.populations)
-            },
-            "calibration": {
-                "expected_calibration_error": calibration_error(p, labels),
-                "of_a_perfectly_calibrated_model": perfectly_calibrated(p),
-            },
-            "per_class": [
-                {
-                    "class": CLASSES[k],
-                    "photographs": int((labels == k).sum()),
-                    "recall": float((answered[labels == k] == k).mean()) if (labels == k).any() else None,
-                    "precision": float((labels[answered == k] == k).mean()) if (answered == k).any() else None,
-                }
-                for k in range(len(CLASSES))
-            ],
-        }
-    return result
+    found = {split: measured(probabilities(seen.logits, temperature), seen) for split, seen in predictions.items()}
+    return {"temperature": temperature, **found}
+
+
+def measured(p: Floats, seen: Predictions) -> dict[str, Any]:
+    """All figures of calibrated probabilities [N, 7] for these photographs."""
+    labels = np.minimum(seen.quantities, AT_LEAST)
+    answered = posterior_median(p)
+    return {
+        **summary(p, seen.quantities),
+        "intervals": intervals(p, seen.quantities, seen.groups),
+        "constant": constant_answer(seen.quantities),
+        "by_population": {
+            str(name): summary(p[seen.populations == name], seen.quantities[seen.populations == name])
+            for name in np.unique(seen.populations)
+        },
+        "calibration": {
+            "expected_calibration_error": calibration_error(p, labels),
+            "of_a_perfectly_calibrated_model": perfectly_calibrated(p),
+        },
+        "per_class": [
+            {
+                "class": CLASSES[k],
+                "photographs": int((labels == k).sum()),
+                "recall": float((answered[labels == k] == k).mean()) if (labels == k).any() else None,
+                "precision": float((labels[answered == k] == k).mean()) if (answered == k).any() else None,
+            }
+            for k in range(len(CLASSES))
+        ],
+    }
 
 
 def table(report: dict[str, Any]) -> str:

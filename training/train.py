@@ -69,7 +69,7 @@ flags.add_argument("--seed", type=int, default=0)
 flags.add_argument("--package", choices=("true", "false"), default="false", help="make a model package of it")
 flags.add_argument("--model-version", help="of the package; default: date and weights")
 flags.add_argument("--parent", help="version of the package that training started from")
-flags.add_argument("--calibration-photographs", type=int, default=512, help="that int8 takes its ranges from")
+flags.add_argument("--calibration-photographs", type=int, help="that int8 takes its ranges from; default: 512")
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def make_package(
             predictions.with_name("package") if a.data else container.model(),
             predictions=predictions,
             details={"training_data_digest": digest, "parent": a.parent},
-            calibration=a.calibration_photographs,
+            calibration=a.calibration_photographs or pack.CALIBRATION_PHOTOGRAPHS,
             version=a.model_version,
         ).report
     except pack.Unfaithful as error:

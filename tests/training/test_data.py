@@ -98,6 +98,17 @@ def test_a_device_has_the_same_photographs(folder: Path) -> None:
     assert all(one[0].equal(other[0]) for one, other in zip(first, again, strict=True))
 
 
+def test_photographs_that_do_not_fit_a_gpu_stay_outside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = data.read(folder)[:8]
+    needed = 8 * 3 * data.STORED_SIZE**2
+    monkeypatch.setattr(data, "OnDevice", lambda *_: "on the device")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * needed, 4 * needed))
+    assert isinstance(data.training_on(torch.device("cuda"), few, seed=0), data.Training)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * needed + 2, 4 * needed))
+    assert data.training_on(torch.device("cuda"), few, seed=0) == "on the device"
+    assert isinstance(data.training_on(torch.device("cpu"), few, seed=0), data.Training)
+
+
 def test_augmentation_has_a_strength(folder: Path) -> None:
     picture = Image.fromarray(data.pictures(data.read(folder)[:1], data.STORED_SIZE)[0])
 
