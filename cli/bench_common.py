@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from rich.table import Table
 
 from cli.errors import CliError
 from cli.up import interrupt, start
+from local.ports import free_port
 from local.stack import REPOSITORY, Stack
 
 CORES = len(os.sched_getaffinity(0))
@@ -41,12 +41,6 @@ def json_of(arguments: list[str], settings: Any) -> Numbers:
         raise CliError(f"{Path(arguments[1]).name} failed: {lines[-1]}")
     found: Numbers = json.loads(done.stdout)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -20,13 +20,13 @@ from cli.bench_common import (
     Numbers,
     bare_table,
     cpu_seconds,
-    free_port,
     json_of,
     number,
     progress_bar,
     rotated,
 )
 from cli.errors import PACKAGE_MISSING, USAGE, CliError
+from local.ports import free_port
 from local.stack import REPOSITORY
 
 BENCH = REPOSITORY / "bench"

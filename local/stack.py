@@ -14,7 +14,6 @@ import os
 import platform
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -33,6 +32,7 @@ from botocore.exceptions import ClientError
 
 from local import processes
 from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, ReleaseFailed, StackError
+from local.ports import port_taken
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REGION = "us-east-1"
@@ -469,16 +469,6 @@ def healthy(endpoint_url: str) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def port_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
 
 
 def without_aws(environment: "os._Environ[str]") -> dict[str, str]:

@@ -13,6 +13,7 @@ import argparse
 import copy
 import json
 import re
+import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 from torchvision import models
 
 from model.answer import AT_LEAST, CLASSES
-from model.preprocess import normalise
+from model.preprocess import SIZE, normalise
 from training import data, metrics
 from training.learner import adamw, numbers
 from training.processes import Processes
@@ -41,6 +42,8 @@ TAIL = 16
 @dataclass(frozen=True)
 class Recipe:
     network: str = "resnet50"
+    champion: str = ""
+    """A model.tar.gz to start from; else from random weights."""
     epochs: int = 30
     sizes: str = "128"
     batch: int = 128
@@ -71,19 +74,30 @@ class Recipe:
 class Counting(nn.Module):
     """A network with its counting head, and the heads that only training has."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, photographs: np.ndarray) -> None:
         super().__init__()
         body = getattr(models, recipe.network)(zero_init_residual=True)
         width = body.fc.in_features
+        self.head = nn.Linear(width, TAIL if recipe.objective == "tail" else len(CLASSES))
+        if recipe.champion:
+            body = restored(Path(recipe.champion), photographs)
+            self.head = body.fc
         body.fc = nn.Identity()
         self.body = body
-        self.head = nn.Linear(width, TAIL if recipe.objective == "tail" else len(CLASSES))
         self.words, self.kinds = nn.Linear(width, WORDS), nn.Linear(width, 8)
         self.volume, self.difference = nn.Linear(width, 3), nn.Linear(width, 1, bias=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.body(images)
         return features, self.head(features)
+
+
+def restored(archive: Path, photographs: np.ndarray) -> nn.Module:
+    from model import package  # needs OpenVINO
+    from model.restore import restore
+
+    with tempfile.TemporaryDirectory() as folder:
+        return restore(package.unpack(archive, Path(folder)), photographs)
 
 
 def seven(logits: Tensor) -> Tensor:
@@ -154,14 +168,15 @@ def tokens(item: dict[str, Any]) -> set[str]:
 def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
     device, cuda = photographs.device, photographs.device.type == "cuda"
     torch.manual_seed(recipe.seed)
-    net = Counting(recipe).to(device, memory_format=torch.channels_last)
+    used, held_out = photographs.held_out(recipe.fold)
+    some = data.evaluation_batch([photographs.all[k] for k in used[:64]], SIZE).numpy()
+    net = Counting(recipe, some).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(net).requires_grad_(False)
     averages, current = numbers(average), numbers(net)
     optimiser = adamw(net, recipe.learning_rate, recipe.weight_decay)
     stepped = torch.compile(net, dynamic=False) if cuda else net
     bf16 = Processes(0, 1, device).has_bf16
 
-    used, held_out = photographs.held_out(recipe.fold)
     if recipe.share < 1:
         names = np.unique(photographs.groups[used])
         kept = np.random.default_rng(recipe.seed).permutation(names)[: int(recipe.share * len(names))]
@@ -208,7 +223,7 @@ def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
             with torch.no_grad():
                 torch._foreach_lerp_(averages, current, 1 - min(recipe.average, done / (9 + done)))
             done += 1
-        if epoch % 5 == 4:
+        if epoch % 5 == 4 or device.type == "cpu":
             print(f"  epoch {epoch} loss {float(total) / steps:.4f} {time.monotonic() - started:.0f} s", flush=True)
     seconds = time.monotonic() - started
     result = {"seconds": round(seconds, 1), "loss": round(float(total) / steps, 4)}

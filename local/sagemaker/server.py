@@ -6,7 +6,6 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -14,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+
+from local.ports import free_port
 
 PING_SECONDS = 5.0  # as SageMaker asks
 PINGS_MISSED = 6  # in a row, before a process that lives but does not answer is replaced
@@ -61,13 +62,6 @@ class Spawner:
             )
 
         return self._thread.submit(spawn).result()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local.ports import free_port
 from local.sagemaker import channels
 from local.sagemaker.channels import BadInput, Mirror
 from local.sagemaker.container import (
@@ -27,7 +28,6 @@ from local.sagemaker.container import (
 )
 from local.sagemaker.host import Host, now
 from local.sagemaker.jobs import JobFailed, Jobs, JobStopped, Stop, only, refuse_unsupported
-from local.sagemaker.server import free_port
 from local.sagemaker.wire import Json, invalid
 
 LOG = logging.getLogger(__name__)

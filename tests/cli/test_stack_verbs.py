@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli.main import main
+from local.ports import free_port
 from local.stack import Stack
 
 VERBS_THAT_NEED_THE_STACK = ["status", "env"]
@@ -22,11 +23,8 @@ VERBS_THAT_NEED_THE_STACK = ["status", "env"]
 
 @pytest.fixture
 def stack(tmp_path, monkeypatch):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     monkeypatch.setenv("BINTALLY_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("BINTALLY_PORT", str(port))
+    monkeypatch.setenv("BINTALLY_PORT", str(free_port()))
     found = Stack.from_environment()
     yield found
     found.down()

@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from local.sagemaker.server import free_port
+from local.ports import free_port
 from local.stack import Stack
 
 REPOSITORY = Path(__file__).parents[2]

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 import tarfile
@@ -16,6 +15,7 @@ import boto3
 import pytest
 
 from local import emulator, processes
+from local.ports import free_port
 from local.stack import REGION, Stack, healthy
 
 # Speaks the container contract. Its answer names its model and process; a body says what else it should do.
@@ -51,12 +51,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 port = int(os.environ["SAGEMAKER_BIND_TO_PORT"])
 http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

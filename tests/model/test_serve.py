@@ -24,6 +24,7 @@ import pytest
 from openvino import opset13 as ops
 from PIL import Image
 
+from local.ports import free_port
 from model import package, preprocess, serve
 from model.answer import CLASSES
 
@@ -67,13 +68,6 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
         golden[f"golden/{name}.png"] = counter.count(picture(colour))
     package.build(folder, model_version="colours-1", golden=golden)
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import io
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from local import processes
+from local.ports import free_port
 from local.stack import Stack
 
 Item = dict[str, Any]
@@ -35,12 +35,6 @@ def wait_for(what: str, check: Check, seconds: float = 180) -> Any:
         assert time.monotonic() < deadline, f"{what}: not after {seconds} s"
         time.sleep(0.25)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from bintally import labels
 
-from local.stack import Stack, port_taken
+from local.ports import port_taken
+from local.stack import Stack
 
 KEY = "incoming/SEA1/P-1-A1/2026-11-22T10:15:00Z.jpg"
 

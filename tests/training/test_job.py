@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from local.sagemaker.server import free_port
+from local.ports import free_port
 from model import package
 from model.serve import Counter
 from training import metrics
