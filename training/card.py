@@ -21,11 +21,15 @@ def card(description: dict[str, Any], report: dict[str, Any], trained_on: int) -
     calibration = test["calibration"]
     perfect = calibration["of_a_perfectly_calibrated_model"]
     change = description["quantisation"]
+    parent = description.get("parent")
+    origin = (
+        f"from version {parent}'s weights, which were trained from random ones" if parent else "from random weights"
+    )
     validation = report["validation"]["as_shipped"]["photographs"]
     return f"""# Model card: bin counter {description["model_version"]}
 
 Answers how many items a photograph of a warehouse bin shows: a probability for each of 0 to 5 and for
-"6 or more", and their median as the count. ResNet50 from random weights, input {description["preprocessing"]["size"]} x
+"6 or more", and their median as the count. ResNet50 {origin}, input {description["preprocessing"]["size"]} x
 {description["preprocessing"]["size"]} pixels, int8 in OpenVINO's form. Made with `training/train.py` and
 `training/ship.py`, which also wrote this page from `predictions.csv`; code version `{description["code_version"]}`.
 
@@ -64,9 +68,14 @@ The photographs come in two populations of JPEG, with different shares of full b
 |---|---|---|---|---|
 {_populations(test["by_population"])}
 
-**Calibration.** Expected calibration error {calibration["expected_calibration_error"]:.1%}; that of a perfectly
+**Balanced.** Every recorded count alike, however many bins have it: ranked probability score
+{test["balanced"]["rps"]:.3f}, accuracy {test["balanced"]["accuracy"]:.1%}.
+
+**Calibration.** Expected calibration error {calibration["error"]:.1%}; that of a perfectly
 calibrated model with as many photographs is {perfect["mean"]:.1%} on average, 95th percentile
-{perfect["percentile_95"]:.1%}.
+{perfect["percentile_95"]:.1%}. How often the most probable answer was right, by its probability, with 95 % intervals:
+
+![Reliability diagram: share that was right against the probability of the most probable answer](calibration.svg)
 
 **int8.** Against the network before quantisation, on photographs of validation and test: the same answer for
 {change["same_answer"]:.1%}, mean absolute change of a probability {change["mean_probability_change"]:.4f}, log loss

@@ -73,7 +73,7 @@ def figures(p: Floats, seen: Answered, draws: int) -> dict[str, Any]:
         **metrics.summary(p, seen.quantities),
         "intervals": metrics.intervals(p, seen.quantities, seen.groups, draws),
         "confusion": confusion(p, seen.labels).tolist(),
-        "calibration": calibration(p, seen, draws),
+        "calibration": metrics.calibration(p, seen.labels, seen.groups, draws),
         "per_class": per_class(p, seen, draws),
         "falsified_records": falsified_records(p, seen, draws),
     }
@@ -84,41 +84,6 @@ def confusion(p: Floats, labels: Ints) -> Ints:
     matrix = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
     np.add.at(matrix, (labels, posterior_median(p)), 1)
     return matrix
-
-
-def calibration(p: Floats, seen: Answered, draws: int) -> dict[str, Any]:
-    """Expected calibration error, that of a perfectly calibrated model, and the reliability diagram's points.
-
-    Resampling adds as much to the error as sampling did, so its interval is the basic bootstrap's (Davison and
-    Hinkley 1997, 5.2.1), which takes that off again.
-    """
-    confidence, hit = p.max(axis=1), (p.argmax(axis=1) == seen.labels).astype(np.float64)
-    parts = metrics.calibration_bins(p)
-    within = np.zeros((len(p), len(parts)))
-    for number, part in enumerate(parts):
-        within[part, number] = 1
-    sums = Resamples.of(seen.groups, draws).sums(
-        np.hstack([within, within * hit[:, None], within * confidence[:, None]])
-    )
-    size, hits, sure = np.split(sums, 3, axis=1)
-    error = metrics.calibration_error(p, seen.labels)
-    low, high = np.percentile(np.abs(hits - sure).sum(axis=1) / size.sum(axis=1), (2.5, 97.5))
-    with np.errstate(invalid="ignore"):
-        accuracies = hits / size
-    return {
-        "error": error,
-        "interval": [max(0.0, 2 * error - float(high)), max(0.0, 2 * error - float(low))],
-        "of_a_perfectly_calibrated_model": metrics.perfectly_calibrated(p),
-        "reliability": [
-            {
-                "photographs": len(part),
-                "confidence": float(confidence[part].mean()),
-                "accuracy": float(hit[part].mean()),
-                "interval": interval(drawn),
-            }
-            for part, drawn in zip(parts, accuracies.T, strict=True)
-        ],
-    }
 
 
 def per_class(p: Floats, seen: Answered, draws: int) -> list[dict[str, Any]]:

@@ -159,6 +159,39 @@ def perfectly_calibrated(p: Floats, draws: int = 200, seed: int = 0) -> dict[str
     return {"mean": float(np.mean(errors)), "percentile_95": float(np.percentile(errors, 95))}
 
 
+def calibration(p: Floats, labels: Ints, groups: NDArray[np.str_], draws: int = 1000) -> dict[str, Any]:
+    """Expected calibration error, that of a perfectly calibrated model, and the reliability diagram's points.
+
+    Resampling adds as much to the error as sampling did, so its interval is the basic bootstrap's (Davison and
+    Hinkley 1997, 5.2.1), which takes that off again.
+    """
+    confidence, hit = p.max(axis=1), (p.argmax(axis=1) == labels).astype(np.float64)
+    parts = calibration_bins(p)
+    within = np.zeros((len(p), len(parts)))
+    for number, part in enumerate(parts):
+        within[part, number] = 1
+    sums = Resamples.of(groups, draws).sums(np.hstack([within, within * hit[:, None], within * confidence[:, None]]))
+    size, hits, sure = np.split(sums, 3, axis=1)
+    error = calibration_error(p, labels)
+    low, high = np.percentile(np.abs(hits - sure).sum(axis=1) / size.sum(axis=1), (2.5, 97.5))
+    with np.errstate(invalid="ignore"):
+        accuracies = hits / size
+    return {
+        "error": error,
+        "interval": [max(0.0, 2 * error - float(high)), max(0.0, 2 * error - float(low))],
+        "of_a_perfectly_calibrated_model": perfectly_calibrated(p),
+        "reliability": [
+            {
+                "photographs": len(part),
+                "confidence": float(confidence[part].mean()),
+                "accuracy": float(hit[part].mean()),
+                "interval": interval(drawn),
+            }
+            for part, drawn in zip(parts, accuracies.T, strict=True)
+        ],
+    }
+
+
 def fit_temperature(logits: Floats, quantities: Ints) -> float:
     """The temperature of least log loss (Guo et al. 2017), by golden-section search."""
     labels = np.minimum(quantities, AT_LEAST)
@@ -205,10 +238,8 @@ def measured(p: Floats, seen: Predictions) -> dict[str, Any]:
             str(name): summary(p[seen.populations == name], seen.quantities[seen.populations == name])
             for name in np.unique(seen.populations)
         },
-        "calibration": {
-            "expected_calibration_error": calibration_error(p, labels),
-            "of_a_perfectly_calibrated_model": perfectly_calibrated(p),
-        },
+        "balanced": balanced(p, labels),
+        "calibration": calibration(p, labels, seen.groups),
         "per_class": [
             {
                 "class": CLASSES[k],
@@ -218,6 +249,14 @@ def measured(p: Floats, seen: Predictions) -> dict[str, Any]:
             }
             for k in range(len(CLASSES))
         ],
+    }
+
+
+def balanced(p: Floats, labels: Ints) -> dict[str, float]:
+    """Figures that count every recorded class alike, however many photographs it has: means over the classes."""
+    each = {"rps": ranked_probability_score(p, labels), "accuracy": posterior_median(p) == labels}
+    return {
+        name: float(np.mean([values[labels == k].mean() for k in np.unique(labels)])) for name, values in each.items()
     }
 
 
@@ -233,7 +272,7 @@ def table(report: dict[str, Any]) -> str:
     calibration = seen["calibration"]
     perfect = calibration["of_a_perfectly_calibrated_model"]
     lines.append(
-        f"calibration error {calibration['expected_calibration_error']:.3f}; of a perfectly calibrated model"
+        f"calibration error {calibration['error']:.3f}; of a perfectly calibrated model"
         f" {perfect['mean']:.3f} (95th percentile {perfect['percentile_95']:.3f})"
     )
     lines.append("class       photographs  recall  precision")

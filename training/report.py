@@ -56,7 +56,10 @@ def render(
     with matplotlib.rc_context(STYLE):
         charts = {
             "differences": differences(evaluation),
-            **{model: reliability(evaluation[model]["calibration"], model) for model in comparison.MODELS},
+            **{
+                model: reliability(evaluation[model]["calibration"], f"Reliability diagram of the {model}", colour)
+                for model, colour in COLOURS.items()
+            },
         }
     return templates.get_template("report.html.jinja").render(
         e=evaluation,
@@ -120,7 +123,7 @@ def differences(evaluation: dict[str, Any]) -> str:
     return svg(chart, "The challenger's gain in ranked probability score, over all and by group of counts")
 
 
-def reliability(calibration: dict[str, Any], model: str) -> str:
+def reliability(calibration: dict[str, Any], title: str, colour: str) -> str:
     """How often the most probable answer was right, by how sure the model was, with 95 % intervals."""
     points = calibration["reliability"]
     confidence = [point["confidence"] for point in points]
@@ -131,14 +134,14 @@ def reliability(calibration: dict[str, Any], model: str) -> str:
     for point in points:
         low, high = point["interval"]
         if low is not None:
-            axes.plot([point["confidence"]] * 2, [low, high], color=COLOURS[model], linewidth=2, alpha=0.35)
-    axes.plot(confidence, accuracy, color=COLOURS[model], marker="o", markersize=4.5, linewidth=1.2)
+            axes.plot([point["confidence"]] * 2, [low, high], color=colour, linewidth=2, alpha=0.35)
+    axes.plot(confidence, accuracy, color=colour, marker="o", markersize=4.5, linewidth=1.2)
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
     axes.set_xlabel("probability of the most probable answer", color="#475569")
     axes.set_ylabel("share that was right", color="#475569")
     axes.grid(color="#e2e8f0", linewidth=0.8)
     axes.set_axisbelow(True)
-    return svg(chart, f"Reliability diagram of the {model}")
+    return svg(chart, title)
 
 
 def svg(chart: Figure, title: str) -> str:

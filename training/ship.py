@@ -3,7 +3,8 @@
     python -m training.ship .runs/first --data ../shared/abid --out model/pretrained
 
 Writes `model.tar.gz`, the predictions its metrics come from (`predictions.csv`) and the model card
-(`README.md`, every figure filled in from those predictions). Exits with 1 when int8 differs too much.
+(`README.md` and `calibration.svg`, every figure filled in from those predictions). Exits with 1 when int8 differs too
+much.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import argparse
 import tempfile
 from pathlib import Path
 
+import matplotlib
 import torch
 
 from model import network, package
 from training import data, metrics
 from training.card import card
 from training.pack import Unfaithful, pack
+from training.report import COLOURS, STYLE, reliability
 
 
 def main() -> None:
@@ -54,6 +57,10 @@ def main() -> None:
             raise SystemExit(f"not shipped: {error}") from error
         print(metrics.table(packed.report))
         package.pack(packed.package, a.out / "model.tar.gz")
+        with matplotlib.rc_context(STYLE):
+            (a.out / "calibration.svg").write_text(
+                reliability(packed.report["test"]["calibration"], "Reliability diagram", COLOURS["challenger"])
+            )
         (a.out / "README.md").write_text(card(packed.package.description, packed.report, len(training)))
     print(f"{a.out / 'model.tar.gz'}: version {packed.package.model_version}")
 

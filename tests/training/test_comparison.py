@@ -180,8 +180,8 @@ def test_a_perfectly_calibrated_model_is_told_from_a_sure_one() -> None:
     p = metrics.softmax(random.normal(0, 1.5, (3000, 7)))
     labels = (random.random((3000, 1)) > np.cumsum(p, axis=1)).sum(axis=1)
     sharp = p**3 / (p**3).sum(axis=1, keepdims=True)
-    seen = replace(answered(5, 3000), quantities=labels, champion=p, challenger=sharp)
-    right, sure = (comparison.calibration(each, seen, DRAWS) for each in (p, sharp))
+    seen = answered(5, 3000)
+    right, sure = (metrics.calibration(each, labels, seen.groups, DRAWS) for each in (p, sharp))
     assert right["interval"][0] < right["of_a_perfectly_calibrated_model"]["mean"]
     assert sure["interval"][0] > sure["of_a_perfectly_calibrated_model"]["percentile_95"]
     for found in (right, sure):
