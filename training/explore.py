@@ -74,14 +74,11 @@ class Recipe:
 class Counting(nn.Module):
     """A network with its counting head, and the heads that only training has."""
 
-    def __init__(self, recipe: Recipe, photographs: np.ndarray) -> None:
+    def __init__(self, recipe: Recipe, champion: nn.Module | None = None) -> None:
         super().__init__()
-        body = getattr(models, recipe.network)(zero_init_residual=True)
+        body = champion or getattr(models, recipe.network)(zero_init_residual=True)
         width = body.fc.in_features
-        self.head = nn.Linear(width, TAIL if recipe.objective == "tail" else len(CLASSES))
-        if recipe.champion:
-            body = restored(Path(recipe.champion), photographs)
-            self.head = body.fc
+        self.head = body.fc if champion else nn.Linear(width, TAIL if recipe.objective == "tail" else len(CLASSES))
         body.fc = nn.Identity()
         self.body = body
         self.words, self.kinds = nn.Linear(width, WORDS), nn.Linear(width, 8)
@@ -90,14 +87,6 @@ class Counting(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.body(images)
         return features, self.head(features)
-
-
-def restored(archive: Path, photographs: np.ndarray) -> nn.Module:
-    from model import package  # needs OpenVINO
-    from model.restore import restore
-
-    with tempfile.TemporaryDirectory() as folder:
-        return restore(package.unpack(archive, Path(folder)), photographs)
 
 
 def seven(logits: Tensor) -> Tensor:
@@ -129,6 +118,15 @@ class Photographs:
             return np.flatnonzero(self.splits == "train"), np.flatnonzero(self.splits == "validation")
         held_out = np.array([data.fold_of(p) == fold for p in self.all])
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def restored(archive: Path, photographs: Photographs) -> nn.Module:
+    from model import package  # needs OpenVINO
+    from model.restore import restore
+
+    some = data.evaluation_batch([photographs.all[k] for k in photographs.held_out(-1)[0][:64]], SIZE).numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        return restore(package.unpack(archive, Path(folder)), some)
 
 
 def contents(folder: Path, photographs: list[data.Photograph], train: np.ndarray) -> dict[str, Tensor]:
@@ -169,8 +167,9 @@ def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
     device, cuda = photographs.device, photographs.device.type == "cuda"
     torch.manual_seed(recipe.seed)
     used, held_out = photographs.held_out(recipe.fold)
-    some = data.evaluation_batch([photographs.all[k] for k in used[:64]], SIZE).numpy()
-    net = Counting(recipe, some).to(device, memory_format=torch.channels_last)
+    net = Counting(recipe, restored(Path(recipe.champion), photographs) if recipe.champion else None).to(
+        device, memory_format=torch.channels_last
+    )
     average = copy.deepcopy(net).requires_grad_(False)
     averages, current = numbers(average), numbers(net)
     optimiser = adamw(net, recipe.learning_rate, recipe.weight_decay)
