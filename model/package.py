@@ -46,7 +46,7 @@ class Golden:
                 return f"{name} is {answer[name]}, recorded is {self.answer[name]}"
         pairs = zip(answer["probabilities"], self.answer["probabilities"], strict=True)
         furthest = max(abs(a - b) for a, b in pairs)
-        return f"a probability is off by {furthest:.3f}" if furthest > TOLERANCE else None
+        return None if furthest <= TOLERANCE else f"a probability is off by {furthest:.3f}"  # NaN is off too
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ A photograph goes through three steps, and every user of the network calls these
 
 from __future__ import annotations
 
+import contextlib
 import io
+import struct
 import warnings
 
 import numpy as np
@@ -24,6 +26,12 @@ MAX_PIXELS = 50_000_000
 
 DESCRIPTION = {"size": SIZE, "mean": list(MEAN), "std": list(STD), "resample": "bilinear", "aspect": "squash"}
 """What a model package records, and must equal, to be served by this code."""
+
+
+BROKEN = (
+    OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, AttributeError, struct.error
+)  # fmt: skip
+"""Pillow reports broken data with any of these."""
 
 
 class BadImage(ValueError):
@@ -50,7 +58,8 @@ def decode(data: bytes, *, size: int = SIZE) -> Image.Image:
             raise ImageTooLarge(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
         image.draft("RGB", (size, size))
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)  # else it copies every picture
+        with contextlib.suppress(*BROKEN):  # broken EXIF spoils no photograph
+            ImageOps.exif_transpose(image, in_place=True)  # else it copies every picture
         return _rgb(image)
     except BadImage:
         raise
@@ -58,8 +67,7 @@ def decode(data: bytes, *, size: int = SIZE) -> Image.Image:
         raise BadImage("not a JPEG, PNG or WebP image") from error
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(str(error)) from error
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError) as error:
-        # Pillow's decoders report broken data with any of these.
+    except BROKEN as error:
         raise BadImage(f"cannot be decoded: {error}") from error
 
 

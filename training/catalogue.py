@@ -45,11 +45,13 @@ ON CONFLICT (id) DO UPDATE SET person = excluded.person, as_of = excluded.as_of,
 WHERE (excluded.person, excluded.as_of) >= (person, as_of)
 """
 
-# Of the same picture one stays: a test photograph before any other, so that training never sees it.
+# Of the same picture one stays: a test photograph before any other, so that training never sees it; then one that a
+# person counted, and the newest label.
 DUPLICATES = """
 UPDATE photographs SET duplicate_of = kept FROM (
     SELECT id AS other, first_value(id) OVER (
-        PARTITION BY pixels ORDER BY split = 'test' DESC, split = 'validation' DESC, id
+        PARTITION BY pixels
+        ORDER BY split = 'test' DESC, split = 'validation' DESC, person DESC, as_of DESC, id
     ) AS kept FROM photographs WHERE facts IS NOT NULL
 ) WHERE id = other AND id != kept
 """

@@ -32,8 +32,8 @@ BLOCK = 64
 """Consecutive ids kept on one side of a split: neighbours are often one bin although no `group` says so."""
 
 Pixels = NDArray[np.uint8]
-Key = tuple[int, int, int]
-"""An epoch, the index of a photograph in the training split, the size to vary it to."""
+Key = tuple[int, int, int, int]
+"""An epoch, a place in it, the index of the photograph that stands there, the size to vary it to."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def digest(photographs: list[Photograph]) -> str:
 
 
 class Training:
-    """Photographs varied anew each epoch; what one looks like in an epoch depends on the seed alone.
+    """Photographs varied anew each epoch; what stands at a place of one looks as the seed says.
 
     Decoded photographs are kept in memory (150 KB each), since decoding them again each epoch would cost more
     than varying them. `strength` scales how much they are varied.
@@ -140,12 +140,12 @@ class Training:
             vary_one(
                 Image.fromarray(self.pictures[index]),
                 size,
-                np.random.default_rng((self.seed, epoch, index)),
+                np.random.default_rng((self.seed, epoch, place)),
                 self.strength,
             )
-            for epoch, index, size in keys
+            for epoch, place, index, size in keys
         ]
-        labels = torch.tensor([self.labels[index] for _, index, _ in keys])
+        labels = torch.tensor([self.labels[index] for _, _, index, _ in keys])
         return torch.from_numpy(normalise(np.stack(varied))), labels
 
     def batches(self, keys: Iterable[list[Key]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -169,9 +169,9 @@ class OnDevice(Training):
 
     def batch(self, keys: list[Key]) -> tuple[torch.Tensor, torch.Tensor]:
         """As above but on the device, which may still be at it; for keys of one epoch and size."""
-        epoch, _, size = keys[0]
-        chosen = torch.tensor([index for _, index, _ in keys])
-        drawn = draws(self.seed, epoch, len(self))[chosen]
+        epoch, _, _, size = keys[0]
+        places, chosen = torch.tensor([(place, index) for _, place, index, _ in keys]).T
+        drawn = draws(self.seed, epoch, len(self))[places]
         there = sent(chosen, self.there.device)
         return vary_batch(self.there[there].permute(0, 3, 1, 2), drawn, size, self.strength), self.labels_there[there]
 

@@ -166,6 +166,8 @@ def tokens(item: dict[str, Any]) -> set[str]:
 def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
     device, cuda = photographs.device, photographs.device.type == "cuda"
     torch.manual_seed(recipe.seed)
+    if recipe.champion and recipe.fold >= 0:
+        raise ValueError("a champion may have seen what a fold holds out")
     used, held_out = photographs.held_out(recipe.fold)
     net = Counting(recipe, restored(Path(recipe.champion), photographs) if recipe.champion else None).to(
         device, memory_format=torch.channels_last

@@ -62,7 +62,7 @@ class Learner:
             group["lr"] = self.peak * rate
         with torch.autocast(device.type, torch.bfloat16, enabled=self.has_bf16):
             logits = self.stepped(images)
-        loss = cross_entropy(logits.float(), labels, self.weights, label_smoothing=self.label_smoothing)
+        loss = self.loss(logits.float(), labels)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
@@ -70,6 +70,13 @@ class Learner:
         mean = self.processes.mean(loss.detach())
         self.last = (mean, logits.detach(), images, labels)
         return mean
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """This process's part of the mean over all processes' photographs, which gradients are averaged to."""
+        if self.weights is None:
+            return cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        total = cross_entropy(logits, labels, self.weights, reduction="sum", label_smoothing=self.label_smoothing)
+        return total / self.processes.mean(self.weights[labels].sum())
 
     @torch.no_grad()
     def average_in(self) -> None:

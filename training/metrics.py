@@ -261,9 +261,10 @@ def balanced(p: Floats, labels: Ints) -> dict[str, float]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The test figures with their intervals, and the best constant answer's beside them."""
-    seen = report["test"]
-    lines = [f"{'test split':36}{'model':>8}  {'95 % interval':20}{'constant':>8}"]
+    """The figures of test, or else of validation, with their intervals and the best constant answer's beside them."""
+    split = "test" if "test" in report else "validation"
+    seen = report[split]
+    lines = [f"{split + ' split':36}{'model':>8}  {'95 % interval':20}{'constant':>8}"]
     for view in ("as_shipped", "as_published"):
         for name, value in seen[view].items():
             low, high = seen["intervals"][view].get(name, (value, value))

@@ -25,6 +25,9 @@ from training.data import Photograph
 CALIBRATION_PHOTOGRAPHS = 512
 JUDGED_PHOTOGRAPHS = 256
 """On fewer, a few answers that flip by chance would decide whether int8 is faithful."""
+CLEAR = 0.05
+"""How far from a half the cumulative chances of a golden picture stay: nearer, its count, the median, could flip by
+what another processor rounds otherwise."""
 SAMPLES = Path(__file__).parents[1] / "samples"
 """Generated pictures, for golden images."""
 
@@ -56,10 +59,11 @@ def pack(
 
     Calibrated on the validation split and measured on the test split, or on validation too where no other is held
     out: the int8 network, as it is served. The activations' ranges come from so many training photographs as
-    `calibration` says. Raises `Unfaithful` when int8 breaks the network or, `strict`, changes it by more than a
-    published package may: what `retrain` makes is judged as int8 afterwards.
+    `calibration` says, if enough are then left to judge on. Raises `Unfaithful` when int8 breaks the network or,
+    `strict`, changes it by more than a published package may: what `retrain` makes is judged as int8 afterwards.
     """
     chosen = [training[i] for i in np.random.default_rng(0).permutation(len(training))]
+    calibration = min(calibration, max(len(training) // 2, len(training) + len(held_out) - JUDGED_PHOTOGRAPHS))
     ranges, rest = chosen[:calibration], chosen[calibration:]
     quantised = export.quantise(export.convert(trained), [data.evaluation_batch([p], SIZE).numpy() for p in ranges])
 
@@ -96,14 +100,25 @@ def make(
     version = version or f"{datetime.now(UTC):%Y-%m-%d}-{weights}"
     (folder / "golden").mkdir(exist_ok=True)
     golden: dict[str, Answer] = {}
-    for number, picture in enumerate(sorted(SAMPLES.rglob("*.jpg"))[::3]):
-        name = f"golden/{number}.png"
-        # PNG, since decoders of JPEG may differ in the last bit; twice the input's size, so that resizing is tested.
-        decode(picture.read_bytes()).resize((2 * SIZE, 2 * SIZE), Image.Resampling.LANCZOS).save(folder / name)
-        batch = normalise(to_array(decode((folder / name).read_bytes()))[None])
-        p = probabilities(export.predict(folder / "model.xml", [batch]), temperature)
-        golden[name] = answer(p[0], version)
+    for number, (picture, p) in enumerate(golden_pictures(folder / "model.xml", temperature)):
+        # PNG, since decoders of JPEG may differ in the last bit.
+        picture.save(folder / f"golden/{number}.png")
+        golden[f"golden/{number}.png"] = answer(p, version)
     return package.build(folder, model_version=version, golden=golden, temperature=temperature, details=details)
+
+
+def golden_pictures(model: Path, temperature: float) -> list[tuple[Image.Image, NDArray[np.float64]]]:
+    """Generated pictures with the network's probabilities [7]: of those whose count is clear, every third, or of all
+    the clearest."""
+    # Twice the input's size, so that resizing is tested.
+    pictures = [
+        decode(file.read_bytes()).resize((2 * SIZE, 2 * SIZE), Image.Resampling.LANCZOS)
+        for file in sorted(SAMPLES.rglob("*.jpg"))
+    ]
+    p = probabilities(export.predict(model, [normalise(to_array(picture)[None]) for picture in pictures]), temperature)
+    clear = np.abs(np.cumsum(p, axis=1)[:, :-1] - 0.5).min(axis=1)
+    chosen = np.flatnonzero(clear >= CLEAR)[::3] if clear.max() >= CLEAR else [clear.argmax()]
+    return [(pictures[k], p[k]) for k in chosen]
 
 
 def batches(photographs: list[Photograph]) -> Iterator[NDArray[np.float32]]:

@@ -21,6 +21,7 @@ from training import data, metrics
 from training.card import card
 from training.pack import Unfaithful, pack
 from training.report import COLOURS, STYLE, reliability
+from training.train import digest_of
 
 
 def main() -> None:
@@ -35,7 +36,10 @@ def main() -> None:
     training = [p for p in photographs if p.split == "train"]
     held_out = [p for p in photographs if p.split != "train"]
     trained = network.build()
-    trained.load_state_dict(torch.load(a.run / "network.pt", weights_only=True))
+    learned = torch.load(a.run / "network.pt", weights_only=True)
+    if learned["photographs"] != digest_of(training):
+        raise SystemExit("not shipped: this run did not learn from the training split, so it may have seen the others")
+    trained.load_state_dict(learned["network"])
     details = {
         "test_set_digest": data.digest([p for p in held_out if p.split == "test"]),
         "training_data_digest": data.digest(training),

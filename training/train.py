@@ -45,6 +45,7 @@ RESTORED_WITH = 64
 """Training photographs that the restored champion's statistics are measured on."""
 
 flags = container.Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+flags.add_argument("command", nargs="?", choices=("train",), help="what SageMaker calls a training container with")
 flags.add_argument("--data", type=Path, help="folder of labelled photographs, outside of a job")
 flags.add_argument("--out", type=Path, help="folder for what is made, outside of a job")
 flags.add_argument("--checkpoints", type=Path, help="default: OUT")
@@ -91,7 +92,8 @@ def main(a: argparse.Namespace) -> None:
     for photograph in read(a):
         splits[photograph.split].append(photograph)
     splits = {name: photographs[: a.limit] for name, photographs in splits.items()}
-    held_out = splits["validation"] + splits["test"]
+    # A recipe is chosen without a look at the test split; a package says how good it is there.
+    held_out = splits["validation"] + (splits["test"] if a.package == "true" else [])
     if not splits["validation"]:
         raise SystemExit("no photographs in the validation split")
     training = data.training_on(processes.device, splits["train"], a.seed, a.augmentation)
@@ -117,11 +119,12 @@ def main(a: argparse.Namespace) -> None:
     # Resume
     out, checkpoint = a.out or container.output(), (a.checkpoints or a.out or container.checkpoints()) / "checkpoint.pt"
     out.mkdir(parents=True, exist_ok=True)
-    done, of = Done(), {"seed": a.seed, "photographs": digest_of(splits["train"])}
+    done, of = Done(), {"photographs": digest_of(splits["train"]), "batch": batch, **recipe(a)}
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=processes.device, weights_only=True)
         if state["of"] != of:
-            raise SystemExit(f"{checkpoint} is of other photographs or another seed: choose another folder")
+            other = ", ".join(sorted(name for name in of if state["of"].get(name) != of[name]))
+            raise SystemExit(f"{checkpoint} is of a run with other {other}: choose another folder")
         learner.resume(state)
         done = Done(**state["done"])
         if first:
@@ -189,15 +192,14 @@ def main(a: argparse.Namespace) -> None:
     if first:
         predictions, trained = out / "predictions.csv", learner.average.cpu()
         if a.data:
-            torch.save(trained.state_dict(), out / "network.pt")
+            torch.save({"network": trained.state_dict(), "photographs": of["photographs"]}, out / "network.pt")
         if a.package == "true":
             report = make_package(a, trained, splits["train"], held_out, predictions)
         else:
             metrics.write_predictions(predictions, held_out, logits)
             report = metrics.report(metrics.read_predictions(predictions))
         (out / "metrics.json").write_text(json.dumps(report, indent=1) + "\n")
-        if "test" in report:
-            print(metrics.table(report))
+        print(metrics.table(report))
 
 
 def make_package(
@@ -261,7 +263,9 @@ def initial(a: argparse.Namespace, training: list[data.Photograph]) -> torch.nn.
 
 
 def inverse_frequencies(counts: np.ndarray) -> torch.Tensor:
-    return torch.tensor(counts.sum() / len(CLASSES) / np.maximum(counts, 1), dtype=torch.float32)
+    """A weight for each class, mean 1 over the photographs; none for a class that has none."""
+    seen = counts > 0
+    return torch.tensor(np.where(seen, counts.sum() / seen.sum() / np.maximum(counts, 1), 0), dtype=torch.float32)
 
 
 def step_keys(
@@ -275,14 +279,14 @@ def step_keys(
 
 
 def epoch_keys(labels: list[int], epoch: int, size: int, *, seed: int, balanced: bool) -> list[data.Key]:
-    """The order of an epoch, the same in every process: (epoch, index, size) of each photograph."""
+    """The order of an epoch, the same in every process: the key of each place."""
     random = np.random.default_rng((seed, epoch))
     if balanced:
         frequency = np.bincount(labels, minlength=len(CLASSES))[labels]
         order = random.choice(len(labels), len(labels), p=(1 / frequency) / (1 / frequency).sum())
     else:
         order = random.permutation(len(labels))
-    return [(epoch, int(index), size) for index in order]
+    return [(epoch, place, int(index), size) for place, index in enumerate(order)]
 
 
 def one_cycle(progress: float, warm_up: float = 0.15) -> float:
@@ -290,6 +294,12 @@ def one_cycle(progress: float, warm_up: float = 0.15) -> float:
     if progress < warm_up:
         return max(progress / warm_up, 0.01)
     return float((1 + np.cos(np.pi * (progress - warm_up) / (1 - warm_up))) / 2)
+
+
+def recipe(a: argparse.Namespace) -> dict[str, Any]:
+    """What a run cannot change when it goes on from a checkpoint; it may end after other epochs than it meant to."""
+    names = ("seed", "learning_rate", "weight_decay", "label_smoothing", "augmentation", "balance", "imagenet")
+    return {name: getattr(a, name) for name in names}
 
 
 def digest_of(photographs: list[data.Photograph]) -> str:

@@ -1,5 +1,6 @@
 """From a file's bytes to a JPEG that the endpoint takes, in bounded memory."""
 
+import contextlib
 import io
 import struct
 
@@ -20,8 +21,10 @@ QUALITY = 90
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit above stands, with a reason that names the size
 
-BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, struct.error)
-"""Pillow's decoders report broken data with any of these."""
+BROKEN = (
+    OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, AttributeError, struct.error
+)  # fmt: skip
+"""Pillow reports broken data with any of these."""
 
 
 def prepare(data: bytes) -> bytes:
@@ -80,10 +83,9 @@ def _shrunk(image: Image.Image, target: tuple[int, int]) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except BROKEN:  # broken EXIF spoils no photograph
-        return image
+    with contextlib.suppress(*BROKEN):  # broken EXIF spoils no photograph
+        ImageOps.exif_transpose(image, in_place=True)  # in place it is turned before what else EXIF holds can fail
+    return image
 
 
 def _jpeg(image: Image.Image) -> bytes:

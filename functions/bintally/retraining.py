@@ -70,7 +70,7 @@ class Knobs:
     start: str
     """From which weights: `champion` or `scratch`."""
     learning_rate: str = ""
-    """Empty: training/train.py's own, or what tuning finds."""
+    """Given, it is not tuned; empty: what tuning finds, or training/train.py's own."""
     calibration_photographs: int = 512
     seed: int = 0
 

@@ -231,8 +231,10 @@ class Attempt:
         job, root = self.job, self.folder / name
         config, algorithm = job["ResourceConfig"], job["AlgorithmSpecification"]
         hosts = names(config["InstanceCount"])
+        # As `docker run image train` does, unless the job names an entrypoint of its own.
+        told = [] if "ContainerEntrypoint" in algorithm else ["train"]
         command = command_of(
-            self.host, root, algorithm.get("ContainerEntrypoint", ENTRYPOINT), algorithm.get("ContainerArguments", [])
+            self.host, root, algorithm.get("ContainerEntrypoint", ENTRYPOINT), algorithm.get("ContainerArguments", told)
         )
         container = Container(name, root, command, {})
         container.variables = self.variables(container, hosts, port)

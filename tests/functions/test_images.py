@@ -160,6 +160,13 @@ def test_broken_exif_spoils_nothing(photo: Photo) -> None:
     assert opened(prepare(data)).size == (768, 512)
 
 
+def test_broken_exif_is_no_reason_not_to_turn(photo: Photo) -> None:
+    """As the endpoint and training do it, which read an untouched photograph themselves."""
+    entries = struct.pack(">HHHI4sHHIHH", 2, 0x0100, 2, 4, b"abc\0", 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0MM\0\x2a" + struct.pack(">I", 8) + entries + bytes(4)
+    assert opened(prepare(photo(size=(4500, 3000), exif=exif))).size == (512, 768)
+
+
 def test_takes_the_first_frame_of_an_animation() -> None:
     frames = [Image.new("RGB", (400, 300), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
     data = saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], duration=100)

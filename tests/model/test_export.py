@@ -56,6 +56,13 @@ def test_a_network_that_answers_otherwise_is_told() -> None:
     assert len(changed.breaks()) == 1
 
 
+def test_a_network_that_answers_no_number_is_broken() -> None:
+    before, labels = RANDOM.normal(0, 1, (20, 7)), RANDOM.integers(0, 7, 20)
+    change = export.compare(before, np.full((20, 7), np.nan), labels)
+    assert change.breaks()
+    assert change.faults()
+
+
 def test_a_few_flipped_answers_break_nothing() -> None:
     before = RANDOM.normal(0, 1, (200, 7))
     change = export.compare(before, before + RANDOM.normal(0, 0.2, (200, 7)), RANDOM.integers(0, 7, 200))

@@ -79,7 +79,9 @@ def test_a_golden_answer_differs_beyond_the_tolerance(built: Path) -> None:
     golden = package.load(built).golden[0]
     near: Answer = {**golden.answer, "probabilities": [0.01, 0.0, 0.99, 0.0, 0.0, 0.0, 0.0]}
     far: Answer = {**golden.answer, "probabilities": [0.03, 0.0, 0.97, 0.0, 0.0, 0.0, 0.0]}
+    nothing: Answer = {**golden.answer, "probabilities": [float("nan")] * 7}
     assert golden.difference(near) is None
+    assert golden.difference(nothing) is not None
     assert golden.difference(far) is not None
     assert golden.difference({**golden.answer, "count": 3}) is not None
     assert golden.difference({**golden.answer, "model_version": "v2"}) is not None

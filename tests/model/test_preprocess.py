@@ -62,6 +62,13 @@ def test_exif_rotation_is_applied() -> None:
     assert upright.getpixel((10, 5)) == (255, 255, 255)
 
 
+def test_broken_exif_spoils_nothing() -> None:
+    """The camera was turned, and the width is a word: Pillow turns the picture, then cannot write EXIF again."""
+    entries = struct.pack(">HHHI4sHHIHH", 2, 0x0100, 2, 4, b"abc\0", 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0MM\0\x2a" + struct.pack(">I", 8) + entries + bytes(4)
+    assert preprocess.decode(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)).size == (20, 40)
+
+
 def test_first_frame_of_an_animation(picture: Image.Image) -> None:
     data = encoded(picture, "WEBP", save_all=True, append_images=[Image.new("RGB", picture.size)], lossless=True)
     assert np.array_equal(np.asarray(preprocess.decode(data)), np.asarray(picture))

@@ -94,7 +94,7 @@ def test_every_substitution_is_given_and_used() -> None:
 
 def test_the_role_allows_what_the_tasks_do_and_no_more() -> None:
     needed = {"lambda:InvokeFunction", "iam:PassRole", "sagemaker:CreateModel", "sagemaker:CreateModelPackage"}
-    needed |= {"sagemaker:AddTags", "events:PutTargets", "events:PutRule", "events:DescribeRule"}
+    needed |= {"sagemaker:AddTags", "sagemaker:ListTags", "events:PutTargets", "events:PutRule", "events:DescribeRule"}
     for name in JOBS:
         job = STATES[name]["Resource"].removeprefix("arn:aws:states:::sagemaker:create").removesuffix(".sync")
         needed |= {f"sagemaker:{verb}{job}" for verb in ("Create", "Describe", "Stop")}

@@ -69,17 +69,18 @@ def test_evaluation_sees_what_serving_sees(folder: Path) -> None:
 def test_training_pictures_follow_from_the_seed(folder: Path) -> None:
     few = data.read(folder)[:8]
     first, second, other = data.Training(few, 0), data.Training(few, 0), data.Training(few, 1)
-    images, labels = first.batch([(3, 5, 96), (3, 2, 96)])
+    images, labels = first.batch([(3, 0, 5, 96), (3, 1, 2, 96)])
     assert images.shape == (2, 3, 96, 96)
     assert labels.tolist() == [5, 2]
-    assert images.equal(second.batch([(3, 5, 96), (3, 2, 96)])[0])
-    assert not images[0].equal(first.batch([(4, 5, 96)])[0][0])
-    assert not images[0].equal(other.batch([(3, 5, 96)])[0][0])
+    assert images.equal(second.batch([(3, 0, 5, 96), (3, 1, 2, 96)])[0])
+    assert not images[0].equal(first.batch([(4, 0, 5, 96)])[0][0])
+    assert not images[0].equal(other.batch([(3, 0, 5, 96)])[0][0])
+    assert not images[0].equal(first.batch([(3, 1, 5, 96)])[0][0])  # again in one epoch, as a balanced sampler has it
 
 
 def test_batches_come_in_order(folder: Path) -> None:
     training = data.Training(data.read(folder)[:8], 0)
-    keys = [[(epoch, index, 32), (epoch, index + 1, 32)] for epoch in range(5) for index in range(7)]
+    keys = [[(epoch, index, index, 32), (epoch, index + 1, index + 1, 32)] for epoch in range(5) for index in range(7)]
     made = list(training.batches(iter(keys)))
     assert len(made) == len(keys)
     assert all(images.equal(training.batch(one)[0]) for (images, _), one in zip(made, keys, strict=True))
@@ -88,7 +89,7 @@ def test_batches_come_in_order(folder: Path) -> None:
 def test_a_device_has_the_same_photographs(folder: Path) -> None:
     few = data.read(folder)[:8]
     by_pillow, there = data.Training(few, 0, 0.0), data.OnDevice(few, 0, 0.0, torch.device("cpu"))
-    keys = [(3, index, 96) for index in (5, 2, 7)]
+    keys = [(3, place, index, 96) for place, index in enumerate((5, 2, 7))]
     (expected, labels), (images, found) = by_pillow.batch(keys), there.batch(keys)
     assert found.equal(labels)
     for own, one in enumerate(images):  # unvaried, but resampled, and mirrored or not, by numbers of their own

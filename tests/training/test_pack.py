@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model import export
+from model import export, package
 from model.preprocess import SIZE
 from training import data, pack
 
@@ -31,6 +31,8 @@ def test_golden_images_answer_as_the_package_does(tmp_path: Path) -> None:
     made = pack.make(tmp_path, quantised, 1.3, {"parent": None})
     assert made.temperature == pytest.approx(1.3)
     assert len(made.golden) >= 3
+    for golden in made.golden:  # no rounding turns its count
+        assert np.abs(np.cumsum(golden.answer["probabilities"])[:-1] - 0.5).min() > package.TOLERANCE
     assert {golden.answer["model_version"] for golden in made.golden} == {made.model_version}
     assert pack.make(tmp_path, quantised, 1.3, {}, "2026-01-02-abc123").model_version == "2026-01-02-abc123"
 

@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from training import metrics
-from training.train import epoch_keys, one_cycle
+from training.learner import Learner
+from training.processes import Processes
+from training.train import epoch_keys, inverse_frequencies, one_cycle
 
 pytestmark = pytest.mark.timeout(900)  # three trainings in a test: 40 s on an idle machine, minutes on a busy one
 
@@ -29,7 +32,7 @@ def train(
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
-    loaded: dict[str, torch.Tensor] = torch.load(out / "network.pt", weights_only=True)
+    loaded: dict[str, torch.Tensor] = torch.load(out / "network.pt", weights_only=True)["network"]
     return loaded
 
 
@@ -57,6 +60,11 @@ def test_a_run_stopped_in_the_middle_ends_as_one_that_was_not(labelled: Path, tm
     # The figures are those of the stored predictions.
     report = metrics.report(metrics.read_predictions(tmp_path / "whole" / "predictions.csv"))
     assert metrics.table(report) in whole.stdout
+    assert set(report) == {"temperature", "validation"}  # choosing a recipe takes no look at test
+    # A checkpoint goes on with its own recipe.
+    other = train(labelled, tmp_path / "whole", "--epochs", "2", "--learning-rate", "0.002", "--balance", "loss")
+    assert other.returncode == 1
+    assert "is of a run with other balance, learning_rate: choose another folder" in other.stderr
 
 
 def test_two_processes_train_one_network(labelled: Path, tmp_path: Path) -> None:
@@ -77,15 +85,36 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(labelled: Path, 
 def test_imbalance_is_corrected_one_way_only(labelled: Path, tmp_path: Path) -> None:
     found = train(labelled, tmp_path, "--balance", "loss", "sampler")
     assert found.returncode == 1
-    assert "unrecognized arguments: sampler" in found.stderr
+    assert "invalid choice: 'sampler'" in found.stderr
 
 
 def test_balanced_sampling_draws_rare_counts_as_often() -> None:
     labels = [0] * 10 + [6] * 990
-    drawn = [labels[index] for _, index, _ in epoch_keys(labels, 0, 96, seed=0, balanced=True)]
+    drawn = [labels[index] for _, _, index, _ in epoch_keys(labels, 0, 96, seed=0, balanced=True)]
     assert 0.4 < drawn.count(0) / len(drawn) < 0.6
-    plain = [index for _, index, _ in epoch_keys(labels, 0, 96, seed=0, balanced=False)]
+    plain = [index for _, _, index, _ in epoch_keys(labels, 0, 96, seed=0, balanced=False)]
     assert sorted(plain) == list(range(1000))
+
+
+def test_a_class_without_photographs_has_no_weight() -> None:
+    weights = inverse_frequencies(np.array([0, 10, 30, 0, 0, 0, 20]))
+    assert weights.tolist() == pytest.approx([0, 2, 2 / 3, 0, 0, 0, 1])
+
+
+def test_weighted_losses_of_two_processes_are_those_of_one() -> None:
+    class Half(Processes):
+        """One of two processes; the other has the other half."""
+
+        def mean(self, value: torch.Tensor) -> torch.Tensor:
+            return weights[labels].sum() / 2
+
+    net, alone = torch.nn.Conv2d(3, 7, 1), Processes(0, 1, torch.device("cpu"))
+    weights = inverse_frequencies(np.array([1, 2, 4, 8, 16, 32, 64]))
+    logits, labels = torch.randn(64, 7), torch.randint(0, 7, (64,))
+    options = {"peak": 0.1, "weight_decay": 0.0, "label_smoothing": 0.05, "weights": weights}
+    one, half = Learner(net, alone, **options), Learner(net, Half(0, 1, torch.device("cpu")), **options)
+    halves = [half.loss(logits[part], labels[part]) for part in (slice(0, 32), slice(32, 64))]
+    assert float(sum(halves) / 2) == pytest.approx(float(one.loss(logits, labels)), rel=1e-5)
 
 
 @pytest.mark.parametrize(("progress", "share"), [(0.075, 0.5), (0.15, 1.0), (1.0, 0.0)])
