@@ -22,16 +22,16 @@ def card(description: dict[str, Any], report: dict[str, Any], trained_on: int) -
     perfect = calibration["of_a_perfectly_calibrated_model"]
     change = description["quantisation"]
     parent = description.get("parent")
-    origin = (
-        f"from version {parent}'s weights, which were trained from random ones" if parent else "from random weights"
-    )
+    origin = "trained from random weights" + (f", lastly from those of version {parent}" if parent else "")
+    size = description["preprocessing"]["size"]
     validation = report["validation"]["as_shipped"]["photographs"]
     return f"""# Model card: bin counter {description["model_version"]}
 
 Answers how many items a photograph of a warehouse bin shows: a probability for each of 0 to 5 and for
-"6 or more", and their median as the count. ResNet50 {origin}, input {description["preprocessing"]["size"]} x
-{description["preprocessing"]["size"]} pixels, int8 in OpenVINO's form. Made with `training/train.py` and
-`training/ship.py`, which also wrote this page from `predictions.csv`; code version `{description["code_version"]}`.
+"6 or more", and their median as the count. ResNet50, input {size} x {size} pixels, int8 in OpenVINO's form;
+{origin}. Made with
+`training/train.py` and `training/ship.py`, which also wrote this page from `predictions.csv`; code version
+`{description["code_version"]}`.
 
 **Licence of this package: CC BY-NC-SA 3.0 US**, as that of the photographs it learned from (`LICENSE` beside this
 file). The code of Bintally has another licence, and none of the photographs is in this repository.
