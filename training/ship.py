@@ -10,6 +10,7 @@ much.
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -47,19 +48,23 @@ def main() -> None:
     }
     a.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
+        # Nothing in `out` changes before the package has noted the code's version: its working tree must be clean.
+        made, predictions = Path(folder) / "package", Path(folder) / "predictions.csv"
+        made.mkdir()
         try:
             packed = pack(
                 trained,
                 training,
                 held_out,
-                Path(folder),
-                predictions=a.out / "predictions.csv",
+                made,
+                predictions=predictions,
                 details=details,
                 strict=True,
             )
         except Unfaithful as error:
             raise SystemExit(f"not shipped: {error}") from error
         print(metrics.table(packed.report))
+        shutil.copy(predictions, a.out)
         package.pack(packed.package, a.out / "model.tar.gz")
         with matplotlib.rc_context(STYLE):
             (a.out / "calibration.svg").write_text(
