@@ -14,7 +14,7 @@ from training import synthetic
 REPOSITORY = Path(__file__).parents[2]
 PHOTOGRAPHS = 300
 LOG_LOSS = 1.3
-"""Of photographs of other bins; 0.98 was seen. Always the same probabilities give 1.9: all answers are as frequent."""
+"""Of the 33 photographs of the validation split; 0.86 was seen. Always the same probabilities give 1.85."""
 
 
 @pytest.mark.timeout(900)
@@ -35,4 +35,4 @@ def test_a_few_hundred_bins_teach_it_to_count(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY, env=environment)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert report["test"]["as_shipped"]["log_loss"] < LOG_LOSS
+    assert report["validation"]["as_shipped"]["log_loss"] < LOG_LOSS
