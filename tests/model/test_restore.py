@@ -38,7 +38,8 @@ def test_the_shipped_network_is_restored(shipped: Package, photographs: np.ndarr
     assert change.log_loss_increase <= 0.02
     assert change.mean_probability_change < 0.005
 
-    # In training mode each batch is normalised by itself; that starts near the same answers, here of rendered bins, which the statistics in the package are not of.
+    # In training mode each batch is normalised by itself; that starts near the same answers. These bins are rendered,
+    # and what the network was trained on was not.
     with torch.no_grad():
         training = export.compare(served, network.train()(torch.from_numpy(photographs)).numpy(), quantities)
     assert training.mean_probability_change < 0.05
