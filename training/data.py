@@ -99,6 +99,12 @@ def fold_of(photograph: Photograph) -> int:
     return int(hashlib.sha256(f"fold {photograph.block}".encode()).hexdigest()[:8], 16) % FOLDS
 
 
+def share_of(photographs: list[Photograph], share: float) -> list[Photograph]:
+    """This share of them, whole blocks but for the last one; a larger share holds all that a smaller one does."""
+    order = sorted(photographs, key=lambda p: (hashlib.sha256(f"share {p.block}".encode()).digest(), p.id))
+    return sorted(order[: round(share * len(order))], key=lambda p: p.id)
+
+
 def read_shards(index: Path, shards: dict[str, Path]) -> list[Photograph]:
     """The photographs of a retraining job: `index` is its dataset's folder, `shards` the folder of each split's
     photographs. Raises `dataset.BadDataset`."""

@@ -65,6 +65,8 @@ flags.add_argument(
 )
 flags.add_argument("--imagenet", action="store_true", help="start from ImageNet weights (downloads them)")
 flags.add_argument("--fold", type=int, choices=range(data.FOLDS), help="hold out this fifth of all photographs instead")
+flags.add_argument("--share", type=float, default=1.0, help="learn from this share of the bins (for a learning curve)")
+flags.add_argument("--judged-at", type=int, default=SIZE, help="input size of held-out photographs; default: as served")
 flags.add_argument("--limit", type=int, help="use only so many photographs of each split (for a trial)")
 flags.add_argument("--seed", type=int, default=0)
 flags.add_argument("--package", choices=("true", "false"), default="false", help="make a model package of it")
@@ -91,13 +93,14 @@ def main(a: argparse.Namespace) -> None:
     splits: dict[str, list[data.Photograph]] = {"train": [], "validation": [], "test": []}
     for photograph in read(a):
         splits[photograph.split].append(photograph)
+    splits["train"] = data.share_of(splits["train"], a.share)
     splits = {name: photographs[: a.limit] for name, photographs in splits.items()}
     # A recipe is chosen without a look at the test split; a package says how good it is there.
     held_out = splits["validation"] + (splits["test"] if a.package == "true" else [])
     if not splits["validation"]:
         raise SystemExit("no photographs in the validation split")
     training = data.training_on(processes.device, splits["train"], a.seed, a.augmentation)
-    served = data.pictures(held_out, SIZE)
+    judged = data.pictures(held_out, a.judged_at)
     counts = np.bincount(training.labels, minlength=len(CLASSES))
     batch = a.batch_size * processes.world
     steps = len(training) // batch
@@ -170,7 +173,7 @@ def main(a: argparse.Namespace) -> None:
                 end()
         trained, done = (steps - done.step) * batch, Done(epoch + 1)
         watched = splits["validation"] if epoch == a.epochs - 1 else splits["validation"][:WATCHED]
-        logits = learner.predict(served[: len(watched)])
+        logits = learner.predict(judged[: len(watched)])
         if first:
             seen = metrics.summary(metrics.softmax(logits), np.array([p.quantity for p in watched]))
             print(
@@ -188,7 +191,7 @@ def main(a: argparse.Namespace) -> None:
         profile.end()
 
     # Predictions, metrics from them, and the package
-    logits = learner.predict(served)
+    logits = learner.predict(judged)
     if first:
         predictions, trained = out / "predictions.csv", learner.average.cpu()
         if a.data:
