@@ -64,10 +64,6 @@ class Recipe:
     pairs: float = 0.0
     """Weight of the difference between two photographs of a bin, told from both."""
     evaluate_at: str = "128,160"
-    share: float = 1.0
-    """Of the training photographs."""
-    fold: int = -1
-    """Of five: which fifth of all bins is held out instead of validation and test; -1: none."""
     seed: int = 0
 
 
@@ -112,19 +108,16 @@ class Photographs:
         for name, values in self.contents.items():
             self.contents[name] = values.to(device)
 
-    def held_out(self, fold: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which photographs train, and which are held out."""
-        if fold < 0:
-            return np.flatnonzero(self.splits == "train"), np.flatnonzero(self.splits == "validation")
-        held_out = np.array([data.fold_of(p) == fold for p in self.all])
-        return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    def of(self, split: str) -> np.ndarray:
+        """Which photographs are in this split."""
+        return np.flatnonzero(self.splits == split)
 
 
 def restored(archive: Path, photographs: Photographs) -> nn.Module:
     from model import package  # needs OpenVINO
     from model.restore import restore
 
-    some = data.evaluation_batch([photographs.all[k] for k in photographs.held_out(-1)[0][:64]], SIZE).numpy()
+    some = data.evaluation_batch([photographs.all[k] for k in photographs.of("train")[:64]], SIZE).numpy()
     with tempfile.TemporaryDirectory() as folder:
         return restore(package.unpack(archive, Path(folder)), some)
 
@@ -166,9 +159,7 @@ def tokens(item: dict[str, Any]) -> set[str]:
 def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
     device, cuda = photographs.device, photographs.device.type == "cuda"
     torch.manual_seed(recipe.seed)
-    if recipe.champion and recipe.fold >= 0:
-        raise ValueError("a champion may have seen what a fold holds out")
-    used, held_out = photographs.held_out(recipe.fold)
+    used, held_out = photographs.of("train"), photographs.of("validation")
     net = Counting(recipe, restored(Path(recipe.champion), photographs) if recipe.champion else None).to(
         device, memory_format=torch.channels_last
     )
@@ -178,10 +169,6 @@ def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
     stepped = torch.compile(net, dynamic=False) if cuda else net
     bf16 = Processes(0, 1, device).has_bf16
 
-    if recipe.share < 1:
-        names = np.unique(photographs.groups[used])
-        kept = np.random.default_rng(recipe.seed).permutation(names)[: int(recipe.share * len(names))]
-        used = used[np.isin(photographs.groups[used], kept)]
     sizes = [int(size) for size in recipe.sizes.split(",")]
     steps = len(used) // recipe.batch
     done = 0

@@ -6,8 +6,9 @@
 As a SageMaker training job it takes its hyperparameters for arguments and reads the channels `dataset`, `train`,
 `validation` and, to start from the network in service, `champion`; on several hosts it starts torchrun by itself. It
 resumes from its last checkpoint. It leaves `predictions.csv` (held-out photographs with their logits) and
-`metrics.json`, which `training.metrics` computes from those predictions alone; an experiment also `network.pt` (the
-averaged weights), and a job a profile and, if asked for, the model package that is served.
+`metrics.json`, which `training.metrics` computes from those predictions, with how many photographs it learned from; an
+experiment also `network.pt` (the averaged weights), and a job a profile and, if asked for, the model package that is
+served.
 """
 
 from __future__ import annotations
@@ -201,6 +202,7 @@ def main(a: argparse.Namespace) -> None:
         else:
             metrics.write_predictions(predictions, held_out, logits)
             report = metrics.report(metrics.read_predictions(predictions))
+        report = {"trained_on": len(training), **report}
         (out / "metrics.json").write_text(json.dumps(report, indent=1) + "\n")
         print(metrics.table(report))
 

@@ -48,6 +48,20 @@ def test_a_split_does_not_depend_on_what_else_there_is(folder: Path) -> None:
     assert all(before[p.id] == p.split for p in data.read(folder))
 
 
+def test_a_larger_share_holds_a_smaller_one(folder: Path) -> None:
+    photographs = data.read(folder)
+    shares = [data.share_of(photographs, share) for share in (0.1, 0.25, 0.5, 1)]
+    assert [len(one) for one in shares] == [60, 150, 300, 600]
+    for small, large in itertools.pairwise(shares):
+        assert {p.id for p in small} < {p.id for p in large}
+    assert shares[-1] == photographs
+    # Whole blocks, but for one that is cut.
+    left = {p.block for p in photographs} - {p.block for p in shares[2]}
+    cut = {p.block for p in shares[2]} & {p.block for p in photographs if p not in shares[2]}
+    assert left
+    assert len(cut) <= 1
+
+
 def test_labels_end_at_six_or_more(folder: Path) -> None:
     assert [p.label for p in data.read(folder)[:9]] == [0, 1, 2, 3, 4, 5, 6, 6, 6]
 

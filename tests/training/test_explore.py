@@ -35,8 +35,6 @@ def photographs(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> exp
         {"mixed": 0.2},
         {"words": 1.0, "kinds": 0.3, "volume": 0.3},
         {"pairs": 0.3},
-        {"share": 0.5},
-        {"fold": 1},
     ],
     ids=str,
 )

@@ -1,5 +1,6 @@
 """The training script as it is called: it resumes, repeats itself by seed, scales out, and stops when it must."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from training import metrics
+from training import data, metrics
 from training.learner import Learner
 from training.processes import Processes
 from training.train import epoch_keys, inverse_frequencies, one_cycle
@@ -69,10 +70,12 @@ def test_a_run_stopped_in_the_middle_ends_as_one_that_was_not(labelled: Path, tm
 
 def test_two_processes_train_one_network(labelled: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    found = train(labelled, tmp_path, "--epochs", "1", launcher=torchrun)
+    found = train(labelled, tmp_path, "--epochs", "1", "--share", "0.5", "--judged-at", "64", launcher=torchrun)
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("epoch 0 ") == 1
     assert (tmp_path / "network.pt").exists()
+    training = [p for p in data.read(labelled) if p.split == "train"]
+    assert json.loads((tmp_path / "metrics.json").read_text())["trained_on"] == round(len(training) / 2)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(labelled: Path, tmp_path: Path) -> None:

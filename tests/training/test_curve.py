@@ -1,0 +1,59 @@
+"""The learning curve: runs that held out the same photographs, a line through them, a picture."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as xml
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training import curve, data, metrics
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def runs(labelled: Path, tmp_path: Path) -> list[Path]:
+    """Three runs that are better the more photographs they learned from."""
+    photographs = [p for p in data.hold_out(data.read(labelled), 0) if p.split == "validation"]
+    found = []
+    for trained_on, sure in ((1000, 0.5), (4000, 2.0), (2000, 1.0)):
+        run = tmp_path / f"of-{trained_on}"
+        run.mkdir()
+        logits = np.random.default_rng(0).normal(size=(len(photographs), 7))
+        logits[np.arange(len(logits)), [p.label for p in photographs]] += sure
+        metrics.write_predictions(run / "predictions.csv", photographs, logits)
+        report = metrics.report(metrics.read_predictions(run / "predictions.csv"))
+        (run / "metrics.json").write_text(json.dumps({"trained_on": trained_on, **report}))
+        found.append(run)
+    return found
+
+
+def test_the_curve_is_drawn(runs: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "curve.svg"
+    told = subprocess.run(
+        [sys.executable, "-m", "training.curve", *map(str, runs), "--out", out],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=120,
+    ).stdout  # fmt: skip
+    assert [row.split()[0] for row in told.splitlines()[1:]] == ["1,000", "2,000", "4,000", "a"]
+    shown = " ".join(xml.parse(out).getroot().itertext())
+    for words in ("photographs learned from", "log loss", "accuracy of six", "ABID challenge"):
+        assert words in shown
+
+
+def test_a_doubling_gains_what_lies_between_two_points(runs: list[Path]) -> None:
+    points = curve.read([runs[0], runs[1]])
+    gain, start = curve.line(points, "log_loss")
+    first, last = (point.values["log_loss"] for point in points)
+    assert gain == pytest.approx((last - first) / 2)
+    assert start + gain * np.log2(1000) == pytest.approx(first)
+    assert last < first
+
+
+def test_runs_of_other_photographs_are_no_curve(runs: list[Path], labelled: Path) -> None:
+    others = [p for p in data.hold_out(data.read(labelled), 1) if p.split == "validation"]
+    metrics.write_predictions(runs[2] / "predictions.csv", others, np.zeros((len(others), 7)))
+    with pytest.raises(ValueError, match="did not hold out the same"):
+        curve.read(runs)
