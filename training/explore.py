@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import re
 import tempfile
@@ -31,8 +32,8 @@ from model.preprocess import SIZE, normalise
 from training import data, metrics
 from training.learner import adamw, numbers
 from training.processes import Processes
-from training.train import one_cycle
-from training.vary import draws, sent, vary_batch
+from training.train import epoch_keys, one_cycle
+from training.vary import sent
 
 WORDS = 400
 TAIL = 16
@@ -91,15 +92,12 @@ def seven(logits: Tensor) -> Tensor:
 
 
 class Photographs:
-    """All of them on the device, with what is known of what is in the bins."""
+    """All of them, with what is known of what is in the bins on the device."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.all = data.read(folder)
         self.device = device
-        pixels = data.pictures(self.all, data.STORED_SIZE)
-        self.pictures = torch.from_numpy(pixels).to(device)
         self.quantities = np.array([p.quantity for p in self.all])
-        self.labels = torch.tensor([p.label for p in self.all], device=device)
         self.splits = np.array([p.split for p in self.all])
         self.groups = np.array([p.group for p in self.all])
         self.exact = torch.from_numpy(self.quantities).to(device)
@@ -169,27 +167,29 @@ def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
     stepped = torch.compile(net, dynamic=False) if cuda else net
     bf16 = Processes(0, 1, device).has_bf16
 
+    training = data.training_on(device, [photographs.all[k] for k in used], recipe.seed, recipe.augmentation)
     sizes = [int(size) for size in recipe.sizes.split(",")]
     steps = len(used) // recipe.batch
+
+    def epoch_steps(epoch: int) -> list[list[data.Key]]:
+        size = sizes[epoch * len(sizes) // recipe.epochs]
+        keys = epoch_keys(training.labels, epoch, size, seed=recipe.seed, balanced=False)
+        if recipe.pairs:
+            keys = paired(keys, photographs.groups[used])
+        return [keys[step * recipe.batch : (step + 1) * recipe.batch] for step in range(steps)]
+
+    batches = training.batches(itertools.chain.from_iterable(map(epoch_steps, range(recipe.epochs))))
     done = 0
     started, total = time.monotonic(), torch.zeros((), device=device)
     for epoch in range(recipe.epochs):
-        size = sizes[epoch * len(sizes) // recipe.epochs]
-        order = torch.from_numpy(np.random.default_rng((recipe.seed, epoch)).permutation(used))
-        if recipe.pairs:
-            order = paired(order.numpy(), photographs.groups)
-        drawn = draws(recipe.seed, epoch, len(photographs.all))
         total.zero_()
         net.train()
-        for step in range(steps):
+        for step, keys in enumerate(epoch_steps(epoch)):
             rate = one_cycle((epoch + step / steps) / recipe.epochs)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.learning_rate * rate
-            chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
-            there = sent(chosen, device)
-            images = vary_batch(
-                photographs.pictures[there].permute(0, 3, 1, 2), drawn[chosen], size, recipe.augmentation
-            )
+            images, labels = (tensor.to(device, non_blocking=True) for tensor in next(batches))
+            there = sent(torch.from_numpy(used[[index for _, _, index, _ in keys]]), device)
             share = 1.0
             if recipe.mixed:
                 share = float(np.random.default_rng((recipe.seed, epoch, step)).beta(recipe.mixed, recipe.mixed))
@@ -197,7 +197,7 @@ def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
                 images = share * images + (1 - share) * images.flip(0)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 features, logits = stepped(images.contiguous(memory_format=torch.channels_last))
-            logits, labels = logits.float(), photographs.labels[there]
+            logits = logits.float()
             loss = objective(recipe, logits, labels, photographs, there)
             if recipe.mixed:
                 loss = share * loss + (1 - share) * objective(
@@ -214,19 +214,20 @@ def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
         if epoch % 5 == 4 or device.type == "cpu":
             print(f"  epoch {epoch} loss {float(total) / steps:.4f} {time.monotonic() - started:.0f} s", flush=True)
     seconds = time.monotonic() - started
-    result = {"seconds": round(seconds, 1), "loss": round(float(total) / steps, 4)}
+    result: dict[str, Any] = {"seconds": round(seconds, 1), "loss": round(float(total) / steps, 4), "logits": {}}
     for size in recipe.evaluate_at.split(","):
         logits = predict(average, photographs, held_out, int(size))
         result[size] = judged(logits, photographs.quantities[held_out])
+        result["logits"][size] = logits.round(3).tolist()  # so that two recipes can be compared pair by pair
     return result
 
 
-def paired(order: np.ndarray, groups: np.ndarray) -> Tensor:
-    """The same photographs, those of a bin next to each other."""
-    place: dict[str, list[int]] = {}
-    for index in order:
-        place.setdefault(groups[index], []).append(int(index))
-    return torch.tensor([index for members in place.values() for index in members])
+def paired(keys: list[data.Key], groups: np.ndarray) -> list[data.Key]:
+    """The same keys, those of a bin next to each other."""
+    place: dict[str, list[data.Key]] = {}
+    for key in keys:
+        place.setdefault(groups[key[2]], []).append(key)
+    return [key for members in place.values() for key in members]
 
 
 def objective(recipe: Recipe, logits: Tensor, labels: Tensor, photographs: Photographs, chosen: Tensor) -> Tensor:
@@ -316,7 +317,7 @@ def main() -> None:
             found = train(recipe, photographs)
         except (RuntimeError, ValueError, AttributeError) as error:  # the others are worth their time
             found = {"error": f"{type(error).__name__}: {error}"}
-        print("  ", json.dumps(found), flush=True)
+        print("  ", json.dumps({name: value for name, value in found.items() if name != "logits"}), flush=True)
         with a.out.open("a") as out:
             out.write(json.dumps({"run": line, "recipe": asdict(recipe), **found}) + "\n")
 
