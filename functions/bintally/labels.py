@@ -64,9 +64,10 @@ def label_id(image: Image, source: Source, as_of: str, quantity: int) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def rank(label: Label) -> tuple[bool, str, str]:
-    """The label of an image version with the greatest rank counts: a person's, then the later, then the greater id."""
-    return label["source"] == "person", label["as_of"], label["id"]
+def rank(label: Label) -> tuple[bool, str, str, str]:
+    """The label of an image version with the greatest rank counts: a person's, then the one as of later, then the one
+    told later, which corrects the other, then the greater id."""
+    return label["source"] == "person", label["as_of"], label["logged_at"], label["id"]
 
 
 class Winners:
@@ -77,13 +78,13 @@ class Winners:
 
     def __init__(self, found: Iterable[Label]) -> None:
         self.newest = ""
-        self._lines: dict[bytes, tuple[tuple[bool, str, str], bytes]] = {}
+        self._lines: dict[bytes, tuple[tuple[bool, str, str, str], bytes]] = {}
         for label in found:
             self.newest = max(self.newest, label["logged_at"])
             image = label["image"]
             version = hashlib.sha256("\0".join((image["bucket"], image["key"], image["version_id"])).encode()).digest()
             best = self._lines.get(version)
-            if best is None or best[0] < rank(label):  # a repeat has the rank of the first, and does not replace it
+            if best is None or best[0] < rank(label):
                 self._lines[version] = (rank(label), json.dumps(label).encode())
 
     def __len__(self) -> int:

@@ -1,5 +1,6 @@
 """The follow function from a batch of the table's stream to the label log: which labels, and each once."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import follow, labels, photographs, settings, table
+from bintally import follow, following, labels, photographs, settings, table
 from bintally.errors import Transient
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
@@ -65,14 +66,16 @@ class Stream:
     def put(self, item: Item) -> Item:
         """Puts an item; the stream record about it."""
         wire = table.wire(item)
-        boto3.client("dynamodb").put_item(TableName="counts", Item=wire)
+        old = boto3.client("dynamodb").put_item(TableName="counts", Item=wire, ReturnValues="ALL_OLD").get("Attributes")
         self.number += 1
         return {
-            **{"eventID": f"{self.number:032x}", "eventName": "INSERT", "eventSource": "aws:dynamodb"},
+            **{"eventID": f"{self.number:032x}", "eventName": "MODIFY" if old else "INSERT"},
+            "eventSource": "aws:dynamodb",
             "dynamodb": {
                 "ApproximateCreationDateTime": LOGGED.timestamp(),
                 "Keys": {"PK": wire["PK"], "SK": wire["SK"]},
                 "NewImage": wire,
+                **({"OldImage": old} if old else {}),
                 "SequenceNumber": str(self.number),
             },
         }
@@ -109,6 +112,7 @@ class Stream:
 def stream(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stream]:
     monkeypatch.setenv("ARTIFACTS_BUCKET", BUCKET)
     monkeypatch.setenv("PAIRING_HOURS", "24")
+    monkeypatch.setattr(following, "now", lambda: LOGGED + timedelta(hours=23))
     for cache in (follow.services, settings.follow_settings):
         cache.cache_clear()
     world.s3.create_bucket(Bucket=BUCKET)
@@ -256,6 +260,36 @@ def test_a_batch_is_logged_under_the_day_of_its_newest_record(stream: Stream) ->
     stream.follow(first, second)
     assert next(iter(stream.objects())).startswith("labels/2026/11/23/000001-")
     assert sorted(line["logged_at"][:10] for line in stream.lines()) == ["2026-11-22", "2026-11-23"]
+
+
+def test_what_is_given_again_after_days_is_logged_as_of_now(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has learned since looks no further back than a day before it."""
+    event = stream.put(count("a", **by_metadata(4)))
+    later = LOGGED + timedelta(days=9)
+    monkeypatch.setattr(following, "now", lambda: later)
+    stream.follow(event)
+    assert next(iter(stream.objects())).startswith("labels/2026/12/01/")
+    assert len(labels.winners(stream.s3, BUCKET, later)) == 1
+
+
+def test_a_record_that_is_told_again_gives_no_more_labels(stream: Stream) -> None:
+    stream.put(count("a"))
+    stream.follow(stream.put(record(3, order="1")))
+    before = stream.objects()
+    stream.follow(stream.put(record(3, order="2")))
+    assert stream.objects() == before and len(before) == 1
+
+
+def test_a_correction_as_of_the_same_time_counts(stream: Stream) -> None:
+    """Whatever the labels' ids are: of these, the first is the greatest in some cases and the last in others."""
+    for number, (first, last) in enumerate(itertools.permutations(range(4), 2)):
+        stream.put(count(name := f"p{number}"))
+        for minute, quantity in enumerate((first, last)):
+            event = stream.put(record(quantity))
+            event["dynamodb"]["ApproximateCreationDateTime"] += 60 * minute
+            stream.follow(event)
+        found = labels.winners(stream.s3, BUCKET, LOGGED).lines()
+        assert [line["quantity"] for line in found if name in line["image"]["key"]] == [last]
 
 
 @examples(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15, deadline=None)
