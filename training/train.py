@@ -72,7 +72,7 @@ flags.add_argument("--limit", type=int, help="use only so many photographs of ea
 flags.add_argument("--seed", type=int, default=0)
 flags.add_argument("--package", choices=("true", "false"), default="false", help="make a model package of it")
 flags.add_argument("--model-version", help="of the package; default: date and weights")
-flags.add_argument("--parent", help="version of the package that training started from")
+flags.add_argument("--parent", help="version of the package that training started from, or none")
 flags.add_argument("--calibration-photographs", type=int, help="that int8 takes its ranges from; default: 512")
 
 
@@ -226,7 +226,7 @@ def make_package(
             held_out,
             predictions.with_name("package") if a.data else container.model(),
             predictions=predictions,
-            details={"training_data_digest": digest, "parent": a.parent},
+            details={"training_data_digest": digest, "parent": None if a.parent == "none" else a.parent},
             calibration=a.calibration_photographs or pack.CALIBRATION_PHOTOGRAPHS,
             version=a.model_version,
         ).report

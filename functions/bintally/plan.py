@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 from botocore.exceptions import ClientError
@@ -18,6 +18,7 @@ from bintally import conclude, labels, runs, table
 from bintally.keys import utc
 from bintally.retraining import (
     LONGEST_STACK_NAME,
+    TUNED,
     Names,
     Places,
     Refused,
@@ -91,6 +92,7 @@ def plan(settings: RetrainSettings, wanted: Holder, request: Mapping[str, Any]) 
     if not enough and not (request.get("force") and (new or state.get("index"))):
         reason = f"{new} photographs have new labels, a run takes {settings.minimum_labels}"
         return {"outcome": "nothing to do", "error": "", "reason": reason, "run": wanted.run}
+    hyperparameters = knobs.hyperparameters(version_of(wanted.run), champion["model_version"])
     return {
         "outcome": "planned",
         "run": wanted.run,
@@ -108,12 +110,12 @@ def plan(settings: RetrainSettings, wanted: Holder, request: Mapping[str, Any]) 
             reference=reference_of(settings, champion["model_version"]),
             bad_share=settings.bad_share,
         ),
-        "hyperparameters": knobs.hyperparameters(version_of(wanted.run), champion["model_version"]),
+        "hyperparameters": hyperparameters,
         "start": knobs.start,
         "instances": knobs.instances,
         "trials": knobs.trials,
         "parallel": min(knobs.parallel, max(1, knobs.trials)),
-        "tuning_parent": tuning_parent(state.get("tuning_job", "")) if knobs.trials else "",
+        "tuning_parent": tuning_parent(state.get("tuning_job", ""), {*hyperparameters, "package", *TUNED}),
         "approval": "Approved"
         if request.get("approve") or settings.approval == "automatic"
         else "PendingManualApproval",
@@ -174,8 +176,9 @@ def reference_of(settings: RetrainSettings, version: str) -> str:
     return key
 
 
-def tuning_parent(name: str) -> str:
-    """The tuning job to start from warm, if it still is one that can be started from."""
+def tuning_parent(name: str, hyperparameters: set[str]) -> str:
+    """The tuning job to start from warm, if it still is one that can be started from: ended well, with the same
+    hyperparameters, given and tuned together. One of an older version of the code may have had others."""
     if not name:
         return ""
     try:
@@ -183,5 +186,11 @@ def tuning_parent(name: str) -> str:
     except ClientError as error:
         logger.warning("no warm start", extra={"parent": name, "reason": str(error)})
         return ""
-    usable = found["HyperParameterTuningJobStatus"] == "Completed" and "BestTrainingJob" in found
-    return name if usable else ""
+    ranges = cast("dict[str, list[dict[str, Any]]]", found["HyperParameterTuningJobConfig"]["ParameterRanges"])
+    had = {one["Name"] for several in ranges.values() for one in several}
+    had |= {name for name in found["TrainingJobDefinition"]["StaticHyperParameters"] if not name.startswith("_")}
+    completed = found["HyperParameterTuningJobStatus"] == "Completed" and "BestTrainingJob" in found
+    if not completed or had != hyperparameters:
+        logger.warning("no warm start", extra={"parent": name, "had": sorted(had), "completed": completed})
+        return ""
+    return name

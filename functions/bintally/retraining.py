@@ -9,6 +9,8 @@ from typing import Any
 
 from bintally.errors import BintallyError
 
+TUNED = ("learning-rate", "weight-decay", "augmentation", "batch-size")
+"""What the state machine's tuning job has ranges for; a learning rate only if none is given."""
 LONGEST_STACK_NAME = 18
 """Characters: a tuning job's name `<stack>-<run>` has at most 32."""
 
@@ -103,15 +105,16 @@ class Knobs:
             return "trials are 0 or more"
         return None
 
-    def hyperparameters(self, version: str, parent: str) -> dict[str, str]:
-        """The flags of training/train.py, as SageMaker passes them on."""
+    def hyperparameters(self, version: str, champion: str) -> dict[str, str]:
+        """The flags of training/train.py, as SageMaker passes them on: the same names in every run, without which a
+        tuning job could not start from an earlier one."""
         found = {
             "epochs": str(self.epochs),
             "sizes": self.sizes,
             "seed": str(self.seed),
             "calibration-photographs": str(self.calibration_photographs),
             "model-version": version,
-            "parent": parent,
+            "parent": champion if self.start == "champion" else "none",
         }
         return found | ({"learning-rate": self.learning_rate} if self.learning_rate else {})
 

@@ -1,14 +1,16 @@
 """`plan` and `conclude` with the table, the label log and the registry of jobs; what SageMaker answers is scripted."""
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from bintally import conclude, plan, runs, settings, table
 from bintally.labels import label_id
-from bintally.retraining import Names, run_of, run_of_version, version_of
+from bintally.retraining import TUNED, Names, run_of, run_of_version, version_of
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
@@ -37,6 +39,17 @@ class SageMaker:
         self.running: set[str] = set()
         self.called: list[tuple[str, str]] = []
         self.endpoint = {"EndpointConfigName": "config"}
+        static = ("epochs", "sizes", "seed", "calibration-photographs", "model-version", "parent", "package")
+        ranges = [{"Name": name} for name in ("learning-rate", "weight-decay", "augmentation")]
+        self.tuned: dict[str, Any] = {
+            "HyperParameterTuningJobConfig": {
+                "ParameterRanges": {
+                    "ContinuousParameterRanges": ranges,
+                    "CategoricalParameterRanges": [{"Name": "batch-size"}],
+                },
+            },
+            "TrainingJobDefinition": {"StaticHyperParameters": dict.fromkeys([*static, "_objective"], "")},
+        }
 
     def describe_endpoint(self, EndpointName: str) -> dict[str, Any]:
         if not self.endpoint:
@@ -50,7 +63,7 @@ class SageMaker:
         return {"PrimaryContainer": {"ModelDataUrl": "s3://artifacts/models/2026-11-01-aaaaaa/model.tar.gz"}}
 
     def describe_hyper_parameter_tuning_job(self, HyperParameterTuningJobName: str) -> dict[str, Any]:
-        return {"HyperParameterTuningJobStatus": "Completed", "BestTrainingJob": {}}
+        return {"HyperParameterTuningJobStatus": "Completed", "BestTrainingJob": {}, **self.tuned}
 
     def __getattr__(self, operation: str) -> Any:
         def call(**request: str) -> None:
@@ -267,6 +280,29 @@ def test_what_was_learned_is_not_new_any_more(outside: Outside) -> None:
     arguments = third["process_arguments"]
     assert arguments[arguments.index("--previous") + 1] == f"s3://artifacts/{made['dataset']}/index.jsonl"
     assert third["tuning_parent"] == made["names"]["tune"]
+
+
+def test_a_run_without_trials_keeps_the_tuning_job_that_the_next_starts_from(outside: Outside) -> None:
+    outside.label(0)
+    tuned = outside.plan(force=True)
+    outside.conclude(tuned, "registered")
+    outside.conclude(outside.plan(OTHER, force=True, settings={"trials": 0}), "registered", OTHER)
+    third = outside.plan(ARN + "-3", force=True, settings={"learning_rate": "1e-3", "start": "scratch"})
+    assert third["tuning_parent"] == tuned["names"]["tune"]
+    assert third["hyperparameters"]["parent"] == "none"
+
+
+def test_a_tuning_job_with_other_hyperparameters_is_no_parent(outside: Outside) -> None:
+    """SageMaker would refuse every tuning job that started from it."""
+    outside.label(0)
+    outside.conclude(outside.plan(force=True), "registered")
+    del outside.sagemaker.tuned["TrainingJobDefinition"]["StaticHyperParameters"]["seed"]
+    assert outside.plan(OTHER, force=True)["tuning_parent"] == ""
+
+
+def test_what_is_tuned_is_what_the_state_machine_has_ranges_for() -> None:
+    definition = (Path(__file__).parents[2] / "training/retrain.asl.json").read_text()
+    assert set(re.findall(r"'Name': '([a-z-]+)', '(?:MinValue|Values)'", definition)) == set(TUNED)
 
 
 def test_a_failed_run_leaves_its_labels_for_the_next(outside: Outside) -> None:
