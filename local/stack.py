@@ -23,7 +23,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import boto3
 import botocore.session
@@ -40,6 +40,8 @@ START_SECONDS = 120
 STOP_SECONDS = 30
 RELEASE_SECONDS = 300
 EVENT_SECONDS = 30  # until the registry's event has started a release
+SHIPPED = "The model that Bintally ships"
+"""How the registry describes a package that came with the repository."""
 
 Say = Callable[[str], None]
 
@@ -76,6 +78,11 @@ class Stack:
     @property
     def log_file(self) -> Path:
         return self.home / "emulator.log"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held while the stack comes up; it also marks the folder as a stack's."""
+        return self.home / "up.lock"
 
     @property
     def pid_file(self) -> Path:
@@ -170,8 +177,8 @@ class Stack:
         Raises PortTaken, PackageMissing, DeployFailed, ReleaseFailed.
         """
         model_version = package_version(self.package)
-        self.home.mkdir(parents=True, exist_ok=True)
-        with (self.home / "up.lock").open("w") as lock:
+        self.make_home()
+        with self.lock_file.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -189,7 +196,7 @@ class Stack:
             say("Deploying the stack")
             self.deploy()
             say(f"Releasing model {model_version}")
-            self.ship(model_version)
+            self.ship(model_version, say)
         except BaseException:
             if started:
                 self.down()
@@ -210,8 +217,20 @@ class Stack:
         self.pid_file.unlink(missing_ok=True)
         return True
 
+    def make_home(self) -> None:
+        """Raises StackError where the folder has files of others: `wipe` would remove them."""
+        if self.is_of_others():
+            raise StackError(f"{self.home} has files of others; set BINTALLY_HOME to a folder of its own")
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.lock_file.touch()
+
+    def is_of_others(self) -> bool:
+        return self.home.exists() and any(self.home.iterdir()) and not self.lock_file.exists()
+
     def wipe(self) -> None:
         """Removes state, logs and builds. The stack must be down."""
+        if self.is_of_others():
+            raise StackError(f"{self.home} is no stack's folder; nothing is removed")
         if self.emulator_pid() is not None:
             raise StackError("the stack is running; stop it first with: bintally down")
         shutil.rmtree(self.home, ignore_errors=True)
@@ -220,7 +239,8 @@ class Stack:
         self.down()  # Ends what a crash left behind.
         if port_taken(self.port):
             raise PortTaken(f"port {self.port} is taken by another program; set BINTALLY_PORT to another one")
-        self.scratch.mkdir(parents=True, exist_ok=True)
+        self.make_home()
+        self.scratch.mkdir(exist_ok=True)
         settings = {"BINTALLY_HOME": str(self.home), "BINTALLY_PORT": str(self.port)}
         with self.log_file.open("ab") as log:
             emulator = subprocess.Popen(
@@ -311,18 +331,24 @@ class Stack:
 
     # Releasing
 
-    def ship(self, model_version: str) -> None:
+    def ship(self, model_version: str, say: Say) -> None:
         """Registers the shipped package as approved, and waits for the release that the registry's event starts.
 
-        One that was registered before is released only when no model is live: what is live has replaced it since.
+        Where a retrained model is live it waits for a person's approval: nobody has compared the two. One that was
+        registered before is released only when no model is live: what is live has replaced it since.
         Raises ReleaseFailed.
         """
         outputs = self.outputs()
         if "ReleaseStateMachine" not in outputs:
             raise DeployFailed("the template has no output ReleaseStateMachine")
+        live = self.live_model_data(outputs)
         if self.find_package(model_version) is None:
-            self.wait_release(self.release_of(self.register(model_version, outputs), outputs))
-        elif (live := self.live_model_data(outputs)) is None:
+            if live is None or self.is_shipped(live):
+                self.wait_release(self.release_of(self.register(model_version, outputs, "Approved"), outputs))
+                return
+            self.register(model_version, outputs, "PendingManualApproval")
+            say(f"A retrained model is live and stays; this one is released by: bintally approve {model_version}")
+        if live is None:
             self.release(model_version)
         elif self.counting(outputs):
             self.wait_endpoint(outputs["EndpointName"])
@@ -355,8 +381,18 @@ class Stack:
             for summary in page["ModelPackageSummaryList"]:
                 yield sagemaker.describe_model_package(ModelPackageName=summary["ModelPackageArn"])
 
-    def register(self, model_version: str, outputs: dict[str, str]) -> str:
-        """Puts the shipped package into the registry, approved, with the metrics that it carries. Answers its ARN."""
+    def is_shipped(self, url: str) -> bool:
+        """Whether the package at this s3:// address is one that came with Bintally."""
+        return any(
+            found.get("ModelPackageDescription") == SHIPPED
+            and found["InferenceSpecification"]["Containers"][0]["ModelDataUrl"] == url
+            for found in self.packages()
+        )
+
+    def register(
+        self, model_version: str, outputs: dict[str, str], approval: Literal["Approved", "PendingManualApproval"]
+    ) -> str:
+        """Puts the shipped package into the registry, with the metrics that it carries. Answers its ARN."""
         description = package_description(self.package)
         url = self.upload_package(model_version, outputs)
         metrics = f"models/{model_version}/metrics.json"
@@ -373,8 +409,8 @@ class Stack:
         known = {name: value for name, value in origin.items() if value}
         created = self.client("sagemaker").create_model_package(
             ModelPackageGroupName=self.name,
-            ModelPackageDescription="The model that Bintally ships",
-            ModelApprovalStatus="Approved",
+            ModelPackageDescription=SHIPPED,
+            ModelApprovalStatus=approval,
             InferenceSpecification={
                 "Containers": [{"Image": "bintally-serve:latest", "ModelDataUrl": url}],
                 "SupportedContentTypes": ["image/jpeg", "image/png", "image/webp", "application/x-image"],

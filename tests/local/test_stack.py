@@ -251,6 +251,16 @@ def test_only_one_up_at_a_time(small):
     assert not small.running()
 
 
+def test_a_folder_of_others_is_neither_used_nor_removed(small):
+    small.home.mkdir()
+    (small.home / "letter.txt").write_text("dear")
+    with pytest.raises(StackError, match="has files of others; set BINTALLY_HOME"):
+        small.up(lambda step: None)
+    with pytest.raises(StackError, match="is no stack's folder; nothing is removed"):
+        small.wipe()
+    assert [path.name for path in small.home.iterdir()] == ["letter.txt"]
+
+
 def test_a_port_that_another_program_has_is_told(own):
     with socket.socket() as other:
         other.bind(("127.0.0.1", own.port))

@@ -308,10 +308,26 @@ def test_a_package_that_is_no_longer_approved_is_left(releases: Releases) -> Non
     releases.assert_as_before(*before)
 
 
-def test_up_leaves_the_model_that_has_replaced_the_shipped_one(releases: Releases) -> None:
+def test_up_leaves_the_model_that_has_replaced_the_shipped_one(releases: Releases, tmp_path: Path) -> None:
     assert releases.run("replacement")["status"] == "SUCCEEDED"
-    releases.stack.ship(package_version(releases.stack.package))
-    assert releases.live_version() == "replacement"
+    said: list[str] = []
+    releases.stack.ship(package_version(releases.stack.package), said.append)
+    assert (releases.live_version(), said) == ("replacement", [])
+    # Nor does a newer shipped one take its place: nobody has compared the two.
+    (tmp_path / "model.tar.gz").write_bytes(releases.package("newer"))
+    newer = dataclasses.replace(releases.stack, package=tmp_path / "model.tar.gz")
+    for _ in range(2):
+        newer.ship("newer", said.append)
+        assert releases.live_version() == "replacement"
+    assert [line.split(": ")[-1] for line in said] == ["bintally approve newer"]
+    package = newer.find_package("newer")
+    assert package
+    assert package["ModelApprovalStatus"] == "PendingManualApproval"
+    # Over an older shipped one it does.
+    releases.stack.release(package_version(releases.stack.package))
+    (tmp_path / "model.tar.gz").write_bytes(releases.package("newest"))
+    newer.ship("newest", said.append)
+    assert (releases.live_version(), len(said)) == ("newest", 1)
 
 
 def test_the_command_line_releases_approves_and_goes_back(releases: Releases, bintally: Callable[..., Any]) -> None:
@@ -432,7 +448,7 @@ def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
     time.sleep(2)
     assert user.depth(queue) == 1
 
-    second.ship(package_version(second.package))
+    second.ship(package_version(second.package), print)
     (package,) = second.packages()
     assert package["ModelApprovalStatus"] == "Approved"
     table = second.session().resource("dynamodb", endpoint_url=second.endpoint_url).Table(outputs["CountsTable"])
