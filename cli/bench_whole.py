@@ -34,8 +34,7 @@ def measure_whole(console: Console, photographs: Path, _rounds: int, number: int
     with own_stack(console) as stack:
         steps: list[tuple[str, float]] = []
         began = time.monotonic()
-        count(stack, sent, console)
-        wait_labels(stack, len(sent), console)
+        wait_labels(stack, count(stack, sent, console), console)
         steps.append((f"Counting {len(sent)} photographs", time.monotonic() - began))
         request = {"reason": "by hand", "force": True, "approve": True, "settings": dict(SETTINGS)}
         execution = retrain.start(stack, request)

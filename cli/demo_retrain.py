@@ -1,5 +1,6 @@
 """`bintally demo-retrain`: from labelled photographs to a new model that answers, on this machine."""
 
+import json
 import signal
 import time
 from collections.abc import Iterable
@@ -25,7 +26,8 @@ SIZE = (320, 240)
 SETTINGS = {"epochs": 3, "sizes": "128", "trials": 2, "parallel": 1, "calibration_photographs": 64}
 """Small, for two cores; the stack's own defaults are for real data. Not at 64 pixels, where a step costs a quarter:
 what is learned there from the champion's weights makes the answers at the size that is served worse."""
-LABELS_SECONDS = 60.0
+LABELS_SECONDS = 120.0
+LOG = "labels/"
 
 
 @click.command("demo-retrain")
@@ -49,7 +51,7 @@ def command(photographs: int) -> None:
     rendered = render(REPOSITORY / ".data" / "one-product", photographs, console)
     before = count(stack, rendered, console)
     console.print(f"The live model counts {share_right(before):.0%} of them as recorded.")
-    wait_labels(stack, len(rendered), console)
+    wait_labels(stack, before, console)
     execution = retrain.start(stack, {"reason": "by hand", "force": True, "approve": True, "settings": dict(SETTINGS)})
     ended = retrain.follow(stack, execution, console)
     show_report(stack, ended["run"], console)
@@ -113,18 +115,23 @@ def count(stack: Stack, photographs: list[Photograph], console: Console) -> list
     return found
 
 
-def wait_labels(stack: Stack, number: int, console: Console) -> None:
-    """Labels follow the counts through the table's stream."""
+def wait_labels(stack: Stack, counts: list[Count], console: Console) -> None:
+    """Labels follow the counts through the table's stream. Raises CliError when some do not come."""
     s3, bucket = stack.client("s3"), stack.outputs()["ArtifactsBucket"]
     deadline = time.monotonic() + LABELS_SECONDS
+    waiting = {str(count["image"]["version_id"]) for count in counts if count["status"] == "COUNTED"}
     with console.status("Waiting for the label log"):
         seen: set[str] = set()
-        lines = 0
-        while lines < number and time.monotonic() < deadline:
-            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="labels/"):
-                for key in (found["Key"] for found in page.get("Contents", ()) if found["Key"] not in seen):
-                    seen.add(key)
-                    lines += s3.get_object(Bucket=bucket, Key=key)["Body"].read().count(b"\n")
+        while waiting:
+            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=LOG):
+                keys = [found["Key"] for found in page.get("Contents", ()) if found["Key"].endswith(".jsonl")]
+                for key in keys:
+                    if key not in seen:
+                        seen.add(key)
+                        lines = s3.get_object(Bucket=bucket, Key=key)["Body"].read().splitlines()
+                        waiting -= {json.loads(line)["image"]["version_id"] for line in lines}
+            if waiting and time.monotonic() > deadline:
+                raise CliError(f"{len(waiting)} photographs have no label yet; bintally demo-retrain tries again")
             time.sleep(0.5)
 
 

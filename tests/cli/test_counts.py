@@ -72,6 +72,17 @@ def test_one_site(filled: SimpleNamespace) -> None:
     assert [c["site"] for c in json.loads(run("--site", "SEA1", "--json"))] == ["SEA1"]
 
 
+def test_what_to_recount_first(filled: SimpleNamespace, count_item: Any) -> None:
+    for bin_, priority in (("likely", "0.2"), ("hardly", "0.95"), ("maybe", "0.6")):
+        key = {"PK": f"BIN#SEA1#{bin_}", "SK": "LATEST", "site_key": "SITE#SEA1"}
+        filled.table.put_item(Item=count_item("SEA1", bin_, **key, priority=Decimal(priority)))
+    counts = json.loads(run("--recount", "--json"))
+    assert [c["bin"] for c in counts if c["site"] == "SEA1"] == ["hardly", "maybe", "likely"], "others have no record"
+    assert "All sites, what to recount first" in run("--recount")
+    result = CliRunner().invoke(main, ["counts", "--recount", "--bin", "hardly"])
+    assert (result.exit_code, result.output) == (2, "Error: --recount is of all bins, not of one bin's history\n")
+
+
 def test_a_history_shows_rejected_photographs_with_their_reason(filled: SimpleNamespace) -> None:
     lines = run("--site", "SEA1", "--bin", "P-4-B217").splitlines()
     newer, older = [line for line in lines if "front.jpg" in line and "rejected" not in line]

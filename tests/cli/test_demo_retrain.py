@@ -1,10 +1,14 @@
 """The retraining demo before it does anything; what it does is tests/stack/test_retrain.py's."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
+from cli import demo_retrain
+from cli.errors import CliError
 from cli.main import main
 
 ROLE = "arn:aws:iam::123456789012:role/retrain"
@@ -19,3 +23,21 @@ def test_nothing_is_uploaded_while_a_run_is_under_way(aws: SimpleNamespace, monk
     assert result.exit_code == 1
     assert "retraining by-hand-7 is under way" in result.output
     assert "Contents" not in aws.s3.list_objects_v2(Bucket="images")
+
+
+def test_it_waits_for_the_labels_of_its_own_photographs(aws: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aws.stack, "outputs", lambda: {"ArtifactsBucket": "images"})
+    monkeypatch.setattr(demo_retrain, "LABELS_SECONDS", 0.1)
+
+    def log(name: str, *versions: str) -> None:
+        body = "".join(json.dumps({"image": {"version_id": version}}) + "\n" for version in versions)
+        aws.s3.put_object(Bucket="images", Key=f"labels/{name}", Body=body.encode())
+
+    told = {"a": "COUNTED", "b": "COUNTED", "gone": "REJECTED"}
+    counts = [{"image": {"version_id": version}, "status": status} for version, status in told.items()]
+    log("2026/11/22/1.jsonl", "an older one", "another", "a")
+    log("aside/x.json", "b")
+    with pytest.raises(CliError, match="1 photographs have no label yet"):
+        demo_retrain.wait_labels(aws.stack, counts, Console())
+    log("2026/11/23/2.jsonl", "b", "b")
+    demo_retrain.wait_labels(aws.stack, counts, Console())
