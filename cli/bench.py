@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cli import bench_retrain, bench_serving, bench_stack
 from cli.bench_common import write
-from cli.errors import USAGE, CliError
+from cli.errors import PACKAGE_MISSING, CliError
 from local.stack import REPOSITORY, Stack
 
 photographs_option = click.option(
@@ -60,7 +60,7 @@ def serving(
 ) -> None:
     """The serving app over HTTP beside the same network in eager torch, and beside a loop without HTTP."""
     if not eager_python.exists():
-        raise CliError(f"there is no {eager_python}; make it with: make train-venv", USAGE)
+        raise CliError(f"there is no {eager_python}; make it with: make train-venv", PACKAGE_MISSING)
     console = Console(highlight=False)
     report = bench_serving.measure(console, photographs, package, eager_python, rounds, seconds)
     bench_serving.show(console, report["summary"])
@@ -103,7 +103,7 @@ def function(photographs: Path, count: int, json_file: Path | None) -> None:
 def retrain(parts: tuple[str, ...], photographs: Path, rounds: int, number: int | None, json_file: Path | None) -> None:
     """What a retraining run is made of; all PARTS when none is named.
 
-    `redeploy` and `whole` start a stack of their own; `whole` needs a folder with images224/ and a labels.csv.
+    `redeploy` and `whole` start a stack of their own; `whole` needs a folder with images/ and a labels.csv.
     """
     console = Console(highlight=False)
     report = {}

@@ -57,9 +57,9 @@ def unseen(folder: Path, number: int | None) -> list[Photograph]:
     nothing about them. Raises CliError."""
     if not TRAINING_PYTHON.exists():
         raise CliError("retraining needs the training environment: make train-venv", PACKAGE_MISSING)
-    images = folder.absolute() / "images224"
-    if not (images.is_dir() and (folder / "labels.csv").is_file()):
-        raise CliError(f"{folder} needs images224/ and a labels.csv with the columns id, quantity and group", USAGE)
+    images = next((f for f in (folder.absolute() / "images224", folder.absolute() / "images") if f.is_dir()), None)
+    if images is None or not (folder / "labels.csv").is_file():
+        raise CliError(f"{folder} needs images/ and a labels.csv with the columns id, quantity and group", USAGE)
     rows: Any = json_of([str(TRAINING_PYTHON), "-c", SPLITS, str(folder.absolute())], os.environ)
     kept = [
         Photograph(images / f"{id_}.jpg", SITE, group, quantity)

@@ -14,10 +14,10 @@ from local.stack import Stack
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def command(as_json: bool) -> None:
-    """List the versions of the model, the newest first, with their metrics on the frozen test set.
+    """List the versions of the model, the newest first, with their metrics, each on the test set of its own dataset.
 
-    RPS is the ranked probability score, which chooses between models: less is better. "Data" is the digest of the
-    photographs that a version learned from.
+    RPS is the ranked probability score: less is better. Test sets grow and differ, so it does not compare two rows; the
+    verdict of the retraining that made a version does. "Data" is the digest of the dataset, its test set too.
     """
     try:
         found = list(versions(Stack.from_environment()))

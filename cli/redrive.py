@@ -16,11 +16,11 @@ WAIT_SECONDS = 2  # for another message before the queue is taken for empty
 
 @click.command()
 def command() -> None:
-    """Send what the dead-letter queues hold through counting, and reading of records, again: also the events that
-    EventBridge could not deliver.
+    """Send what the dead-letter queues hold through counting, and reading of records, again.
 
-    Nothing is lost: a message leaves the dead-letter queue when its own queue has it. Nothing is counted
-    twice: a message that comes twice finds its photograph counted, or its records kept.
+    Also the events that EventBridge could not deliver. Nothing is lost: a message leaves the dead-letter queue when its
+    own queue has it. Nothing is counted twice: a message that comes twice finds its photograph counted, or its records
+    kept.
     """
     stack = Stack.from_environment()
     outputs = stack.outputs()

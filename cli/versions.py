@@ -21,7 +21,7 @@ METRICS = {"rps": "RPS", "log_loss": "Log loss", "accuracy": "Accuracy"}
 @dataclass(frozen=True)
 class Version:
     """A version of the model. `state` is live, approved, pending or rejected; `package` its ARN in the registry, None
-    when it is live and was never registered; `metrics` those of METRICS on the frozen test set, where they are known.
+    when it is live and was never registered; `metrics` those of METRICS on its own dataset's test set, where known.
     """
 
     model_version: str

@@ -1,7 +1,8 @@
 """What ministack's CloudWatch lacks: the metrics of its services, embedded metrics, alarms that fire by themselves.
 
-Beside local/emulator.py the only file that touches ministack's internals, one function a gap; tests/local/test_alarms
-shows that ministack alone has each gap. ministack's modules are imported inside the functions, as there.
+It touches ministack's internals, as local/emulator.py and local/steps.py do, one function a gap;
+tests/local/test_alarms shows that ministack alone has each gap. ministack's modules are imported inside the functions,
+as there.
 """
 
 import json

@@ -34,7 +34,7 @@ from model.package import Package, PackageError
 
 PHOTOGRAPH_TYPES = {"image/jpeg", "image/png", "image/webp", "application/x-image"}
 MAX_BODY = 6 * 1024 * 1024
-"""Bytes; what a real-time endpoint passes on at most (a serverless one: 4 MB)."""
+"""Bytes. A serverless endpoint passes on 4 MB at most, and the count function sends less."""
 MAX_IMAGES = 64
 """In one JSON request, so that one caller cannot occupy the endpoint for minutes."""
 BODY_SECONDS = 30

@@ -157,6 +157,8 @@ def tokens(item: dict[str, Any]) -> set[str]:
 def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
     device, cuda = photographs.device, photographs.device.type == "cuda"
     torch.manual_seed(recipe.seed)
+    if (recipe.words or recipe.kinds or recipe.volume) and not photographs.contents["known"].any():
+        raise ValueError("what is in the bins is not known: the data folder has no metadata.jsonl")
     used, held_out = photographs.of("train"), photographs.of("validation")
     net = Counting(recipe, restored(Path(recipe.champion), photographs) if recipe.champion else None).to(
         device, memory_format=torch.channels_last

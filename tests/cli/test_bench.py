@@ -28,7 +28,7 @@ def test_each_measurement_has_help():
 
 def test_serving_needs_a_python_with_torch(tmp_path: Path):
     shown = run("serving", "--eager-python", tmp_path / "none")
-    assert shown.exit_code == USAGE
+    assert shown.exit_code == PACKAGE_MISSING
     assert "make train-venv" in shown.output
 
 
