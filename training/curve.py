@@ -87,7 +87,14 @@ def draw(points: list[Point]) -> str:
                 for who, (photographs, value) in PUBLISHED.items():
                     axes.plot([photographs], [value], color=COLOURS["champion"], marker="D", markersize=4)
                     axes.annotate(
-                        who, (photographs, value), (-6, 0), textcoords="offset points", ha="right", va="center", size=8
+                        who,
+                        (photographs, value),
+                        (-6, 0),
+                        textcoords="offset points",
+                        ha="right",
+                        va="center",
+                        size=8,
+                        color="#475569",
                     )
                 axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
             axes.set_xscale("log")
