@@ -5,7 +5,7 @@
 
 Each run held one fold out. Writes `predictions.csv` (all photographs, their logits and their `fold`), `crossfit.json`
 (the temperature fitted to all of them; the figures, each fold's with the temperature of the others; how well empty
-bins are told) and `suspects.html`: the photographs
+bins are told; what other rules than the posterior median would answer) and `suspects.html`: the photographs
 whose records the networks believe least, and every empty bin that they missed. The page shows photographs: it stays
 with their owner.
 """
@@ -77,6 +77,22 @@ def report(found: OutOfFold) -> dict[str, Any]:
             "missed": [str(id_) for id_ in seen.ids[(labels == 0) & (answered != 0)]],
             "seen_where_there_is_something": [str(id_) for id_ in seen.ids[(labels != 0) & (answered == 0)]],
         },
+        "rules": {
+            "posterior median": ruled(answered, labels),
+            "most probable": ruled(p.argmax(axis=1), labels),
+            "rounded mean": ruled(np.rint(p @ np.arange(len(CLASSES))).astype(int), labels),
+        },
+    }
+
+
+def ruled(answered: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """What a rule's answers [N] are worth."""
+    off = np.abs(answered - labels)
+    return {
+        "accuracy": float((off == 0).mean()),
+        "within_one": float((off <= 1).mean()),
+        "within_one_of_0_to_5": float((off <= 1)[labels < AT_LEAST].mean()),
+        "mean_absolute_error": float(off.mean()),
     }
 
 
@@ -152,6 +168,8 @@ def main() -> None:
     print(f"{told['photographs']} photographs, temperature {told['temperature']}")
     for name, (low, high) in told["intervals"]["as_shipped"].items():
         print(f"{name:<22}{told['as_shipped'][name]:.4f}  ({low:.4f} to {high:.4f})")
+    for rule, figures in told["rules"].items():
+        print(f"{rule:<22}{'  '.join(f'{name} {value:.4f}' for name, value in figures.items())}")
     for name in ("recall", "precision"):
         one = empty[name]
         low, high = one["interval"]
