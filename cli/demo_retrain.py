@@ -120,17 +120,18 @@ def wait_labels(stack: Stack, counts: list[Count], console: Console) -> None:
     s3, bucket = stack.client("s3"), stack.outputs()["ArtifactsBucket"]
     deadline = time.monotonic() + LABELS_SECONDS
     waiting = {str(count["image"]["version_id"]) for count in counts if count["status"] == "COUNTED"}
+    seen: set[str] = set()
     with console.status("Waiting for the label log"):
-        seen: set[str] = set()
-        while waiting:
+        while True:
             for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=LOG):
-                keys = [found["Key"] for found in page.get("Contents", ()) if found["Key"].endswith(".jsonl")]
-                for key in keys:
-                    if key not in seen:
-                        seen.add(key)
-                        lines = s3.get_object(Bucket=bucket, Key=key)["Body"].read().splitlines()
-                        waiting -= {json.loads(line)["image"]["version_id"] for line in lines}
-            if waiting and time.monotonic() > deadline:
+                keys = {found["Key"] for found in page.get("Contents", ()) if found["Key"].endswith(".jsonl")}
+                for key in keys - seen:
+                    lines = s3.get_object(Bucket=bucket, Key=key)["Body"].read().splitlines()
+                    waiting -= {json.loads(line)["image"]["version_id"] for line in lines}
+                seen |= keys
+            if not waiting:
+                return
+            if time.monotonic() > deadline:
                 raise CliError(f"{len(waiting)} photographs have no label yet; bintally demo-retrain tries again")
             time.sleep(0.5)
 

@@ -18,24 +18,23 @@ WAIT_SECONDS = 2  # for another message before the queue is taken for empty
 def command() -> None:
     """Send what the dead-letter queues hold through counting, and reading of records, again.
 
-    Also the events that EventBridge could not deliver. Nothing is lost: a message leaves the dead-letter queue when its
-    own queue has it. Nothing is counted twice: a message that comes twice finds its photograph counted, or its records
-    kept.
+    Nothing is lost: a message leaves the dead-letter queue when its own queue has it. Nothing is counted
+    twice: a message that comes twice finds its photograph counted, or its records kept.
     """
     stack = Stack.from_environment()
     outputs = stack.outputs()
     sqs = stack.client("sqs")
     columns = (TextColumn("redriving"), BarColumn(), MofNCompleteColumn())
     failed = 0
-    for name, verb in (("Count", "Count"), ("Rule", "Count"), ("Record", "Record")):
-        dead, queue = outputs[f"{name}DeadLetterQueueUrl"], outputs[f"{verb}QueueUrl"]
+    for verb in ("Count", "Record"):
+        dead, queue = outputs[f"{verb}DeadLetterQueueUrl"], outputs[f"{verb}QueueUrl"]
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("redriving", total=waiting(sqs, dead))
             sent = 0
             for moved, kept in redrive(sqs, dead, queue):
                 sent, failed = sent + moved, failed + kept
                 progress.update(task, completed=sent)
-        click.echo(f"{sent} messages sent from {name}DeadLetterQueue to the {verb.lower()} queue")
+        click.echo(f"{sent} messages sent back to the {verb.lower()} queue")
     if failed:
         raise CliError(f"{failed} messages could not be sent and stay in their dead-letter queue")
 

@@ -52,7 +52,7 @@ def versions(stack: Stack) -> Iterator[Version]:
             package=package["ModelPackageArn"],
             model_data_url=model_data_url(package),
             metrics=metrics(stack, package),
-            parent=known.get("parent"),
+            parent=None if known.get("parent") == "none" else known.get("parent"),
             dataset_digest=known.get("dataset_digest"),
             made_at=package["CreationTime"].astimezone(UTC).isoformat(timespec="seconds"),
             why=package.get("ApprovalDescription"),

@@ -233,7 +233,11 @@ class Stack:
             raise StackError(f"{self.home} is no stack's folder; nothing is removed")
         if self.emulator_pid() is not None:
             raise StackError("the stack is running; stop it first with: bintally down")
-        shutil.rmtree(self.home, ignore_errors=True)
+        try:
+            shutil.rmtree(self.home, ignore_errors=True)
+        finally:
+            if self.home.exists():
+                self.lock_file.touch()  # What is left is still a stack's.
 
     def start_emulator(self) -> None:
         self.down()  # Ends what a crash left behind.
@@ -341,15 +345,17 @@ class Stack:
         outputs = self.outputs()
         if "ReleaseStateMachine" not in outputs:
             raise DeployFailed("the template has no output ReleaseStateMachine")
-        live = self.live_model_data(outputs)
-        if self.find_package(model_version) is None:
-            if live is None or self.is_shipped(live):
-                self.wait_release(self.release_of(self.register(model_version, outputs, "Approved"), outputs))
-                return
+        live, known = self.live_model_data(outputs), self.find_package(model_version)
+        if known is None and (live is None or self.is_shipped(live)):
+            self.wait_release(self.release_of(self.register(model_version, outputs, "Approved"), outputs))
+            return
+        if known is None:
             self.register(model_version, outputs, "PendingManualApproval")
             say(f"A retrained model is live and stays; this one is released by: bintally approve {model_version}")
-        if live is None:
+        if live is None and known and known["ModelApprovalStatus"] == "Approved":
             self.release(model_version)
+        elif live is None:
+            say("No model is live, and the shipped one is not approved: see bintally models")
         elif self.counting(outputs):
             self.wait_endpoint(outputs["EndpointName"])
         else:  # The release that finds it live switches counting on.

@@ -20,7 +20,7 @@ from training.examine import Wanted
 SHARD = 256
 """Photographs of a shard, about."""
 
-LABEL = ("quantity", "source", "as_of", "captured_at", "count", "confidence", "p_record", "model_version")
+LABEL = ("quantity", "source", "as_of", "told", "captured_at", "count", "confidence", "p_record", "model_version")
 """What a new label of a known photograph changes in its line."""
 FACTS = ("object", "member", "pixels", "brightness", "blur", "width", "height")
 """What is found out once, when it is read."""
@@ -30,7 +30,7 @@ PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 CREATE TABLE photographs (
     id TEXT PRIMARY KEY, site TEXT, bin TEXT, split TEXT, image TEXT, new INTEGER,
-    person INTEGER, as_of TEXT, label TEXT,
+    person INTEGER, as_of TEXT, told TEXT, label TEXT,
     spread INTEGER, shard INTEGER,
     facts TEXT, pixels TEXT, fault TEXT, duplicate_of TEXT
 ) WITHOUT ROWID;
@@ -39,10 +39,11 @@ CREATE INDEX by_pixels ON photographs (pixels);
 """
 
 ADD = """
-INSERT INTO photographs (id, site, bin, split, image, new, person, as_of, label, spread, facts, pixels)
-VALUES (:id, :site, :bin, :split, :image, :new, :person, :as_of, :label, :spread, :facts, :pixels)
-ON CONFLICT (id) DO UPDATE SET person = excluded.person, as_of = excluded.as_of, label = excluded.label
-WHERE (excluded.person, excluded.as_of) >= (person, as_of)
+INSERT INTO photographs (id, site, bin, split, image, new, person, as_of, told, label, spread, facts, pixels)
+VALUES (:id, :site, :bin, :split, :image, :new, :person, :as_of, :told, :label, :spread, :facts, :pixels)
+ON CONFLICT (id) DO UPDATE
+SET person = excluded.person, as_of = excluded.as_of, told = excluded.told, label = excluded.label
+WHERE (excluded.person, excluded.as_of, excluded.told) >= (person, as_of, told)
 """
 
 # Of the same picture one stays: a test photograph before any other, so that training never sees it; then one that a
@@ -158,7 +159,7 @@ def id_of(bucket: str, key: str, version_id: str) -> str:
 def _known(line: Line) -> dict[str, Any]:
     return {
         "id": line.id, "site": line.site, "bin": line.bin, "split": line.split, "image": None, "new": False,
-        "person": line.source == "person", "as_of": line.as_of, "spread": None,
+        "person": line.source == "person", "as_of": line.as_of, "told": line.told, "spread": None,
         "label": json.dumps({name: getattr(line, name) for name in LABEL}),
         "facts": json.dumps({name: getattr(line, name) for name in FACTS}), "pixels": line.pixels,
     }  # fmt: skip
@@ -169,10 +170,11 @@ def _labelled(number: int, text: bytes) -> dict[str, Any]:
         given = json.loads(text)
         image = {name: str(given["image"][name]) for name in ("bucket", "key", "version_id")}
         site, bin_ = str(given["site"]), str(given["bin"])
-        label = {name: given.get(name) for name in LABEL} | {"quantity": int(given["quantity"])}
+        told = str(given.get("told", ""))
+        label = {name: given.get(name) for name in LABEL} | {"quantity": int(given["quantity"]), "told": told}
         return {
             "id": id_of(**image), "site": site, "bin": bin_, "split": split_of(site, bin_), "image": json.dumps(image),
-            "new": True, "person": given["source"] == "person", "as_of": str(given["as_of"]),
+            "new": True, "person": given["source"] == "person", "as_of": str(given["as_of"]), "told": told,
             "spread": int(hashlib.sha256(f"{site}/{bin_}".encode()).hexdigest()[8:16], 16),
             "label": json.dumps(label), "facts": None, "pixels": None,
         }  # fmt: skip

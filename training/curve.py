@@ -5,8 +5,10 @@
     done
     python -m training.curve .runs/share-* --out docs/learning-curve.svg
 
-The runs held out the same photographs. A line through them in the logarithm of their photographs leads on, as a guess,
-to as many as the whole data set has, beside what others have published.
+The runs held out the same photographs and differ in how many they learned from, and perhaps in epochs, since fewer
+photographs make shorter ones. A line through them in the logarithm of their photographs leads on, as a guess, to as
+many as others have trained with. Intervals are 95 %, of the photographs held out, by bootstrap over their bins: how
+much one seed differs from another is not in them.
 """
 
 from __future__ import annotations
@@ -21,98 +23,108 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from model.answer import probabilities
 from training import metrics
+from training.bootstrap import Floats, Ints, Resamples, interval
 from training.report import COLOURS, STYLE, svg
 
 FIGURES = {
-    "log_loss": ("as_shipped", "log loss, seven answers"),
-    "accuracy": ("as_published", "accuracy of six, recorded 0 to 5"),
+    ("as_shipped", "log_loss"): "log loss, seven answers",
+    ("as_published", "accuracy"): "accuracy of six, recorded 0 to 5",
 }
 PUBLISHED = {
     "reference project": (23_055, 0.31),
     "Martizzi 2022": (40_000, 0.435),
     "ABID challenge": (324_735, 0.557),
 }
-"""Photographs and six-way accuracy, each on a test set of its own."""
+"""Photographs and accuracy of six, each on a test set of its own."""
+GREY = "#475569"
 
 
 @dataclass(frozen=True)
-class Point:
-    """A run: photographs it learned from, and for each of FIGURES its value and 95 % interval."""
+class Curve:
+    """Runs, fewest photographs first: photographs [R] and epochs [R]; values [R, 2] of FIGURES, and resampled
+    ones [draws, R, 2]."""
 
-    photographs: int
-    values: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
+    photographs: Ints
+    epochs: Ints
+    values: Floats
+    drawn: Floats
+
+    def lines(self, values: Floats) -> Floats:
+        """Least squares for values [..., R, 2]: a doubling's gain and the value at one photograph, [2, ..., 2]."""
+        stacked = np.moveaxis(values, -2, 0)
+        fitted = np.polyfit(np.log2(self.photographs), stacked.reshape(len(stacked), -1), 1)
+        return np.asarray(fitted.reshape(2, *stacked.shape[1:]))
 
 
-def read(runs: list[Path]) -> list[Point]:
-    """Fewest photographs first. Raises `ValueError` if the runs did not hold out the same ones."""
-    held_out = {tuple(sorted(metrics.read_predictions(run / "predictions.csv")["validation"].ids)) for run in runs}
-    if len(held_out) > 1:
+def read(runs: list[Path]) -> Curve:
+    """Raises `ValueError` if the runs cannot be compared."""
+    told = [json.loads((run / "metrics.json").read_text()).get("run") for run in runs]
+    if None in told:
+        raise ValueError("a run of an older version does not say how many photographs it learned from")
+    if len({(run["sizes"], run["judged_at"]) for run in told}) > 1:
+        raise ValueError("these runs have other input sizes")
+    order = sorted(range(len(runs)), key=lambda k: int(told[k]["photographs"]))
+    seen = [metrics.read_predictions(runs[k] / "predictions.csv")["validation"] for k in order]
+    if any(list(one.ids) != list(seen[0].ids) for one in seen):
         raise ValueError("these runs did not hold out the same photographs")
-    points = []
-    for run in runs:
-        found = json.loads((run / "metrics.json").read_text())
-        seen = found["validation"]
-        points.append(
-            Point(
-                found["trained_on"],
-                {name: seen[view][name] for name, (view, _) in FIGURES.items()},
-                {name: tuple(seen["intervals"][view][name]) for name, (view, _) in FIGURES.items()},
-            )
-        )
-    return sorted(points, key=lambda point: point.photographs)
+    columns = []
+    for one in seen:
+        p = probabilities(one.logits, metrics.fit_temperature(one.logits, one.quantities))
+        columns += [metrics.scores(p, one.quantities)[figure] for figure in FIGURES]
+    values, counted = (np.stack(parts, axis=1) for parts in zip(*columns, strict=True))
+    means = np.array([column[used].mean() for column, used in zip(values.T, counted.T, strict=True)])
+    drawn = Resamples.of(seen[0].groups, 1000).means(values, counted)
+    return Curve(
+        np.array([told[k]["photographs"] for k in order]),
+        np.array([told[k]["epochs"] for k in order]),
+        means.reshape(-1, len(FIGURES)),
+        drawn.reshape(len(drawn), -1, len(FIGURES)),
+    )
 
 
-def line(points: list[Point], name: str) -> tuple[float, float]:
-    """Least squares: the gain of each doubling, and the value at one photograph."""
-    gain, start = np.polyfit([np.log2(p.photographs) for p in points], [p.values[name] for p in points], 1)
-    return float(gain), float(start)
-
-
-def draw(points: list[Point]) -> str:
+def draw(curve: Curve) -> str:
     """Both figures side by side, as SVG."""
     colour, most = COLOURS["challenger"], max(photographs for photographs, _ in PUBLISHED.values())
     with matplotlib.rc_context(STYLE):
         chart = Figure(figsize=(8.4, 3.4), layout="constrained")
-        for axes, (name, (_, label)) in zip(chart.subplots(1, 2), FIGURES.items(), strict=True):
-            gain, start = line(points, name)
-            ends = np.array([points[0].photographs, points[-1].photographs, most])
-            axes.plot(ends[:2], start + gain * np.log2(ends[:2]), color=colour, linewidth=1.2)
-            axes.plot(ends[1:], start + gain * np.log2(ends[1:]), color=colour, linewidth=1, linestyle=(0, (4, 3)))
-            for point in points:
-                axes.plot([point.photographs] * 2, point.intervals[name], color=colour, linewidth=2, alpha=0.35)
-                axes.plot([point.photographs], [point.values[name]], color=colour, marker="o", markersize=5)
-            if name == "accuracy":
-                for who, (photographs, value) in PUBLISHED.items():
-                    axes.plot([photographs], [value], color=COLOURS["champion"], marker="D", markersize=4)
-                    axes.annotate(
-                        who,
-                        (photographs, value),
-                        (-6, 0),
-                        textcoords="offset points",
-                        ha="right",
-                        va="center",
-                        size=8,
-                        color="#475569",
-                    )
-                axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
+        for number, (axes, label) in enumerate(zip(chart.subplots(1, 2), FIGURES.values(), strict=True)):
+            gain, start = curve.lines(curve.values)[:, number]
+            ends = np.array([curve.photographs[0], curve.photographs[-1], most])
+            line = start + gain * np.log2(ends)
+            axes.plot(ends[:2], line[:2], color=colour, linewidth=1.2)
+            axes.plot(ends[1:], line[1:], color=colour, linewidth=1, linestyle=(0, (4, 3)))
+            axes.plot(curve.photographs, curve.values[:, number], "o", color=colour, markersize=5)
+            for photographs, drawn in zip(curve.photographs, curve.drawn[:, :, number].T, strict=True):
+                axes.plot([photographs] * 2, interval(drawn), color=colour, linewidth=2, alpha=0.35)
             axes.set_xscale("log")
             axes.set_xticks([1_000, 10_000, 100_000], ["1,000", "10,000", "100,000"])
-            axes.set_xlabel("photographs learned from", color="#475569")
-            axes.set_ylabel(label, color="#475569")
+            axes.set_xlabel("photographs learned from", color=GREY)
+            axes.set_ylabel(label, color=GREY)
             axes.grid(color="#e2e8f0", linewidth=0.8)
             axes.set_axisbelow(True)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
+        for who, (photographs, value) in PUBLISHED.items():
+            axes.plot([photographs], [value], "D", color=COLOURS["champion"], markersize=4)
+            place = {"xytext": (-6, -3), "textcoords": "offset points", "ha": "right"}
+            axes.annotate(who, (photographs, value), size=8, color=GREY, **place)
         return svg(chart, "Log loss and accuracy against the number of photographs learned from")
 
 
-def table(points: list[Point]) -> str:
-    lines = ["photographs  " + "  ".join(f"{label:<34}" for _, label in FIGURES.values())]
-    for point in points:
-        told = [f"{point.values[name]:.4f} ({low:.4f} to {high:.4f})" for name, (low, high) in point.intervals.items()]
-        lines.append(f"{point.photographs:>11,}  " + "  ".join(f"{one:<34}" for one in told))
-    gains = [f"{line(points, name)[0]:+.4f}" for name in FIGURES]
-    lines.append(f"{'a doubling':>11}  " + "  ".join(f"{one:<34}" for one in gains))
+def table(curve: Curve) -> str:
+    lines = ["photographs  epochs  " + "  ".join(f"{label:<34}" for label in FIGURES.values())]
+
+    def told(values: Floats, drawn: Floats, sign: str = "") -> str:
+        found = []
+        for value, column in zip(values, drawn.T, strict=True):
+            low, high = interval(column)
+            found.append(f"{value:{sign}.4f} ({low:{sign}.4f} to {high:{sign}.4f})")
+        return "  ".join(f"{one:<34}" for one in found)
+
+    for k, (photographs, epochs) in enumerate(zip(curve.photographs, curve.epochs, strict=True)):
+        lines.append(f"{photographs:>11,}  {epochs:>6}  {told(curve.values[k], curve.drawn[:, k])}")
+    lines.append(f"{'a doubling':>11}  {'':>6}  {told(curve.lines(curve.values)[0], curve.lines(curve.drawn)[0], '+')}")
     return "\n".join(one.rstrip() for one in lines)
 
 
@@ -122,13 +134,13 @@ def main() -> None:
     flags.add_argument("--out", type=Path, required=True)
     a = flags.parse_args()
     try:
-        points = read(a.runs)
+        curve = read(a.runs)
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    if len({point.photographs for point in points}) < 2:
+    if len(set(curve.photographs)) < 2:
         raise SystemExit("a curve needs runs with different numbers of photographs")
-    a.out.write_text(draw(points) + "\n")
-    print(table(points))
+    a.out.write_text(draw(curve) + "\n")
+    print(table(curve))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,8 @@ class Line:
     confidence: float | None
     p_record: float | None
     model_version: str | None
+    told: str = ""
+    """Of records as of the same time, the one told later has the greater."""
 
     @property
     def label(self) -> int:

@@ -157,8 +157,6 @@ def tokens(item: dict[str, Any]) -> set[str]:
 def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
     device, cuda = photographs.device, photographs.device.type == "cuda"
     torch.manual_seed(recipe.seed)
-    if (recipe.words or recipe.kinds or recipe.volume) and not photographs.contents["known"].any():
-        raise ValueError("what is in the bins is not known: the data folder has no metadata.jsonl")
     used, held_out = photographs.of("train"), photographs.of("validation")
     net = Counting(recipe, restored(Path(recipe.champion), photographs) if recipe.champion else None).to(
         device, memory_format=torch.channels_last
@@ -309,11 +307,15 @@ def main() -> None:
     torch._dynamo.config.recompile_limit = 64  # each head, size and batch is compiled once
     photographs = Photographs(a.data, device)
     print(f"{len(photographs.all)} photographs on {device}", flush=True)
-    done = read(a.out) if a.out.exists() else []
-    for line in read(a.runs):
-        recipe = Recipe(**line)
-        if any(one["recipe"] == asdict(recipe) for one in done):
+    done = [one["run"] for one in read(a.out) if "error" not in one] if a.out.exists() else []
+    runs = read(a.runs)
+    told = any(Recipe(**line).words or Recipe(**line).kinds or Recipe(**line).volume for line in runs)
+    if told and not photographs.contents["known"].any():
+        raise SystemExit(f"{a.data} has no metadata.jsonl, which says what else is told in training")
+    for line in runs:
+        if line in done:
             continue
+        recipe = Recipe(**line)
         print(json.dumps(line), flush=True)
         try:
             found = train(recipe, photographs)

@@ -97,8 +97,8 @@ class Learner:
 
     @torch.inference_mode()
     def predict(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The average's logits [N, 7] for pictures as they are served, uint8 [N, S, S, 3], in float32; each process
-        takes its share."""
+        """The average's logits [N, 7] for pictures as `data.pictures` makes them, uint8 [N, S, S, 3], in float32; each
+        process takes its share."""
         own = pictures[self.processes.rank :: self.processes.world]
         logits = [torch.empty(0, 7)]
         for start in range(0, len(own), EVALUATED):

@@ -6,7 +6,7 @@
 As a SageMaker training job it takes its hyperparameters for arguments and reads the channels `dataset`, `train`,
 `validation` and, to start from the network in service, `champion`; on several hosts it starts torchrun by itself. It
 resumes from its last checkpoint. It leaves `predictions.csv` (held-out photographs with their logits) and
-`metrics.json`, which `training.metrics` computes from those predictions, with how many photographs it learned from; an
+`metrics.json`, which `training.metrics` computes from those predictions, and what run they are of; an
 experiment also `network.pt` (the averaged weights), and a job a profile and, if asked for, the model package that is
 served.
 """
@@ -66,7 +66,7 @@ flags.add_argument(
 )
 flags.add_argument("--imagenet", action="store_true", help="start from ImageNet weights (downloads them)")
 flags.add_argument("--fold", type=int, choices=range(data.FOLDS), help="hold out this fifth of all photographs instead")
-flags.add_argument("--share", type=float, default=1.0, help="learn from this share of the bins (for a learning curve)")
+flags.add_argument("--share", type=float, default=1.0, help="of the training photographs, for a learning curve")
 flags.add_argument("--judged-at", type=int, default=SIZE, help="input size of held-out photographs; default: as served")
 flags.add_argument("--limit", type=int, help="use only so many photographs of each split (for a trial)")
 flags.add_argument("--seed", type=int, default=0)
@@ -202,7 +202,8 @@ def main(a: argparse.Namespace) -> None:
         else:
             metrics.write_predictions(predictions, held_out, logits)
             report = metrics.report(metrics.read_predictions(predictions))
-        report = {"trained_on": len(training), **report}
+        run = {"photographs": len(training), "epochs": a.epochs, "sizes": a.sizes, "judged_at": a.judged_at}
+        report = {"run": run, **report}
         (out / "metrics.json").write_text(json.dumps(report, indent=1) + "\n")
         print(metrics.table(report))
 

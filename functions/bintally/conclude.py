@@ -147,7 +147,7 @@ def next_state(plan: dict[str, Any]) -> dict[str, Any]:
         "watermark": plan["watermark"],
         "index": f"{places.dataset}/index.jsonl",
         "dataset": places.dataset,
-        "tuning_job": plan["names"]["tune"] if plan["trials"] else plan["tuning_parent"],
+        "tuning_job": plan["names"]["tune"] if plan["trials"] else plan["tuning_job"],
     }
 
 

@@ -61,6 +61,8 @@ class Said:
     quantity: int
     source: Source
     as_of: datetime
+    told: str = ""
+    """A RECORD's `order`."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Followed:
 def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
     """Writes the labels that stream records give, and puts aside what can never give those it should.
 
-    Raises Transient. A retry of the same batch replaces what it wrote before.
+    Raises Transient. A retry of the same batch replaces what it wrote before, unless its changes are older than a day.
     """
     changes: list[tuple[Change, dict[str, Any]]] = []
     lines: dict[str, Label] = {}
@@ -149,8 +151,8 @@ def labels_of(services: Services, change: Change, standing: Standing) -> Iterato
             yield label_of(change.item, said, change.at)
     elif change.kind == "RECORD":
         said = said_by_record(change.item)
-        if change.before and says_the_same(change.before, said):
-            return
+        if (old := change.before) and all(old.get(k) == change.item[k] for k in ("expected_quantity", "as_of")):
+            return  # told again: it gave its labels when it was told first
         for count in counts_around(services, str(change.item["PK"]), said.as_of):
             try:
                 yield label_of(count, said, change.at)
@@ -195,16 +197,9 @@ def said_of_count(count: Item, record: Item | None, pairing: timedelta) -> Itera
 def said_by_record(item: Item) -> Said:
     """Raises Rejected."""
     try:
-        return Said(int(item["expected_quantity"]), "record", moment(item["as_of"]))
+        return Said(int(item["expected_quantity"]), "record", moment(item["as_of"]), str(item.get("order", "")))
     except MALFORMED as error:
         raise Rejected(f"not a record: {error!r}") from error
-
-
-def says_the_same(record: Item, said: Said) -> bool:
-    try:
-        return said_by_record(record) == said
-    except Rejected:
-        return False
 
 
 def said_by_person(item: Item) -> Said:
@@ -229,6 +224,7 @@ def label_of(count: Item, said: Said, logged: datetime) -> Label:
             "quantity": said.quantity,
             "source": said.source,
             "as_of": as_of,
+            "told": said.told,
             "captured_at": str(count["captured_at"]),
             "logged_at": utc(logged),
             "count": int(count["count"]),

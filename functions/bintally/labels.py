@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -50,6 +50,8 @@ class Label(TypedDict):
     quantity: int
     source: Source
     as_of: str
+    told: NotRequired[str]
+    """Of records as of the same time the greatest was told last: the RECORD's `order`, or "". Older lines lack it."""
     captured_at: str
     logged_at: str
     count: int
@@ -67,7 +69,7 @@ def label_id(image: Image, source: Source, as_of: str, quantity: int) -> str:
 def rank(label: Label) -> tuple[bool, str, str, str]:
     """The label of an image version with the greatest rank counts: a person's, then the one as of later, then the one
     told later, which corrects the other, then the greater id."""
-    return label["source"] == "person", label["as_of"], label["logged_at"], label["id"]
+    return label["source"] == "person", label["as_of"], label.get("told", ""), label["id"]
 
 
 class Winners:

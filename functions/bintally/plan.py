@@ -115,7 +115,8 @@ def plan(settings: RetrainSettings, wanted: Holder, request: Mapping[str, Any]) 
         "instances": knobs.instances,
         "trials": knobs.trials,
         "parallel": min(knobs.parallel, max(1, knobs.trials)),
-        "tuning_parent": tuning_parent(state.get("tuning_job", ""), {*hyperparameters, "package", *TUNED}),
+        "tuning_job": (before := state.get("tuning_job", "")),
+        "tuning_parent": tuning_parent(before, {*hyperparameters, "package", *TUNED}) if knobs.trials else "",
         "approval": "Approved"
         if request.get("approve") or settings.approval == "automatic"
         else "PendingManualApproval",

@@ -133,7 +133,7 @@ def test_what_a_photographs_own_metadata_say_is_a_label(stream: Stream) -> None:
     image = {"bucket": "images", "key": "incoming/SEA1/B/a.jpg", "version_id": "v"}
     assert line == {
         **{"id": labels.label_id(image, "record", utc(LOGGED), 4), "image": image, "site": "SEA1", "bin": "B"},  # type: ignore[arg-type]
-        **{"quantity": 4, "source": "record", "as_of": utc(LOGGED), "captured_at": utc(CAPTURED)},
+        **{"quantity": 4, "source": "record", "as_of": utc(LOGGED), "told": "", "captured_at": utc(CAPTURED)},
         **{"logged_at": utc(LOGGED), "count": 2, "confidence": 0.5, "p_record": 0.2, "model_version": "2026-11-22"},
     }
 
@@ -281,13 +281,14 @@ def test_a_record_that_is_told_again_gives_no_more_labels(stream: Stream) -> Non
 
 
 def test_a_correction_as_of_the_same_time_counts(stream: Stream) -> None:
-    """Whatever the labels' ids are: of these, the first is the greatest in some cases and the last in others."""
+    """Whatever the labels' ids are, and although the stream dates both alike; also when what it corrects is given
+    again after days."""
     for number, (first, last) in enumerate(itertools.permutations(range(4), 2)):
         stream.put(count(name := f"p{number}"))
-        for minute, quantity in enumerate((first, last)):
-            event = stream.put(record(quantity))
-            event["dynamodb"]["ApproximateCreationDateTime"] += 60 * minute
-            stream.follow(event)
+        events = [stream.put(record(one, order=f"{number:02}-{k}")) for k, one in enumerate((first, last))]
+        stream.follow(*events)
+        events[0]["dynamodb"]["ApproximateCreationDateTime"] -= 9 * 24 * 3600
+        stream.follow(events[0])
         found = labels.winners(stream.s3, BUCKET, LOGGED).lines()
         assert [line["quantity"] for line in found if name in line["image"]["key"]] == [last]
 

@@ -102,7 +102,7 @@ labels_of_two = st.builds(
     photograph=st.sampled_from("ab"),
     source=st.sampled_from(["record", "person"]),
     as_of=st.sampled_from([NOON, NOON.replace("T12", "T11")]),
-    logged_at=st.sampled_from([NOON, NOON.replace("T12", "T13")]),
+    told=st.sampled_from(["", "1", "2"]),
     quantity=st.integers(0, 3),
 )
 

@@ -300,9 +300,10 @@ def test_a_tuning_job_with_other_hyperparameters_is_no_parent(outside: Outside) 
     assert outside.plan(OTHER, force=True)["tuning_parent"] == ""
 
 
-def test_what_is_tuned_is_what_the_state_machine_has_ranges_for() -> None:
+def test_the_hyperparameters_of_a_tuning_job_are_those_that_plan_compares() -> None:
     definition = (Path(__file__).parents[2] / "training/retrain.asl.json").read_text()
     assert set(re.findall(r"'Name': '([a-z-]+)', '(?:MinValue|Values)'", definition)) == set(TUNED)
+    assert "'StaticHyperParameters': $merge([$plan.hyperparameters, {'package': 'false'}])" in definition
 
 
 def test_a_failed_run_leaves_its_labels_for_the_next(outside: Outside) -> None:

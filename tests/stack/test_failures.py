@@ -139,21 +139,6 @@ def test_redriving_what_was_counted_meanwhile_adds_nothing(
     assert user.totals("DLQ2") == {"counted": 1}
 
 
-def test_an_event_that_was_not_delivered_is_redriven_too(
-    user: Any, settled: None, photograph: Callable[..., bytes]
-) -> None:
-    key, undelivered = "incoming/DLQ3/B-1/photo.jpg", user.outputs["RuleDeadLetterQueueUrl"]
-    with user.held():
-        user.upload(key, photograph(1))
-        (event,) = user.take_events(1)
-    user.sqs.send_message(QueueUrl=undelivered, MessageBody=event)
-    environment = os.environ | {"BINTALLY_HOME": str(user.stack.home), "BINTALLY_PORT": str(user.stack.port)}
-    subprocess.run([Path(sys.executable).with_name("bintally"), "redrive"], env=environment, check=True)
-    (item,) = user.wait_counts(key)
-    assert item["status"] == "COUNTED"
-    assert user.depth(undelivered) == 0
-
-
 @pytest.mark.parametrize("fault", TABLE_FAULTS)
 def test_table_fails_then_recovers(
     fault: str, user: Any, table: Any, settled: None, photograph: Callable[..., bytes]

@@ -70,6 +70,7 @@ class Photo:
     source: str = "record"
     as_of: str = MORNING
     site: str = "AUS2"
+    told: str = ""
 
     @property
     def key(self) -> str:
@@ -93,7 +94,7 @@ class Place:
 
     def label(self, photo: Photo, **other: Any) -> dict[str, Any]:
         image = {"bucket": str(self.root / "images"), "key": photo.key, "version_id": "1"}
-        shown = {name: getattr(photo, name) for name in ("site", "bin", "quantity", "source", "as_of")}
+        shown = {name: getattr(photo, name) for name in ("site", "bin", "quantity", "source", "as_of", "told")}
         answer = {"count": 2, "confidence": 0.4, "p_record": 0.3, "model_version": "2026-01-01-abc"}
         return {"id": "0" * 32, "image": image, **shown, "captured_at": MORNING, "logged_at": LATER, **answer, **other}
 
@@ -281,6 +282,17 @@ def test_a_persons_label_outranks_a_later_record(place: Place, same_manifest: bo
     first = place.process("first", [record, person] if same_manifest else [person])
     last = place.process("last", [record], previous=str(first / "index.jsonl"))
     assert [(line.quantity, line.source) for line in index(last)] == [(4, "person")]
+
+
+def test_of_two_records_as_of_the_same_time_the_one_told_later_counts(place: Place) -> None:
+    """In whatever order they are learned from."""
+    first = Photo("P-1", 0, 1, quantity=4, told="2026-01-01#1")
+    correction = replace(first, quantity=7, told="2026-01-01#2")
+    place.photograph(first)
+    for name, one, other in (("a", first, correction), ("b", correction, first)):
+        before = place.process(f"first-{name}", [one])
+        last = place.process(f"last-{name}", [other], previous=str(before / "index.jsonl"))
+        assert [line.quantity for line in index(last)] == [7]
 
 
 def bomb() -> bytes:

@@ -75,7 +75,7 @@ def test_two_processes_train_one_network(labelled: Path, tmp_path: Path) -> None
     assert found.stdout.count("epoch 0 ") == 1
     assert (tmp_path / "network.pt").exists()
     training = [p for p in data.read(labelled) if p.split == "train"]
-    assert json.loads((tmp_path / "metrics.json").read_text())["trained_on"] == round(len(training) / 2)
+    assert json.loads((tmp_path / "metrics.json").read_text())["run"]["photographs"] == round(len(training) / 2)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(labelled: Path, tmp_path: Path) -> None:
