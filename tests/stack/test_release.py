@@ -314,20 +314,21 @@ def test_up_leaves_the_model_that_has_replaced_the_shipped_one(releases: Release
     releases.stack.ship(package_version(releases.stack.package), said.append)
     assert (releases.live_version(), said) == ("replacement", [])
     # Nor does a newer shipped one take its place: nobody has compared the two.
-    (tmp_path / "model.tar.gz").write_bytes(releases.package("newer"))
+    (tmp_path / "model.tar.gz").write_bytes(releases.package("shipped-2"))
     newer = dataclasses.replace(releases.stack, package=tmp_path / "model.tar.gz")
     for _ in range(2):
-        newer.ship("newer", said.append)
+        newer.ship("shipped-2", said.append)
         assert releases.live_version() == "replacement"
-    assert [line.split(": ")[-1] for line in said] == ["bintally approve newer"]
-    package = newer.find_package("newer")
+    assert [line.split(": ")[-1] for line in said] == ["bintally approve shipped-2"]
+    package = newer.find_package("shipped-2")
     assert package
     assert package["ModelApprovalStatus"] == "PendingManualApproval"
+    releases.decide(package["ModelPackageArn"], "Rejected")
     # Over an older shipped one it does.
     releases.stack.release(package_version(releases.stack.package))
-    (tmp_path / "model.tar.gz").write_bytes(releases.package("newest"))
-    newer.ship("newest", said.append)
-    assert (releases.live_version(), len(said)) == ("newest", 1)
+    (tmp_path / "model.tar.gz").write_bytes(releases.package("shipped-3"))
+    newer.ship("shipped-3", said.append)
+    assert (releases.live_version(), len(said)) == ("shipped-3", 1)
 
 
 def test_the_command_line_releases_approves_and_goes_back(releases: Releases, bintally: Callable[..., Any]) -> None:
