@@ -6,9 +6,8 @@
 As a SageMaker training job it takes its hyperparameters for arguments and reads the channels `dataset`, `train`,
 `validation` and, to start from the network in service, `champion`; on several hosts it starts torchrun by itself. It
 resumes from its last checkpoint. It leaves `predictions.csv` (held-out photographs with their logits) and
-`metrics.json`, which `training.metrics` computes from those predictions, and what run they are of; an
-experiment also `network.pt` (the averaged weights), and a job a profile and, if asked for, the model package that is
-served.
+`metrics.json`, which `training.metrics` computes from those predictions, and what run they are of; an experiment also
+`network.pt` (the averaged weights), and a job a profile and, if asked for, the model package that is served.
 """
 
 from __future__ import annotations

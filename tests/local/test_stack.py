@@ -14,7 +14,7 @@ import pytest
 
 from local import processes
 from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, ReleaseFailed, StackError
-from local.stack import package_version, upper_snake
+from local.stack import Stack, package_version, upper_snake
 
 RELEASE = {
     "StartAt": "Asked",
@@ -156,6 +156,13 @@ def small(own, tmp_path, archive):
     return replace(own, name="small", template=tmp_path / "template.yaml", package=tmp_path / "model.tar.gz")
 
 
+class Retrained(Stack):
+    """One whose live model none of the shipped packages is."""
+
+    def live_model_data(self, outputs):
+        return f"s3://{outputs['ArtifactsBucket']}/models/retrained/model.tar.gz"
+
+
 def processes_of(stack):
     return processes.session_members(int(stack.pid_file.read_text()))
 
@@ -198,6 +205,15 @@ def test_up_again_down_up_refused_wipe(small, archive, ask):
 
     small.up(steps.append)
     assert releases() == 1
+    assert ask(small, "small-serverless")["model_version"] == "v1"
+
+    # A newer shipped package does not take the place of a model that this stack has made since.
+    small.package.write_bytes(archive("v2"))
+    said = []
+    for _ in range(2):
+        Retrained(**vars(small)).ship("v2", said.append)
+    assert [line.split(": ")[-1] for line in said] == ["bintally approve v2"]
+    assert small.find_package("v2")["ModelApprovalStatus"] == "PendingManualApproval"
     assert ask(small, "small-serverless")["model_version"] == "v1"
     assert small.down()
 
