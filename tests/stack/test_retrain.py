@@ -230,8 +230,9 @@ def test_a_better_challenger_waits_for_approval_and_then_answers(retrainings: Re
     """On the way a second run is refused, one trial of two is killed, and the training is interrupted like spot."""
     keys = retrainings.upload_labelled()
     before = retrainings.live_version()
-    # Epochs enough to win by far, whatever the processor's arithmetic makes of them.
-    execution = retrainings.start(force=True, settings=SMALL | {"epochs": 8, "trials": 2, "parallel": 1})
+    # Steps enough to win by far, whatever order the photographs come in: where tuning chooses 64 photographs to a step,
+    # an epoch has one.
+    execution = retrainings.start(force=True, settings=SMALL | {"epochs": 24, "trials": 2, "parallel": 1})
     retrainings.wait_state(execution, "Process")
 
     second = retrainings.start(force=True)
