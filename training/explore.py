@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
+from model import network
 from model.answer import AT_LEAST, CLASSES
 from model.preprocess import SIZE, normalise
 from training import data, metrics
@@ -44,7 +45,9 @@ TAIL = 16
 class Recipe:
     network: str = "resnet50"
     champion: str = ""
-    """A model.tar.gz to start from; else from random weights."""
+    """A model.tar.gz or network.pt to start from; else from random weights."""
+    fold: int | None = None
+    """Hold out this fifth of what is not in the test split, rather than the validation split."""
     epochs: int = 30
     sizes: str = "128"
     batch: int = 128
@@ -106,16 +109,23 @@ class Photographs:
         for name, values in self.contents.items():
             self.contents[name] = values.to(device)
 
-    def of(self, split: str) -> np.ndarray:
-        """Which photographs are in this split."""
-        return np.flatnonzero(self.splits == split)
+    def used_and_held_out(self, fold: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """Which photographs are learned from and which are judged on; those of the test split are neither."""
+        if fold is None:
+            return np.flatnonzero(self.splits == "train"), np.flatnonzero(self.splits == "validation")
+        held_out = np.array([data.fold_of(p) == fold for p in self.all])
+        return np.flatnonzero(~held_out & (self.splits != "test")), np.flatnonzero(held_out & (self.splits != "test"))
 
 
-def restored(archive: Path, photographs: Photographs) -> nn.Module:
+def restored(archive: Path, photographs: Photographs, used: np.ndarray) -> nn.Module:
+    if archive.suffix == ".pt":
+        net = network.build()
+        net.load_state_dict(torch.load(archive, weights_only=True)["network"])
+        return net
     from model import package  # needs OpenVINO
     from model.restore import restore
 
-    some = data.evaluation_batch([photographs.all[k] for k in photographs.of("train")[:64]], SIZE).numpy()
+    some = data.evaluation_batch([photographs.all[k] for k in used[:64]], SIZE).numpy()
     with tempfile.TemporaryDirectory() as folder:
         return restore(package.unpack(archive, Path(folder)), some)
 
@@ -157,10 +167,9 @@ def tokens(item: dict[str, Any]) -> set[str]:
 def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
     device, cuda = photographs.device, photographs.device.type == "cuda"
     torch.manual_seed(recipe.seed)
-    used, held_out = photographs.of("train"), photographs.of("validation")
-    net = Counting(recipe, restored(Path(recipe.champion), photographs) if recipe.champion else None).to(
-        device, memory_format=torch.channels_last
-    )
+    used, held_out = photographs.used_and_held_out(recipe.fold)
+    champion = restored(Path(recipe.champion), photographs, used) if recipe.champion else None
+    net = Counting(recipe, champion).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(net).requires_grad_(False)
     averages, current = numbers(average), numbers(net)
     optimiser = adamw(net, recipe.learning_rate, recipe.weight_decay)
