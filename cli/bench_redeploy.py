@@ -23,7 +23,7 @@ from cli.readings import counted
 from local.stack import REPOSITORY, Stack, how_it_failed, package_version
 from model.answer import CLASSES, Answer
 
-PARAMETERS = ("EndpointMode=realtime", "CanaryPercent=50", "CanaryWaitSeconds=20", "LowConfidenceShare=0.4")
+PARAMETERS = ("EndpointMode=realtime", "CanaryPercent=50", "CanaryWaitSeconds=20", "LowConfidenceShare=0.3")
 REQUESTS_PER_SECOND = 5
 COUNTED_PER_SECOND = 2
 BEFORE_SECONDS = 30.0
@@ -174,11 +174,11 @@ def changed(package: Path, version: str, *, unsure: bool) -> bytes:
 
 
 def quick_alarm(stack: Stack) -> str:
-    """The alarm about low confidence by a period of 10 seconds, 60 as deployed; answers its name."""
+    """The alarm about low confidence by a period of 15 seconds, 300 as deployed; answers its name."""
     cloudwatch = stack.client("cloudwatch")
-    (alarm,) = (a for a in cloudwatch.describe_alarms()["MetricAlarms"] if a["MetricName"] == "LowConfidence")
+    (alarm,) = (a for a in cloudwatch.describe_alarms()["MetricAlarms"] if a["MetricName"] == "LowConfidenceExcess")
     kept = ("AlarmName", "Namespace", "MetricName", "Dimensions", "Statistic", "ComparisonOperator", "Threshold")
-    quick = {"Period": 10, "EvaluationPeriods": 1, "DatapointsToAlarm": 1, "TreatMissingData": "notBreaching"}
+    quick = {"Period": 15, "EvaluationPeriods": 1, "TreatMissingData": "notBreaching"}
     cloudwatch.put_metric_alarm(**{name: alarm[name] for name in kept}, **quick, AlarmActions=alarm["AlarmActions"])
     return str(alarm["AlarmName"])
 

@@ -59,6 +59,8 @@ class Recipe:
     objective: str = "classes"
     """`classes`; `ordered` (plus ranked probability score); `soft` (labels spread over neighbours); `tail`."""
     objective_weight: float = 1.0
+    balance: str = "none"
+    """`sampler`; `loss` (weights); `logits` (plus logarithms of the frequencies in the loss; Menon et al. 2021)."""
     mixed: float = 0.0
     """Mixup's alpha (Zhang et al. 2018)."""
     words: float = 0.0
@@ -105,6 +107,8 @@ class Photographs:
         self.groups = np.array([p.group for p in self.all])
         self.exact = torch.from_numpy(self.quantities).to(device)
         self.bins = torch.from_numpy(np.unique(self.groups, return_inverse=True)[1]).to(device)
+        labels = self.exact[torch.from_numpy(self.splits == "train").to(device)].clamp(max=AT_LEAST)
+        self.frequencies = torch.bincount(labels, minlength=len(CLASSES)) / len(labels)
         self.contents = contents(folder, self.all, self.splits == "train")
         for name, values in self.contents.items():
             self.contents[name] = values.to(device)
@@ -182,7 +186,7 @@ def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
 
     def epoch_steps(epoch: int) -> list[list[data.Key]]:
         size = sizes[epoch * len(sizes) // recipe.epochs]
-        keys = epoch_keys(training.labels, epoch, size, seed=recipe.seed, balanced=False)
+        keys = epoch_keys(training.labels, epoch, size, seed=recipe.seed, balanced=recipe.balance == "sampler")
         if recipe.pairs:
             keys = paired(keys, photographs.groups[used])
         return [keys[step * recipe.batch : (step + 1) * recipe.batch] for step in range(steps)]
@@ -250,7 +254,9 @@ def objective(recipe: Recipe, logits: Tensor, labels: Tensor, photographs: Photo
     if recipe.objective == "soft":
         target = torch.softmax(-(classes - labels[:, None]).abs() / recipe.objective_weight, 1)
         return F.cross_entropy(logits, target)
-    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.smoothing)
+    weights = 1 / photographs.frequencies if recipe.balance == "loss" else None
+    adjusted = logits + photographs.frequencies.log() if recipe.balance == "logits" else logits
+    loss = F.cross_entropy(adjusted, labels, weights, label_smoothing=recipe.smoothing)
     if recipe.objective == "ordered":
         below = torch.softmax(logits, 1).cumsum(1) - (classes >= labels[:, None]).float()
         loss = loss + recipe.objective_weight * below.square()[:, :-1].sum(1).mean()

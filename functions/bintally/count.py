@@ -54,11 +54,20 @@ def count(record: SQSRecord, lambda_context: LambdaContext) -> None:
 
 
 def measure(item: dict[str, Any]) -> None:
-    """Adds what alarms watch a model by. The average of a metric that is 0 or 1 is a share of the photographs."""
+    """Adds what a model is watched by.
+
+    `LowConfidence` and `Disagreement` are 0 or 1: their average is a share of the photographs. That less the share that
+    is as usual is the excess, whose sum says how many photographs there are too many. Alarms watch the sum: a share of
+    few photographs is above any limit now and then, and a sum only when there is evidence enough.
+    """
     metrics.add_metric("EndpointLatency", MetricUnit.Milliseconds, item["latency_ms"])
-    metrics.add_metric("LowConfidence", MetricUnit.Count, int(item["confidence"] < LOW_CONFIDENCE))
+    low = int(item["confidence"] < LOW_CONFIDENCE)
+    metrics.add_metric("LowConfidence", MetricUnit.Count, low)
+    metrics.add_metric("LowConfidenceExcess", MetricUnit.Count, low - settings().low_confidence_share)
     if "discrepancy" in item:
-        metrics.add_metric("Disagreement", MetricUnit.Count, int(item["discrepancy"]))
+        differs = int(item["discrepancy"])
+        metrics.add_metric("Disagreement", MetricUnit.Count, differs)
+        metrics.add_metric("DisagreementExcess", MetricUnit.Count, differs - settings().disagreement_limit)
 
 
 @cache

@@ -15,6 +15,10 @@ class Settings:
     count_queue_url: str
     retry_seconds: int
     """First wait before another try; it doubles with each."""
+    low_confidence_share: float
+    """Share of counts of low confidence that is still as usual."""
+    disagreement_limit: float
+    """Share of counts that differ from the record that is still as usual."""
 
 
 @cache
@@ -25,6 +29,8 @@ def settings() -> Settings:
         endpoint_name=os.environ["ENDPOINT_NAME"],
         count_queue_url=os.environ["COUNT_QUEUE_URL"],
         retry_seconds=int(os.environ["RETRY_SECONDS"]),
+        low_confidence_share=float(os.environ["LOW_CONFIDENCE_SHARE"]),
+        disagreement_limit=float(os.environ["DISAGREEMENT_LIMIT"]),
     )
 
 

@@ -30,6 +30,8 @@ ENVIRONMENT = {
     "COUNTS_TABLE": "counts",
     "ENDPOINT_NAME": "bintally-serverless",
     "RETRY_SECONDS": "30",
+    "LOW_CONFIDENCE_SHARE": "0.5",
+    "DISAGREEMENT_LIMIT": "0.75",
 }
 
 

@@ -373,11 +373,12 @@ def test_tells_alarms_of_low_confidence_and_disagreement(
     assert world.deliver(*photographs) == []
     found = emitted(capsys.readouterr().out)
     assert (found["LowConfidence"], found["Disagreement"]) == ([1, 0, 0], [0, 1])
+    assert (found["LowConfidenceExcess"], found["DisagreementExcess"]) == ([0.5, -0.5, -0.5], [-0.75, 0.25])
     (directive,) = found["_aws"]["CloudWatchMetrics"]
     assert (directive["Namespace"], directive["Dimensions"]) == ("Bintally", [["service"]])
     assert found["service"] == "count"
-    assert {"Name": "LowConfidence", "Unit": "Count"} in directive["Metrics"]
-    assert {"Name": "Disagreement", "Unit": "Count"} in directive["Metrics"]
+    for name in ("LowConfidence", "LowConfidenceExcess", "Disagreement", "DisagreementExcess"):
+        assert {"Name": name, "Unit": "Count"} in directive["Metrics"]
 
 
 def test_a_repeated_photograph_is_measured_once(world: Any, photo: Photo, capsys: pytest.CaptureFixture[str]) -> None:

@@ -411,9 +411,9 @@ def test_the_drift_alarm_starts_a_run(retrainings: Retrainings) -> None:
         Namespace="Bintally",
         MetricData=[
             {
-                "MetricName": "Disagreement",
+                "MetricName": "DisagreementExcess",
                 "Dimensions": [{"Name": "service", "Value": f"{retrainings.stack.name}-count"}],
-                "Values": [1.0],
+                "Values": [0.2],
                 "Counts": [5000.0],
             }
         ],

@@ -214,6 +214,18 @@ def test_every_alarm_tells_the_topic() -> None:
         assert alarm["AlarmActions"] == [{"Ref": "AlertsTopic"}], name
 
 
+@pytest.mark.parametrize(
+    ("alarm", "share", "least"),
+    [("LowConfidenceAlarm", "LowConfidenceShare", 11), ("DriftAlarm", "DisagreementLimit", 26)],
+)
+def test_a_few_counts_ring_no_alarm_about_a_share(alarm: str, share: str, least: int) -> None:
+    """Not even when all of them are bad; docs/operations.md tells from how many on they do."""
+    found, usual = of_type("AWS::CloudWatch::Alarm")[alarm], translated()["Parameters"][share]["Default"]
+    assert (found["Statistic"], found["ComparisonOperator"]) == ("Sum", "GreaterThanThreshold")
+    assert (least - 1) * (1 - usual) <= found["Threshold"] + 1e-9
+    assert least * (1 - usual) > found["Threshold"] + 1e-9
+
+
 def test_every_function_behind_a_queue_or_a_stream_has_an_errors_alarm() -> None:
     alarmed = watched_by("AWS/Lambda", "Errors")
     for mapping in of_type("AWS::Lambda::EventSourceMapping").values():
