@@ -67,6 +67,8 @@ class Recipe:
     kinds: float = 0.0
     volume: float = 0.0
     """Weights of what else is told in training: words of the products' names, how many kinds, volumes."""
+    exact: float = 0.0
+    """Weight of a second head, that counts on beyond five and that only training has."""
     pairs: float = 0.0
     """Weight of the difference between two photographs of a bin, told from both."""
     evaluate_at: str = "128,160"
@@ -84,6 +86,7 @@ class Counting(nn.Module):
         body.fc = nn.Identity()
         self.body = body
         self.words, self.kinds = nn.Linear(width, WORDS), nn.Linear(width, 8)
+        self.exact = nn.Linear(width, TAIL)
         self.volume, self.difference = nn.Linear(width, 3), nn.Linear(width, 1, bias=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -277,6 +280,9 @@ def others(recipe: Recipe, net: Counting, features: Tensor, photographs: Photogr
     if recipe.volume:
         told = (net.volume(features) - photographs.contents["volumes"][chosen]).square().mean(1)
         loss = loss + recipe.volume * (known * told).mean()
+    if recipe.exact:
+        exact = photographs.exact[chosen].clamp(max=TAIL - 1)
+        loss = loss + recipe.exact * F.cross_entropy(net.exact(features), exact, label_smoothing=recipe.smoothing)
     if recipe.pairs:
         bins, exact = photographs.bins[chosen], photographs.exact[chosen]
         same = (bins[1:] == bins[:-1]).float()

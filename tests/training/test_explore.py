@@ -37,6 +37,7 @@ def photographs(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> exp
         {"balance": "loss"},
         {"balance": "logits"},
         {"words": 1.0, "kinds": 0.3, "volume": 0.3},
+        {"exact": 0.5},
         {"pairs": 0.3},
     ],
     ids=str,
@@ -51,7 +52,7 @@ def test_what_else_is_told_is_learnt(photographs: explore.Photographs) -> None:
     net = explore.Counting(Recipe(network="resnet18"))
     chosen = torch.arange(16)
     features = torch.randn(16, 512)
-    for lever in ("words", "kinds", "volume", "pairs"):
+    for lever in ("words", "kinds", "volume", "exact", "pairs"):
         net.zero_grad()
         explore.others(Recipe(**{lever: 1.0}), net, features, photographs, chosen).backward()
         head = {"pairs": "difference"}.get(lever, lever)
