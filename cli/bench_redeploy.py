@@ -23,7 +23,7 @@ from cli.readings import counted
 from local.stack import REPOSITORY, Stack, how_it_failed, package_version
 from model.answer import CLASSES, Answer
 
-PARAMETERS = ("EndpointMode=realtime", "CanaryPercent=50", "CanaryWaitSeconds=20", "LowConfidenceShare=0.3")
+PARAMETERS = ("EndpointMode=realtime", "CanaryPercent=50", "CanaryWaitSeconds=20", "LowConfidenceShare=0.4")
 REQUESTS_PER_SECOND = 5
 COUNTED_PER_SECOND = 2
 BEFORE_SECONDS = 30.0

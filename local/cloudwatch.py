@@ -58,8 +58,9 @@ class Recorder:
 
 
 def folded(points: list[Point], now: float) -> list[Point]:
-    """The points in less room: older ones one a minute, those of before yesterday one an hour, for each value of two
-    significant digits, which percentiles need; the oldest not at all. Statistic sets that were put stay as they are."""
+    """The points in less room: older ones one a minute, those of before yesterday one an hour, for the values that have
+    the same two first digits, which percentiles need; the oldest not at all. A point has the mean of what it is made of,
+    so sums stay. Statistic sets that were put stay as they are."""
     merged: dict[tuple[float, float, str], Point] = {}
     kept = []
     for point in points:
@@ -70,9 +71,12 @@ def folded(points: list[Point], now: float) -> list[Point]:
             kept.append(point)
             continue
         step = 60 if age < DAY else 3600
-        at, value = point["Timestamp"] // step * step, float(f"{point['Value']:.2g}")
-        same = {**point, "Timestamp": at, "Value": value, "Count": 0.0}
-        merged.setdefault((at, value, point["Unit"]), same)["Count"] += point.get("Count", 1.0)
+        at, count = point["Timestamp"] // step * step, point.get("Count", 1.0)
+        same = merged.setdefault(
+            (at, float(f"{point['Value']:.2g}"), point["Unit"]), {**point, "Timestamp": at, "Count": 0.0}
+        )
+        same["Count"] += count
+        same["Value"] += (point["Value"] - same["Value"]) * count / same["Count"]
     return [*merged.values(), *kept]
 
 

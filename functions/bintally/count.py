@@ -56,9 +56,9 @@ def count(record: SQSRecord, lambda_context: LambdaContext) -> None:
 def measure(item: dict[str, Any]) -> None:
     """Adds what a model is watched by.
 
-    `LowConfidence` and `Disagreement` are 0 or 1: their average is a share of the photographs. That less the share that
-    is as usual is the excess, whose sum says how many photographs there are too many. Alarms watch the sum: a share of
-    few photographs is above any limit now and then, and a sum only when there is evidence enough.
+    `LowConfidence` and `Disagreement` are 0 or 1: their average is a share of the photographs. The excess is the same
+    less the share that is still usual, and its sum says how many photographs are too many. Alarms watch the sum: a
+    share of few photographs is above any limit now and then, the sum only with evidence enough.
     """
     metrics.add_metric("EndpointLatency", MetricUnit.Milliseconds, item["latency_ms"])
     low = int(item["confidence"] < LOW_CONFIDENCE)
