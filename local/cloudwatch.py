@@ -58,9 +58,9 @@ class Recorder:
 
 
 def folded(points: list[Point], now: float) -> list[Point]:
-    """The points in less room: older ones one a minute, those of before yesterday one an hour, for the values that have
-    the same two first digits, which percentiles need; the oldest not at all. A point has the mean of what it is made of,
-    so sums stay. Statistic sets that were put stay as they are."""
+    """The points in less room: older ones one a minute, those of before yesterday one an hour, for the values that
+    have the same two first digits, which percentiles need; the oldest not at all. A point has the mean of what it is
+    made of, so sums stay. Statistic sets that were put stay as they are."""
     merged: dict[tuple[float, float, str], Point] = {}
     kept = []
     for point in points:

@@ -60,7 +60,8 @@ class Recipe:
     """`classes`; `ordered` (plus ranked probability score); `soft` (labels spread over neighbours); `tail`."""
     objective_weight: float = 1.0
     balance: str = "none"
-    """`sampler`; `loss` (weights); `logits` (plus logarithms of the frequencies in the loss; Menon et al. 2021)."""
+    """`sampler`; `loss` (weights); `logits` (plus logarithms of the frequencies in the loss; Menon et al. 2021). The
+    prior that each takes away is put back before the network is judged."""
     mixed: float = 0.0
     """Mixup's alpha (Zhang et al. 2018)."""
     words: float = 0.0
@@ -233,6 +234,8 @@ def train(recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
     result: dict[str, Any] = {"seconds": round(seconds, 1), "loss": round(float(total) / steps, 4), "logits": {}}
     for size in recipe.evaluate_at.split(","):
         logits = predict(average, photographs, held_out, int(size))
+        if recipe.balance != "none":
+            logits = logits + photographs.frequencies.log().cpu().numpy()
         result[size] = judged(logits, photographs.quantities[held_out])
         result["logits"][size] = logits.round(3).tolist()  # so that two recipes can be compared pair by pair
     return result
