@@ -215,15 +215,17 @@ def test_every_alarm_tells_the_topic() -> None:
 
 
 @pytest.mark.parametrize(
-    ("alarm", "share", "least"),
-    [("LowConfidenceAlarm", "LowConfidenceShare", 11), ("DriftAlarm", "DisagreementLimit", 26)],
+    ("alarm", "share", "variable", "least"),
+    [
+        ("LowConfidenceAlarm", "LowConfidenceShare", "LOW_CONFIDENCE_SHARE", 11),
+        ("DriftAlarm", "DisagreementLimit", "DISAGREEMENT_LIMIT", 26),
+    ],
 )
-def test_a_few_counts_ring_no_alarm_about_a_share(alarm: str, share: str, least: int) -> None:
+def test_a_few_counts_ring_no_alarm_about_a_share(alarm: str, share: str, variable: str, least: int) -> None:
     """Not even when all of them are bad; docs/operations.md tells from how many on they do."""
     found, usual = of_type("AWS::CloudWatch::Alarm")[alarm], translated()["Parameters"][share]["Default"]
-    excess = {"LowConfidenceShare": "LOW_CONFIDENCE_SHARE", "DisagreementLimit": "DISAGREEMENT_LIMIT"}[share]
     variables = of_type("AWS::Lambda::Function")["CountFunction"]["Environment"]["Variables"]
-    assert variables[excess] == {"Ref": share}  # what the metric that it watches is reckoned from
+    assert variables[variable] == {"Ref": share}  # what the metric that it watches is reckoned from
     assert (found["Statistic"], found["ComparisonOperator"]) == ("Sum", "GreaterThanThreshold")
     assert (least - 1) * (1 - usual) <= found["Threshold"] + 1e-9
     assert least * (1 - usual) > found["Threshold"] + 1e-9
