@@ -163,6 +163,20 @@ def keep_unread_stream_records() -> None:
     dynamodb.load_persisted_state = load_state_with_unread
 
 
+def register_sessions_one_at_a_time() -> None:
+    """Every new session walks all there are, to drop the expired ones: that fails when another thread, as those of jobs
+    and functions, adds one meanwhile."""
+    from ministack.services import sts
+
+    register, lock = sts.register_session, threading.Lock()
+
+    def register_alone(*args: Any) -> None:
+        with lock:
+            register(*args)
+
+    sts.register_session = register_alone
+
+
 def add_sagemaker(service: Service) -> None:
     """There is no SageMaker. Ours is routed to, its permissions are checked against the caller's policies like
     any service's, Step Functions can call it, and its state is kept with the others'."""
@@ -330,6 +344,7 @@ def main() -> None:
     count_loopback_as_tls()
     read_concurrency_as_a_number()
     keep_unread_stream_records()
+    register_sessions_one_at_a_time()
     steps.know_the_execution()
     steps.keep_time_limits()
     steps.check_state_machine_roles(host)

@@ -2,6 +2,9 @@
 kind fails, upstream has closed the gap and our function for it can go."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -253,3 +256,37 @@ def test_a_concurrency_that_a_parameter_gives_is_a_number(stack, which):
     finally:
         cloudformation.delete_stack(StackName="concurrency")
         cloudformation.get_waiter("stack_delete_complete").wait(StackName="concurrency", WaiterConfig={"Delay": 1})
+
+
+SESSIONS = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from local import emulator
+from ministack.services import sts
+if sys.argv[1] == "ours":
+    emulator.register_sessions_one_at_a_time()
+sys.setswitchinterval(1e-6)
+def register(number):
+    sts.register_session(f"ASIA{number}", {"Expiration": time.time() + 60})
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(register, range(4000)))
+print(len(sts._sessions))
+"""
+
+
+@BOTH
+def test_threads_may_assume_roles_at_once(which, tmp_path):
+    # In a process of its own: ministack reads its settings when it is imported.
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    ran = subprocess.run(
+        [sys.executable, "-c", SESSIONS, which],
+        cwd=Path(__file__).parents[2],
+        env=settings | {"STATE_DIR": str(tmp_path), "S3_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if which == "bare":
+        assert "dictionary changed size during iteration" in ran.stderr
+    else:
+        assert (ran.returncode, ran.stdout) == (0, "4000\n"), ran.stderr
