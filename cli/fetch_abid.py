@@ -24,7 +24,14 @@ AT_ONCE = 16
 
 
 @click.command()
-@click.option("--count", default=500, show_default=True, type=click.IntRange(1), help="How many photographs.")
+@click.option("--count", type=click.IntRange(1), help="How many photographs.  [default: 500, or all of --ids]")
+@click.option(
+    "--ids",
+    "sheets",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Those in this CSV's column id instead of the first ones, in its groups if it has any. May be repeated.",
+)
 @click.option(
     "--to",
     "folder",
@@ -33,13 +40,14 @@ AT_ONCE = 16
     type=click.Path(file_okay=False, path_type=Path),
     help="Where to keep them.",
 )
-def command(count: int, folder: Path) -> None:
-    """Download the first photographs of the Amazon Bin Image Dataset with their records.
+def command(count: int | None, sheets: tuple[Path, ...], folder: Path) -> None:
+    """Download the first photographs of the Amazon Bin Image Dataset with their records, or those that files list.
 
     Writes images/<id>.jpg, metadata/<id>.json and labels.csv (id, quantity, group). Run again, it goes on where it
     was; a larger --count adds to what is there. No AWS account is needed. The photographs are licensed
     CC BY-NC-SA 3.0 US.
     """
+    listed = listed_in(sheets)
     # Neither credentials nor AWS_ENDPOINT_URL may stand in the way: unsigned, and to an address of its own.
     settings = Config(
         signature_version=UNSIGNED,
@@ -54,17 +62,29 @@ def command(count: int, folder: Path) -> None:
     try:
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("Looking", total=None)
-            ids = identities(s3, count)
+            ids = list(listed)[:count] if sheets else identities(s3, count or 500)
             progress.update(task, description="Fetching", total=len(ids))
             fetch_all(s3, ids, folder, lambda: progress.advance(task))
     except (BotoCoreError, ClientError) as error:
         raise CliError(f"cannot read the public bucket {BUCKET}: {error}") from error
     except OSError as error:
         raise CliError(f"cannot write to {folder}: {error}") from error
-    labelled, unlabelled = write_labels(folder)
+    labelled, unlabelled = write_labels(folder, listed)
     left_out = f", {unlabelled} without a usable record left out of labels.csv" if unlabelled else ""
     console.print(f"{labelled} photographs with their records in {folder}{left_out}")
     console.print(f"Count them with: ABID={folder} make demo")
+
+
+def listed_in(sheets: tuple[Path, ...]) -> dict[str, str]:
+    """The group of each id that the CSV files list, in their order; "" where they name none. Raises CliError."""
+    groups: dict[str, str] = {}
+    for path in sheets:
+        with path.open(newline="") as sheet:
+            rows = csv.DictReader(sheet)
+            if "id" not in (rows.fieldnames or ()):
+                raise CliError(f"{path} has no column id")
+            groups |= {row["id"]: row.get("group") or "" for row in rows}
+    return groups
 
 
 def identities(s3: Any, count: int) -> list[str]:
@@ -105,8 +125,11 @@ def get(s3: Any, key: str, path: Path) -> None:
     part.replace(path)
 
 
-def write_labels(folder: Path) -> tuple[int, int]:
-    """Writes labels.csv for every photograph that has a record; how many have one, and how many have none."""
+def write_labels(folder: Path, known: dict[str, str]) -> tuple[int, int]:
+    """Writes labels.csv for every photograph that has a record; how many have one, and how many have none.
+
+    `known` are groups by id; where it has none, contents say which photographs belong together.
+    """
     contents: dict[str, dict[str, int]] = {}
     images = sorted(path.stem for path in (folder / "images").glob("*.jpg"))
     rows = []
@@ -118,7 +141,7 @@ def write_labels(folder: Path) -> tuple[int, int]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         rows.append((identity, quantity))
-    groups = groups_of(contents)
+    groups = groups_of(contents) | {identity: group for identity, group in known.items() if group}
     with (folder / "labels.csv").open("w", newline="") as sheet:
         writer = csv.writer(sheet, lineterminator="\n")
         writer.writerow(("id", "quantity", "group"))

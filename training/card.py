@@ -44,6 +44,9 @@ file). The code of Bintally has another licence, and none of the photographs is 
 neighbouring photographs. Digest of the training data `{description["training_data_digest"][:16]}…`, of the test set
 `{description["test_set_digest"][:16]}…`.
 
+`training.csv` lists the photographs that it learned from, `predictions.csv` the others; `bintally fetch-abid --ids`
+downloads those of such a file. Measure it on none of the first, and on no photograph of their groups.
+
 ## How good
 
 *As shipped*: seven answers, every record, the shipped decision rule.

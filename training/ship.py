@@ -2,14 +2,16 @@
 
     python -m training.ship .runs/first --data ../shared/abid --out model/pretrained
 
-Writes `model.tar.gz`, the predictions its metrics come from (`predictions.csv`) and the model card
-(`README.md` and `calibration.svg`, every figure filled in from those predictions). Exits with 1 when int8 differs too
+Writes `model.tar.gz`, the predictions its metrics come from (`predictions.csv`), which
+photographs it learned from (`training.csv`) and the model card (`README.md` and `calibration.svg`, every figure filled
+in from those predictions). Exits with 1 when int8 differs too
 much.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import shutil
 import tempfile
 from pathlib import Path
@@ -65,6 +67,7 @@ def main() -> None:
             raise SystemExit(f"not shipped: {error}") from error
         print(metrics.table(packed.report))
         shutil.copy(predictions, a.out)
+        write_ids(a.out / "training.csv", training)
         package.pack(packed.package, a.out / "model.tar.gz")
         with matplotlib.rc_context(STYLE):
             (a.out / "calibration.svg").write_text(
@@ -72,6 +75,12 @@ def main() -> None:
             )
         (a.out / "README.md").write_text(card(packed.package.description, packed.report, len(training)))
     print(f"{a.out / 'model.tar.gz'}: version {packed.package.model_version}")
+
+
+def write_ids(file: Path, photographs: list[data.Photograph]) -> None:
+    """Writes which photographs these are and which of them show one bin: a CSV of id and group."""
+    with file.open("w", newline="") as sheet:
+        csv.writer(sheet, lineterminator="\n").writerows([("id", "group"), *((p.id, p.group) for p in photographs)])
 
 
 if __name__ == "__main__":

@@ -66,6 +66,23 @@ def test_what_it_fetched_can_be_uploaded_with_its_records(bucket: Any, tmp_path:
     assert found == {"00001": 3, "00010": 2, "10": 0, "11": None}
 
 
+def test_listed_ones_come_in_the_groups_that_the_files_say(bucket: Any, tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("id,split,group\n10,test,g9\n99,test,g99\n")
+    (tmp_path / "training.csv").write_text("id\n00001\n00010\n")
+    listed = ["--ids", str(tmp_path / "test.csv"), "--ids", str(tmp_path / "training.csv")]
+    result = run(tmp_path, *listed)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "labels.csv").read_text().splitlines()[1:] == ["00001,3,g00001", "00010,2,g00001", "10,0,g9"]
+    assert run(tmp_path / "one", *listed, "--count", "1").exit_code == 0
+    assert [path.name for path in (tmp_path / "one/images").iterdir()] == ["10.jpg"]
+
+
+def test_a_list_without_ids_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("name,count\n1,2\n")
+    result = run(tmp_path, "--ids", str(tmp_path / "other.csv"))
+    assert (result.exit_code, result.output.strip()) == (1, f"Error: {tmp_path / 'other.csv'} has no column id")
+
+
 def test_it_goes_on_where_it_was(bucket: Any, tmp_path: Path) -> None:
     assert run(tmp_path, "--count", "1").exit_code == 0
     bucket.put_object(Bucket=fetch_abid.BUCKET, Key="bin-images/00001.jpg", Body=b"changed since")

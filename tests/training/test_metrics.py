@@ -1,5 +1,6 @@
 """The figures against their definitions, and the shipped ones against the shipped predictions."""
 
+import csv
 import json
 import tarfile
 from pathlib import Path
@@ -83,4 +84,8 @@ def test_the_shipped_figures_follow_from_the_shipped_predictions() -> None:
         for name, value in recorded["metrics"][view].items():
             assert report["test"][view][name] == pytest.approx(value, rel=1e-6), name
     assert not set(predictions["test"].groups) & set(predictions["validation"].groups)
+    with (SHIPPED / "training.csv").open(newline="") as sheet:
+        learned = list(csv.DictReader(sheet))
+    assert len({one["id"] for one in learned}) == 7199
+    assert not {one["group"] for one in learned} & {*predictions["test"].groups, *predictions["validation"].groups}
     assert (SHIPPED / "README.md").read_text() == card(recorded, report, trained_on=7199)
