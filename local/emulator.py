@@ -8,6 +8,7 @@ us no more.
 ministack reads its settings when it is imported, so its modules are imported inside the functions.
 """
 
+import contextlib
 import contextvars
 import hashlib
 import json
@@ -15,6 +16,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -175,6 +177,26 @@ def register_sessions_one_at_a_time() -> None:
             register(*args)
 
     sts.register_session = register_alone
+
+
+def save_what_still_changes() -> None:
+    """At a stop the state of each service is copied while functions that still run add to it. A copy that fails for it,
+    as that of the logs does under load, is left out: what the service kept since its last save is lost. Here it is
+    tried again."""
+    from ministack import app
+
+    save = app.save_all
+
+    def persistent(get_state: Callable[[], Any]) -> Callable[[], Any]:
+        def state() -> Any:
+            for _ in range(20):
+                with contextlib.suppress(RuntimeError):  # a dictionary changed size during iteration
+                    return get_state()
+            return get_state()
+
+        return state
+
+    app.save_all = lambda services: save({name: persistent(get_state) for name, get_state in services.items()})
 
 
 def add_sagemaker(service: Service) -> None:
@@ -345,6 +367,7 @@ def main() -> None:
     read_concurrency_as_a_number()
     keep_unread_stream_records()
     register_sessions_one_at_a_time()
+    save_what_still_changes()
     steps.know_the_execution()
     steps.keep_time_limits()
     steps.check_state_machine_roles(host)

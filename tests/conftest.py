@@ -1,8 +1,15 @@
 """What all tests share. Under CI a skipped test is a failure: there, everything a test needs is installed."""
 
+import contextlib
 import os
 
 import pytest
+
+with contextlib.suppress(ImportError):  # tests/launch has none
+    from hypothesis import settings
+
+    settings.register_profile("unhurried", deadline=None)  # a busy machine fails no test by its time
+    settings.load_profile("unhurried")
 
 
 @pytest.hookimpl(trylast=True)

@@ -91,7 +91,9 @@ class ProcessingJobs(Jobs):
             try:
                 Containers(self.host, role, GROUP, name, heard=lambda lines: None).run(containers, stop, seconds, sync)
             finally:
-                keep_message(job, containers)
+                if said := message(containers):
+                    with self.changed:
+                        job["ExitMessage"] = said
             for output in outputs:
                 if output["S3UploadMode"] == "EndOfJob":
                     for container in containers:
@@ -130,13 +132,11 @@ def fetch(s3: Any, job: Json, containers: list[Container]) -> None:
         raise JobFailed(f"ClientError: Failed to download data. {error}") from error
 
 
-def keep_message(job: Json, containers: list[Container]) -> None:
-    """What a process wrote to /opt/ml/output/message is the job's ExitMessage."""
-    for container in containers:
-        file = container.root / "output" / "message"
-        if file.exists() and (said := file.read_text(errors="replace").strip()):
-            job["ExitMessage"] = said[:MESSAGE_LIMIT]
-            return
+def message(containers: list[Container]) -> str:
+    """What the first process that wrote to /opt/ml/output/message wrote there: the job's ExitMessage."""
+    files = (container.root / "output" / "message" for container in containers)
+    said = (file.read_text(errors="replace").strip() for file in files if file.exists())
+    return next(filter(None, said), "")[:MESSAGE_LIMIT]
 
 
 def check(request: Json) -> None:

@@ -223,9 +223,10 @@ class Attempt:
             self.billable += time.monotonic() - started
 
     def to(self, status: str, **members: object) -> None:
-        if self.stop.is_set():
-            raise JobStopped
-        self.jobs.change(self.job, **transition(self.job, status), **members)
+        with self.jobs.changed:  # a stop that comes meanwhile is told of after this
+            if self.stop.is_set():
+                raise JobStopped
+            self.jobs.change(self.job, **transition(self.job, status), **members)
 
     def container(self, name: str, port: int) -> Container:
         job, root = self.job, self.folder / name

@@ -17,6 +17,7 @@ from PIL import Image
 from training import launch
 from training.dataset import split_of
 
+pytestmark = pytest.mark.timeout(900)  # the first waits for the stack, a dataset and a training
 REPOSITORY = Path(__file__).parents[2]
 SMALL = ["--set", "epochs=1", "--set", "sizes=32", "--set", "batch-size=8", "--set", "package=false"]
 NEEDED = {"train": 64, "validation": 8, "test": 2}  # a batch of the greatest size that is tuned
@@ -33,7 +34,7 @@ def ask(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     def call(*words: str, **variables: str) -> tuple[int, list[str]]:
         done = subprocess.run(
             [sys.executable, "-m", "training.launch", *words],
-            cwd=REPOSITORY, env=os.environ | settings | variables, capture_output=True, text=True, timeout=280,
+            cwd=REPOSITORY, env=os.environ | settings | variables, capture_output=True, text=True, timeout=800,
         )  # fmt: skip
         return done.returncode, [*done.stdout.splitlines(), *done.stderr.splitlines()]
 

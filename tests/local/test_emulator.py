@@ -258,6 +258,19 @@ def test_a_concurrency_that_a_parameter_gives_is_a_number(stack, which):
         cloudformation.get_waiter("stack_delete_complete").wait(StackName="concurrency", WaiterConfig={"Delay": 1})
 
 
+def run_inside(script, which, folder):
+    """What a script prints and logs in a process of its own: ministack reads its settings when it is imported."""
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return subprocess.run(
+        [sys.executable, "-c", script, which],
+        cwd=Path(__file__).parents[2],
+        env=settings | {"PERSIST_STATE": "1", "STATE_DIR": str(folder), "S3_DATA_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
 SESSIONS = """
 import sys, time
 from concurrent.futures import ThreadPoolExecutor
@@ -276,17 +289,37 @@ print(len(sts._sessions))
 
 @BOTH
 def test_threads_may_assume_roles_at_once(which, tmp_path):
-    # In a process of its own: ministack reads its settings when it is imported.
-    settings = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    ran = subprocess.run(
-        [sys.executable, "-c", SESSIONS, which],
-        cwd=Path(__file__).parents[2],
-        env=settings | {"STATE_DIR": str(tmp_path), "S3_DATA_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    ran = run_inside(SESSIONS, which, tmp_path)
     if which == "bare":
         assert "dictionary changed size during iteration" in ran.stderr
     else:
         assert (ran.returncode, ran.stdout) == (0, "4000\n"), ran.stderr
+
+
+SAVE = """
+import sys
+from local import emulator
+from ministack import app
+if sys.argv[1] == "ours":
+    emulator.save_what_still_changes()
+streams = {"one": 1}
+def copied():
+    taken = {}
+    for name in streams:
+        if len(streams) < 3:
+            streams[f"added while {len(streams)} are copied"] = 1
+        taken[name] = 1
+    return taken
+app.save_all({"logs": copied})
+"""
+
+
+@BOTH
+def test_a_stop_keeps_what_changes_meanwhile(which, tmp_path):
+    ran = run_inside(SAVE, which, tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    if which == "bare":
+        assert "error getting state for logs: dictionary changed size during iteration" in ran.stderr + ran.stdout
+        assert not (tmp_path / "logs.json").exists()
+    else:
+        assert len(json.loads((tmp_path / "logs.json").read_text())["payload"]) == 3

@@ -277,7 +277,7 @@ def test_a_job_that_is_stopped_keeps_what_it_saved_in_time(ours, bucket, job_rol
 
 
 def test_a_job_runs_no_longer_than_it_may(ours, train):
-    found = train("limited", STOPPABLE, StoppingCondition={"MaxRuntimeInSeconds": 1})
+    found = train("limited", STOPPABLE, StoppingCondition={"MaxRuntimeInSeconds": 5})
     assert (found["TrainingJobStatus"], found["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
     assert "FailureReason" not in found
     assert archive_of(ours, found["ModelArtifacts"]["S3ModelArtifacts"]) == {"half.txt": "half of it"}

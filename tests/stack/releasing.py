@@ -133,7 +133,7 @@ class Releases:
                 self.user.sqs.delete_message(QueueUrl=self.inbox, ReceiptHandle=message["ReceiptHandle"])
             return found.keys() == {"event", "message"}
 
-        self.user.wait_for(f"event and message of {execution}", receive, 20)
+        self.user.wait_for(f"event and message of {execution}", receive, 200)
         return found["event"], found["message"]
 
     def live_version(self) -> str:

@@ -282,9 +282,11 @@ def test_a_better_challenger_waits_for_approval_and_then_answers(retrainings: Re
         ModelPackageArn=package["ModelPackageArn"], ModelApprovalStatus="Approved"
     )
     user.wait_for("the new model", lambda: retrainings.live_version() == output["model_version"], 300)
+    labelled = retrainings.labelled()
     user.upload(f"incoming/{SITE}/AFTER/1.jpg", coloured(4, 5000), expected_quantity="4")
     (item,) = user.wait_counts(f"incoming/{SITE}/AFTER/1.jpg")
     assert item["model_version"] == output["model_version"]
+    user.wait_for("its label", lambda: retrainings.labelled() > labelled, 200)  # new to the next run
 
 
 def kill(retrainings: Retrainings, prefix: str) -> None:

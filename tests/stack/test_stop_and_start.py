@@ -47,7 +47,7 @@ def start(home: Path, port: int, *words: str) -> subprocess.Popen[str]:
 def run(stack: Stack, *words: str) -> tuple[int, str]:
     """Exit code and output of a `bintally` command."""
     process = start(stack.home, stack.port, *words)
-    printed, _ = process.communicate(timeout=240)
+    printed, _ = process.communicate(timeout=600)
     return process.returncode, printed
 
 
@@ -64,7 +64,7 @@ def own(tmp_path: Path, a_port: Callable[[], int]) -> Iterator[Stack]:
     stack.down()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_stop_start_and_crash(own: Stack, a_user: Callable[[Stack], Any], photograph: Callable[..., bytes]) -> None:
     assert run(own, "status")[0] == 3  # not running
     code, printed = run(own, "up")
@@ -120,7 +120,7 @@ def test_ctrl_c_during_up_leaves_nothing(own: Stack, after: str, wait_for: Calla
     process = start(own.home, own.port, "up")
     wait_for(after, lambda: (own.home / after).exists(), 120)
     os.killpg(process.pid, signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=200)
     assert process.returncode != 0
     assert "Traceback" not in printed
     assert left_behind(own.home) == []
