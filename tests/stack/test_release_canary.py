@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
+from cli import bench_redeploy
 from local.stack import REPOSITORY, Stack, package_version
 from tests.stack.releasing import Description, Files, Releases, inbox_of
 
@@ -42,21 +43,9 @@ def releases(realtime: Stack, a_user: Callable[[Stack], Any]) -> Iterator[Releas
         yield Releases(realtime, user, inbox)
 
 
-def low_confidence_alarm(releases: Releases) -> Description:
-    alarms = releases.stack.client("cloudwatch").describe_alarms()["MetricAlarms"]
-    (found,) = (alarm for alarm in alarms if alarm["MetricName"] == "LowConfidenceExcess")
-    return dict(found)
-
-
 @pytest.fixture(scope="module")
-def quick_alarm(releases: Releases) -> str:
-    """The alarm about low confidence, quicker than as deployed; answers its name."""
-    alarm = low_confidence_alarm(releases)
-    kept = ("AlarmName", "Namespace", "MetricName", "Dimensions", "Statistic", "ComparisonOperator", "Threshold")
-    quick = {"Period": 15, "EvaluationPeriods": 1, "TreatMissingData": "notBreaching"}
-    request = {name: alarm[name] for name in kept} | quick
-    releases.stack.client("cloudwatch").put_metric_alarm(**request, AlarmActions=alarm["AlarmActions"])
-    return str(alarm["AlarmName"])
+def quick_alarm(realtime: Stack) -> str:
+    return bench_redeploy.quick_alarm(realtime)
 
 
 def unsure(files: Files, description: Description) -> None:
