@@ -370,6 +370,7 @@ def main() -> None:
     save_what_still_changes()
     steps.know_the_execution()
     steps.keep_time_limits()
+    steps.use_tables_in_turn()
     steps.check_state_machine_roles(host)
     add_sagemaker(service)
     steps.integrate_sagemaker(service, host)

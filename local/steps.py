@@ -1,10 +1,11 @@
 """What ministack's Step Functions lacks: a look at the state machine's role, SageMaker's own integration with its
-`.sync` form, stops that stop, and an execution's time limit.
+`.sync` form, stops that stop, an execution's time limit, and writes to tables one at a time.
 
 Beside local/emulator.py and local/cloudwatch.py the only file that touches ministack's internals, one function a
 gap; tests/local/test_steps shows that ministack alone has each gap. Its modules are imported inside the functions.
 """
 
+import asyncio
 import contextlib
 import contextvars
 import json
@@ -118,6 +119,25 @@ def keep_time_limits() -> None:
                 end_late_ones()
 
     threading.Thread(target=watch, name="time-limits", daemon=True).start()
+
+
+def use_tables_in_turn() -> None:
+    """Tasks use tables from their executions' threads, at once with each other and with requests: of two conditional
+    writes both may pass, and two releases hold one lock. Here they go where requests are answered, one at a time."""
+    from ministack import app
+    from ministack.services import stepfunctions
+
+    use = stepfunctions._invoke_dynamodb
+
+    def use_in_turn(operation: str, data: Json) -> Any:
+        async def used() -> Any:
+            return use(operation, data)
+
+        if asyncio._get_running_loop():  # there already, for an execution that its request waits for
+            return use(operation, data)
+        return asyncio.run_coroutine_threadsafe(used(), app._MAIN_LOOP).result()
+
+    stepfunctions._invoke_dynamodb = use_in_turn
 
 
 def check_state_machine_roles(host: Host) -> None:

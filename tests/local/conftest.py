@@ -211,3 +211,22 @@ def ask() -> Callable[..., dict[str, Any]]:
         return content
 
     return invoke
+
+
+@pytest.fixture
+def inside(tmp_path):
+    """Runs a script with "bare" or "ours" in a process of its own, since ministack reads its settings when it is
+    imported; its state is in `tmp_path`. Answers what it printed and logged."""
+
+    def run(script, which):
+        settings = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        return subprocess.run(
+            [sys.executable, "-c", script, which],
+            cwd=Path(__file__).parents[2],
+            env=settings | {"PERSIST_STATE": "1", "STATE_DIR": str(tmp_path), "S3_DATA_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run

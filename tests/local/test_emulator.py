@@ -2,9 +2,6 @@
 kind fails, upstream has closed the gap and our function for it can go."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -258,19 +255,6 @@ def test_a_concurrency_that_a_parameter_gives_is_a_number(stack, which):
         cloudformation.get_waiter("stack_delete_complete").wait(StackName="concurrency", WaiterConfig={"Delay": 1})
 
 
-def run_inside(script, which, folder):
-    """What a script prints and logs in a process of its own: ministack reads its settings when it is imported."""
-    settings = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    return subprocess.run(
-        [sys.executable, "-c", script, which],
-        cwd=Path(__file__).parents[2],
-        env=settings | {"PERSIST_STATE": "1", "STATE_DIR": str(folder), "S3_DATA_DIR": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 SESSIONS = """
 import sys, time
 from concurrent.futures import ThreadPoolExecutor
@@ -288,8 +272,8 @@ print(len(sts._sessions))
 
 
 @BOTH
-def test_threads_may_assume_roles_at_once(which, tmp_path):
-    ran = run_inside(SESSIONS, which, tmp_path)
+def test_threads_may_assume_roles_at_once(which, inside):
+    ran = inside(SESSIONS, which)
     if which == "bare":
         assert "dictionary changed size during iteration" in ran.stderr
     else:
@@ -315,8 +299,8 @@ app.save_all({"logs": copied})
 
 
 @BOTH
-def test_a_stop_keeps_what_changes_meanwhile(which, tmp_path):
-    ran = run_inside(SAVE, which, tmp_path)
+def test_a_stop_keeps_what_changes_meanwhile(which, inside, tmp_path):
+    ran = inside(SAVE, which)
     assert ran.returncode == 0, ran.stderr
     if which == "bare":
         assert "error getting state for logs: dictionary changed size during iteration" in ran.stderr + ran.stdout

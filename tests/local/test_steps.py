@@ -228,3 +228,38 @@ def test_a_stopped_execution_stays_stopped(stack, which, role):
     time.sleep(6)  # as long as two more tries would take
     assert states.describe_execution(executionArn=execution)["status"] == "ABORTED"
     assert tries() == 1
+
+
+LOCKS = """
+import asyncio, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from local import steps
+from ministack import app
+from ministack.services import dynamodb, stepfunctions
+app._MAIN_LOOP = asyncio.new_event_loop()
+threading.Thread(target=app._MAIN_LOOP.run_forever, daemon=True).start()
+keys = {"AttributeDefinitions": [{"AttributeName": "PK", "AttributeType": "S"}], "BillingMode": "PAY_PER_REQUEST"}
+keys["KeySchema"] = [{"AttributeName": "PK", "KeyType": "HASH"}]
+dynamodb._create_table({"TableName": "locks", **keys})
+if sys.argv[1] == "ours":
+    steps.use_tables_in_turn()
+put = stepfunctions._SERVICE_DISPATCH["arn:aws:states:::dynamodb:putItem"]
+sys.setswitchinterval(1e-6)
+def takes(number):
+    item = {"Item": {"PK": {"S": str(number // 4)}}, "ConditionExpression": "attribute_not_exists(PK)"}
+    try:
+        put("arn:aws:states:::dynamodb:putItem", {"TableName": "locks", **item})
+        return True
+    except stepfunctions._ExecutionError as refused:
+        assert refused.error == "DynamoDB.ConditionalCheckFailedException", refused.error
+        return False
+with ThreadPoolExecutor(4) as pool:
+    print(sum(pool.map(takes, range(2000))))
+"""
+
+
+@BOTH
+def test_of_tasks_that_want_one_lock_one_gets_it(which, inside):
+    ran = inside(LOCKS, which)
+    assert ran.returncode == 0, ran.stderr
+    assert (int(ran.stdout) > 500) if which == "bare" else (int(ran.stdout) == 500)  # each lock is wanted four times
