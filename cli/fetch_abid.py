@@ -44,8 +44,8 @@ def command(count: int | None, sheets: tuple[Path, ...], folder: Path) -> None:
     """Download the first photographs of the Amazon Bin Image Dataset with their records, or those that files list.
 
     Writes images/<id>.jpg, metadata/<id>.json and labels.csv (id, quantity, group). Run again, it goes on where it
-    was; a larger --count adds to what is there. No AWS account is needed. The photographs are licensed
-    CC BY-NC-SA 3.0 US.
+    was; a larger --count adds to what is there. Groups that a file names hold for the run that it is given to. No AWS
+    account is needed. The photographs are licensed CC BY-NC-SA 3.0 US.
     """
     listed = listed_in(sheets)
     # Neither credentials nor AWS_ENDPOINT_URL may stand in the way: unsigned, and to an address of its own.
@@ -71,7 +71,9 @@ def command(count: int | None, sheets: tuple[Path, ...], folder: Path) -> None:
         raise CliError(f"cannot write to {folder}: {error}") from error
     labelled, unlabelled = write_labels(folder, listed)
     left_out = f", {unlabelled} without a usable record left out of labels.csv" if unlabelled else ""
-    console.print(f"{labelled} photographs with their records in {folder}{left_out}")
+    missing = sum(not (folder / "images" / f"{identity}.jpg").exists() for identity in ids)
+    not_there = f", {missing} listed that the data set has not" if missing else ""
+    console.print(f"{labelled} photographs with their records in {folder}{left_out}{not_there}")
     console.print(f"Count them with: ABID={folder} make demo")
 
 
@@ -79,7 +81,7 @@ def listed_in(sheets: tuple[Path, ...]) -> dict[str, str]:
     """The group of each id that the CSV files list, in their order; "" where they name none. Raises CliError."""
     groups: dict[str, str] = {}
     for path in sheets:
-        with path.open(newline="") as sheet:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as sheet:
             rows = csv.DictReader(sheet)
             if "id" not in (rows.fieldnames or ()):
                 raise CliError(f"{path} has no column id")

@@ -180,14 +180,14 @@ def register_sessions_one_at_a_time() -> None:
 
 
 def save_what_still_changes() -> None:
-    """At a stop the state of each service is copied while functions that still run add to it. A copy that fails for it,
-    as that of the logs does under load, is left out: what the service kept since its last save is lost. Here it is
+    """At a stop each service copies its state while functions that still run add to it. The copy may fail for that, as
+    that of the logs does under load; then nothing is saved of what the service has since the last stop. Here it is
     tried again."""
     from ministack import app
 
     save = app.save_all
 
-    def persistent(get_state: Callable[[], Any]) -> Callable[[], Any]:
+    def tried_again(get_state: Callable[[], Any]) -> Callable[[], Any]:
         def state() -> Any:
             for _ in range(20):
                 with contextlib.suppress(RuntimeError):  # a dictionary changed size during iteration
@@ -196,7 +196,20 @@ def save_what_still_changes() -> None:
 
         return state
 
-    app.save_all = lambda services: save({name: persistent(get_state) for name, get_state in services.items()})
+    app.save_all = lambda services: save({name: tried_again(get_state) for name, get_state in services.items()})
+
+
+def put_right() -> None:
+    """Closes every gap that needs to know nothing of the stack."""
+    put_version_ids_in_events()
+    count_loopback_as_tls()
+    read_concurrency_as_a_number()
+    keep_unread_stream_records()
+    register_sessions_one_at_a_time()
+    save_what_still_changes()
+    steps.know_the_execution()
+    steps.keep_time_limits()
+    steps.use_tables_in_turn()
 
 
 def add_sagemaker(service: Service) -> None:
@@ -362,15 +375,7 @@ def main() -> None:
         *(Packages(host), training, TuningJobs(host, training)),
         *(ProcessingJobs(host), TransformJobs(host, endpoints)),
     )
-    put_version_ids_in_events()
-    count_loopback_as_tls()
-    read_concurrency_as_a_number()
-    keep_unread_stream_records()
-    register_sessions_one_at_a_time()
-    save_what_still_changes()
-    steps.know_the_execution()
-    steps.keep_time_limits()
-    steps.use_tables_in_turn()
+    put_right()
     steps.check_state_machine_roles(host)
     add_sagemaker(service)
     steps.integrate_sagemaker(service, host)

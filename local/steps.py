@@ -133,8 +133,6 @@ def use_tables_in_turn() -> None:
         async def used() -> Any:
             return use(operation, data)
 
-        if asyncio._get_running_loop():  # there already, for an execution that its request waits for
-            return use(operation, data)
         return asyncio.run_coroutine_threadsafe(used(), app._MAIN_LOOP).result()
 
     stepfunctions._invoke_dynamodb = use_in_turn

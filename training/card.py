@@ -45,7 +45,8 @@ neighbouring photographs. Digest of the training data `{description["training_da
 `{description["test_set_digest"][:16]}…`.
 
 `training.csv` lists the photographs that it learned from, `predictions.csv` the others; `bintally fetch-abid --ids`
-downloads those of such a file. Measure it on none of the first, and on no photograph of their groups.
+downloads those of such a file. To measure it, take photographs that neither lists, of other groups, or the rows of
+`predictions.csv` whose split is `test`.
 
 ## How good
 

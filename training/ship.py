@@ -2,10 +2,9 @@
 
     python -m training.ship .runs/first --data ../shared/abid --out model/pretrained
 
-Writes `model.tar.gz`, the predictions its metrics come from (`predictions.csv`), which
-photographs it learned from (`training.csv`) and the model card (`README.md` and `calibration.svg`, every figure filled
-in from those predictions). Exits with 1 when int8 differs too
-much.
+Writes `model.tar.gz`, the predictions its metrics come from (`predictions.csv`), which photographs it learned from
+(`training.csv`) and the model card (`README.md` and `calibration.svg`, every figure filled in from those predictions).
+Exits with 1 when int8 differs too much.
 """
 
 from __future__ import annotations

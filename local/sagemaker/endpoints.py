@@ -1,6 +1,5 @@
 """Models, endpoint configurations and endpoints, and what is done with them."""
 
-import copy
 import re
 import threading
 import time
@@ -264,8 +263,8 @@ class Endpoints:
 
     def get_state(self) -> Json:
         with self._lock:
-            endpoints = {name: vars(endpoint).copy() for name, endpoint in self.endpoints.items()}
-            return copy.deepcopy({"models": self.models, "configs": self.configs, "endpoints": endpoints})
+            endpoints = {name: vars(endpoint) for name, endpoint in self.endpoints.items()}
+            return deepcopy({"models": self.models, "configs": self.configs, "endpoints": endpoints})
 
     def load_state(self, state: Json) -> None:
         with self._lock:

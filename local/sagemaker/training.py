@@ -136,10 +136,10 @@ class TrainingJobs(Jobs):
                 except Interrupted:
                     if not spot:
                         raise JobFailed("AlgorithmError: the process was killed, exit code: 137") from None
-                    self.change(job, **transition(job, "Interrupted"))
+                    self.enter(job, "Interrupted")
                     if time.monotonic() > give_up:
                         raise OutOfTime("MaxWaitTimeExceeded") from None
-                    self.change(job, **transition(job, "Starting"))
+                    self.enter(job, "Starting")
         except OutOfTime as error:
             with self.changed:
                 job.update(transition(job, str(error) or "MaxRuntimeExceeded"))
@@ -148,6 +148,11 @@ class TrainingJobs(Jobs):
             with self.changed:
                 job["BillableTimeInSeconds"] = max(1, round(attempt.billable))
             shutil.rmtree(attempt.folder, ignore_errors=True)
+
+    def enter(self, job: Json, status: str, **members: object) -> None:
+        """Changes the secondary status; a stop that comes meanwhile is told of after it."""
+        with self.changed:
+            self.change(job, **transition(job, status), **members)
 
     def ending(self, job: Json, status: str, reason: str | None) -> Json:
         members = super().ending(job, status, reason)
@@ -223,10 +228,10 @@ class Attempt:
             self.billable += time.monotonic() - started
 
     def to(self, status: str, **members: object) -> None:
-        with self.jobs.changed:  # a stop that comes meanwhile is told of after this
+        with self.jobs.changed:
             if self.stop.is_set():
                 raise JobStopped
-            self.jobs.change(self.job, **transition(self.job, status), **members)
+            self.jobs.enter(self.job, status, **members)
 
     def container(self, name: str, port: int) -> Container:
         job, root = self.job, self.folder / name

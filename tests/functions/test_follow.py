@@ -293,7 +293,7 @@ def test_a_correction_as_of_the_same_time_counts(stream: Stream) -> None:
         assert [line["quantity"] for line in found if name in line["image"]["key"]] == [last]
 
 
-@examples(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15, deadline=None)
+@examples(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
 @given(st.data())
 def test_any_batches_and_repeats_give_the_same_winners(stream: Stream, data: Any) -> None:
     """Cut into batches anywhere, batches twice, and some again from an earlier place, as a stream may."""

@@ -17,7 +17,7 @@ from PIL import Image
 from training import launch
 from training.dataset import split_of
 
-pytestmark = pytest.mark.timeout(900)  # the first waits for the stack, a dataset and a training
+pytestmark = pytest.mark.timeout(1800)  # the first waits for the stack, a dataset and a training
 REPOSITORY = Path(__file__).parents[2]
 SMALL = ["--set", "epochs=1", "--set", "sizes=32", "--set", "batch-size=8", "--set", "package=false"]
 NEEDED = {"train": 64, "validation": 8, "test": 2}  # a batch of the greatest size that is tuned

@@ -378,7 +378,7 @@ def test_a_stop_in_a_canary_brings_the_old_model_back(own, model, settled, ask):
 
 
 def totals(stack, metric, endpoint_name, statistic="Sum"):
-    """The statistic of the last minutes, of two hours where one has just ended."""
+    """The sum, or another statistic, of the last minutes, which may lie in two hours."""
     now = datetime.now(UTC)
     points = stack.client("cloudwatch").get_metric_statistics(
         Namespace="AWS/SageMaker",
@@ -389,8 +389,8 @@ def totals(stack, metric, endpoint_name, statistic="Sum"):
         Period=3600,
         Statistics=[statistic],
     )["Datapoints"]
-    combine = {"Minimum": min, "Maximum": max}.get(statistic, sum)
-    return combine(point[statistic] for point in points) if points else None
+    combine = {"Sum": sum, "SampleCount": sum, "Minimum": min, "Maximum": max}
+    return combine[statistic](point[statistic] for point in points) if points else None
 
 
 def test_an_endpoint_has_metrics(ours, model, settled, ask):

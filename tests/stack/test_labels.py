@@ -63,7 +63,7 @@ class Clerk:
 
         def settled() -> tuple[int] | None:
             found = logged()
-            time.sleep(2)
+            time.sleep(5)
             return (found,) if logged() == found else None
 
         (found,) = self.user.wait_for("an idle stream", settled, 60)

@@ -271,8 +271,8 @@ def test_of_two_approvals_the_newest_becomes_live(releases: Releases) -> None:
     assert releases.live_version() == "newer"
     releases.decide(older, "Rejected")
     releases.decide(older, "Approved")
-    others = lambda: [one for one in releases.started_for(older) if one != first]  # noqa: E731
-    third = releases.user.wait_for("another execution", others, 30)[0]
+    releases.user.wait_for("another execution", lambda: releases.wait_started_for(older) != first, 30)
+    third = releases.wait_started_for(older)
     assert releases.outcome(third) == "superseded"
     assert "CreateModel" not in releases.entered(third)
     assert releases.live_version() == "newer"

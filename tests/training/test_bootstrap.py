@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from training.bootstrap import AT_ONCE, Resamples, interval, simultaneous_lower_bounds
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 2 * AT_ONCE + 3), st.integers(0, 99))
 def test_sums_are_those_of_the_photographs_drawn(photographs: int, bins: int, draws: int, seed: int) -> None:
     random = np.random.default_rng(seed)

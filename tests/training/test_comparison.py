@@ -43,7 +43,7 @@ def answered(
 some = st.builds(answered, st.integers(0, 999), st.integers(2, 120))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(some)
 def test_figures_are_those_of_scikit_learn(seen: Answered) -> None:
     p, labels = seen.champion, seen.labels
@@ -65,7 +65,7 @@ def test_figures_are_those_of_scikit_learn(seen: Answered) -> None:
         assert published["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(labels[few], six))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(some)
 def test_recall_and_precision_are_those_of_scikit_learn(seen: Answered) -> None:
     recall = sklearn.metrics.recall_score(
@@ -79,7 +79,7 @@ def test_recall_and_precision_are_those_of_scikit_learn(seen: Answered) -> None:
             assert row[name] is None if np.isnan(expected) else row[name] == pytest.approx(expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(some, st.integers(0, 99), st.sampled_from([1, 2, 6]))
 def test_the_ranking_is_that_of_scikit_learn(seen: Answered, seed: int, digits: int) -> None:
     p = seen.champion.round(digits)  # with one digit nearly all are ties
@@ -119,7 +119,7 @@ def test_falsified_records_are_wrong_by_a_little_and_stay_the_same() -> None:
     assert (comparison.falsified(ids[100:200], quantities[100:200]) == wrong[100:200]).all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 999), st.integers(2, 150))
 def test_changing_sides_changes_signs(seed: int, photographs: int) -> None:
     seen = answered(seed, photographs, better=0.5)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
@@ -83,7 +83,6 @@ def test_large_samples_are_flagged_from_the_customary_limit_on() -> None:
     st.integers(0, 800),
     st.integers(0, 800),
 )
-@settings(deadline=None)
 def test_any_two_histograms_can_be_compared(two: tuple[list[int], list[int]], n: int, m: int) -> None:
     reference, new = two
     found = drift.compare(reference, new, n, m)

@@ -165,7 +165,7 @@ photos = st.lists(
     max_size=40,
     unique_by=lambda photo: photo.key,
 )
-some = settings(max_examples=25, deadline=None)
+some = settings(max_examples=25)
 
 
 @given(photos)
