@@ -197,7 +197,9 @@ def result_of(watch: Watch, step: str) -> str:
             found = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
             counts, best = found["TrainingJobStatusCounters"], found.get("BestTrainingJob", {})
             objective = best.get("FinalHyperParameterTuningJobObjectiveMetric", {}).get("Value")
-            tuned = ", ".join(f"{key} {value}" for key, value in sorted(best.get("TunedHyperParameters", {}).items()))
+            tuned = ", ".join(
+                f"{key} {float(value):.3g}" for key, value in sorted(best.get("TunedHyperParameters", {}).items())
+            )
             best_text = f"  best rps {objective:.3f} with {tuned}" if objective is not None else ""
             return f"  {counts['Completed']} of {sum(counts.values())} trials completed{best_text}"
     except ClientError:  # the step failed before its job was made

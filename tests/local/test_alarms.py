@@ -142,8 +142,8 @@ def state(stack, name):
     return stack.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"][0]["StateValue"]
 
 
-def first_state(stack, name):
-    """Its state some looks after the first one."""
+def settled_state(stack, name):
+    """Its state two seconds after it has one."""
     assert eventually(lambda: state(stack, name) != "INSUFFICIENT_DATA")
     time.sleep(2)
     return state(stack, name)
@@ -156,7 +156,7 @@ def test_an_alarm_sees_its_own_dimensions_only(stack, which):
     if which == "bare":
         assert state(stack, "dimension") == "ALARM"
         return
-    assert first_state(stack, "dimension") == "OK"
+    assert settled_state(stack, "dimension") == "OK"
     put_value(stack, "dimension", 5, Queue="mine")
     assert eventually(lambda: state(stack, "dimension") == "ALARM")
 
@@ -182,7 +182,7 @@ def test_an_alarm_takes_as_many_datapoints_as_it_says(stack, which):
     if which == "bare":
         assert state(stack, "two") == "ALARM"
         return
-    assert first_state(stack, "two") == "OK"
+    assert settled_state(stack, "two") == "OK"
     time.sleep(9)
     put_value(stack, "two", 1)
     assert eventually(lambda: state(stack, "two") == "ALARM")
@@ -195,7 +195,7 @@ def test_percentiles(stack, which):
     stack.client("cloudwatch").put_metric_data(
         Namespace="Tests", MetricData=[{"MetricName": name, "Values": [1, 1000], "Counts": [95, 5]}]
     )
-    assert first_state(stack, name) == "OK"
+    assert settled_state(stack, name) == "OK"
     stack.client("cloudwatch").put_metric_data(
         Namespace="Tests", MetricData=[{"MetricName": name, "Values": [1000], "Counts": [20]}]
     )

@@ -58,16 +58,13 @@ class Clerk:
     def followed(self) -> int:
         """How many changes the follow function has taken, once its log, which comes after its labels, grows no more."""
 
-        def logged() -> int:
-            return sum(line.get("records", 0) for line in self.log("FollowFunction"))
-
-        def settled() -> tuple[int] | None:
-            found = logged()
+        def settled() -> bool:
+            before = len(self.log("FollowFunction"))
             time.sleep(5)
-            return (found,) if logged() == found else None
+            return len(self.log("FollowFunction")) == before
 
-        (found,) = self.user.wait_for("an idle stream", settled, 60)
-        return int(found)
+        self.user.wait_for("an idle stream", settled, 60)
+        return sum(line.get("records", 0) for line in self.log("FollowFunction"))
 
     @contextmanager
     def without(self, function: str, action: str) -> Iterator[None]:
