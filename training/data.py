@@ -169,7 +169,7 @@ class OnDevice(Training):
 
     def __init__(self, photographs: list[Photograph], seed: int, strength: float, device: torch.device) -> None:
         super().__init__(photographs, seed, strength)
-        self.there = torch.from_numpy(self.pictures).to(device)
+        self.there = torch.from_numpy(self.pictures).to(device).permute(0, 3, 1, 2).contiguous()
         self.labels_there = torch.tensor(self.labels, device=device)
         del self.pictures
 
@@ -179,7 +179,7 @@ class OnDevice(Training):
         places, chosen = torch.tensor([(place, index) for _, place, index, _ in keys]).T
         drawn = draws(self.seed, epoch, len(self))[places]
         there = sent(chosen, self.there.device)
-        return vary_batch(self.there[there].permute(0, 3, 1, 2), drawn, size, self.strength), self.labels_there[there]
+        return vary_batch(self.there[there], drawn, size, self.strength), self.labels_there[there]
 
     def batches(self, keys: Iterable[list[Key]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         yield from map(self.batch, keys)
