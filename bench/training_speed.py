@@ -175,7 +175,14 @@ def main() -> None:
         for n, path in enumerate(itertools.islice(itertools.cycle(files), max(len(files), 8 * a.batch_size)))
     ]
     training = data.training_on(device, photographs, seed=0)
-    learner = Learner(network.build(), processes, peak=1e-4, weight_decay=0.05, label_smoothing=0.05)
+    learner = Learner(
+        network.build(),
+        processes,
+        peak=1e-4,
+        weight_decay=0.05,
+        label_smoothing=0.05,
+        compiled=device.type == "cuda",
+    )
     epochs = 2 + (a.rounds + 1) * a.steps * a.batch_size // len(photographs)
     order = step_keys(training.labels, [a.size] * epochs, batch=a.batch_size, epoch=0, step=0, seed=0, balanced=False)
     batches: Iterator[Batch] = training.batches(order)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import signal
 import sys
 import tempfile
@@ -41,6 +42,10 @@ WATCHED = 512
 """Photographs of the validation split that an epoch is judged on; the last epoch is on all."""
 CHECKED = 16
 """Steps after which the loss is looked at."""
+CHECKPOINT_SECONDS = 30
+"""Between checkpoints of 400 MB: an epoch may take a second."""
+COMPILED_FROM = 500_000
+"""Photographs learned from at an input size, from which it pays to compile for it on a GPU: docs/benchmarks.md."""
 RESTORED_WITH = 64
 """Training photographs that the restored champion's statistics are measured on."""
 
@@ -110,6 +115,8 @@ def main(a: argparse.Namespace) -> None:
         print(name, len(photographs), dict(sorted(Counter(p.label for p in photographs).items())), flush=True)
 
     # Network
+    sizes = [int(size) for size in a.sizes.split(",")]
+    sizes = [sizes[epoch * len(sizes) // a.epochs] for epoch in range(a.epochs)]
     learner = Learner(
         initial(a, splits["train"]),
         processes,
@@ -117,6 +124,7 @@ def main(a: argparse.Namespace) -> None:
         weight_decay=a.weight_decay,
         label_smoothing=a.label_smoothing,
         weights=inverse_frequencies(counts).to(processes.device) if a.balance == "loss" else None,
+        compiled=processes.device.type == "cuda" and pays_to_compile(sizes, len(training)),
     )
 
     # Resume
@@ -135,8 +143,6 @@ def main(a: argparse.Namespace) -> None:
     profile = Profile(out / "profile") if first and not a.data else None
 
     # Loop
-    sizes = [int(size) for size in a.sizes.split(",")]
-    sizes = [sizes[epoch * len(sizes) // a.epochs] for epoch in range(a.epochs)]
     order = step_keys(
         training.labels,
         sizes,
@@ -147,7 +153,7 @@ def main(a: argparse.Namespace) -> None:
         balanced=a.balance == "sampler",
     )
     batches = training.batches(keys[processes.rank :: processes.world] for keys in order)
-    stop = threading.Event()
+    stop, saved = threading.Event(), -math.inf
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     for epoch in range(done.epoch, a.epochs):
         total, waited, seconds = torch.tensor(done.loss, device=processes.device), 0.0, 0.0
@@ -185,7 +191,9 @@ def main(a: argparse.Namespace) -> None:
                 f" validation_six_way {seen['as_published']['accuracy']:.4f}",
                 flush=True,
             )
-            save(checkpoint, learner, done, of)
+            if epoch == a.epochs - 1 or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                save(checkpoint, learner, done, of)
+                saved = time.monotonic()
     signal.signal(signal.SIGTERM, end)
     if profile:
         profile.end()
@@ -265,6 +273,11 @@ def initial(a: argparse.Namespace, training: list[data.Photograph]) -> torch.nn.
             return restore(champion, data.evaluation_batch(training[:RESTORED_WITH], SIZE).numpy())
         except package.PackageError as error:
             raise SystemExit(f"cannot start from {archive}: {error}") from error
+
+
+def pays_to_compile(sizes: list[int], photographs: int) -> bool:
+    """Whether a run learns from enough of them, epoch by epoch at these sizes, for its compilations."""
+    return photographs * len(sizes) >= COMPILED_FROM * len(set(sizes))
 
 
 def inverse_frequencies(counts: np.ndarray) -> torch.Tensor:

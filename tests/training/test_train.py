@@ -13,7 +13,7 @@ import torch
 from training import data, metrics
 from training.learner import Learner
 from training.processes import Processes
-from training.train import epoch_keys, inverse_frequencies, one_cycle
+from training.train import epoch_keys, inverse_frequencies, one_cycle, pays_to_compile
 
 pytestmark = pytest.mark.timeout(900)  # three trainings in a test: 40 s on an idle machine, minutes on a busy one
 
@@ -123,3 +123,9 @@ def test_weighted_losses_of_two_processes_are_those_of_one() -> None:
 @pytest.mark.parametrize(("progress", "share"), [(0.075, 0.5), (0.15, 1.0), (1.0, 0.0)])
 def test_the_learning_rate_rises_and_falls(progress: float, share: float) -> None:
     assert one_cycle(progress) == pytest.approx(share)
+
+
+def test_only_a_long_run_compiles() -> None:
+    assert pays_to_compile([128] * 70, 7_199)
+    assert not pays_to_compile([64] * 35 + [128] * 35, 7_199)  # each size has to be compiled for
+    assert not pays_to_compile([64, 96, 128] * 10, 7_199)
