@@ -169,7 +169,7 @@ class OnDevice(Training):
 
     def __init__(self, photographs: list[Photograph], seed: int, strength: float, device: torch.device) -> None:
         super().__init__(photographs, seed, strength)
-        self.there = torch.from_numpy(self.pictures).to(device).permute(0, 3, 1, 2).contiguous()
+        self.there = torch.from_numpy(self.pictures).permute(0, 3, 1, 2).contiguous().to(device)
         self.labels_there = torch.tensor(self.labels, device=device)
         del self.pictures
 

@@ -44,8 +44,8 @@ CHECKED = 16
 """Steps after which the loss is looked at."""
 CHECKPOINT_SECONDS = 30
 """Between checkpoints of 400 MB: an epoch may take a second."""
-COMPILED_FROM = 500_000
-"""Photographs learned from at an input size, from which it pays to compile for it on a GPU: docs/benchmarks.md."""
+COMPILED_FROM = 600_000
+"""Photographs that a process learns from at an input size, from which it pays to compile for it: docs/benchmarks.md."""
 RESTORED_WITH = 64
 """Training photographs that the restored champion's statistics are measured on."""
 
@@ -124,7 +124,7 @@ def main(a: argparse.Namespace) -> None:
         weight_decay=a.weight_decay,
         label_smoothing=a.label_smoothing,
         weights=inverse_frequencies(counts).to(processes.device) if a.balance == "loss" else None,
-        compiled=processes.device.type == "cuda" and pays_to_compile(sizes, len(training)),
+        compiled=processes.device.type == "cuda" and pays_to_compile(sizes, steps * a.batch_size),
     )
 
     # Resume
@@ -276,7 +276,7 @@ def initial(a: argparse.Namespace, training: list[data.Photograph]) -> torch.nn.
 
 
 def pays_to_compile(sizes: list[int], photographs: int) -> bool:
-    """Whether a run learns from enough of them, epoch by epoch at these sizes, for its compilations."""
+    """Whether a process learns from enough of them, so many in each epoch at these sizes, to compile for each size."""
     return photographs * len(sizes) >= COMPILED_FROM * len(set(sizes))
 
 

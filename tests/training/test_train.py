@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import training.train
 from training import data, metrics
 from training.learner import Learner
 from training.processes import Processes
@@ -66,6 +68,19 @@ def test_a_run_stopped_in_the_middle_ends_as_one_that_was_not(labelled: Path, tm
     other = train(labelled, tmp_path / "whole", "--epochs", "2", "--learning-rate", "0.002", "--balance", "loss")
     assert other.returncode == 1
     assert "is of a run with other balance, learning_rate: choose another folder" in other.stderr
+
+
+@pytest.mark.parametrize(("seconds", "saved"), [(0.0, [1, 2, 3]), (1e9, [1, 3])])
+def test_quick_epochs_leave_no_checkpoint_each(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, saved: list[int]
+) -> None:
+    found: list[int] = []
+    monkeypatch.setattr(training.train, "CHECKPOINT_SECONDS", seconds)
+    monkeypatch.setattr(training.train, "save", lambda _, __, done, ___: found.append(done.epoch))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    arguments = ["--data", str(labelled), "--out", str(tmp_path), "--epochs", "3", "--limit", "16"]
+    training.train.main(training.train.flags.parse_args([*arguments, *SMALL]))
+    assert found == saved
 
 
 def test_two_processes_train_one_network(labelled: Path, tmp_path: Path) -> None:
@@ -126,6 +141,6 @@ def test_the_learning_rate_rises_and_falls(progress: float, share: float) -> Non
 
 
 def test_only_a_long_run_compiles() -> None:
-    assert pays_to_compile([128] * 70, 7_199)
-    assert not pays_to_compile([64] * 35 + [128] * 35, 7_199)  # each size has to be compiled for
+    assert pays_to_compile([128] * 84, 7_199)
+    assert not pays_to_compile([64] * 42 + [128] * 42, 7_199)  # each size has to be compiled for
     assert not pays_to_compile([64, 96, 128] * 10, 7_199)
