@@ -2,7 +2,8 @@
 
     python bench/training_speed.py --photographs ../shared/abid/images224 --size 128 --batch-size 256
 
-- `step`: steps of `training/learner.py` on one random batch that lies on the device.
+- `step`: steps of `training/learner.py` on one random batch that lies on the device; on a GPU compiled, as in a long
+  run.
 - `loop`: the same steps on photographs as `training/train.py` feeds them.
 - `eager`: the network as torch makes it, without bfloat16, channels-last and compiler (float32 on a CPU; on a GPU
   torch lets convolutions round to TF32).

@@ -71,7 +71,7 @@ def test_a_run_stopped_in_the_middle_ends_as_one_that_was_not(labelled: Path, tm
 
 
 @pytest.mark.parametrize(("seconds", "saved"), [(0.0, [1, 2, 3]), (1e9, [1, 3])])
-def test_quick_epochs_leave_no_checkpoint_each(
+def test_quick_epochs_do_not_leave_a_checkpoint_each(
     labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, saved: list[int]
 ) -> None:
     found: list[int] = []
