@@ -25,7 +25,7 @@ from typing import Any
 
 from local import steps
 from local.cloudwatch import CloudWatch
-from local.gate import Gate, check_the_owner, sam_containers
+from local.gate import Gate, check_the_owner, close_what_is_not_run, sam_containers
 from local.owner import OwnerKey, make_key
 from local.sagemaker.endpoints import Endpoints
 from local.sagemaker.host import Host
@@ -370,6 +370,7 @@ def resume_when_ready(service: Service, port: int) -> None:
 
 def main() -> None:
     home, port = Path(os.environ["BINTALLY_HOME"]), int(os.environ["BINTALLY_PORT"])
+    os.umask(0o077)
     key = make_key(home)
     os.environ.update(environment(home, port, key))
     from ministack import app
@@ -398,6 +399,7 @@ def main() -> None:
     )
     put_right()
     check_the_owner(key)
+    close_what_is_not_run()
     keep_keys_of_functions_secret(key)
     app.app = Gate(app.app, port, sam_containers)
     steps.check_state_machine_roles(host)

@@ -7,6 +7,7 @@ machine, nor another user of it. docs/security.md says who can reach what.
 import asyncio
 import contextlib
 import hmac
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qs
@@ -19,11 +20,18 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CLOSED = ("/_ministack/", "/_localstack/")
-OPEN = (("GET", "/_ministack/health"), ("PUT", "/_ministack/cfn-response/"))
-"""Method and start of what is open below CLOSED: health, and the answer of a custom resource, whose address holds a
-random token as AWS's presigned one does."""
-SIGNED = ("x-amz-credential", "awsaccesskeyid")
-"""Query parameters, in lower case, that name the key of a signed request."""
+HEALTH, CUSTOM_RESOURCES = "/_ministack/health", "/_ministack/cfn-response/"
+"""Open below CLOSED: a custom resource reports to an address with a random token, as AWS's presigned one has."""
+NAME = re.compile(r"127\.0\.0\.1|(?:[a-z0-9-]+\.)*localhost")
+"""Loopback. API addresses end in `.localhost`, which always resolves to loopback (RFC 6761)."""
+CONTAINERS_NAME = re.compile(r"[0-9.]+|host\.docker\.internal")
+SIGNATURE = re.compile(
+    r"AWS4-HMAC-SHA256 +Credential=\w+/\d{8}/[\w-]+/[\w-]+/aws4_request, *SignedHeaders=[^,\s]+, *Signature=[0-9a-f]+"
+)
+QUERY = ("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-SignedHeaders", "X-Amz-Signature")
+SIGNING = {"awsaccesskeyid", "signature", *(name.lower() for name in QUERY)}
+"""Query parameters of signature versions 2 and 4, in lower case."""
+S3_CONTROL = "/v20180820/"
 
 
 class Gate:
@@ -31,9 +39,11 @@ class Gate:
 
     - a page of another origin sends (`Origin`), or that reached us under a foreign name (`Host`: DNS rebinding);
     - asks for the emulator's own administration;
-    - is not signed, unless it goes to an API, which checks its callers itself.
+    - is not signed, unless it goes to an API, which checks its callers itself;
+    - is signed in more than one way. The emulator checks one signature and may act for the key of the other.
 
-    `containers` answers the host names under which containers of `sam local invoke` reach this machine now.
+    Whether the one signature is right is checked by the emulator. `containers` returns the host names by which
+    containers of `sam local invoke` reach this machine now.
     """
 
     def __init__(self, app: App, port: int, containers: Callable[[], Iterable[str]]) -> None:
@@ -58,36 +68,57 @@ class Gate:
             if scheme != "http" or not self.is_ours(place):
                 return f"Origin {origin} is not this stack's; a page of another origin may not call it"
         method, path = scope.get("method", "GET"), scope["path"]
+        if (method, path) == ("GET", HEALTH) or (method == "PUT" and path.startswith(CUSTOM_RESOURCES)):
+            return None
         if path.startswith(CLOSED):
-            if any(method == allowed and path.startswith(start) for allowed, start in OPEN):
-                return None
             return f"{path} is closed; the stack is managed with the bintally command"
-        if not is_signed(scope) and not is_for_api(host, path):
+        signatures = signatures_of(scope)
+        if signatures > 1 or (signatures == 1 and not is_well_signed(scope)):
+            return "The request is signed twice, or in a form other than signature version 4"
+        if not signatures and not is_for_api(host, path):
             return 'The request is not signed; get the stack\'s key with: eval "$(bintally env)"'
         return None
 
     def is_ours(self, host: str) -> bool:
-        """Whether a host, with its port, is a loopback name of this stack. API addresses end in `.localhost`, which
-        always resolves to loopback (RFC 6761)."""
+        """Whether a host, with its port, is a loopback name of this stack."""
         name, _, port = host.partition(":")
-        return (port or "80") == str(self.port) and (name in ("127.0.0.1", "localhost") or name.endswith(".localhost"))
+        return (port or "80") == str(self.port) and bool(NAME.fullmatch(name))
 
     async def is_of_container(self, host: str) -> bool:
         name, _, port = host.partition(":")
-        return port == str(self.port) and name in await asyncio.to_thread(self.containers)
+        if port != str(self.port) or not CONTAINERS_NAME.fullmatch(name):
+            return False
+        return name in await asyncio.to_thread(self.containers)
 
 
 def headers_of(scope: Scope, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope.get("headers", []) if key.lower() == name]
 
 
-def is_signed(scope: Scope) -> bool:
-    """Whether it names a key, in header or query. Whether that key is known, and its signature right, is for the
-    emulator to check."""
-    if any(value.startswith(("AWS4-", "AWS ")) for value in headers_of(scope, b"authorization")):
-        return True
-    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-    return any(name.lower() in SIGNED for name in query)
+def query_of(scope: Scope) -> dict[str, list[str]]:
+    return parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+
+
+def signatures_of(scope: Scope) -> int:
+    """How many AWS signatures a request claims to have, in headers and in the query."""
+    authorizations = headers_of(scope, b"authorization")
+    in_query = bool({name.lower() for name in query_of(scope)} & SIGNING)
+    if len(authorizations) == 1 and not in_query and not authorizations[0].startswith("AWS"):
+        return 0  # A token for an API. Beside another header or a signature it could hide either.
+    return len(authorizations) + in_query
+
+
+def is_well_signed(scope: Scope) -> bool:
+    """Whether the one signature has the form of signature version 4."""
+    if authorizations := headers_of(scope, b"authorization"):
+        return bool(SIGNATURE.fullmatch(authorizations[0]))
+    query = query_of(scope)
+    once = all(len(query.get(name, [])) == 1 for name in QUERY)
+    alone = not {name.lower() for name in query if name not in QUERY} & SIGNING
+    # The emulator leaves a query's signature of S3 to S3, and S3 Control does not check it.
+    return (
+        once and alone and query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"] and not scope["path"].startswith(S3_CONTROL)
+    )
 
 
 def is_for_api(host: str, path: str) -> bool:
@@ -107,8 +138,8 @@ async def refuse(scope: Scope, reason: str, send: Send) -> None:
 
 
 def without_wildcard_cors(send: Send) -> Send:
-    """The emulator lets every origin read every answer outside S3. Here only an origin that a bucket or an API names
-    may."""
+    """The emulator lets every origin read every answer outside S3. Foreign origins get no answer here, so nobody needs
+    it."""
 
     async def send_without(message: dict[str, Any]) -> None:
         headers = [(name.lower(), value) for name, value in message.get("headers", [])]
@@ -130,7 +161,7 @@ def sam_containers() -> set[str]:
             containers = [one.attrs for one in client.containers.list()]
     except (docker.errors.DockerException, OSError):
         return set()
-    running = [one for one in containers if "AWS_SAM_LOCAL=true" in one["Config"]["Env"]]
+    running = [one for one in containers if "AWS_SAM_LOCAL=true" in (one["Config"]["Env"] or [])]
     networks = [network for one in running for network in one["NetworkSettings"]["Networks"].values()]
     return {"host.docker.internal", *(network["Gateway"] for network in networks)} - {""} if running else set()
 
@@ -146,5 +177,18 @@ def check_the_owner(key: OwnerKey) -> None:
 
     iam_evaluator.is_root_access_key = is_owner
     sts.is_root_access_key = is_owner
-    # Whose signature is left out.
+    # ministack skips the signature check for these keys.
     iam_evaluator._is_root_key = lambda access_key_id: False
+
+
+def close_what_is_not_run() -> None:
+    """The emulator serves a container registry and sign-in pages to anyone, at any host, without being asked to run
+    those services."""
+    from ministack import app
+
+    async def nothing(*arguments: Any) -> None:
+        return None
+
+    app._handle_ecr_registry_request = nothing
+    app._handle_cognito_get_request = nothing
+    app._handle_cognito_body_request = nothing

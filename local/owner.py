@@ -5,11 +5,15 @@ import json
 import os
 import secrets
 import stat
+import string
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+from local.errors import StackError
+
+IDENTIFIER, SECRET = string.ascii_uppercase + "234567", string.ascii_letters + string.digits
 
 
 @dataclass(frozen=True)
@@ -25,24 +29,34 @@ def key_file(home: Path) -> Path:
 
 
 def read_key(home: Path) -> OwnerKey | None:
-    """The key of the stack in `home`; None before its first start."""
+    """The key of the stack in `home`; None before its first start. Raises StackError for a file that is no key."""
+    file = key_file(home)
     try:
-        return OwnerKey(**json.loads(key_file(home).read_text()))
+        return OwnerKey(**json.loads(file.read_text()))
     except FileNotFoundError:
         return None
+    except (OSError, TypeError, ValueError) as error:
+        raise StackError(
+            f"{file} is not a key file. Restore it, or remove it and run: bintally down, bintally up"
+        ) from error
 
 
 def make_key(home: Path) -> OwnerKey:
-    """The key of the stack in `home`, made at its first start. Call it with the umask of `private_files`."""
+    """The key of the stack in `home`, made at its first start."""
     if found := read_key(home):
         return found
-    # AKIA as AWS's own, so that no client takes offence; never twelve digits, which name an account in ministack.
-    identifier = "AKIA" + "".join(secrets.choice(LETTERS) for _ in range(16))
-    key = OwnerKey(identifier, secrets.token_urlsafe(30))
-    # Written aside: a process that reads meanwhile finds a whole key or none.
-    draft = key_file(home).with_suffix(".draft")
-    draft.write_text(json.dumps(asdict(key)))
-    draft.replace(key_file(home))
+    # AKIA, as AWS's own, is valid for every client; twelve digits would name an account in ministack.
+    identifier = "AKIA" + "".join(secrets.choice(IDENTIFIER) for _ in range(16))
+    key = OwnerKey(identifier, "".join(secrets.choice(SECRET) for _ in range(40)))
+    descriptor, draft = tempfile.mkstemp(dir=home)  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(asdict(key), file)
+        os.link(draft, key_file(home))
+    except FileExistsError:  # Another process was quicker.
+        key = read_key(home) or key
+    finally:
+        Path(draft).unlink()
     return key
 
 

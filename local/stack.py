@@ -32,7 +32,7 @@ from botocore.exceptions import ClientError
 
 from local import processes
 from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, ReleaseFailed, StackError
-from local.owner import OwnerKey, make_key, make_private, private_files, read_key
+from local.owner import OwnerKey, key_file, make_key, make_private, private_files, read_key
 from local.ports import port_taken
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -111,8 +111,13 @@ class Stack:
         """The key of the stack's root user. NotRunning before its first start."""
         key = read_key(self.home)
         if key is None:
-            raise NotRunning("the stack is not running; start it with: bintally up")
+            self.require_running()
+            raise self.another_key()
         return key
+
+    def another_key(self) -> StackError:
+        file = key_file(self.home)
+        return StackError(f"{file} does not contain the running stack's key. Run: bintally down, then bintally up")
 
     def session(self) -> boto3.Session:
         """The stack owner's session; it knows nothing of the profiles and files of this machine's user."""
@@ -137,6 +142,8 @@ class Stack:
         try:
             found = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
         except ClientError as error:
+            if error.response["Error"]["Code"] in ("InvalidClientTokenId", "SignatureDoesNotMatch"):
+                raise self.another_key() from error
             raise NotRunning(f"stack {self.name} is not deployed; start it with: bintally up") from error
         return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
 
@@ -228,18 +235,21 @@ class Stack:
         return True
 
     def make_home(self) -> None:
-        """Makes the folder, its user's alone, and the owner's key.
+        """Makes the folder, its user's alone.
 
-        Raises StackError where the folder has files of others: `wipe` would remove them.
+        Raises StackError where the folder contains other files, which `wipe` would remove, or belongs to someone else.
         """
         if self.is_of_others():
-            raise StackError(f"{self.home} has files of others; set BINTALLY_HOME to a folder of its own")
+            raise StackError(
+                f"{self.home} contains files that Bintally did not create. Set BINTALLY_HOME to an empty folder"
+            )
+        if self.home.exists() and self.home.stat().st_uid != os.geteuid():
+            raise StackError(f"{self.home} belongs to another user. Set BINTALLY_HOME to a folder of your own")
         self.home.parent.mkdir(parents=True, exist_ok=True)
         with private_files():
             self.home.mkdir(exist_ok=True)
             self.lock_file.touch()
             make_private(self.home)
-            make_key(self.home)
 
     def is_of_others(self) -> bool:
         return self.home.exists() and any(self.home.iterdir()) and not self.lock_file.exists()
@@ -261,6 +271,7 @@ class Stack:
         if port_taken(self.port):
             raise PortTaken(f"port {self.port} is taken by another program; set BINTALLY_PORT to another one")
         self.make_home()
+        make_key(self.home)
         with private_files():
             self.spawn_emulator()
 

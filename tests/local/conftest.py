@@ -20,6 +20,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from local import emulator, processes
+from local.owner import make_key
 from local.ports import free_port
 from local.stack import REGION, Stack, healthy
 
@@ -81,7 +82,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """ministack with the same settings and nothing of ours."""
     stack = Stack(home=tmp_path_factory.mktemp("bare"), port=free_port())
     stack.make_home()
-    settings = emulator.environment(stack.home, stack.port, stack.owner_key())
+    settings = emulator.environment(stack.home, stack.port, make_key(stack.home))
     process = subprocess.Popen(
         [sys.executable, "-m", "ministack.app"],
         env=os.environ | settings,

@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -19,8 +20,9 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
+from local.errors import StackError
 from local.gate import Gate
-from local.owner import key_file
+from local.owner import key_file, make_key, read_key
 from local.stack import REGION
 
 BOTH = pytest.mark.parametrize("which", ["bare", "ours"])
@@ -81,7 +83,17 @@ def test_the_stacks_own_pages_may_call_it(ours, name):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example:{port}", "evil.example", "localhost.evil.example:{port}", "127.0.0.1:1", "localhost", ""]
+    "host",
+    [
+        "evil.example:{port}",
+        "evil.example",
+        "localhost.evil.example:{port}",
+        "127.0.0.1:1",
+        "localhost",
+        ".localhost:{port}",
+        "a/.localhost:{port}",
+        "",
+    ],
 )
 def test_dns_rebinding_is_refused(ours, host):
     """A foreign name that its owner lets resolve to 127.0.0.1: the page has the stack's origin, not its Host."""
@@ -106,6 +118,7 @@ def test_ministack_alone_serves_any_host(stack, which):
         ("GET", "/_ministack/lambda-code/000000000000/us-east-1/any"),
         ("GET", "/_ministack/sqs/messages"),
         ("POST", "/_ministack/health"),
+        ("GET", "/_ministack/healthx"),
         ("GET", "/_localstack/health"),
     ],
 )
@@ -174,18 +187,79 @@ def test_a_wrong_signature_in_the_query_is_refused(ours, service, key, signed_in
     assert "<Buckets>" not in answer.body and '"Functions"' not in answer.body
 
 
-def test_a_key_in_the_header_does_not_vouch_for_the_one_in_the_query(ours):
-    """Neither of two keys is taken for the other: here a user's own, and the owner's without a signature."""
+TARGETS = {  # what each service would answer to its owner
+    "dynamodb": ("POST", "/", {"X-Amz-Target": "DynamoDB_20120810.ListTables"}, "TableNames"),
+    "lambda": ("GET", "/2015-03-31/functions", {}, '"Functions"'),
+    "iam": ("GET", "/?Action=ListUsers&Version=2010-05-08", {}, "ListUsersResult"),
+    "sts": ("GET", "/?Action=GetSessionToken&Version=2011-06-15", {}, "SecretAccessKey"),
+    "s3": ("GET", "/", {}, "<Buckets>"),
+    "s3control": ("GET", "/v20180820/accesspoint", {"x-amz-account-id": "000000000000"}, "AccessPointList"),
+}
+CLAIM = "Credential={key}/20261128/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=" + "0" * 64
+QUERY = (
+    "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={key}/20261128/us-east-1/{scope}/aws4_request&X-Amz-Signature=x"
+)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    ("authorizations", "query", "scope"),
+    [
+        (["AWS4-HMAC-SHA256 x", CLAIM], "", ""),
+        (["AWS4-HMAC-SHA256 x, " + CLAIM], "", ""),
+        (["Bearer x", "AWS4-HMAC-SHA256 " + CLAIM], "", ""),
+        (["AWS4-HMAC-SHA512 " + CLAIM], "", ""),
+        (["AWS4-ECDSA-P256-SHA256 " + CLAIM], "", ""),
+        (["AWS {key}:x"], "", ""),
+        ([], QUERY, "s3"),
+        ([], QUERY, "own"),
+        ([], "X-Amz-Credential={key}/20261128/us-east-1/{scope}/aws4_request", "own"),
+        ([], "AWSAccessKeyId={key}&Signature=x&Expires=9999999999", ""),
+        (["Bearer x"], QUERY, "s3"),
+        (["Basic x"], QUERY, "own"),
+        (["AWS4-x"], QUERY, "s3"),
+        (["AWS4-HMAC-SHA256 x"], QUERY, "s3"),
+        (["AWS4-HMAC-SHA256 x"], "x-amz-credential={key}/20261128/us-east-1/{scope}/aws4_request", "s3"),
+    ],
+)
+def test_the_owners_key_id_alone_opens_nothing(ours, target, authorizations, query, scope):
+    """The id is in every link that the owner signs. Two claims of a signature must not vouch for each other."""
+    method, path, headers, reveals = TARGETS[target]
+    own = target.removesuffix("control")
+    words = {"key": ours.owner_key().access_key_id, "service": own, "scope": own if scope == "own" else scope}
+    connection = http.client.HTTPConnection("127.0.0.1", ours.port, timeout=30)
+    connection.putrequest(method, f"{path}{'&' if '?' in path else '?'}{query.format(**words)}" if query else path)
+    for value in authorizations:
+        connection.putheader("Authorization", value.format(**words))
+    for name, value in {**headers, "Content-Type": "application/x-amz-json-1.0", "Content-Length": "2"}.items():
+        connection.putheader(name, value)
+    connection.endheaders(b"{}")
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    assert answer.status in (400, 403) and reveals not in body
+
+
+def test_a_users_signature_does_not_vouch_for_the_owners_key(ours):
     iam = ours.client("iam")
     iam.create_user(UserName="nobody")
     key = iam.create_access_key(UserName="nobody")["AccessKey"]
     request = AWSRequest("GET", f"{ours.endpoint_url}/", headers={"Host": f"127.0.0.1:{ours.port}"})
     SigV4Auth(Credentials(key["AccessKeyId"], key["SecretAccessKey"]), "s3", REGION).add_auth(request)
-    scope = f"{ours.owner_key().access_key_id}/20260101/{REGION}/s3/aws4_request"
-    answer = raw(
-        ours, path=f"/?X-Amz-Credential={scope}", **{k.replace("-", "_"): v for k, v in request.headers.items()}
-    )
-    assert answer.status == 403
+    signed = {name.replace("-", "_"): value for name, value in request.headers.items()}
+    assert "AccessDenied" in raw(ours, **signed, path="/").body
+    claim = f"/?X-Amz-Credential={ours.owner_key().access_key_id}/20261128/{REGION}/s3/aws4_request"
+    assert refused(raw(ours, path=claim, **signed), "signed twice")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "a1b2c3d4.execute-api.localhost"])
+@pytest.mark.parametrize(
+    "path", ["/v2/_catalog", "/oauth2/token", "/login", "/logout", "/pool/.well-known/jwks.json", "/oauth2/authorize"]
+)
+def test_services_that_do_not_run_answer_nobody(ours, host, path):
+    """Neither a container registry nor a sign-in page, also not under an API's name."""
+    for method in ("GET", "POST"):
+        answer = raw(ours, method, path, Host=f"{host}:{ours.port}")
+        assert answer.status in (403, 404) and "repositories" not in answer.body
 
 
 def test_links_that_the_owner_signed_work_without_a_key(ours):
@@ -199,9 +273,49 @@ def test_links_that_the_owner_signed_work_without_a_key(ours):
 
 def test_every_home_has_a_key_of_its_own(ours, own):
     own.make_home()
-    first, second = ours.owner_key(), own.owner_key()
+    first, second = ours.owner_key(), make_key(own.home)
     assert first.access_key_id != second.access_key_id and first.secret_access_key != second.secret_access_key
-    assert not first.access_key_id.isdigit() and len(first.secret_access_key) >= 40
+    assert not first.access_key_id.isdigit() and len(first.secret_access_key) == 40
+    assert make_key(own.home) == second == own.owner_key()
+
+
+def test_one_of_several_first_starts_makes_the_key(tmp_path):
+    for home in (tmp_path / str(n) for n in range(20)):
+        home.mkdir()
+        with ThreadPoolExecutor(4) as pool:
+            keys = set(pool.map(make_key, [home] * 4))
+        assert keys == {read_key(home)} and [path.name for path in home.iterdir()] == ["owner.json"]
+        assert key_file(home).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"access_key_id": "x"}', b"\xff\xfe"])
+def test_a_spoiled_key_file_is_named(own, content):
+    own.make_home()
+    key_file(own.home).write_bytes(content)
+    with pytest.raises(StackError, match=r"owner\.json is not a key file"):
+        own.credentials()
+
+
+def test_a_lost_key_of_a_running_stack_is_named(own):
+    own.start_emulator()
+    kept = key_file(own.home).read_bytes()
+    key_file(own.home).unlink()
+    with pytest.raises(StackError, match="does not contain the running stack's key"):
+        own.credentials()
+    make_key(own.home)
+    with pytest.raises(StackError, match="does not contain the running stack's key"):
+        own.outputs()
+    key_file(own.home).write_bytes(kept)
+    assert own.client("sts").get_caller_identity()["Arn"].endswith(":root")
+
+
+def test_a_home_of_another_user_is_refused(own):
+    if os.geteuid():
+        pytest.skip("only root can give a folder away")
+    own.make_home()
+    os.chown(own.home, NOBODY, NOBODY)
+    with pytest.raises(StackError, match="belongs to another user"):
+        own.make_home()
 
 
 # Another user of this machine
