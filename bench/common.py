@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from localsagemaker.ports import free_port
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cli.errors import CliError
 from cli.up import interrupt, start
-from local.ports import free_port
 from local.stack import REPOSITORY, Stack
 
 CORES = len(os.sched_getaffinity(0))
@@ -38,7 +38,7 @@ def json_of(arguments: list[str], settings: Any) -> Numbers:
     done = subprocess.run(arguments, cwd=REPOSITORY, env=settings, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no output"]
-        raise CliError(f"{Path(arguments[1]).name} failed: {lines[-1]}")
+        raise CliError(f"{arguments[2] if arguments[1] == '-m' else arguments[1]} failed: {lines[-1]}")
     found: Numbers = json.loads(done.stdout)
     return found
 

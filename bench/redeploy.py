@@ -15,8 +15,8 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
-from cli.bench_common import Numbers, bare_table, own_stack, rank
-from cli.bench_stack import ignore, jpegs, table_of_counts
+from bench.common import Numbers, bare_table, own_stack, rank
+from bench.stack import ignore, jpegs, table_of_counts
 from cli.errors import CliError
 from cli.photographs import Photograph, Uploaded, send
 from cli.readings import counted

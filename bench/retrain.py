@@ -12,10 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cli.bench_common import CORES, TICKS, Numbers, bare_table, json_of, number, progress_bar, rotated
-from cli.bench_redeploy import measure_redeploy, show_redeploy
-from cli.bench_training import measure_training, show_training
-from cli.bench_whole import measure_whole, show_whole
+from bench.common import CORES, TICKS, Numbers, bare_table, json_of, number, progress_bar, rotated
+from bench.redeploy import measure_redeploy, show_redeploy
+from bench.training import measure_training, show_training
+from bench.whole import measure_whole, show_whole
 from cli.errors import USAGE, CliError
 from local import processes
 from local.stack import REPOSITORY
@@ -118,7 +118,7 @@ def own_cpu_seconds(pid: int) -> float:
 
 
 def run_loop(manifest: Path) -> Numbers:
-    command = [sys.executable, str(REPOSITORY / "bench" / "decode_loop.py"), "--manifest", str(manifest)]
+    command = [sys.executable, "-m", "bench.decode_loop", "--manifest", str(manifest)]
     seen = json_of(command, os.environ)
     return speed(seen["photographs"], seen["seconds"], seen["cpu_s"])
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localsagemaker.ports import free_port
 from rich.console import Console
 
-from cli.bench_common import (
+from bench.common import (
     CORES,
     Numbers,
     bare_table,
@@ -26,10 +27,8 @@ from cli.bench_common import (
     rotated,
 )
 from cli.errors import PACKAGE_MISSING, USAGE, CliError
-from local.ports import free_port
 from local.stack import REPOSITORY
 
-BENCH = REPOSITORY / "bench"
 START_SECONDS = 600
 NAMES = {"ours": "OpenVINO int8", "eager": "eager torch", "loop": "int8, no HTTP"}
 
@@ -44,7 +43,7 @@ def measure(
         settings = os.environ | {"SM_MODEL_DIR": f"{folder}/model", "OMP_WAIT_POLICY": "PASSIVE"}
         servers = {
             "ours": running.enter_context(server([sys.executable, "-m", "model.serve"], settings)),
-            "eager": running.enter_context(server([str(eager_python), "bench/eager_server.py"], settings)),
+            "eager": running.enter_context(server([str(eager_python), "-m", "bench.eager_server"], settings)),
         }
         rows: list[Numbers] = []
         with progress_bar(console) as progress:
@@ -84,7 +83,7 @@ class Server:
         """
         before = cpu_seconds(self.process.pid)
         arguments = ["--port", str(self.port), "--photographs", str(jpegs), *load]
-        seen = json_of([sys.executable, str(BENCH / "client.py"), *arguments], os.environ)
+        seen = json_of([sys.executable, "-m", "bench.client", *arguments], os.environ)
         used = cpu_seconds(self.process.pid) - before
         seconds = seen["wall_s"]
         if seen["concurrency"]:
@@ -131,7 +130,7 @@ def log_of(log: Any) -> bytes:
 
 
 def ask_loop(jpegs: Path, load: list[str], settings: dict[str, str]) -> Numbers:
-    seen = json_of([sys.executable, str(BENCH / "loop.py"), "--photographs", str(jpegs), *load], settings)
+    seen = json_of([sys.executable, "-m", "bench.loop", "--photographs", str(jpegs), *load], settings)
     per_second = seen["photographs"] / seen["wall_s"]
     return {
         "per_second": per_second,

@@ -14,7 +14,7 @@ from boto3.dynamodb.conditions import Key
 from rich.console import Console
 from rich.progress import Progress
 
-from cli.bench_common import (
+from bench.common import (
     Numbers,
     bare_table,
     cpu_seconds,

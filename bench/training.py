@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cli.bench_common import Numbers, bare_table, json_of, number
+from bench.common import Numbers, bare_table, json_of, number
 from cli.errors import PACKAGE_MISSING, CliError
 from local.stack import REPOSITORY
 
@@ -24,7 +24,7 @@ def measure_training(console: Console, photographs: Path, rounds: int) -> Number
     rows: list[Numbers] = []
     for size in SIZES:
         with console.status(f"Training at {size} px"):
-            command = [TRAINING_PYTHON, REPOSITORY / "bench" / "training_loop.py", "--photographs", folder.absolute()]
+            command = [TRAINING_PYTHON, "-m", "bench.training_loop", "--photographs", folder.absolute()]
             command += ["--size", size, "--rounds", rounds]
             seen = json_of([str(word) for word in command], os.environ)
         rows += [{"size": size, **row} for row in seen["rows"]]

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.common import Numbers, bare_table, json_of, own_stack
 from cli import retrain
-from cli.bench_common import Numbers, bare_table, json_of, own_stack
 from cli.demo_retrain import count, wait_labels
 from cli.errors import PACKAGE_MISSING, USAGE, CliError
 from cli.photographs import Photograph
@@ -22,7 +22,7 @@ SETTINGS = {"epochs": 4, "sizes": "96,128", "trials": 2, "parallel": 1, "calibra
 TRAINING_PYTHON = REPOSITORY / ".venv-train" / "bin" / "python"
 SPLITS = """
 import json, pathlib, sys
-from training import data
+from training.learning import data
 print(json.dumps([[p.id, p.split, p.quantity, p.group] for p in data.read(pathlib.Path(sys.argv[1]))]))
 """
 """What the shipped model was trained with says which photographs it was not trained on; it needs torch."""

@@ -1,7 +1,7 @@
 """What networks say of photographs that they never saw, for all photographs: the calibration, and what it is worth.
 
     for fold in 0 1 2 3 4; do python -m training.train --data ../shared/abid --fold $fold --out .runs/fold-$fold; done
-    python -m training.crossfit .runs/fold-* --data ../shared/abid --out .runs/crossfit
+    python -m experiments.crossfit .runs/fold-* --data ../shared/abid --out .runs/crossfit
 
 Each run held one fold out. Writes `predictions.csv` (all photographs, their logits and their `fold`), `crossfit.json`
 (the temperature fitted to all of them; the figures, each fold's with the temperature of the others; how well empty
@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from model.answer import AT_LEAST, CLASSES, posterior_median, probabilities
-from training import data, metrics
-from training.bootstrap import Floats, Ints, Resamples, interval
-from training.metrics import Predictions
+from training.learning import data
+from training.verdict import metrics
+from training.verdict.bootstrap import Floats, Ints, Resamples, interval
+from training.verdict.metrics import Predictions
 
 SUSPECTS = 50
 COLUMNS = [field.name for field in fields(Predictions)]

@@ -3,7 +3,7 @@
     for share in 0.125 0.25 0.5 1; do
       python -m training.train --data ../shared/abid --fold 0 --share $share --out .runs/share-$share
     done
-    python -m training.curve .runs/share-* --out docs/learning-curve.svg
+    python -m experiments.curve .runs/share-* --out docs/learning-curve.svg
 
 The runs held out the same photographs and differ in how many they learned from, and perhaps in epochs, since fewer
 photographs make shorter ones. A line through them in the logarithm of their photographs leads on, as a guess, to as
@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from model.answer import probabilities
-from training import metrics
-from training.bootstrap import Floats, Ints, Resamples, interval
-from training.report import COLOURS, STYLE, svg
+from training.verdict import metrics
+from training.verdict.bootstrap import Floats, Ints, Resamples, interval
+from training.verdict.report import COLOURS, STYLE, svg
 
 FIGURES = {
     ("as_shipped", "log_loss"): "log loss, seven answers",

@@ -1,6 +1,6 @@
-"""How often the rule of functions/bintally/judging.py promotes challengers of known worth: a simulation.
+"""How often the rule of functions/bintally/retraining/judging.py promotes challengers of known worth: a simulation.
 
-    OPENBLAS_NUM_THREADS=1 PYTHONPATH=functions python -m training.simulate_verdict model/pretrained/predictions.csv
+    OPENBLAS_NUM_THREADS=1 PYTHONPATH=functions python -m experiments.simulate_verdict model/pretrained/predictions.csv
 
 Bins are drawn with replacement from the stored predictions, which are the champion's answers. A challenger answers a
 share of the photographs (`own`) as the champion answered another photograph of the same recorded count: then it is
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bintally.judging import judge
-from bintally.settings import Margins
+from bintally.common.settings import Margins
+from bintally.retraining.judging import judge
 
 from model.answer import AT_LEAST, probabilities
-from training import comparison, metrics
-from training.bootstrap import Floats, Ints
+from training.verdict import comparison, metrics
+from training.verdict.bootstrap import Floats, Ints
 
 SIZES = (300, 1000, 3000)
 RULES = {

@@ -1,9 +1,9 @@
 """Runs one processing, training or tuning job by hand with the SageMaker SDK, and waits for it.
 
-    python -m training.launch training --on stack --data s3://…/retrain/<run>/dataset --set epochs=3 --set package=true
-    python -m training.launch tuning --on sagemaker --data s3://…/retrain/<run>/dataset --trials 8 --parallel 2
-    python -m training.launch training --on container --data FOLDER --set epochs=1
-    python -m training.launch processing --on stack -- --manifest s3://… --dataset s3://… --parts s3://… --shards s3://…
+    python -m tools.launch training --on stack --data s3://…/retrain/<run>/dataset --set epochs=3 --set package=true
+    python -m tools.launch tuning --on sagemaker --data s3://…/retrain/<run>/dataset --trials 8 --parallel 2
+    python -m tools.launch training --on container --data FOLDER --set epochs=1
+    python -m tools.launch processing --on stack -- --manifest s3://… --dataset s3://… --parts s3://… --shards s3://…
 
 The jobs have the entry points, channels, metrics and ranges that the state machine `retrain` gives them. `stack` is
 this machine's, `sagemaker` the account of your credentials; role, bucket, image and instance type are those of the
@@ -177,7 +177,7 @@ def s3(name: str, uri: str, kind: str) -> Channel:
 
 def metrics() -> list[dict[str, str]]:
     """The metric definitions of the state machine."""
-    states = json.loads((REPOSITORY / "training" / "retrain.asl.json").read_text())["States"].values()
+    states = json.loads((REPOSITORY / "machines" / "retrain.asl.json").read_text())["States"].values()
     return next(one["Assign"]["metrics"] for one in states if "metrics" in one.get("Assign", {}))
 
 

@@ -1,6 +1,6 @@
 """Makes the model package that ships from a finished training run: packed, measured on the test split, with its card.
 
-    python -m training.ship .runs/first --data ../shared/abid --out model/pretrained
+    python -m tools.ship .runs/first --data ../shared/abid --out model/pretrained
 
 Writes `model.tar.gz`, the predictions its metrics come from (`predictions.csv`), which photographs it learned from
 (`training.csv`) and the model card (`README.md` and `calibration.svg`, every figure filled in from those predictions).
@@ -19,11 +19,12 @@ import matplotlib
 import torch
 
 from model import network, package
-from training import data, metrics
-from training.card import card
-from training.pack import Unfaithful, pack
-from training.report import COLOURS, STYLE, reliability
+from training.learning import data
+from training.learning.pack import Unfaithful, pack
 from training.train import digest_of
+from training.verdict import metrics
+from training.verdict.card import card
+from training.verdict.report import COLOURS, STYLE, reliability
 
 
 def main() -> None:

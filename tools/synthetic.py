@@ -1,4 +1,4 @@
-"""Render photographs of warehouse bins: `python -m training.synthetic samples` writes those that the repository ships.
+"""Render photographs of warehouse bins: `python -m tools.synthetic samples` writes those that the repository ships.
 
 A yellow cloth bin stands open towards the camera. Boxes, books, bottles and poly bags lie in it, in piles and in depth;
 elastic bands run across the opening; a label hangs on the lip below. Lengths are pixels of the picture: x to the

@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from local.sagemaker import models
+from localsagemaker import models
 
 
 def archive(*members):

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from cli import bench_serving, bench_stack
+from bench import serving, stack
+from bench.common import cpu_seconds, rank, rotated, write
 from cli.bench import command
-from cli.bench_common import cpu_seconds, rank, rotated, write
 from cli.errors import PACKAGE_MISSING, USAGE
 
 
@@ -81,7 +81,7 @@ def test_ratios_are_taken_within_a_round():
         for concurrency in (1, 8)
         for turn, speed in enumerate(all_)
     ]
-    summary = bench_serving.summarise(rows, {"ours": 1.0})
+    summary = serving.summarise(rows, {"ours": 1.0})
     assert summary["ratios"]["ours_to_eager_at_1"] == 10  # of 10, 5, 10
     assert summary["ratios"]["ours_to_loop_at_8"] == 0.5  # of 1, 0.5, 0.5
     ours = [row for row in summary["medians"] if row["subject"] == "ours"]
@@ -89,9 +89,9 @@ def test_ratios_are_taken_within_a_round():
 
 
 def test_cpu_time_is_told_by_part_of_the_stack():
-    assert bench_stack.part_of("python -m model.serve") == "endpoint"
-    assert bench_stack.part_of("python /tmp/x-CountFunction-1FEB/_worker.py") == "count function"
-    assert bench_stack.part_of("python -m local.emulator") == "emulator"
+    assert stack.part_of("python -m model.serve") == "endpoint"
+    assert stack.part_of("python /tmp/x-CountFunction-1FEB/_worker.py") == "count function"
+    assert stack.part_of("python -m local.emulator") == "emulator"
 
 
 def test_cpu_time_of_a_process_grows_as_it_works():
@@ -112,6 +112,6 @@ def test_reports_stand_beside_each_other(tmp_path: Path):
 
 def test_burst_is_bins_of_their_own_at_a_new_site(tmp_path: Path):
     files = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    photographs = bench_stack.bench_photographs(files, "burst", 5)
+    photographs = stack.bench_photographs(files, "burst", 5)
     assert len({photograph.key for photograph in photographs}) == 5
     assert [photograph.path for photograph in photographs] == [files[0], files[1], files[0], files[1], files[0]]

@@ -9,7 +9,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def test_both_subjects_train_in_each_round(labelled: Path) -> None:
-    command = [sys.executable, "bench/training_loop.py", "--photographs", str(labelled / "images"), "--size", "32"]
+    command = [sys.executable, "-m", "bench.training_loop", "--photographs", str(labelled / "images"), "--size", "32"]
     command += ["--rounds", "2", "--steps", "2", "--batch-size", "4"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stderr
@@ -21,7 +21,7 @@ def test_both_subjects_train_in_each_round(labelled: Path) -> None:
 
 
 def test_all_loops_are_measured_beside_the_ceilings(labelled: Path) -> None:
-    command = [sys.executable, "bench/training_speed.py", "--photographs", str(labelled / "images"), "--size", "32"]
+    command = [sys.executable, "-m", "bench.training_speed", "--photographs", str(labelled / "images"), "--size", "32"]
     command += ["--rounds", "2", "--steps", "1", "--batch-size", "4", "--workers", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The arithmetic of `bintally bench retrain training`; tests/training/test_bench.py takes its steps."""
+"""The arithmetic of `bintally bench retrain training`; tests/bench/test_torch.py takes its steps."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from cli import bench_training
+from bench import training
 from cli.bench import command
 from cli.errors import PACKAGE_MISSING
 
@@ -25,16 +25,16 @@ def measured(arguments: list[str], _: object) -> dict[str, Any]:
 
 
 def test_each_round_compares_with_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(bench_training, "TRAINING_PYTHON", tmp_path)
-    monkeypatch.setattr(bench_training, "json_of", measured)
+    monkeypatch.setattr(training, "TRAINING_PYTHON", tmp_path)
+    monkeypatch.setattr(training, "json_of", measured)
     shown = CliRunner().invoke(command, ["retrain", "training", "--rounds", "3"])
     assert shown.exit_code == 0, shown.output
     assert [line.split()[-5:] for line in shown.output.splitlines() if " px " in line] == [
         ["px", "96.0", "100.0", "96.0%", "1.00%"]
-    ] * len(bench_training.SIZES)
+    ] * len(training.SIZES)
 
 
 def test_without_torch_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(bench_training, "TRAINING_PYTHON", tmp_path / "absent")
+    monkeypatch.setattr(training, "TRAINING_PYTHON", tmp_path / "absent")
     shown = CliRunner().invoke(command, ["retrain", "training"])
     assert (shown.exit_code, "make train-venv" in shown.output) == (PACKAGE_MISSING, True)

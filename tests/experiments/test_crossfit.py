@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import crossfit, data, metrics
+from experiments import crossfit
+from training.learning import data
+from training.verdict import metrics
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -102,7 +104,16 @@ def test_every_fold_must_be_there_once(runs: list[Path], labelled: Path, which: 
 
 def test_the_command_leaves_figures_predictions_and_a_page(runs: list[Path], labelled: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "training.crossfit", *map(str, runs), "--data", str(labelled), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.crossfit",
+        *map(str, runs),
+        "--data",
+        str(labelled),
+        "--out",
+        str(out),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stderr
     assert "empty bins, recall" in done.stdout

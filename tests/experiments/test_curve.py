@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import curve, data, metrics
+from experiments import curve
+from training.learning import data
+from training.verdict import metrics
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -35,7 +37,7 @@ def runs(labelled: Path, tmp_path: Path) -> list[Path]:
 def test_the_curve_is_drawn(runs: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "curve.svg"
     told = subprocess.run(
-        [sys.executable, "-m", "training.curve", *map(str, runs), "--out", out],
+        [sys.executable, "-m", "experiments.curve", *map(str, runs), "--out", out],
         cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=120,
     ).stdout  # fmt: skip
     assert [row.split()[0] for row in told.splitlines()[1:]] == ["1,000", "2,000", "4,000", "a"]

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bintally.judging import judge
-from bintally.settings import Margins
+from bintally.common.settings import Margins
+from bintally.retraining.judging import judge
 from samtranslator.yaml_helper import yaml_parse
 
-from training import comparison, simulate_verdict
-from training.simulate_verdict import CHALLENGERS, RULES, Challenger, Population
+from experiments import simulate_verdict
+from experiments.simulate_verdict import CHALLENGERS, RULES, Challenger, Population
+from training.verdict import comparison
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = RULES["**by 0.10**"]

@@ -13,9 +13,9 @@ from typing import Any
 
 import boto3
 import pytest
+from localsagemaker.ports import free_port
 
 from local import emulator, processes
-from local.ports import free_port
 from local.stack import REGION, Stack, healthy
 
 # Speaks the container contract. Its answer names its model and process; a body says what else it should do.

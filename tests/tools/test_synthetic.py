@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import synthetic
+from tools import synthetic
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 

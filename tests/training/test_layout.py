@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from training import dataset
-from training.dataset import BadDataset, Line, Shard
+from training.dataset import layout
+from training.dataset.layout import BadDataset, Line, Shard
 
 
 def line(id_: str, split: str, object_: str, **other: object) -> Line:
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_reads_the_bytes_of_each_photograph(folder: Path) -> None:
-    found = dataset.read(folder, {split: folder / "datasets" / split for split in ("train", "test")})
+    found = layout.read(folder, {split: folder / "datasets" / split for split in ("train", "test")})
     assert {split: [e.line.id for e in examples] for split, examples in found.items()} == {
         "train": ["a", "b", "c"],
         "test": ["t"],
@@ -55,20 +55,20 @@ def test_reads_the_bytes_of_each_photograph(folder: Path) -> None:
 
 
 def test_reads_only_the_splits_that_are_given(folder: Path) -> None:
-    assert list(dataset.read(folder, {"train": folder / "datasets" / "train"})) == ["train"]
+    assert list(layout.read(folder, {"train": folder / "datasets" / "train"})) == ["train"]
 
 
 def test_a_missing_shard_is_named(folder: Path) -> None:
     for path in (folder / "datasets" / "train").iterdir():
         path.unlink()
     with pytest.raises(BadDataset, match=r"a\.jpg of datasets/train/.*tar is not in"):
-        dataset.read(folder, {"train": folder / "datasets" / "train"})
+        layout.read(folder, {"train": folder / "datasets" / "train"})
 
 
 def test_a_broken_shard_is_named(folder: Path) -> None:
     (folder / "datasets" / "train" / "0.tar").write_bytes(b"no tar")
     with pytest.raises(BadDataset, match=r"0\.tar is not a shard"):
-        dataset.read(folder, {"train": folder / "datasets" / "train"})
+        layout.read(folder, {"train": folder / "datasets" / "train"})
 
 
 def test_lines_survive_writing() -> None:
@@ -95,26 +95,26 @@ def test_a_shard_is_named_by_its_bytes() -> None:
 
 
 def test_splits_have_their_shares() -> None:
-    splits = [dataset.split_of("AUS2", f"P-{n}") for n in range(20_000)]
-    shares = {split: splits.count(split) / len(splits) for split in dataset.SPLITS}
+    splits = [layout.split_of("AUS2", f"P-{n}") for n in range(20_000)]
+    shares = {split: splits.count(split) / len(splits) for split in layout.SPLITS}
     assert shares == pytest.approx({"train": 0.80, "validation": 0.08, "test": 0.12}, abs=0.01)
-    found = [dataset.split_of("AUS2", bin_) for bin_ in ("P-1-A108", "P-7", "P-13")]
+    found = [layout.split_of("AUS2", bin_) for bin_ in ("P-1-A108", "P-7", "P-13")]
     assert found == ["train", "test", "validation"]  # for ever
 
 
 def test_the_digest_knows_labels_and_pixels() -> None:
     lines = [line("a", "train", "datasets/train/0.tar"), line("b", "test", "datasets/test/b.jpg")]
     digests = {
-        dataset.digest(lines),
-        dataset.digest(lines[:1]),
-        dataset.digest([line("a", "train", "", quantity=4), lines[1]]),
-        dataset.digest([line("a", "train", "", pixels="01"), lines[1]]),
+        layout.digest(lines),
+        layout.digest(lines[:1]),
+        layout.digest([line("a", "train", "", quantity=4), lines[1]]),
+        layout.digest([line("a", "train", "", pixels="01"), lines[1]]),
     }
     assert len(digests) == 4
     repacked = [line("a", "train", "datasets/train/1.tar", confidence=0.1), lines[1]]
-    assert dataset.digest(repacked) == dataset.digest(lines)
+    assert layout.digest(repacked) == layout.digest(lines)
 
 
 def test_manifests_have_sagemakers_form() -> None:
-    found = json.loads(dataset.manifest("s3://bucket/datasets/train/", ["a.tar", "b.tar"]))
+    found = json.loads(layout.manifest("s3://bucket/datasets/train/", ["a.tar", "b.tar"]))
     assert found == [{"prefix": "s3://bucket/datasets/train/"}, "a.tar", "b.tar"]

@@ -14,8 +14,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from training.dataset import SPLITS, BadDataset, Line, split_of
-from training.examine import Wanted
+from training.dataset.examine import Wanted
+from training.dataset.layout import SPLITS, BadDataset, Line, split_of
 
 SHARD = 256
 """Photographs of a shard, about."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.answer import AT_LEAST, CLASSES
-from training.dataset import Line
+from training.dataset.layout import Line
 
 EDGES: dict[str, list[float]] = {
     "brightness": [0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8],

@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from model.preprocess import BadImage, decode
-from training.ahead import ahead
-from training.store import Missing, TooLarge, photograph
+from training.dataset.ahead import ahead
+from training.dataset.store import Missing, TooLarge, photograph
 
 READERS = 8
 """Threads that wait for S3 in each process."""
@@ -50,7 +50,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a photograph looks like; the fields are those of `dataset.Line`."""
+    """What a photograph looks like; the fields are those of `layout.Line`."""
 
     pixels: str
     brightness: float

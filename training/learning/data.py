@@ -2,7 +2,7 @@
 
 A data folder holds `labels.csv` with the columns `id, quantity, group` (and any others) and the
 photographs as `images224/<id>.jpg` or `images/<id>.jpg`. `group` joins photographs of one bin.
-A retraining job has its photographs in shards instead, by an index (`training.dataset`).
+A retraining job has its photographs in shards instead, by an index (`training.dataset.layout`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from PIL import Image
 
 from model.answer import AT_LEAST
 from model.preprocess import BadImage, decode, normalise, to_array
-from training import dataset
-from training.ahead import ahead
-from training.vary import draws, sent, vary_batch, vary_one
+from training.dataset import layout
+from training.dataset.ahead import ahead
+from training.learning.vary import draws, sent, vary_batch, vary_one
 
 STORED_SIZE = 224
 FOLDS = 5
@@ -107,12 +107,12 @@ def share_of(photographs: list[Photograph], share: float) -> list[Photograph]:
 
 def read_shards(index: Path, shards: dict[str, Path]) -> list[Photograph]:
     """The photographs of a retraining job: `index` is its dataset's folder, `shards` the folder of each split's
-    photographs. Raises `dataset.BadDataset`."""
-    examples = itertools.chain.from_iterable(dataset.read(index, shards).values())
+    photographs. Raises `layout.BadDataset`."""
+    examples = itertools.chain.from_iterable(layout.read(index, shards).values())
     return [_of_line(each.line, each.read) for each in examples]
 
 
-def _of_line(line: dataset.Line, read: Callable[[], bytes]) -> Photograph:
+def _of_line(line: layout.Line, read: Callable[[], bytes]) -> Photograph:
     return Photograph(line.id, line.quantity, line.group, line.group, line.split, line.site, read)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from model.preprocess import normalise
-from training.processes import Processes
+from training.learning.processes import Processes
 
 EVALUATED = 64
 """Pictures at once when nothing is learnt."""

@@ -19,8 +19,9 @@ from PIL import Image
 from model import export, package
 from model.answer import Answer, answer, probabilities
 from model.preprocess import SIZE, decode, normalise, to_array
-from training import data, metrics
-from training.data import Photograph
+from training.learning import data
+from training.learning.data import Photograph
+from training.verdict import metrics
 
 CALIBRATION_PHOTOGRAPHS = 512
 JUDGED_PHOTOGRAPHS = 256
@@ -28,7 +29,7 @@ JUDGED_PHOTOGRAPHS = 256
 CLEAR = 0.05
 """How far from a half the cumulative chances of a golden picture stay: nearer, its count, the median, could flip by
 what another processor rounds otherwise."""
-SAMPLES = Path(__file__).parents[1] / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples"
 """Generated pictures, for golden images."""
 
 

@@ -1,4 +1,4 @@
-"""The model card: every figure is filled in from a report that `training.metrics` computed."""
+"""The model card: every figure is filled in from a report that `training.verdict.metrics` computed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def card(description: dict[str, Any], report: dict[str, Any], trained_on: int) -
 Answers how many items a photograph of a warehouse bin shows: a probability for each of 0 to 5 and for
 "6 or more", and their median as the count. ResNet50, input {size} x {size} pixels, int8 in OpenVINO's form;
 {origin}. Made with
-`training/train.py` and `training/ship.py`, which also wrote this page from `predictions.csv`; code version
+`training/train.py` and `tools/ship.py`, which also wrote this page from `predictions.csv`; code version
 `{description["code_version"]}`.
 
 **Licence of this package: CC BY-NC-SA 3.0 US**, as that of the photographs it learned from (`LICENSE` beside this

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.answer import AT_LEAST, CLASSES, posterior_median
-from training import metrics
-from training.bootstrap import Floats, Ints, Resamples, interval, simultaneous_lower_bounds
+from training.verdict import metrics
+from training.verdict.bootstrap import Floats, Ints, Resamples, interval, simultaneous_lower_bounds
 
 DRAWS = 2000
 """Resamples: the 5th percentile then lies on a hundred of them."""

@@ -3,7 +3,7 @@
 *As shipped*: seven outputs, every record, the posterior median. *As published*: six-way, renormalised
 over 0 to 5, photographs recorded at 5 or fewer (this needs the truth: not available in operation).
 
-    python -m training.metrics .runs/first/predictions.csv
+    python -m training.verdict.metrics .runs/first/predictions.csv
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.answer import AT_LEAST, CLASSES, posterior_median, probabilities
-from training.bootstrap import Floats, Ints, Resamples, interval
+from training.verdict.bootstrap import Floats, Ints, Resamples, interval
 
 if TYPE_CHECKING:  # it needs torch, which reading metrics does not
-    from training.data import Photograph
+    from training.learning.data import Photograph
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from PIL import Image
 
 from model.answer import CLASSES, posterior_median
 from model.preprocess import BadImage, decode
-from training import comparison, metrics
-from training.card import NAMES
-from training.comparison import Answered
-from training.drift import ALL, WORDS
+from training.dataset.drift import ALL, WORDS
+from training.verdict import comparison, metrics
+from training.verdict.card import NAMES
+from training.verdict.comparison import Answered
 
 THUMBNAIL = 200  # pixels at most, either way
 MISTAKES = 12  # of each kind

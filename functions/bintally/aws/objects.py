@@ -11,8 +11,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bintally.arrivals import Arrival
-from bintally.errors import Gone, Rejected, Transient
+from bintally.aws.arrivals import Arrival
+from bintally.common.errors import Gone, Rejected, Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

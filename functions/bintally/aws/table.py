@@ -14,9 +14,9 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bintally.arrivals import Arrival
-from bintally.errors import Transient
-from bintally.keys import Place, encode_id, utc
+from bintally.aws.arrivals import Arrival
+from bintally.common.errors import Transient
+from bintally.common.keys import Place, encode_id, utc
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

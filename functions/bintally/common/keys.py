@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from bintally.errors import Rejected
+from bintally.common.errors import Rejected
 
 EXPECTED = "incoming/<site>/<bin>/<name> or incoming/<bin>.<ext>"
 EXPECTED_RECORDS = "records/<site>/<bin>.json or records/*.csv"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 
-from bintally.retraining import Knobs
+from bintally.retraining.names import Knobs
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from bintally import endpoint, images, items, photographs, table
-from bintally.arrivals import Arrival
-from bintally.errors import Gone, Rejected
-from bintally.items import Photograph, Recorded
-from bintally.keys import NOWHERE, captured_at, parse_key
+from bintally.aws import endpoint, objects, table
+from bintally.aws.arrivals import Arrival
+from bintally.common.errors import Gone, Rejected
+from bintally.common.keys import NOWHERE, captured_at, parse_key
+from bintally.counting import images, items
+from bintally.counting.items import Photograph, Recorded
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -39,7 +40,7 @@ def count_photograph(services: Services, arrival: Arrival) -> tuple[dict[str, An
         nowhere = Photograph(arrival, NOWHERE, captured=arrival.time, uploaded=arrival.time)
         return _write(services, nowhere, items.rejected(nowhere, str(error), digest=None, now=datetime.now(UTC)))
     try:
-        stored = photographs.describe(services.s3, arrival)
+        stored = objects.describe(services.s3, arrival)
     except Gone as error:
         # Its metadata is gone with it. The event's time is that of the upload.
         captured, flags = captured_at({}, place, arrival.time)
@@ -54,7 +55,7 @@ def count_photograph(services: Services, arrival: Arrival) -> tuple[dict[str, An
     photograph = Photograph(arrival, place, captured, stored.uploaded, (*date_flags, *record_flags))
     digest = None
     try:
-        data = photographs.fetch(services.s3, arrival, stored)
+        data = objects.fetch(services.s3, arrival, stored)
         digest = hashlib.sha256(data).hexdigest()
         jpeg = images.prepare(data)
     except Rejected as error:

@@ -6,7 +6,7 @@ import struct
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from bintally.errors import Rejected
+from bintally.common.errors import Rejected
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MOST_PIXELS = 50_000_000

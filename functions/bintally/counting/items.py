@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from bintally import table
-from bintally.arrivals import Arrival
-from bintally.endpoint import OUTPUTS, Answer
-from bintally.keys import Place, quantity, utc
+from bintally.aws import table
+from bintally.aws.arrivals import Arrival
+from bintally.aws.endpoint import OUTPUTS, Answer
+from bintally.common.keys import Place, quantity, utc
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bintally import labels, table
-from bintally.errors import Rejected, Transient
-from bintally.keys import moment, utc
-from bintally.labels import Label, Source
-from bintally.table import Item
-from bintally.telemetry import logger
+from bintally.aws import table
+from bintally.aws.table import Item
+from bintally.aws.telemetry import logger
+from bintally.common.errors import Rejected, Transient
+from bintally.common.keys import moment, utc
+from bintally.labels import log
+from bintally.labels.log import Label, Source
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -87,7 +88,7 @@ def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
         reasons.append(str(error))
         text = json.dumps({"reason": str(error), "record": record}, sort_keys=True)
         logger.error("put aside", content=text[:1000])
-        put(services, f"{labels.ASIDE}{digest_of(json.dumps(record, sort_keys=True))}.json", text)
+        put(services, f"{log.ASIDE}{digest_of(json.dumps(record, sort_keys=True))}.json", text)
 
     for record in batch:
         try:
@@ -104,7 +105,7 @@ def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
     if lines:
         newest = max(change.at for change, _ in changes)
         name = f"{newest:%H%M%S}-{digest_of(*(change.id for change, _ in changes))}.jsonl"
-        put(services, labels.day_folder(newest) + name, "".join(json.dumps(line) + "\n" for line in lines.values()))
+        put(services, log.day_folder(newest) + name, "".join(json.dumps(line) + "\n" for line in lines.values()))
     return Followed(len(lines), tuple(reasons))
 
 
@@ -112,7 +113,7 @@ def parse_change(record: Mapping[str, Any]) -> Change:
     """A record of the table's stream. Raises Rejected."""
     try:
         at = datetime.fromtimestamp(float(record["dynamodb"]["ApproximateCreationDateTime"]), UTC)
-        if now() - at > labels.OVERLAP:  # given again by hand: readers of the log do not look so far back
+        if now() - at > log.OVERLAP:  # given again by hand: readers of the log do not look so far back
             at = now()
         item = table.plain(record["dynamodb"]["NewImage"])
         old = record["dynamodb"].get("OldImage")
@@ -214,10 +215,10 @@ def label_of(count: Item, said: Said, logged: datetime) -> Label:
     """The line that says it of the count's image version. Raises Rejected."""
     try:
         bucket, key, version_id = (str(count["image"][name]) for name in ("bucket", "key", "version_id"))
-        image: labels.Image = {"bucket": bucket, "key": key, "version_id": version_id}
+        image: log.Image = {"bucket": bucket, "key": key, "version_id": version_id}
         as_of = utc(said.as_of)
         return {
-            "id": labels.label_id(image, said.source, as_of, said.quantity),
+            "id": log.label_id(image, said.source, as_of, said.quantity),
             "image": image,
             "site": str(count["site"]),
             "bin": str(count["bin"]),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bintally.errors import BintallyError, Transient
+from bintally.common.errors import BintallyError, Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, Any
 
-from bintally.errors import Rejected
-from bintally.keys import CLOCK_TOLERANCE, moment, quantity
+from bintally.common.errors import Rejected
+from bintally.common.keys import CLOCK_TOLERANCE, moment, quantity
 
 LARGEST_JSON = 1024**2
 """Bytes. The public data set's files have a few thousand."""

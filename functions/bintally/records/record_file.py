@@ -11,12 +11,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bintally import photographs, table
-from bintally.arrivals import Arrival
-from bintally.errors import Rejected, Transient
-from bintally.keys import Place, parse_records_key, utc
-from bintally.record_files import LARGEST_JSON, Fault, Row, Sheet, read_json
-from bintally.table import Item
+from bintally.aws import objects, table
+from bintally.aws.arrivals import Arrival
+from bintally.aws.table import Item
+from bintally.common.errors import Rejected, Transient
+from bintally.common.keys import Place, parse_records_key, utc
+from bintally.records.files import LARGEST_JSON, Fault, Row, Sheet, read_json
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -69,12 +69,12 @@ def record_file(services: Services, arrival: Arrival, in_time: Callable[[], bool
     report = Report()
     try:
         place = parse_records_key(arrival.key)
-        stored = photographs.describe(services.s3, arrival)
+        stored = objects.describe(services.s3, arrival)
         largest = LARGEST if place is None else LARGEST_JSON
         if stored.size > largest:
             raise Rejected(f"the file has {stored.size:,} bytes; at most {largest:,} are read")
         with tempfile.TemporaryFile() as file:
-            photographs.download(services.s3, arrival, file)
+            objects.download(services.s3, arrival, file)
             rows = rows_of(file, place, stored.uploaded, report)
             keep(services, (record_of(row, arrival, stored.uploaded) for row in rows), in_time)
     except Rejected as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from bintally.errors import BintallyError
+from bintally.common.errors import BintallyError
 
 TUNED = ("learning-rate", "weight-decay", "augmentation", "batch-size")
 """What the state machine's tuning job has ranges for; a learning rate only if none is given."""

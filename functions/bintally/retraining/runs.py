@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from bintally import table
+from bintally.aws import table
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -1,6 +1,6 @@
-"""The SageMaker that ministack lacks: jobs, tuning, the model registry, models, endpoints and InvokeEndpoint.
+"""The SageMaker that AWS emulators lack: jobs, tuning, the model registry, models, endpoints and InvokeEndpoint.
 
-Small on purpose: the operations that the stack uses, each request and answer checked against botocore's own
+Small on purpose: the operations that one stack uses, each request and answer checked against botocore's own
 service model; what is not supported is refused by name, never ignored.
 
 host.py         what the parts share: names, the stack they are in, lists

@@ -13,8 +13,8 @@ from typing import Any
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from local.sagemaker.models import split
-from local.sagemaker.wire import Json
+from localsagemaker.models import split
+from localsagemaker.wire import Json
 
 # Many small files: one thread each is faster than many threads a file.
 TRANSFER = TransferConfig(use_threads=False)

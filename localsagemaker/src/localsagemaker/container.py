@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from local.sagemaker.host import Host, now
-from local.sagemaker.jobs import JobFailed, JobStopped, Stop
-from local.sagemaker.logs import LogStream, Tail
-from local.sagemaker.server import serving_environment
-from local.sagemaker.wire import Json, invalid
+from localsagemaker.host import Host, now
+from localsagemaker.jobs import JobFailed, JobStopped, Stop
+from localsagemaker.logs import LogStream, Tail
+from localsagemaker.server import serving_environment
+from localsagemaker.wire import Json, invalid
 
 OPT_ML = "/opt/ml"
 GRACE_SECONDS = 120.0  # between SIGTERM and SIGKILL, as SageMaker gives them
@@ -83,12 +83,12 @@ def check_path(path: str) -> None:
 def command_of(host: Host, root: Path, entrypoint: list[str], arguments: list[str]) -> list[str]:
     """The process for a container's command. Raises JobFailed when the environment for it is not there.
 
-    `python` is the training environment's, and /opt/ml is the host's folder, also inside of a word.
+    `python` is the host's, and /opt/ml is the host's folder, also inside of a word.
     """
     first, *rest = entrypoint
     if first in ("python", "python3"):
         if not host.python.exists():
-            raise JobFailed(f"ClientError: there is no training environment at {host.python}; make it: make train-venv")
+            raise JobFailed(f"ClientError: there is no training environment at {host.python}; {host.python_hint}")
         first = str(host.python)
     return [word.replace(OPT_ML, str(root)) for word in (first, *rest, *arguments)]
 
@@ -100,7 +100,7 @@ def environment_of(host: Host, container: Container, role: str) -> dict[str, str
     return {
         **serving_environment({}),
         "PATH": search,
-        "PYTHONPATH": str(host.repository),
+        "PYTHONPATH": os.pathsep.join(map(str, host.search_path)),
         "PYTHONUNBUFFERED": "1",
         "SM_OPT_ML": str(container.root),
         "AWS_REGION": host.region,
@@ -150,7 +150,7 @@ class Containers:
         environment = environment_of(self.host, container, self.role)
         with container.log_file.open("ab") as log:
             try:
-                process = self.host.spawner.start(container.command, self.host.repository, environment, log)
+                process = self.host.spawner.start(container.command, self.host.folder, environment, log)
             except OSError as error:
                 raise JobFailed(f"ClientError: {container.command[0]} does not start: {error}") from error
         container.pid_file.write_text(str(process.pid))

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from fractions import Fraction
 
-from local.sagemaker.host import Alarmed, now
-from local.sagemaker.server import Server
-from local.sagemaker.wire import Json, invalid
+from localsagemaker.host import Alarmed, now
+from localsagemaker.server import Server
+from localsagemaker.wire import Json, invalid
 
 MOST = Fraction(1, 2)  # of the capacity in a canary or a linear step
 LEAST_STEP = Fraction(1, 10)

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass, field
 
-from local.sagemaker.deployment import Step
-from local.sagemaker.host import now
-from local.sagemaker.wire import Json
+from localsagemaker.deployment import Step
+from localsagemaker.host import now
+from localsagemaker.wire import Json
 
 
 @dataclass

@@ -11,12 +11,12 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local.sagemaker.deployment import AT_ONCE, Plan, Traffic, planned
-from local.sagemaker.endpoint import Endpoint, described, pending_summary
-from local.sagemaker.host import Host, listed, now
-from local.sagemaker.models import BadModelData, ModelData
-from local.sagemaker.server import Server, TimedOut, Unavailable, Unhealthy, serving_environment
-from local.sagemaker.wire import Answer, Json, ServiceError, fitting, invalid, milliseconds, output_shape
+from localsagemaker.deployment import AT_ONCE, Plan, Traffic, planned
+from localsagemaker.endpoint import Endpoint, described, pending_summary
+from localsagemaker.host import Host, listed, now
+from localsagemaker.models import BadModelData, ModelData
+from localsagemaker.server import Server, TimedOut, Unavailable, Unhealthy, serving_environment
+from localsagemaker.wire import Answer, Json, ServiceError, fitting, invalid, milliseconds, output_shape
 
 SERVERLESS_LIMIT = 4 * 1024 * 1024  # bytes a request
 REALTIME_LIMIT = 25 * 1024 * 1024
@@ -39,7 +39,7 @@ SUPPORTED = {
 
 
 class Endpoints:
-    """Models, configurations, endpoints and their operations. `command` is the serving app."""
+    """Models, configurations, endpoints and their operations."""
 
     operations = (
         *("CreateModel", "DescribeModel", "DeleteModel", "ListModels"),
@@ -47,8 +47,8 @@ class Endpoints:
         *("CreateEndpoint", "UpdateEndpoint", "DescribeEndpoint", "DeleteEndpoint", "ListEndpoints"),
     )
 
-    def __init__(self, host: Host, *, command: list[str], model_data: ModelData) -> None:
-        self.host, self.command, self.model_data = host, command, model_data
+    def __init__(self, host: Host, *, model_data: ModelData) -> None:
+        self.host, self.model_data = host, model_data
         self.home, self.account, self.region, self.arn = host.home, host.account, host.region, host.arn
         self.models: dict[str, Json] = {}
         self.configs: dict[str, Json] = {}
@@ -68,6 +68,7 @@ class Endpoints:
         if "ExecutionRoleArn" not in request:
             raise invalid("ExecutionRoleArn is needed")
         refuse_unsupported("CreateModel.PrimaryContainer", container)
+        self.host.entry_point(container["Image"])
         with self._lock:
             self._refuse_existing("model", name, self.models)
         self.model_data.check(container["ModelDataUrl"], request["ExecutionRoleArn"])
@@ -390,7 +391,7 @@ class Endpoints:
         """A healthy process for the endpoint's model, or None and the reason why there is none."""
         directory = self.home / "endpoints" / f"{endpoint.name}-{uuid.uuid4().hex[:8]}"
         server = Server(
-            command=self.command,
+            command=self.host.entry_point(endpoint.container["Image"]),
             environment=serving_environment(endpoint.container.get("Environment", {})),
             directory=directory,
             log_file=self.log_file(endpoint.name),

@@ -1,8 +1,9 @@
 """What the parts of the service share: names, the stack they are in, and the clients of a job's role."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,9 +11,9 @@ import boto3
 import botocore.session
 from botocore.config import Config
 
-from local.sagemaker.models import Assume
-from local.sagemaker.server import Spawner
-from local.sagemaker.wire import SESSION, Json, fitting, invalid, output_shape
+from localsagemaker.models import Assume
+from localsagemaker.server import Spawner
+from localsagemaker.wire import SESSION, Json, fitting, invalid, output_shape
 
 PutEvent = Callable[[str, list[str], Json], None]
 """Puts an event of source aws.sagemaker on the default bus: detail type, ARNs of the resources, detail."""
@@ -37,11 +38,19 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Host:
-    """The stack that the service is part of. `home` holds what jobs unpack and log; `python` runs their scripts."""
+    """The stack that the service is part of, as whoever starts the service describes it.
+
+    `home` contains what jobs unpack and log. `python` runs their scripts, started in `folder` with `search_path` as
+    PYTHONPATH; `python_hint` says how to make it where it is missing. `entry_points` gives the command that stands for
+    an image's own ENTRYPOINT, by a pattern of the image's name without registry and tag: the first that matches.
+    """
 
     home: Path
-    repository: Path
+    folder: Path
+    search_path: tuple[Path, ...]
     python: Path
+    python_hint: str
+    entry_points: Mapping[str, Sequence[str]]
     endpoint_url: str
     account: str
     region: str
@@ -50,6 +59,14 @@ class Host:
     record_metric: RecordMetric
     alarmed: Alarmed
     spawner: Spawner = field(default_factory=Spawner)
+
+    def entry_point(self, image: str) -> list[str]:
+        """Raises ServiceError for an image that no process here stands for."""
+        name = image.rpartition("/")[2].partition("@")[0].partition(":")[0]
+        for pattern, command in self.entry_points.items():
+            if fnmatchcase(name, pattern):
+                return list(command)
+        raise invalid(f"not supported on one machine: the image {image}; known are {', '.join(self.entry_points)}")
 
     def arn(self, kind: str, name: str) -> str:
         return f"arn:aws:sagemaker:{self.region}:{self.account}:{kind}/{name.lower()}"

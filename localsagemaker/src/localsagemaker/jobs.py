@@ -18,8 +18,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local.sagemaker.host import Host, listed, now
-from local.sagemaker.wire import Json, ServiceError, fitting, invalid, milliseconds, output_shape
+from localsagemaker.host import Host, listed, now
+from localsagemaker.wire import Json, ServiceError, fitting, invalid, milliseconds, output_shape
 
 LOG = logging.getLogger(__name__)
 ENDED = ("Completed", "Failed", "Stopped")

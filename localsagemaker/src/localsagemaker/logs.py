@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local.sagemaker.host import now
+from localsagemaker.host import now
 
 LOG = logging.getLogger(__name__)
 SECONDS = 1.0  # between two looks at the file

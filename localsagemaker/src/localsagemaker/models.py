@@ -10,7 +10,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from local.sagemaker.wire import ServiceError, invalid
+from localsagemaker.wire import ServiceError, invalid
 
 UNPACKED_LIMIT = 2 * 1024**3  # bytes; far above any package of ours, far below a disk
 

@@ -4,9 +4,9 @@ import copy
 import threading
 from datetime import UTC, datetime
 
-from local.sagemaker.host import Host, listed, now
-from local.sagemaker.jobs import only, refuse_unsupported
-from local.sagemaker.wire import Json, ServiceError, fitting, invalid, output_shape
+from localsagemaker.host import Host, listed, now
+from localsagemaker.jobs import only, refuse_unsupported
+from localsagemaker.wire import Json, ServiceError, fitting, invalid, output_shape
 
 EVENT = "SageMaker Model Package State Change"
 

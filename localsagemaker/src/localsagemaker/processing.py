@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from local.sagemaker import channels
-from local.sagemaker.channels import BadInput, Mirror
-from local.sagemaker.container import (
+from localsagemaker import channels
+from localsagemaker.channels import BadInput, Mirror
+from localsagemaker.container import (
     Container,
     Containers,
     Interrupted,
@@ -16,9 +16,9 @@ from local.sagemaker.container import (
     fresh,
     names,
 )
-from local.sagemaker.host import now
-from local.sagemaker.jobs import JobFailed, Jobs, JobStopped, Stop, only, refuse_unsupported
-from local.sagemaker.wire import Json, invalid
+from localsagemaker.host import now
+from localsagemaker.jobs import JobFailed, Jobs, JobStopped, Stop, only, refuse_unsupported
+from localsagemaker.wire import Json, invalid
 
 GROUP = "/aws/sagemaker/ProcessingJobs"
 MAX_RUNTIME = 86400  # seconds, where the request says nothing

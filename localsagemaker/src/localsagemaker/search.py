@@ -6,7 +6,7 @@ import itertools
 from statistics import fmean, median
 from typing import Any
 
-from local.sagemaker.wire import Json, invalid
+from localsagemaker.wire import Json, invalid
 
 PREVIOUS = 3  # trials that must have ended before one is stopped early
 AUTO_LOGARITHMIC = 100  # ScalingType Auto is logarithmic from this ratio of the largest to the smallest value on

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from local.ports import free_port
+from localsagemaker.ports import free_port
 
 PING_SECONDS = 5.0  # as SageMaker asks
 PINGS_MISSED = 6  # in a row, before a process that lives but does not answer is replaced

@@ -6,10 +6,10 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 
-from local.sagemaker.endpoints import Endpoints
-from local.sagemaker.host import Part
-from local.sagemaker.tags import Tags
-from local.sagemaker.wire import Answer, Json, ServiceError, check_request, shaped
+from localsagemaker.endpoints import Endpoints
+from localsagemaker.host import Part
+from localsagemaker.tags import Tags
+from localsagemaker.wire import Answer, Json, ServiceError, check_request, shaped
 
 INVOKE = re.compile(r"/endpoints/([^/]+)/invocations")
 

@@ -2,7 +2,7 @@
 
 import threading
 
-from local.sagemaker.wire import Json, invalid
+from localsagemaker.wire import Json, invalid
 
 MOST = 50
 

@@ -12,10 +12,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local.ports import free_port
-from local.sagemaker import channels
-from local.sagemaker.channels import BadInput, Mirror
-from local.sagemaker.container import (
+from localsagemaker import channels
+from localsagemaker.channels import BadInput, Mirror
+from localsagemaker.container import (
     OPT_ML,
     Container,
     Containers,
@@ -26,13 +25,13 @@ from local.sagemaker.container import (
     fresh,
     names,
 )
-from local.sagemaker.host import Host, now
-from local.sagemaker.jobs import JobFailed, Jobs, JobStopped, Stop, only, refuse_unsupported
-from local.sagemaker.wire import Json, invalid
+from localsagemaker.host import Host, now
+from localsagemaker.jobs import JobFailed, Jobs, JobStopped, Stop, only, refuse_unsupported
+from localsagemaker.ports import free_port
+from localsagemaker.wire import Json, invalid
 
 LOG = logging.getLogger(__name__)
 GROUP = "/aws/sagemaker/TrainingJobs"  # of the logs, and the namespace of the metrics
-ENTRYPOINT = ["python", "-m", "training.train"]  # the training image's own
 MAX_RUNTIME = 86400  # seconds, where the request says nothing
 CHECKPOINTS = f"{OPT_ML}/checkpoints"
 
@@ -86,6 +85,8 @@ class TrainingJobs(Jobs):
     def create_training_job(self, request: Json, *, tuning_job_arn: str | None = None) -> Json:
         """Raises ServiceError. A tuning job starts its trials here too."""
         check(request)
+        if "ContainerEntrypoint" not in request["AlgorithmSpecification"]:
+            self.host.entry_point(request["AlgorithmSpecification"]["TrainingImage"])
         name = request["TrainingJobName"]
         path = f"{request['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{name}/output/model.tar.gz"
         members = {
@@ -239,9 +240,8 @@ class Attempt:
         hosts = names(config["InstanceCount"])
         # As `docker run image train` does, unless the job names an entrypoint of its own.
         told = [] if "ContainerEntrypoint" in algorithm else ["train"]
-        command = command_of(
-            self.host, root, algorithm.get("ContainerEntrypoint", ENTRYPOINT), algorithm.get("ContainerArguments", told)
-        )
+        entry_point = algorithm.get("ContainerEntrypoint") or self.host.entry_point(algorithm["TrainingImage"])
+        command = command_of(self.host, root, entry_point, algorithm.get("ContainerArguments", told))
         container = Container(name, root, command, {})
         container.variables = self.variables(container, hosts, port)
         group = {"instance_group_name": "homogeneousCluster", "instance_type": config["InstanceType"], "hosts": hosts}

@@ -6,15 +6,15 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from local.sagemaker import channels
-from local.sagemaker.channels import BadInput, Found
-from local.sagemaker.endpoints import START_SECONDS, Endpoints
-from local.sagemaker.host import Host, now
-from local.sagemaker.jobs import JobFailed, Jobs, JobStopped, Stop, only, refuse_unsupported
-from local.sagemaker.logs import LogStream, Tail
-from local.sagemaker.models import BadModelData
-from local.sagemaker.server import Reply, Server, TimedOut, Unavailable, Unhealthy, serving_environment
-from local.sagemaker.wire import Json, invalid
+from localsagemaker import channels
+from localsagemaker.channels import BadInput, Found
+from localsagemaker.endpoints import START_SECONDS, Endpoints
+from localsagemaker.host import Host, now
+from localsagemaker.jobs import JobFailed, Jobs, JobStopped, Stop, only, refuse_unsupported
+from localsagemaker.logs import LogStream, Tail
+from localsagemaker.models import BadModelData
+from localsagemaker.server import Reply, Server, TimedOut, Unavailable, Unhealthy, serving_environment
+from localsagemaker.wire import Json, invalid
 
 GROUP = "/aws/sagemaker/TransformJobs"
 MEGABYTE = 1024 * 1024
@@ -134,7 +134,7 @@ class Transform:
         log_file = self.folder / f"{instance}.log"
         log_file.touch()
         server = Server(
-            command=self.jobs.endpoints.command,
+            command=self.host.entry_point(self.container["Image"]),
             environment=serving_environment(batch | given),
             directory=directory,
             log_file=log_file,

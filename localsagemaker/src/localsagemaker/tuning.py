@@ -5,12 +5,12 @@ import math
 import secrets
 from collections.abc import Iterator
 
-from local.sagemaker.host import Host, listed, paged
-from local.sagemaker.jobs import ENDED, JobFailed, Jobs, JobStopped, Stop, only, refuse_unsupported
-from local.sagemaker.search import Search, all_ranges, check_scaling, worse_than_median
-from local.sagemaker.training import TrainingJobs
-from local.sagemaker.training import check as check_trial
-from local.sagemaker.wire import Json, ServiceError, invalid
+from localsagemaker.host import Host, listed, paged
+from localsagemaker.jobs import ENDED, JobFailed, Jobs, JobStopped, Stop, only, refuse_unsupported
+from localsagemaker.search import Search, all_ranges, check_scaling, worse_than_median
+from localsagemaker.training import TrainingJobs
+from localsagemaker.training import check as check_trial
+from localsagemaker.wire import Json, ServiceError, invalid
 
 POLL_SECONDS = 0.5
 ATTEMPTS = 5  # when so many trials have ended and none of them well, the job gives up, as on AWS
