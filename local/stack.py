@@ -33,6 +33,7 @@ from localsagemaker.ports import port_taken
 
 from local import processes
 from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, ReleaseFailed, StackError
+from local.owner import OwnerKey, make_key, make_private, private_files, read_key
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REGION = "us-east-1"
@@ -96,22 +97,31 @@ class Stack:
     # Clients
 
     def credentials(self) -> dict[str, str]:
-        """What any AWS client needs to find and enter the stack as its owner."""
+        """What any AWS client needs to find and enter the stack as its owner. NotRunning before its first start."""
+        key = self.owner_key()
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_ACCESS_KEY_ID": key.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": key.secret_access_key,
         }
+
+    def owner_key(self) -> OwnerKey:
+        """The key of the stack's root user. NotRunning before its first start."""
+        key = read_key(self.home)
+        if key is None:
+            raise NotRunning("the stack is not running; start it with: bintally up")
+        return key
 
     def session(self) -> boto3.Session:
         """The stack owner's session; it knows nothing of the profiles and files of this machine's user."""
+        key = self.owner_key()
         profile = {"profile": (None, None, None, None)}
         files = {name: (None, None, os.devnull, None) for name in ("config_file", "credentials_file")}
         return boto3.Session(
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
+            aws_access_key_id=key.access_key_id,
+            aws_secret_access_key=key.secret_access_key,
             region_name=REGION,
             botocore_session=botocore.session.Session(session_vars=profile | files),
         )
@@ -178,7 +188,7 @@ class Stack:
         """
         model_version = package_version(self.package)
         self.make_home()
-        with self.lock_file.open("w") as lock:
+        with private_files(), self.lock_file.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -218,11 +228,18 @@ class Stack:
         return True
 
     def make_home(self) -> None:
-        """Raises StackError where the folder has files of others: `wipe` would remove them."""
+        """Makes the folder, its user's alone, and the owner's key.
+
+        Raises StackError where the folder has files of others: `wipe` would remove them.
+        """
         if self.is_of_others():
             raise StackError(f"{self.home} has files of others; set BINTALLY_HOME to a folder of its own")
-        self.home.mkdir(parents=True, exist_ok=True)
-        self.lock_file.touch()
+        self.home.parent.mkdir(parents=True, exist_ok=True)
+        with private_files():
+            self.home.mkdir(exist_ok=True)
+            self.lock_file.touch()
+            make_private(self.home)
+            make_key(self.home)
 
     def is_of_others(self) -> bool:
         return self.home.exists() and any(self.home.iterdir()) and not self.lock_file.exists()
@@ -244,6 +261,10 @@ class Stack:
         if port_taken(self.port):
             raise PortTaken(f"port {self.port} is taken by another program; set BINTALLY_PORT to another one")
         self.make_home()
+        with private_files():
+            self.spawn_emulator()
+
+    def spawn_emulator(self) -> None:
         self.scratch.mkdir(exist_ok=True)
         settings = {"BINTALLY_HOME": str(self.home), "BINTALLY_PORT": str(self.port)}
         with self.log_file.open("ab") as log:
@@ -285,6 +306,7 @@ class Stack:
             PYTHON_VERSION=f"{sys.version_info.major}.{sys.version_info.minor}",
             PYTHON_PLATFORM=f"{platform.machine()}-manylinux_2_28",
         )
+        make_private(self.home / "build")  # installers copy modes
         stamp.write_text(digest)
 
     def deploy(self) -> None:

@@ -68,7 +68,8 @@ def running(stack, which):
         yield
         stack.down()
         return
-    settings = emulator.environment(stack.home, stack.port)
+    stack.make_home()
+    settings = emulator.environment(stack.home, stack.port, stack.owner_key())
     output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = [sys.executable, "-m", "ministack.app"]
     process = subprocess.Popen(command, env=os.environ | settings, start_new_session=True, **output)

@@ -80,4 +80,5 @@ def unpack(tar: tarfile.TarFile, directory: Path) -> None:
     for member in members:
         if not (member.isreg() or member.isdir()):
             raise tarfile.TarError(f"{member.name} is neither a file nor a directory")
+        member.mode = 0o700 if member.isdir() else 0o600  # whatever the archive says: nobody else's to read
     tar.extractall(directory, members, filter="data")
