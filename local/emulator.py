@@ -23,20 +23,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from localsagemaker.endpoints import Endpoints
+from localsagemaker.host import Host
+from localsagemaker.models import Credentials, ModelData
+from localsagemaker.packages import Packages
+from localsagemaker.processing import ProcessingJobs
+from localsagemaker.service import Service
+from localsagemaker.training import TrainingJobs
+from localsagemaker.transform import TransformJobs
+from localsagemaker.tuning import TuningJobs
+from localsagemaker.wire import invalid
+
 from local import steps
 from local.cloudwatch import CloudWatch
 from local.gate import Gate, check_the_owner, close_what_is_not_run, sam_containers
 from local.owner import OwnerKey, make_key
-from local.sagemaker.endpoints import Endpoints
-from local.sagemaker.host import Host
-from local.sagemaker.models import Credentials, ModelData
-from local.sagemaker.packages import Packages
-from local.sagemaker.processing import ProcessingJobs
-from local.sagemaker.service import Service
-from local.sagemaker.training import TrainingJobs
-from local.sagemaker.transform import TransformJobs
-from local.sagemaker.tuning import TuningJobs
-from local.sagemaker.wire import invalid
 
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
@@ -54,6 +55,7 @@ RESOURCES = {  # what an operation's name ends with, and the kind of resource th
     "ProcessingJob": "processing-job",
     "TransformJob": "transform-job",
 }
+TRAINING = ["python", "-m", "training.train"]  # as in training/Dockerfile
 SERVING = [sys.executable, "-m", "model.serve"]
 
 
@@ -379,8 +381,11 @@ def main() -> None:
     cloudwatch = CloudWatch()
     host = Host(
         home=home,
-        repository=REPOSITORY,
+        folder=REPOSITORY,
+        search_path=(REPOSITORY,),
         python=Path(os.environ.get("BINTALLY_TRAINING_PYTHON") or REPOSITORY / ".venv-train" / "bin" / "python"),
+        python_hint="make it: make train-venv",
+        entry_points={"*train*": TRAINING, "*serv*": json.loads(os.environ.get("BINTALLY_SERVING", "null")) or SERVING},
         endpoint_url=url,
         account=ACCOUNT,
         region=REGION,
@@ -389,8 +394,7 @@ def main() -> None:
         record_metric=cloudwatch.record,
         alarmed=cloudwatch.alarmed,
     )
-    serving = json.loads(os.environ.get("BINTALLY_SERVING", "null")) or SERVING
-    endpoints = Endpoints(host, command=serving, model_data=ModelData(url, REGION, assume_for_sagemaker))
+    endpoints = Endpoints(host, model_data=ModelData(url, REGION, assume_for_sagemaker))
     training = TrainingJobs(host)
     service = Service(
         endpoints,

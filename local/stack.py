@@ -29,11 +29,11 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from localsagemaker.ports import port_taken
 
 from local import processes
 from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, ReleaseFailed, StackError
 from local.owner import OwnerKey, key_file, make_key, make_private, private_files, read_key
-from local.ports import port_taken
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REGION = "us-east-1"
@@ -592,7 +592,7 @@ def package_description(package: Path) -> dict[str, Any]:
 def sources(template: Path) -> Iterator[Path]:
     """What a build depends on: the template, the functions and the state machines beside it."""
     yield template
-    yield from sorted((template.parent / "training").glob("*.asl.json"))
+    yield from sorted((template.parent / "machines").glob("*.asl.json"))
     for path in sorted((template.parent / "functions").rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path

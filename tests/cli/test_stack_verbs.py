@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
+from localsagemaker.ports import free_port
 
 from cli.main import main
-from local.ports import free_port
 from local.stack import Stack
 
 VERBS_THAT_NEED_THE_STACK = ["status", "env"]

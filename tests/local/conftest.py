@@ -18,10 +18,10 @@ import pytest
 from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from localsagemaker.ports import free_port
 
 from local import emulator, processes
 from local.owner import make_key
-from local.ports import free_port
 from local.stack import REGION, Stack, healthy
 
 # Speaks the container contract. Its answer names its model and process; a body says what else it should do.

@@ -15,7 +15,7 @@ import pytest
 from botocore.exceptions import ClientError, WaiterError
 
 from local import processes
-from local.sagemaker import channels, container
+from localsagemaker import channels, container
 
 ROLE_MAY = {"Effect": "Allow", "Action": ["s3:*", "logs:*", "cloudwatch:PutMetricData"], "Resource": "*"}
 RESOURCES = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
