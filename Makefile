@@ -8,10 +8,12 @@ bin := .venv/bin
 UV := $(shell command -v uv || echo .uv/bin/uv)
 # These import torch; everything else, the local stack above all, is tested without it.
 TORCH_TESTS := tests/training tests/tools tests/experiments tests/bench/test_torch.py $(addprefix tests/model/test_,network.py export.py restore.py)
+TORCH_TYPES := experiments tools training $(addprefix bench/,eager_server.py training_loop.py training_speed.py) \
+  $(addprefix model/,export.py network.py restore.py) $(TORCH_TESTS)
 # The SageMaker SDK from outside, in an environment of its own.
 LAUNCH_TESTS := tests/launch
 
-.PHONY: help venv train-venv demo demo-retrain up down wipe lint test bench
+.PHONY: help venv train-venv demo demo-retrain up down wipe lint types types-train test bench
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,6 +44,12 @@ lint: .venv/test.installed .venv-train/test.installed ## Check style, types and 
 	$(bin)/mypy --python-executable .venv-train/bin/python model
 	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(bin)/sam validate --lint --template template.yaml
 	$(bin)/cfn-lint template.yaml
+
+types: .venv/test.installed ## Check the types of all that needs no torch
+	$(bin)/mypy $(TORCH_TYPES:%=--exclude ^%)
+
+types-train: .venv/test.installed .venv-train/test.installed ## Check the types of what imports torch
+	$(bin)/mypy --cache-dir .mypy_cache/train --python-executable .venv-train/bin/python $(TORCH_TYPES)
 
 test: lint .venv-launch/installed ## Install what tests need and run them all
 	status=0; \
