@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bintally.common.settings import Margins
+from bintally.retraining.settings import Margins
 from bintally.retraining.judging import judge
 
 from model.answer import AT_LEAST, probabilities

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bintally.common.settings import Margins
+from bintally.retraining.settings import Margins
 from bintally.retraining.judging import judge
 from samtranslator.yaml_helper import yaml_parse
 

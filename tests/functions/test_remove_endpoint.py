@@ -13,6 +13,8 @@ from typing import Any
 import boto3
 import pytest
 from bintally import remove_endpoint, resume_counting
+from bintally.aws import clients
+from bintally.releasing import remove_all
 from botocore.stub import Stubber
 from moto import mock_aws
 
@@ -56,14 +58,14 @@ def sagemaker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with mock_aws():
         client = boto3.client("sagemaker", "us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
         client.create_model_package_group(ModelPackageGroupName="bintally")
-        monkeypatch.setattr(remove_endpoint, "sagemaker", lambda: client)
+        monkeypatch.setattr(clients, "sagemaker", lambda: client)
         yield client
 
 
 @pytest.fixture
 def states(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
     stubber = Stubber(boto3.client("stepfunctions", "us-east-1"))
-    monkeypatch.setattr(remove_endpoint, "states", lambda: stubber.client)
+    monkeypatch.setattr(clients, "states", lambda: stubber.client)
     machine = EVENT["ResourceProperties"]["ReleaseStateMachine"]
     execution = {
         "executionArn": "arn:aws:states:us-east-1:000000000000:execution:bintally-release:up",
@@ -95,8 +97,7 @@ def cleaned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def mappings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
     stubber = Stubber(boto3.client("lambda", "us-east-1"))
-    monkeypatch.setattr(remove_endpoint, "lambda_", lambda: stubber.client)
-    monkeypatch.setattr(resume_counting, "lambda_", lambda: stubber.client)
+    monkeypatch.setattr(clients, "lambda_", lambda: stubber.client)
     with stubber:
         yield stubber
 
@@ -105,7 +106,7 @@ def mappings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setattr(remove_endpoint, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(remove_all, "POLL_SECONDS", 0.05)
 
 
 def run(cloudformation: CloudFormation, request: str, seconds: float = 60) -> dict[str, str]:
@@ -197,7 +198,7 @@ def test_an_endpoint_that_stays_is_told(
 def test_a_permission_that_is_missing_is_told(cloudformation: CloudFormation, monkeypatch: pytest.MonkeyPatch) -> None:
     stubber = Stubber(boto3.client("stepfunctions", "us-east-1"))
     stubber.add_client_error("list_executions", "AccessDeniedException", "not you", 400)
-    monkeypatch.setattr(remove_endpoint, "states", lambda: stubber.client)
+    monkeypatch.setattr(clients, "states", lambda: stubber.client)
     with stubber:
         answer = run(cloudformation, "Delete")
     assert answer["Status"] == "FAILED"
