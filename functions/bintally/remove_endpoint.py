@@ -1,8 +1,8 @@
-"""Removes with the stack what its releases made, and says at its creation what the stack cannot do.
+"""Removes with the stack what its releases made.
 
-A custom resource. When it is created it switches the count queue's mapping off, until the first release switches
-it on: were the template to say so, each later change of the mapping would switch a released stack off. Updates
-do nothing.
+A custom resource. When it is created it refuses a stack name under which no retraining could run, and switches the
+count queue's mapping off, until the first release switches it on: were the template to say so, each later change of the
+mapping would switch a released stack off. Updates do nothing.
 """
 
 import json
@@ -15,7 +15,7 @@ from bintally.aws.telemetry import logger
 from bintally.releasing.counting import pause_counting
 from bintally.releasing.remove_all import remove_all, stop_executions
 from bintally.retraining.clean_up import clean_up
-from bintally.retraining.names import Names, run_of
+from bintally.retraining.names import Names, check_stack_name, run_of
 
 PHYSICAL_ID = "bintally-endpoint"  # never another: CloudFormation would delete the one that it takes for replaced
 SPARE_SECONDS = 30  # of the time limit, kept for the answer
@@ -27,6 +27,7 @@ def handler(event: dict[str, Any], context: Any) -> None:
     reason = ""
     try:
         if event["RequestType"] == "Create":
+            check_stack_name(event["ResourceProperties"]["StackName"])
             pause_counting(clients.lambda_(), event["ResourceProperties"]["Mapping"], deadline)
         if event["RequestType"] == "Delete":
             delete(event["ResourceProperties"], deadline)

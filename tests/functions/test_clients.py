@@ -31,7 +31,9 @@ def test_no_client_is_made_elsewhere() -> None:
 def test_the_worst_case_of_a_request_is_what_the_comment_says() -> None:
     told = re.findall(r"^([A-Z0-9_]+) = Limits\(.*?# .*?(\d+) s\b", Path(clients.__file__).read_text(), re.MULTILINE)
     assert {name for name, _ in told} >= {"DYNAMODB", "S3", "S3_BULK", "SAGEMAKER", "SQS", "ENDPOINT"}
-    assert [(name, getattr(clients, name).worst) for name, _ in told] == [(name, int(seconds)) for name, seconds in told]
+    assert [(name, getattr(clients, name).worst) for name, _ in told] == [
+        (name, int(seconds)) for name, seconds in told
+    ]
 
 
 def test_conclude_has_time_for_its_worst_case() -> None:

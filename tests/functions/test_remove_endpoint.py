@@ -15,6 +15,7 @@ import pytest
 from bintally import remove_endpoint, resume_counting
 from bintally.aws import clients
 from bintally.releasing import remove_all
+from bintally.retraining import LONGEST_STACK_NAME
 from botocore.stub import Stubber
 from moto import mock_aws
 
@@ -109,11 +110,14 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remove_all, "POLL_SECONDS", 0.05)
 
 
-def run(cloudformation: CloudFormation, request: str, seconds: float = 60) -> dict[str, str]:
+def run(cloudformation: CloudFormation, request: str, seconds: float = 60, stack: str = "bintally") -> dict[str, str]:
     url = f"http://127.0.0.1:{cloudformation.server_address[1]}/answer"
     left = (seconds + remove_endpoint.SPARE_SECONDS) * 1000
     context = SimpleNamespace(get_remaining_time_in_millis=lambda: left)
-    remove_endpoint.handler(EVENT | {"RequestType": request, "ResponseURL": url}, context)
+    properties = EVENT["ResourceProperties"] | {"StackName": stack}
+    remove_endpoint.handler(
+        EVENT | {"RequestType": request, "ResponseURL": url, "ResourceProperties": properties}, context
+    )
     (answer,) = cloudformation.answers
     assert answer["PhysicalResourceId"] == "bintally-endpoint"
     assert [answer[name] for name in ("StackId", "RequestId", "LogicalResourceId")] == [
@@ -216,6 +220,19 @@ def test_create_switches_counting_off(cloudformation: CloudFormation, mappings: 
 def test_create_fails_when_counting_cannot_be_switched_off(cloudformation: CloudFormation, mappings: Stubber) -> None:
     mappings.add_client_error("update_event_source_mapping", "AccessDeniedException", "not you", 403)
     assert run(cloudformation, "Create")["Status"] == "FAILED"
+
+
+def test_a_stack_name_too_long_to_retrain_is_refused_at_deployment(
+    cloudformation: CloudFormation, mappings: Stubber
+) -> None:
+    answer = run(cloudformation, "Create", stack="bintally-production")
+    assert answer["Status"] == "FAILED"
+    assert "bintally-production has 19 characters. Retraining takes at most 18" in answer["Reason"]
+
+
+def test_the_longest_stack_name_is_taken(cloudformation: CloudFormation, mappings: Stubber) -> None:
+    mappings.add_response("update_event_source_mapping", {"State": "Disabling"}, {"UUID": MAPPING, "Enabled": False})
+    assert run(cloudformation, "Create", stack="b" * LONGEST_STACK_NAME)["Status"] == "SUCCESS"
 
 
 def test_update_does_nothing(

@@ -16,11 +16,11 @@ from bintally.labels import log
 from bintally.retraining import runs
 from bintally.retraining.clean_up import clean_up
 from bintally.retraining.names import (
-    LONGEST_STACK_NAME,
     TUNED,
     Names,
     Places,
     Refused,
+    check_stack_name,
     process_arguments,
     run_of_version,
     version_of,
@@ -53,8 +53,7 @@ def plan_run(
     """Raises Refused when the run cannot begin."""
     if unknown := sorted(request.keys() - INPUT):
         raise Refused("InvalidInput", f"the input has {', '.join(unknown)}; known are {', '.join(sorted(INPUT))}")
-    if len(settings.stack_name) > LONGEST_STACK_NAME:
-        raise Refused("InvalidInput", f"the stack's name has more than {LONGEST_STACK_NAME} characters")
+    check_stack_name(settings.stack_name)
     knobs = settings.knobs.with_(request.get("settings") or {})
     take_lock(services, settings, wanted)
     services.table.put(
