@@ -11,7 +11,10 @@ TORCH_TESTS := tests/training tests/tools tests/experiments tests/bench/test_tor
 # The SageMaker SDK from outside, in an environment of its own.
 LAUNCH_TESTS := tests/launch
 
-.PHONY: help venv train-venv demo demo-retrain up down wipe lint contracts test bench
+# Docker and debootstrap make images, chromium attacks the local stack, the AWS CLI and curl use it.
+SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
+
+.PHONY: system-packages contracts help venv train-venv demo demo-retrain up down wipe lint test bench
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -52,6 +55,10 @@ test: lint .venv-launch/installed ## Install what tests need and run them all
 	.venv-train/bin/python -m pytest $(TORCH_TESTS) || status=$$?; \
 	.venv-launch/bin/python -m pytest $(LAUNCH_TESTS) || status=$$?; \
 	exit $$status
+
+system-packages: ## Install the Debian packages that tests need, as root
+	@apt-get update -qq
+	@DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null
 
 bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole way and the count function
 	@$(bin)/bintally bench
