@@ -27,6 +27,15 @@ LINK = re.compile(r"\[([^\[\]]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")  # words, path, an
 WIDTH = 88  # columns of the help texts
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Lists the pages of docs/decisions in the navigation, its README first."""
+    pages = sorted((DOCS / "decisions").glob("*.md"), key=lambda page: (page.name != "README.md", page.name))
+    for entry in config.nav or []:
+        if "Decisions" in entry:
+            entry["Decisions"] = [page.relative_to(DOCS).as_posix() for page in pages]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages outside docs/, the files that any page links to, and the page of commands."""
     for path, page in PAGES.items():
