@@ -11,7 +11,7 @@ TORCH_TESTS := tests/training tests/tools tests/experiments tests/bench/test_tor
 # The SageMaker SDK from outside, in an environment of its own.
 LAUNCH_TESTS := tests/launch
 
-.PHONY: help venv train-venv demo demo-retrain up down wipe lint test bench docs notebook
+.PHONY: help venv train-venv demo demo-retrain up down wipe lint test bench
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -53,6 +53,7 @@ test: lint .venv-launch/installed ## Install what tests need and run them all
 bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole way and the count function
 	@$(bin)/bintally bench
 
+.PHONY: docs notebook
 docs: .venv/docs.installed ## Build the documentation site in .runs/site
 	@NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet
 	@echo 'Open .runs/site/index.html'
