@@ -63,6 +63,15 @@ system-packages: ## Install the Debian packages that tests need, as root
 bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole way and the count function
 	@$(bin)/bintally bench
 
+.PHONY: docs notebook
+docs: .venv/docs.installed ## Build the documentation site in .runs/site
+	@NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet
+	@echo 'Open .runs/site/index.html'
+
+notebook: train-venv .venv-launch/notebook.installed up ## Run the notebook on the local stack (5 GB for torch, 0.8 GB for the SageMaker SDK)
+	@mkdir -p .runs
+	@eval "$$($(bin)/bintally env)" && .venv-launch/bin/jupyter-execute --output=../.runs/bin-object-counting.ipynb notebooks/bin-object-counting.ipynb
+
 .uv/bin/uv:
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv 2>/dev/null || \
 	  { $(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv; }
@@ -78,6 +87,14 @@ bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole 
 
 .venv/test.installed: requirements/test.txt .venv/demo.installed
 	@$(UV) pip install --quiet --python $(bin)/python -r requirements/test.txt
+	@touch $@
+
+.venv/docs.installed: requirements/docs.txt .venv/demo.installed
+	@$(UV) pip install --quiet --python $(bin)/python -r requirements/docs.txt
+	@touch $@
+
+.venv-launch/notebook.installed: requirements/notebook.txt .venv-launch/installed
+	@$(UV) pip install --quiet --python .venv-launch/bin/python -r requirements/notebook.txt
 	@touch $@
 
 .venv-train/test.installed: requirements/train-test.txt .venv-train/installed
