@@ -20,7 +20,8 @@ from bench.stack import ignore, jpegs, table_of_counts
 from cli.errors import CliError
 from cli.photographs import Photograph, Uploaded, send
 from cli.readings import counted
-from local.stack import REPOSITORY, Stack, how_it_failed, package_version
+from deployed.stack import how_it_failed
+from local.stack import REPOSITORY, Stack, package_version
 from model.answer import CLASSES, Answer
 
 PARAMETERS = ("EndpointMode=realtime", "CanaryPercent=50", "CanaryWaitSeconds=20", "LowConfidenceShare=0.4")
