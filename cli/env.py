@@ -4,11 +4,15 @@ import shlex
 
 import click
 
-from local.stack import Stack
+from cli.stacks import chosen
 
 
 @click.command()
 def command() -> None:
-    """Print export lines: eval "$(bintally env)"."""
-    for name, value in Stack.from_environment().environment().items():
+    """Print export lines: eval "$(bintally env)".
+
+    They are the stack's address, region and outputs, and for the local stack its owner's key. For a stack on AWS they
+    contain no credentials: a shell uses its own.
+    """
+    for name, value in chosen().environment().items():
         click.echo(f"export {name}={shlex.quote(value)}")
