@@ -22,6 +22,7 @@ def command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([version.as_json() for version in found], indent=2))
     elif found:
-        Console(highlight=False).print(table_of(found))
+        console = Console(highlight=False)
+        console.print(table_of(found, console.width))
     else:
         click.echo("No models yet. Register the shipped one with: bintally up")

@@ -70,4 +70,6 @@ def release(stack: Deployed, request: dict[str, Any], console: Console) -> None:
     if found["status"] != "SUCCEEDED":
         raise CliError(how_it_failed(found))
     output = json.loads(found["output"])
-    console.print(f"Model {output['model_version']}: [bold]{output['outcome']}[/]. {escape(output['reason'])}")
+    console.print(
+        f"Model {output['model_version']}: [bold]{output['outcome']}[/]. {escape(output['reason'])}", soft_wrap=True
+    )

@@ -15,7 +15,8 @@ from deployed.stack import Deployed, release_request, version_of
 
 STATES = {"Approved": "approved", "Rejected": "rejected", "PendingManualApproval": "pending"}
 STYLES = {"live": "bold green", "rejected": "red", "pending": "yellow"}
-METRICS = {"rps": "RPS", "log_loss": "Log loss", "accuracy": "Accuracy"}
+WIDE = 110
+METRICS = {"rps": "RPS", "log_loss": "Log\nloss", "accuracy": "Accuracy"}
 
 
 @dataclass(frozen=True)
@@ -96,19 +97,21 @@ def decide(stack: Deployed, model_version: str, status: str, why: str | None = N
     return package["ModelPackageArn"], package["ModelApprovalStatus"]
 
 
-def table_of(found: list[Version]) -> Table:
-    """A row for each version in the order given."""
+def table_of(found: list[Version], width: int) -> Table:
+    """A row for each version in the order given. Below WIDE columns without the parent and the time of day."""
+    wide = width >= WIDE
     table = Table(header_style="bold", box=None, pad_edge=False)
     for name in ("Version", "State"):
         table.add_column(name, no_wrap=True)  # a person copies the version from here
     for name in METRICS.values():
-        table.add_column(name, justify="right")
-    for name in ("Parent", "Data", "Made (UTC)"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in (*(("Parent",) if wide else ()), "Data", "Made (UTC)"):
+        table.add_column(name, no_wrap=True)
     for version in found:
         figures = [f"{version.metrics[name]:.3f}" if name in version.metrics else "-" for name in METRICS]
-        made = f"{datetime.fromisoformat(version.made_at):%Y-%m-%d %H:%M}" if version.made_at else "-"
-        texts = (version.model_version, version.state, *figures, version.parent or "-")
+        form = "%Y-%m-%d %H:%M" if wide else "%Y-%m-%d"
+        made = datetime.fromisoformat(version.made_at).strftime(form) if version.made_at else "-"
+        texts = (version.model_version, version.state, *figures, *((version.parent or "-",) if wide else ()))
         short = (version.dataset_digest or "-")[:8]
         table.add_row(*map(escape, (*texts, short, made)), style=STYLES.get(version.state, ""))
     return table

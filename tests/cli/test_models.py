@@ -93,6 +93,15 @@ def test_models_says_state_metrics_and_origin(aws: Any, register: Callable[..., 
     assert lines["2026-11-04-dddddd"][1] == "pending"
 
 
+def test_a_narrow_terminal_breaks_no_row(aws: Any, register: Callable[..., str]) -> None:
+    register("2026-11-03-cccccc", "Approved", SHIPPED, parent="2026-11-01-aaaaaa", dataset_digest="0123456789abcdef")
+    shown = CliRunner().invoke(main, ["model", "list"], env={"COLUMNS": "80"}).output.splitlines()
+    (row,) = [line.split() for line in shown if "cccccc" in line]
+    assert row[:6] == ["2026-11-03-cccccc", "approved", "0.671", "1.427", "0.385", "01234567"]
+    assert len(row) == 7
+    assert "…" not in "".join(shown)
+
+
 def test_models_as_json_also_names_a_live_one_that_was_never_registered(aws: Any, register: Callable[..., str]) -> None:
     register("2026-11-01-aaaaaa", "Approved", SHIPPED)
     go_live(aws, "by-hand")
