@@ -126,6 +126,11 @@ def test_an_address_where_nothing_answers() -> None:
         (["--region", "eu-west-1", "counts"], "--profile and --region need --stack NAME, or BINTALLY_STACK"),
         (["--profile", "x", "counts"], "--profile and --region need --stack NAME, or BINTALLY_STACK"),
         (["--stack", "x", "up"], "up is for the stack on this machine. Leave out --stack and unset BINTALLY_STACK"),
+        (["--stack", "x", "bench"], "only bench way measures a stack on AWS; the others measure this machine"),
+        (
+            ["--stack", "x", "bench", "function"],
+            "only bench way measures a stack on AWS; the others measure this machine",
+        ),
         (["--stack", "x", "down"], "down is for the stack on this machine. Leave out --stack and unset BINTALLY_STACK"),
     ],
 )
