@@ -212,7 +212,7 @@ def test_up_again_down_up_refused_wipe(small, archive, ask):
     said = []
     for _ in range(2):
         Retrained(**vars(small)).ship("v2", said.append)
-    assert [line.split(": ")[-1] for line in said] == ["bintally approve v2"]
+    assert [line.split(": ")[-1] for line in said] == ["bintally model approve v2"]
     assert small.find_package("v2")["ModelApprovalStatus"] == "PendingManualApproval"
     assert ask(small, "small-serverless")["model_version"] == "v1"
     assert small.down()
