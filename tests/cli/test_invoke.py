@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from bintally.aws.arrivals import parse_arrival
+from bintally.common.arrivals import parse_arrival
 from click.testing import CliRunner, Result
 from localsagemaker.ports import free_port
 
