@@ -11,6 +11,8 @@ import pytest
 from bintally import labels
 from bintally.labels import Label
 
+pytestmark = pytest.mark.xdist_group("count")  # they hold the queue up, and its services
+
 Photo = Callable[..., bytes]
 HEAD = "site,bin,expected_quantity,as_of\n"
 NOW = datetime.now(UTC)

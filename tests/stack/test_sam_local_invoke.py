@@ -14,6 +14,8 @@ import pytest
 
 from local.stack import REPOSITORY
 
+pytestmark = pytest.mark.xdist_group("count")  # they hold the queue up, and its services
+
 BASE_IMAGE = REPOSITORY / "tests" / "stack" / "lambda_base_image.sh"
 
 
