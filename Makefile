@@ -7,7 +7,7 @@ bin := .venv/bin
 # A private uv where the machine has none: plain pip would take a torch that torchvision cannot load.
 UV := $(shell command -v uv || echo .uv/bin/uv)
 # These import torch; everything else, the local stack above all, is tested without it.
-TORCH_TESTS := tests/training $(addprefix tests/model/test_,network.py export.py restore.py)
+TORCH_TESTS := tests/training tests/tools tests/experiments tests/bench/test_torch.py $(addprefix tests/model/test_,network.py export.py restore.py)
 # The SageMaker SDK from outside, in an environment of its own.
 LAUNCH_TESTS := tests/launch
 
@@ -61,8 +61,8 @@ bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole 
 .venv/bin/python: | $(UV)
 	@$(UV) venv --quiet --seed --allow-existing --no-python-downloads --python "$$(command -v $(PYTHON))" .venv
 
-.venv/demo.installed: requirements/demo.txt pyproject.toml | .venv/bin/python
-	@$(UV) pip install --quiet --python $(bin)/python -r requirements/demo.txt --editable .
+.venv/demo.installed: requirements/demo.txt pyproject.toml localsagemaker/pyproject.toml | .venv/bin/python
+	@$(UV) pip install --quiet --python $(bin)/python -r requirements/demo.txt --editable . --editable ./localsagemaker
 	@touch $@
 	@echo 'Ready. To use the bintally command here: source .venv/bin/activate'
 

@@ -1,7 +1,7 @@
 """Posts photographs to a serving app from a process of its own, and prints what it saw as JSON.
 
-    python bench/client.py --port 8080 --photographs DIR --concurrency 8 --seconds 5
-    python bench/client.py --port 8080 --photographs DIR --rate 60 --seconds 20
+    python -m bench.client --port 8080 --photographs DIR --concurrency 8 --seconds 5
+    python -m bench.client --port 8080 --photographs DIR --rate 60 --seconds 20
 
 Without a rate, each of `concurrency` callers asks again as soon as it is answered. With one, requests leave
 at random times (exponential gaps), whether or not earlier ones are answered, and count from when they were due.

@@ -1,6 +1,6 @@
 """Decodes photographs and shrinks them to 224 x 224, antialiased, and nothing else, on every core.
 
-python bench/decode_loop.py --manifest manifest.jsonl
+python -m bench.decode_loop --manifest manifest.jsonl
 
 The photographs are those of a manifest of training/process.py whose buckets are folders.
 """

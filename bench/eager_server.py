@@ -1,17 +1,14 @@
 """The peer that serving is measured against: the same network in eager torch, float32, behind the same HTTP server.
 
-    SAGEMAKER_BIND_TO_PORT=8081 .venv-train/bin/python bench/eager_server.py
+    SAGEMAKER_BIND_TO_PORT=8081 .venv-train/bin/python -m bench.eager_server
 
 Same decoding, preprocessing, queue and answers as `model.serve`; only the network runs otherwise: torch in
 eval and inference mode, with all cores for a photograph alone and one core for each of several, as ours has.
 The weights are random, since they do not change the time.
 """
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from model import answer, network, preprocess, serve

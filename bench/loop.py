@@ -1,18 +1,16 @@
 """Counts photographs in one process, from JPEG bytes to probabilities with no HTTP between, as fast as it can.
 
-SM_MODEL_DIR=DIR python bench/loop.py --photographs DIR --concurrency 8 --seconds 5
+SM_MODEL_DIR=DIR python -m bench.loop --photographs DIR --concurrency 8 --seconds 5
 """
 
 import argparse
 import itertools
 import json
 import os
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from model import package, serve
 
 if __name__ == "__main__":

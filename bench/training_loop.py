@@ -1,6 +1,6 @@
 """Training steps as training/train.py does them, and the same steps on batches that are already in memory.
 
-python bench/training_loop.py --photographs ../shared/abid --size 64 --rounds 5
+python -m bench.training_loop --photographs ../shared/abid --size 64 --rounds 5
 
 Both take turns, step by step, with the same network and photographs. With a Python that has torch.
 """
@@ -8,7 +8,6 @@ Both take turns, step by step, with the same network and photographs. With a Pyt
 import argparse
 import itertools
 import json
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +15,10 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from model import network
-from training import data
-from training.learner import Learner
-from training.processes import Processes
+from training.learning import data
+from training.learning.learner import Learner
+from training.learning.processes import Processes
 from training.train import step_keys
 
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]

@@ -1,9 +1,9 @@
 """How fast a network is trained, in one run: the step alone, the whole loop, the eager step, and the usual loop.
 
-    python bench/training_speed.py --photographs ../shared/abid/images224 --size 128 --batch-size 256
+    python -m bench.training_speed --photographs ../shared/abid/images224 --size 128 --batch-size 256
 
-- `step`: steps of `training/learner.py` on one random batch that lies on the device; on a GPU compiled, as in a long
-  run.
+- `step`: steps of `training/learning/learner.py` on one random batch that lies on the device; on a GPU compiled, as
+  in a long run.
 - `loop`: the same steps on photographs as `training/train.py` feeds them.
 - `eager`: the network as torch makes it, without bfloat16, channels-last and compiler (float32 on a CPU; on a GPU
   torch lets convolutions round to TF32).
@@ -23,7 +23,6 @@ import itertools
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,13 +35,11 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from model import network
 from model.preprocess import MEAN, STD
-from training import data
-from training.learner import Learner
-from training.processes import Processes
+from training.learning import data
+from training.learning.learner import Learner
+from training.learning.processes import Processes
 from training.train import step_keys
 
 Batch = tuple[torch.Tensor, torch.Tensor]

@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from cli import bench_retrain, bench_serving, bench_stack
-from cli.bench_common import write
+import bench.retrain
+import bench.serving
+import bench.stack
+from bench.common import write
 from cli.errors import PACKAGE_MISSING, CliError
 from local.stack import REPOSITORY, Stack
 
@@ -62,8 +64,8 @@ def serving(
     if not eager_python.exists():
         raise CliError(f"there is no {eager_python}; make it with: make train-venv", PACKAGE_MISSING)
     console = Console(highlight=False)
-    report = bench_serving.measure(console, photographs, package, eager_python, rounds, seconds)
-    bench_serving.show(console, report["summary"])
+    report = bench.serving.measure(console, photographs, package, eager_python, rounds, seconds)
+    bench.serving.show(console, report["summary"])
     write(json_file, "serving", report)
 
 
@@ -75,8 +77,8 @@ def serving(
 def way(photographs: Path, burst: int, steady: int, json_file: Path | None) -> None:
     """From S3 to the table on the stack that runs: a burst, then one photograph a second."""
     console = Console(highlight=False)
-    report = bench_stack.measure_way(console, photographs, burst, steady)
-    bench_stack.show_way(console, report)
+    report = bench.stack.measure_way(console, photographs, burst, steady)
+    bench.stack.show_way(console, report)
     write(json_file, "way", report)
     if (once := report["burst"]["counted_once"]) != burst or report["burst"]["day_total"] != burst:
         raise CliError(f"{once} of {burst} photographs were counted once, the day total is wrong or short")
@@ -89,13 +91,13 @@ def way(photographs: Path, burst: int, steady: int, json_file: Path | None) -> N
 def function(photographs: Path, count: int, json_file: Path | None) -> None:
     """Import time and unzipped size of the count function, and its CPU beside the endpoint's time."""
     console = Console(highlight=False)
-    report = bench_stack.measure_function(console, photographs, count)
-    bench_stack.show_function(console, report)
+    report = bench.stack.measure_function(console, photographs, count)
+    bench.stack.show_function(console, report)
     write(json_file, "function", report)
 
 
 @click.command()
-@click.argument("parts", nargs=-1, type=click.Choice(list(bench_retrain.MEASUREMENTS)))
+@click.argument("parts", nargs=-1, type=click.Choice(list(bench.retrain.MEASUREMENTS)))
 @photographs_option
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Of all parts but `whole`.")
 @click.option("--number", type=click.IntRange(50), help="Photographs that `whole` retrains on (default: all).")
@@ -107,8 +109,8 @@ def retrain(parts: tuple[str, ...], photographs: Path, rounds: int, number: int 
     """
     console = Console(highlight=False)
     report = {}
-    for part in parts or bench_retrain.MEASUREMENTS:
-        measure, show = bench_retrain.MEASUREMENTS[part]
+    for part in parts or bench.retrain.MEASUREMENTS:
+        measure, show = bench.retrain.MEASUREMENTS[part]
         report[part] = measure(console, photographs, rounds, **({"number": number} if part == "whole" else {}))
         show(console, report[part])
         write(json_file, "retrain", report)

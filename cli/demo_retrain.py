@@ -87,7 +87,7 @@ class Rendered:
         self.path = folder / self.bin / f"{number:06d}.jpg"
 
     def save(self) -> None:
-        from training.synthetic import render as picture
+        from tools.synthetic import render as picture
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")

@@ -10,5 +10,7 @@ from local.stack import Stack
 @click.command()
 def command() -> None:
     """Print export lines: eval "$(bintally env)"."""
-    for name, value in Stack.from_environment().environment().items():
+    environment = Stack.from_environment().environment()
+    click.echo("unset AWS_SESSION_TOKEN AWS_PROFILE")  # Another account's; the stack would refuse the token.
+    for name, value in environment.items():
         click.echo(f"export {name}={shlex.quote(value)}")

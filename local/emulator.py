@@ -2,9 +2,9 @@
 
     python -m local.emulator        # reads BINTALLY_PORT and BINTALLY_HOME
 
-Every touch of ministack's internals is in this file, local/steps.py and local/cloudwatch.py, one function a gap;
-tests/local shows for each that ministack alone has it and that ours closes it, so that a test fails when upstream needs
-us no more.
+Every touch of ministack's internals is in this file, local/gate.py, local/steps.py and local/cloudwatch.py, one
+function a gap; tests/local shows for each that ministack alone has it and that ours closes it, so that a test fails
+when upstream needs us no more.
 ministack reads its settings when it is imported, so its modules are imported inside the functions.
 """
 
@@ -13,6 +13,7 @@ import contextvars
 import hashlib
 import json
 import os
+import secrets
 import sys
 import threading
 import time
@@ -22,18 +23,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from localsagemaker.endpoints import Endpoints
+from localsagemaker.host import Host
+from localsagemaker.models import Credentials, ModelData
+from localsagemaker.packages import Packages
+from localsagemaker.processing import ProcessingJobs
+from localsagemaker.service import Service
+from localsagemaker.training import TrainingJobs
+from localsagemaker.transform import TransformJobs
+from localsagemaker.tuning import TuningJobs
+from localsagemaker.wire import invalid
+
 from local import steps
 from local.cloudwatch import CloudWatch
-from local.sagemaker.endpoints import Endpoints
-from local.sagemaker.host import Host
-from local.sagemaker.models import Credentials, ModelData
-from local.sagemaker.packages import Packages
-from local.sagemaker.processing import ProcessingJobs
-from local.sagemaker.service import Service
-from local.sagemaker.training import TrainingJobs
-from local.sagemaker.transform import TransformJobs
-from local.sagemaker.tuning import TuningJobs
-from local.sagemaker.wire import invalid
+from local.gate import Gate, check_the_owner, close_what_is_not_run, sam_containers
+from local.owner import OwnerKey, make_key
 
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
@@ -51,15 +55,16 @@ RESOURCES = {  # what an operation's name ends with, and the kind of resource th
     "ProcessingJob": "processing-job",
     "TransformJob": "transform-job",
 }
+TRAINING = ["python", "-m", "training.train"]  # as in training/Dockerfile
 SERVING = [sys.executable, "-m", "model.serve"]
 
 
-def environment(home: Path, port: int) -> dict[str, str]:
+def environment(home: Path, port: int, key: OwnerKey) -> dict[str, str]:
     """ministack's settings: loopback only, identity checks on, state kept in `home` over an orderly stop."""
     return {
         "AUTH": "true",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_ACCESS_KEY_ID": key.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": key.secret_access_key,
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "IOT_MTLS_ENABLED": "0",
@@ -163,6 +168,22 @@ def keep_unread_stream_records() -> None:
 
     dynamodb.get_state = get_state_with_unread
     dynamodb.load_persisted_state = load_state_with_unread
+
+
+def keep_keys_of_functions_secret(key: OwnerKey) -> None:
+    """A function's keys are made of its name and its role's, so whoever knows these has them. Here the owner's secret
+    is part of them; a function's worker that starts later has the same, as its role's session does not end."""
+    from ministack.core import lambda_runtime
+    from ministack.services import lambda_svc
+
+    def execution_credentials(config: dict[str, Any]) -> dict[str, str]:
+        role, function = config.get("Role", ""), config["FunctionArn"]
+        secret = f"{key.secret_access_key}:{function}:{role}".encode()
+        keys = register_role_session(role.rpartition("/")[2], config["FunctionName"][:64], secret)
+        return {name.upper(): value for name, value in keys.items()}
+
+    lambda_runtime.execution_credentials = execution_credentials
+    lambda_svc.execution_credentials = execution_credentials
 
 
 def register_sessions_one_at_a_time() -> None:
@@ -305,7 +326,7 @@ def assume_for_sagemaker(role_arn: str) -> Credentials:
     name the service. A client in this process cannot call AssumeRole as a service, so the session is registered
     the way ministack does for functions."""
     from ministack.core.iam_evaluator import _service_principal_matches
-    from ministack.services import iam, sts
+    from ministack.services import iam
 
     name = role_arn.rpartition("/")[2]
     role = iam._roles.get(name)
@@ -316,19 +337,20 @@ def assume_for_sagemaker(role_arn: str) -> Credentials:
         for statement in trust["Statement"]
     ):
         raise invalid(f"SageMaker may not assume the role {role_arn}")
-    digest = hashlib.sha256(os.urandom(32)).hexdigest()
-    keys = {"aws_access_key_id": f"ASIA{digest[:16].upper()}"}
-    keys |= {"aws_secret_access_key": digest, "aws_session_token": digest[16:]}
-    session = {
-        "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/{name}/SageMaker",
-        "UserId": f"{name}:SageMaker",
-        "SecretAccessKey": digest,
-        "SessionToken": digest[16:],
-        # As long as a job may run unless it says more; SageMaker hands a job new keys before the old ones end.
-        "Expiration": time.time() + 24 * 3600,
-    }
-    sts.register_session(keys["aws_access_key_id"], session)
-    return keys
+    # As long as a job may run unless it says more; SageMaker hands a job new keys before the old ones end.
+    return register_role_session(name, "SageMaker", secrets.token_bytes(32), Expiration=time.time() + 24 * 3600)
+
+
+def register_role_session(role: str, name: str, secret: bytes, **session: Any) -> Credentials:
+    """Keys that act as a role of this account, the same for the same secret."""
+    from ministack.services import sts
+
+    digest = hashlib.sha256(secret).hexdigest()
+    access_key, secret_key = f"ASIA{digest[:16].upper()}", hashlib.sha256(b"secret" + secret).hexdigest()
+    token = hashlib.sha256(b"token" + secret).hexdigest()
+    session |= {"Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/{role}/{name}", "UserId": f"{role}:{name}"}
+    sts.register_session(access_key, session | {"SecretAccessKey": secret_key, "SessionToken": token})
+    return {"aws_access_key_id": access_key, "aws_secret_access_key": secret_key, "aws_session_token": token}
 
 
 def put_sagemaker_event(detail_type: str, resources: list[str], detail: dict[str, Any]) -> None:
@@ -350,15 +372,20 @@ def resume_when_ready(service: Service, port: int) -> None:
 
 def main() -> None:
     home, port = Path(os.environ["BINTALLY_HOME"]), int(os.environ["BINTALLY_PORT"])
-    os.environ.update(environment(home, port))
+    os.umask(0o077)
+    key = make_key(home)
+    os.environ.update(environment(home, port, key))
     from ministack import app
 
     url = f"http://127.0.0.1:{port}"
     cloudwatch = CloudWatch()
     host = Host(
         home=home,
-        repository=REPOSITORY,
+        folder=REPOSITORY,
+        search_path=(REPOSITORY,),
         python=Path(os.environ.get("BINTALLY_TRAINING_PYTHON") or REPOSITORY / ".venv-train" / "bin" / "python"),
+        python_hint="make it: make train-venv",
+        entry_points={"*train*": TRAINING, "*serv*": json.loads(os.environ.get("BINTALLY_SERVING", "null")) or SERVING},
         endpoint_url=url,
         account=ACCOUNT,
         region=REGION,
@@ -367,8 +394,7 @@ def main() -> None:
         record_metric=cloudwatch.record,
         alarmed=cloudwatch.alarmed,
     )
-    serving = json.loads(os.environ.get("BINTALLY_SERVING", "null")) or SERVING
-    endpoints = Endpoints(host, command=serving, model_data=ModelData(url, REGION, assume_for_sagemaker))
+    endpoints = Endpoints(host, model_data=ModelData(url, REGION, assume_for_sagemaker))
     training = TrainingJobs(host)
     service = Service(
         endpoints,
@@ -376,6 +402,10 @@ def main() -> None:
         *(ProcessingJobs(host), TransformJobs(host, endpoints)),
     )
     put_right()
+    check_the_owner(key)
+    close_what_is_not_run()
+    keep_keys_of_functions_secret(key)
+    app.app = Gate(app.app, port, sam_containers)
     steps.check_state_machine_roles(host)
     add_sagemaker(service)
     steps.integrate_sagemaker(service, host)

@@ -29,10 +29,11 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from localsagemaker.ports import port_taken
 
 from local import processes
 from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, ReleaseFailed, StackError
-from local.ports import port_taken
+from local.owner import OwnerKey, key_file, make_key, make_private, private_files, read_key
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REGION = "us-east-1"
@@ -96,22 +97,36 @@ class Stack:
     # Clients
 
     def credentials(self) -> dict[str, str]:
-        """What any AWS client needs to find and enter the stack as its owner."""
+        """What any AWS client needs to find and enter the stack as its owner. NotRunning before its first start."""
+        key = self.owner_key()
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_ACCESS_KEY_ID": key.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": key.secret_access_key,
         }
+
+    def owner_key(self) -> OwnerKey:
+        """The key of the stack's root user. NotRunning before its first start."""
+        key = read_key(self.home)
+        if key is None:
+            self.require_running()
+            raise self.another_key()
+        return key
+
+    def another_key(self) -> StackError:
+        file = key_file(self.home)
+        return StackError(f"{file} does not contain the running stack's key. Run: bintally down, then bintally up")
 
     def session(self) -> boto3.Session:
         """The stack owner's session; it knows nothing of the profiles and files of this machine's user."""
+        key = self.owner_key()
         profile = {"profile": (None, None, None, None)}
         files = {name: (None, None, os.devnull, None) for name in ("config_file", "credentials_file")}
         return boto3.Session(
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
+            aws_access_key_id=key.access_key_id,
+            aws_secret_access_key=key.secret_access_key,
             region_name=REGION,
             botocore_session=botocore.session.Session(session_vars=profile | files),
         )
@@ -127,6 +142,8 @@ class Stack:
         try:
             found = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
         except ClientError as error:
+            if error.response["Error"]["Code"] in ("InvalidClientTokenId", "SignatureDoesNotMatch"):
+                raise self.another_key() from error
             raise NotRunning(f"stack {self.name} is not deployed; start it with: bintally up") from error
         return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
 
@@ -178,7 +195,7 @@ class Stack:
         """
         model_version = package_version(self.package)
         self.make_home()
-        with self.lock_file.open("w") as lock:
+        with private_files(), self.lock_file.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -218,11 +235,21 @@ class Stack:
         return True
 
     def make_home(self) -> None:
-        """Raises StackError where the folder has files of others: `wipe` would remove them."""
+        """Makes the folder, its user's alone.
+
+        Raises StackError where the folder contains other files, which `wipe` would remove, or belongs to someone else.
+        """
         if self.is_of_others():
-            raise StackError(f"{self.home} has files of others; set BINTALLY_HOME to a folder of its own")
-        self.home.mkdir(parents=True, exist_ok=True)
-        self.lock_file.touch()
+            raise StackError(
+                f"{self.home} contains files that Bintally did not create. Set BINTALLY_HOME to an empty folder"
+            )
+        if self.home.exists() and self.home.stat().st_uid != os.geteuid():
+            raise StackError(f"{self.home} belongs to another user. Set BINTALLY_HOME to a folder of your own")
+        self.home.parent.mkdir(parents=True, exist_ok=True)
+        with private_files():
+            self.home.mkdir(exist_ok=True)
+            self.lock_file.touch()
+            make_private(self.home)
 
     def is_of_others(self) -> bool:
         return self.home.exists() and any(self.home.iterdir()) and not self.lock_file.exists()
@@ -244,6 +271,11 @@ class Stack:
         if port_taken(self.port):
             raise PortTaken(f"port {self.port} is taken by another program; set BINTALLY_PORT to another one")
         self.make_home()
+        make_key(self.home)
+        with private_files():
+            self.spawn_emulator()
+
+    def spawn_emulator(self) -> None:
         self.scratch.mkdir(exist_ok=True)
         settings = {"BINTALLY_HOME": str(self.home), "BINTALLY_PORT": str(self.port)}
         with self.log_file.open("ab") as log:
@@ -290,6 +322,7 @@ class Stack:
                 PYTHON_PLATFORM=f"{platform.machine()}-manylinux_2_28",
             )
             pack(folder)
+            make_private(folder)  # installers copy modes
             stamp.write_text(digest)
 
     def build_folder(self, digest: str) -> Path:
@@ -571,7 +604,7 @@ def package_description(package: Path) -> dict[str, Any]:
 def sources(template: Path) -> Iterator[Path]:
     """What a build depends on: the template, the functions and the state machines beside it."""
     yield template
-    yield from sorted((template.parent / "training").glob("*.asl.json"))
+    yield from sorted((template.parent / "machines").glob("*.asl.json"))
     for path in sorted((template.parent / "functions").rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path

@@ -14,10 +14,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from local.sagemaker.host import Host
-from local.sagemaker.jobs import ENDED
-from local.sagemaker.service import Service
-from local.sagemaker.wire import Json, ServiceError, milliseconds, operation, output_shape
+from localsagemaker.host import Host
+from localsagemaker.jobs import ENDED
+from localsagemaker.service import Service
+from localsagemaker.wire import Json, ServiceError, milliseconds, operation, output_shape
 
 POLL_SECONDS = 0.2
 OTHERS = ("createModel", "createEndpointConfig", "createEndpoint", "updateEndpoint")

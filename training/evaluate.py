@@ -6,7 +6,7 @@ Reads what the two batch transforms answered (input/champion, input/challenger),
 challenger's package (input/package) and the test photographs (input/photographs). Writes to output/evaluation:
 
     evaluation.json    every figure, as evaluation.schema.json says
-    predictions.csv    what the figures come from: `training.comparison.compare` makes them again
+    predictions.csv    what the figures come from: `training.verdict.comparison.compare` makes them again
     report.html        the same for people, one file that needs nothing else
 """
 
@@ -26,12 +26,14 @@ from model import package
 from model.answer import CLASSES
 from model.package import PackageError
 from model.serve import Counter, cores
-from training import comparison, container, dataset, report
-from training.bootstrap import Floats
-from training.comparison import Answered
-from training.dataset import BadDataset, Line
+from training import container
+from training.dataset import layout
+from training.dataset.layout import BadDataset, Line
+from training.verdict import comparison, report
+from training.verdict.bootstrap import Floats
+from training.verdict.comparison import Answered
 
-SCHEMA = Path(__file__).with_name("evaluation.schema.json")
+SCHEMA = Path(__file__).parent / "verdict" / "evaluation.schema.json"
 
 
 class BadAnswer(ValueError):
@@ -52,8 +54,8 @@ def main() -> None:
 
 def evaluate(given: Path, out: Path, champion: str, challenger: str) -> dict[str, Any]:
     """The whole job, of the inputs below `given`: evaluation.json. Raises SystemExit, BadDataset, PackageError."""
-    described = dataset.summary_of(given / "dataset")
-    lines = [line for line in dataset.read_index(given / "dataset" / "index.jsonl") if line.split == "test"]
+    described = layout.summary_of(given / "dataset")
+    lines = [line for line in layout.read_index(given / "dataset" / "index.jsonl") if line.split == "test"]
     if not lines:
         raise SystemExit("the dataset has no test photographs")
     drift = json.loads((given / "dataset" / "drift.json").read_bytes())

@@ -31,12 +31,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from model.answer import CLASSES
-from training import container, drift
-from training.ahead import ahead
-from training.catalogue import Catalogue
-from training.dataset import SPLITS, BadDataset, Shard, digest, manifest, read_index
-from training.examine import Examined, Facts, begin, examine_all
-from training.store import Store, StoreError, located, store
+from training import container
+from training.dataset import drift
+from training.dataset.ahead import ahead
+from training.dataset.catalogue import Catalogue
+from training.dataset.examine import Examined, Facts, begin, examine_all
+from training.dataset.layout import SPLITS, BadDataset, Shard, digest, manifest, read_index
+from training.dataset.store import Store, StoreError, located, store
 
 CHUNK = 32
 """Photographs that a process gets at once: enough to make the handing over cheap, few enough to hold in memory."""
@@ -106,7 +107,7 @@ def run(job: Job, folder: Path) -> None:
 
 def start_fork_server() -> None:
     """Starts what the decoding processes are forked from; it imports what they need while this process reads labels."""
-    multiprocessing.set_forkserver_preload(["training.examine"])
+    multiprocessing.set_forkserver_preload(["training.dataset.examine"])
     forkserver.ensure_running()
 
 

@@ -6,8 +6,9 @@
 As a SageMaker training job it takes its hyperparameters for arguments and reads the channels `dataset`, `train`,
 `validation` and, to start from the network in service, `champion`; on several hosts it starts torchrun by itself. It
 resumes from its last checkpoint. It leaves `predictions.csv` (held-out photographs with their logits) and
-`metrics.json`, which `training.metrics` computes from those predictions, and what run they are of; an experiment also
-`network.pt` (the averaged weights), and a job a profile and, if asked for, the model package that is served.
+`metrics.json`, which `training.verdict.metrics` computes from those predictions, and what run they are of; an
+experiment also `network.pt` (the averaged weights), and a job a profile and, if asked for, the model package that is
+served.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ import torch
 from model import network, package
 from model.answer import CLASSES
 from model.preprocess import SIZE
-from training import container, data, dataset, metrics
-from training.learner import Learner, NotFinite
-from training.processes import Processes, ended_at_once
-from training.profile import Profile
+from training import container
+from training.dataset import layout
+from training.learning import data
+from training.learning.learner import Learner, NotFinite
+from training.learning.processes import Processes, ended_at_once
+from training.learning.profile import Profile
+from training.verdict import metrics
 
 WATCHED = 512
 """Photographs of the validation split that an epoch is judged on; the last epoch is on all."""
@@ -223,10 +227,10 @@ def make_package(
     predictions: Path,
 ) -> dict[str, Any]:
     """The report of the int8 network; its package lies in the job's model folder, or beside the predictions."""
-    from training import pack  # needs OpenVINO, which a machine that only trains has not
+    from training.learning import pack  # needs OpenVINO, which a machine that only trains has not
 
     folder = container.channel("dataset")
-    digest = dataset.summary_of(folder)["digest"] if folder and not a.data else data.digest(training)
+    digest = layout.summary_of(folder)["digest"] if folder and not a.data else data.digest(training)
     try:
         return pack.pack(
             trained,
@@ -255,7 +259,7 @@ def read(a: argparse.Namespace) -> list[data.Photograph]:
     found = {name: folder for name, folder in folders.items() if folder}
     try:
         return data.read_shards(found.pop("dataset"), found)
-    except dataset.BadDataset as error:
+    except layout.BadDataset as error:
         raise SystemExit(str(error)) from error
 
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.exceptions import ClientError
 
-from bintally import runs, table
-from bintally.keys import utc
-from bintally.retraining import Names, Places, run_of
-from bintally.settings import RetrainSettings, retrain_settings
-from bintally.telemetry import logger
+from bintally.aws import table
+from bintally.aws.telemetry import logger
+from bintally.common.keys import utc
+from bintally.common.settings import RetrainSettings, retrain_settings
+from bintally.retraining import runs
+from bintally.retraining.names import Names, Places, run_of
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient

@@ -8,15 +8,15 @@ from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, pro
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from bintally import endpoint, photographs, table
-from bintally.arrivals import parse_arrival
-from bintally.counting import Services, count_photograph
-from bintally.errors import Transient
-from bintally.queues import postpone
-from bintally.settings import settings
-from bintally.telemetry import logger, metrics
+from bintally.aws import endpoint, objects, table
+from bintally.aws.arrivals import parse_arrival
+from bintally.aws.queues import postpone
+from bintally.aws.telemetry import logger, metrics
+from bintally.common.errors import Transient
+from bintally.common.settings import settings
+from bintally.counting.count_photograph import Services, count_photograph
 
-# One photograph at worst: S3 36 s (photographs.CONFIG); endpoint 20 s (endpoint.LAST_START); the table 9 s each for
+# One photograph at worst: S3 36 s (objects.CONFIG); endpoint 20 s (endpoint.LAST_START); the table 9 s each for
 # the record, four tries of the transaction, the stored count and LATEST (table.CONFIG); the image itself 1 s.
 # 36 + 20 + 7 x 9 + 1 = 120 s. The time limit is twice that, and nothing is begun that might not end in time.
 WORST_SECONDS = 120
@@ -73,7 +73,7 @@ def measure(item: dict[str, Any]) -> None:
 @cache
 def services() -> Services:
     return Services(
-        s3=photographs.client(),
+        s3=objects.client(),
         runtime=endpoint.client(),
         dynamodb=table.client(),
         counts_table=settings().counts_table,

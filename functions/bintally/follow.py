@@ -9,10 +9,10 @@ from typing import Any
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from bintally import photographs, table
-from bintally.following import Services, follow_batch
-from bintally.settings import follow_settings
-from bintally.telemetry import logger, metrics
+from bintally.aws import objects, table
+from bintally.aws.telemetry import logger, metrics
+from bintally.common.settings import follow_settings
+from bintally.labels.follow_batch import Services, follow_batch
 
 
 @logger.inject_lambda_context
@@ -28,7 +28,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
 @cache
 def services() -> Services:
     return Services(
-        s3=photographs.client(),
+        s3=objects.client(),
         dynamodb=table.client(),
         counts_table=follow_settings().counts_table,
         artifacts_bucket=follow_settings().artifacts_bucket,

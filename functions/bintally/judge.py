@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.exceptions import ClientError
 
-from bintally.errors import BintallyError
-from bintally.judging import judge
-from bintally.keys import utc
-from bintally.settings import margins
-from bintally.telemetry import logger
+from bintally.aws.telemetry import logger
+from bintally.common.errors import BintallyError
+from bintally.common.keys import utc
+from bintally.common.settings import margins
+from bintally.retraining.judging import judge
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -14,9 +14,14 @@ from typing import TYPE_CHECKING, Any, cast
 import boto3
 from botocore.exceptions import ClientError
 
-from bintally import conclude, labels, runs, table
-from bintally.keys import utc
-from bintally.retraining import (
+from bintally import conclude
+from bintally.aws import table
+from bintally.aws.telemetry import logger
+from bintally.common.keys import utc
+from bintally.common.settings import RetrainSettings, retrain_settings
+from bintally.labels import log
+from bintally.retraining import runs
+from bintally.retraining.names import (
     LONGEST_STACK_NAME,
     TUNED,
     Names,
@@ -27,9 +32,7 @@ from bintally.retraining import (
     run_of_version,
     version_of,
 )
-from bintally.runs import Holder
-from bintally.settings import RetrainSettings, retrain_settings
-from bintally.telemetry import logger
+from bintally.retraining.runs import Holder
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -151,7 +154,7 @@ def live_model(settings: RetrainSettings) -> dict[str, str]:
 def freeze_manifest(settings: RetrainSettings, places: Places, watermark: str) -> tuple[int, str]:
     """Writes the labels since the watermark, the winner of each photograph. How many, and the next watermark."""
     since = datetime.fromisoformat(watermark) if watermark else datetime.fromtimestamp(0, UTC)
-    found = labels.winners(s3(), settings.artifacts_bucket, since)
+    found = log.winners(s3(), settings.artifacts_bucket, since)
     new = 0
     with tempfile.TemporaryFile() as file:
         for line in found.lines():

@@ -9,18 +9,18 @@ from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, pro
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from bintally import photographs, table
-from bintally.arrivals import parse_arrival
-from bintally.queues import postpone
-from bintally.recording import Services, record_file
-from bintally.settings import record_settings
-from bintally.telemetry import logger, metrics
+from bintally.aws import objects, table
+from bintally.aws.arrivals import parse_arrival
+from bintally.aws.queues import postpone
+from bintally.aws.telemetry import logger, metrics
+from bintally.common.settings import record_settings
+from bintally.records.record_file import Services, record_file
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
 
 # What may follow once rows are begun (table.CONFIG: 9 s a request at worst): looking them up 9 s and 3 more tries,
-# 100 rows by 8 writers 13 x 9 s, the report 11 s (photographs.CONFIG), the event 9 s: 36 + 117 + 11 + 9 = 173 s.
+# 100 rows by 8 writers 13 x 9 s, the report 11 s (objects.CONFIG), the event 9 s: 36 + 117 + 11 + 9 = 173 s.
 WORST_SECONDS = 180
 
 processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
@@ -56,7 +56,7 @@ def record(record: SQSRecord, lambda_context: LambdaContext) -> None:
 @cache
 def services() -> Services:
     return Services(
-        s3=photographs.client(),
+        s3=objects.client(),
         dynamodb=table.client(),
         events=events(),
         counts_table=record_settings().counts_table,

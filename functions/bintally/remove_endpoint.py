@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.exceptions import ClientError
 
+from bintally.aws.telemetry import logger
+from bintally.common.errors import BintallyError
 from bintally.conclude import clean_up
-from bintally.errors import BintallyError
-from bintally.retraining import Names, run_of
-from bintally.telemetry import logger
+from bintally.retraining.names import Names, run_of
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient

@@ -14,9 +14,9 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bintally.endpoint import Answer, parse_answer
-from bintally.errors import BintallyError
-from bintally.telemetry import logger
+from bintally.aws.endpoint import Answer, parse_answer
+from bintally.aws.telemetry import logger
+from bintally.common.errors import BintallyError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bintally.keys import encode_id
+from bintally.common.keys import encode_id
 from click.testing import CliRunner
 
 from cli import readings

@@ -167,5 +167,5 @@ def test_rollback_without_another_model_is_one_line(clients: dict[str, Stubber],
 
 
 def test_every_step_begins_with_a_state_of_the_machine() -> None:
-    states = json.loads((REPOSITORY / "training" / "release.asl.json").read_text())["States"]
+    states = json.loads((REPOSITORY / "machines" / "release.asl.json").read_text())["States"]
     assert releases.STEPS.keys() <= states.keys()

@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
+from localsagemaker.ports import free_port
 
 from cli.main import main
-from local.ports import free_port
 from local.stack import Stack
 
 VERBS_THAT_NEED_THE_STACK = ["status", "env"]
@@ -96,7 +96,9 @@ def test_env_and_status_of_a_deployed_stack_then_down_and_wipe(stack):
     stack.client("cloudformation").create_stack(StackName="bintally", TemplateBody=json.dumps(template))
     code, exports, _ = bintally("env")
     assert code == 0
-    assert all(line.startswith("export ") for line in exports.splitlines())
+    unset, *lines = exports.splitlines()
+    assert unset == "unset AWS_SESSION_TOKEN AWS_PROFILE"
+    assert all(line.startswith("export ") for line in lines)
     shown = subprocess.run(
         ["bash", "-c", f"{exports}\nenv -0"], capture_output=True, text=True, env={}, check=True
     ).stdout

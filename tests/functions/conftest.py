@@ -12,7 +12,9 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import count, endpoint, photographs, queues, settings, table
+from bintally import count
+from bintally.aws import endpoint, objects, queues, table
+from bintally.common import settings
 from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 from moto.core.models import botocore_stubber
@@ -149,7 +151,7 @@ def counts_table() -> dict[str, Any]:
 def world(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     cached: list[Any] = [
         *(count.services, queues.sqs, settings.settings),
-        *(endpoint.client, photographs.client, table.client),
+        *(endpoint.client, objects.client, table.client),
     ]
     with mock_aws():
         for cache in cached:

@@ -8,7 +8,8 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import count, photographs, queues, table, telemetry
+from bintally import count
+from bintally.aws import objects, queues, table, telemetry
 from botocore.exceptions import ReadTimeoutError
 
 KEY = "incoming/SEA1/P-4-B217/2020-11-22T10:15:00Z.jpg"
@@ -124,8 +125,8 @@ def test_rejects_what_is_no_photograph(world: Any, photo: Photo, data: Any, reas
 
 
 def test_rejects_a_huge_object_without_a_download(world: Any, photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(photographs, "LARGEST", 1000)
-    monkeypatch.setattr(photographs.client(), "get_object", lambda **_: pytest.fail("downloaded"))
+    monkeypatch.setattr(objects, "LARGEST", 1000)
+    monkeypatch.setattr(objects.client(), "get_object", lambda **_: pytest.fail("downloaded"))
     assert world.deliver(world.put(KEY, photo())) == []
     item = world.only()
     assert "at most 1,000 are read" in item["reason"] and "digest" not in item["image"]
@@ -244,7 +245,7 @@ def test_a_counted_version_that_goes_later_stays_one_count(world: Any, photo: Ph
 
 def test_a_missing_permission_is_not_taken_for_gone(world: Any, photo: Photo, refuse: Any) -> None:
     event = world.put(KEY, photo())
-    refuse(photographs.client(), "HeadObject", "403", 403)
+    refuse(objects.client(), "HeadObject", "403", 403)
     assert world.deliver(event) == [0]
     assert world.items() == []
 

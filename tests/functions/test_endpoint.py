@@ -8,8 +8,9 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import count, endpoint, photographs, table
-from bintally.errors import Transient
+from bintally import count
+from bintally.aws import endpoint, objects, table
+from bintally.common.errors import Transient
 from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
@@ -21,7 +22,7 @@ ANSWER = json.loads((EVENTS / "endpoint_answer.json").read_bytes())
 @pytest.fixture
 def stubbed(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client and its Stubber; waits between tries are not waited."""
-    monkeypatch.setattr("bintally.endpoint.time.sleep", lambda _: None)
+    monkeypatch.setattr("bintally.aws.endpoint.time.sleep", lambda _: None)
     client = boto3.client("sagemaker-runtime", config=endpoint.CONFIG)
     with Stubber(client) as stubber:
         yield client, stubber
@@ -102,7 +103,7 @@ def test_a_timeout_is_transient(monkeypatch: pytest.MonkeyPatch, error: Exceptio
         raise error
 
     client.meta.events.register("before-send.sagemaker-runtime.InvokeEndpoint", answer)
-    monkeypatch.setattr("bintally.endpoint.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("bintally.aws.endpoint.time.monotonic", lambda: now[0])
     with pytest.raises(Transient):
         endpoint.ask(client, "e", b"jpeg")
     assert len(asked) == 1, "after LAST_START no further try begins"
@@ -149,6 +150,6 @@ def test_the_worst_case_is_what_the_comment_says() -> None:
         return float(tries * (config.connect_timeout + config.read_timeout) + tries - 1)
 
     one_try = endpoint.CONFIG.connect_timeout + endpoint.CONFIG.read_timeout  # type: ignore[attr-defined]
-    s3 = 2 * request(photographs.CONFIG) + photographs.DOWNLOAD_SECONDS + photographs.CONFIG.read_timeout  # type: ignore[attr-defined]
+    s3 = 2 * request(objects.CONFIG) + objects.DOWNLOAD_SECONDS + objects.CONFIG.read_timeout  # type: ignore[attr-defined]
     dynamodb = (1 + table.TRIES + 1 + 1) * request(table.CONFIG)
     assert s3 + endpoint.LAST_START + one_try + dynamodb + 1 <= count.WORST_SECONDS

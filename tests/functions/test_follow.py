@@ -10,8 +10,11 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import follow, following, labels, photographs, settings, table
-from bintally.errors import Transient
+from bintally import follow
+from bintally.aws import objects, table
+from bintally.common import settings
+from bintally.common.errors import Transient
+from bintally.labels import follow_batch, log
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -94,7 +97,7 @@ class Stream:
         return {o["Key"]: self.s3.get_object(Bucket=BUCKET, Key=o["Key"])["Body"].read() for o in found}
 
     def lines(self) -> list[dict[str, Any]]:
-        bodies = [body for key, body in self.objects().items() if not key.startswith(labels.ASIDE)]
+        bodies = [body for key, body in self.objects().items() if not key.startswith(log.ASIDE)]
         return [json.loads(line) for body in bodies for line in body.splitlines()]
 
     def said(self) -> list[tuple[str, int, str, str]]:
@@ -105,14 +108,14 @@ class Stream:
         )
 
     def aside(self) -> list[dict[str, Any]]:
-        return [json.loads(body) for key, body in self.objects().items() if key.startswith(labels.ASIDE)]
+        return [json.loads(body) for key, body in self.objects().items() if key.startswith(log.ASIDE)]
 
 
 @pytest.fixture
 def stream(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stream]:
     monkeypatch.setenv("ARTIFACTS_BUCKET", BUCKET)
     monkeypatch.setenv("PAIRING_HOURS", "24")
-    monkeypatch.setattr(following, "now", lambda: LOGGED + timedelta(hours=23))
+    monkeypatch.setattr(follow_batch, "now", lambda: LOGGED + timedelta(hours=23))
     for cache in (follow.services, settings.follow_settings):
         cache.cache_clear()
     world.s3.create_bucket(Bucket=BUCKET)
@@ -132,7 +135,7 @@ def test_what_a_photographs_own_metadata_say_is_a_label(stream: Stream) -> None:
     (line,) = stream.lines()
     image = {"bucket": "images", "key": "incoming/SEA1/B/a.jpg", "version_id": "v"}
     assert line == {
-        **{"id": labels.label_id(image, "record", utc(LOGGED), 4), "image": image, "site": "SEA1", "bin": "B"},  # type: ignore[arg-type]
+        **{"id": log.label_id(image, "record", utc(LOGGED), 4), "image": image, "site": "SEA1", "bin": "B"},  # type: ignore[arg-type]
         **{"quantity": 4, "source": "record", "as_of": utc(LOGGED), "told": "", "captured_at": utc(CAPTURED)},
         **{"logged_at": utc(LOGGED), "count": 2, "confidence": 0.5, "p_record": 0.2, "model_version": "2026-11-22"},
     }
@@ -266,10 +269,10 @@ def test_what_is_given_again_after_days_is_logged_as_of_now(stream: Stream, monk
     """What has learned since looks no further back than a day before it."""
     event = stream.put(count("a", **by_metadata(4)))
     later = LOGGED + timedelta(days=9)
-    monkeypatch.setattr(following, "now", lambda: later)
+    monkeypatch.setattr(follow_batch, "now", lambda: later)
     stream.follow(event)
     assert next(iter(stream.objects())).startswith("labels/2026/12/01/")
-    assert len(labels.winners(stream.s3, BUCKET, later)) == 1
+    assert len(log.winners(stream.s3, BUCKET, later)) == 1
 
 
 def test_a_record_that_is_told_again_gives_no_more_labels(stream: Stream) -> None:
@@ -289,7 +292,7 @@ def test_a_correction_as_of_the_same_time_counts(stream: Stream) -> None:
         stream.follow(*events)
         events[0]["dynamodb"]["ApproximateCreationDateTime"] -= 9 * 24 * 3600
         stream.follow(events[0])
-        found = labels.winners(stream.s3, BUCKET, LOGGED).lines()
+        found = log.winners(stream.s3, BUCKET, LOGGED).lines()
         assert [line["quantity"] for line in found if name in line["image"]["key"]] == [last]
 
 
@@ -308,7 +311,7 @@ def test_any_batches_and_repeats_give_the_same_winners(stream: Stream, data: Any
         for _ in range(data.draw(st.integers(1, 2))):
             stream.follow(*events[place:end])
         place = end if data.draw(st.booleans()) else data.draw(st.integers(place + 1, end))
-    found = labels.winners(stream.s3, BUCKET, LOGGED)
+    found = log.winners(stream.s3, BUCKET, LOGGED)
     winners = {line["image"]["key"][-5]: (line["source"], line["quantity"]) for line in found.lines()}
     assert winners == {"a": ("person", 6), "b": ("record", 5), "c": ("record", 5)}
 
@@ -347,7 +350,7 @@ def test_what_can_never_give_a_label_is_put_aside_and_the_others_go_on(stream: S
     assert aside["record"] == poison and aside["reason"]
     stream.follow(*batch)
     assert len(stream.aside()) == 1
-    assert {line["image"]["key"][-5] for line in labels.winners(stream.s3, BUCKET, LOGGED).lines()} == {"a", "b"}
+    assert {line["image"]["key"][-5] for line in log.winners(stream.s3, BUCKET, LOGGED).lines()} == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -379,7 +382,7 @@ def test_broken_items_beside_a_change_are_none_of_its_faults(stream: Stream) -> 
 
 @pytest.mark.parametrize(
     ("client", "operation"),
-    [(table.client, "BatchGetItem"), (table.client, "Query"), (photographs.client, "PutObject")],
+    [(table.client, "BatchGetItem"), (table.client, "Query"), (objects.client, "PutObject")],
 )
 def test_what_may_pass_has_the_whole_batch_come_again(
     stream: Stream, refuse: Any, client: Callable[[], Any], operation: str

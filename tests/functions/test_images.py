@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bintally.errors import Rejected
-from bintally.images import prepare
+from bintally.common.errors import Rejected
+from bintally.counting.images import prepare
 from PIL import Image
 
 ENDPOINT_LIMIT = 4 * 1024**2
@@ -177,8 +177,8 @@ def test_takes_the_first_frame_of_an_animation() -> None:
 MEASURE = """
 import sys
 from pathlib import Path
-from bintally.errors import Rejected
-from bintally.images import prepare
+from bintally.common.errors import Rejected
+from bintally.counting.images import prepare
 data = Path(sys.argv[1]).read_bytes()
 try:
     prepare(data)

@@ -9,9 +9,9 @@ from typing import Any
 import boto3
 import pytest
 from bintally import judge as function
+from bintally.common.settings import Margins, margins
 from bintally.judge import BadEvaluation, NoEvaluation
-from bintally.judging import judge
-from bintally.settings import Margins, margins
+from bintally.retraining.judging import judge
 from botocore.exceptions import ClientError
 from moto import mock_aws
 

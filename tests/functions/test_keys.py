@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bintally.errors import Rejected
-from bintally.keys import EXPECTED, LONGEST_ID, Place, captured_at, encode_id, parse_key, utc
+from bintally.common.errors import Rejected
+from bintally.common.keys import EXPECTED, LONGEST_ID, Place, captured_at, encode_id, parse_key, utc
 from hypothesis import given
 from hypothesis import strategies as st
 

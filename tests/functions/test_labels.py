@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import boto3
 import pytest
-from bintally.errors import Transient
-from bintally.labels import BrokenLog, Label, Winners, label_id, rank, winners
+from bintally.common.errors import Transient
+from bintally.labels.log import BrokenLog, Label, Winners, label_id, rank, winners
 from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws

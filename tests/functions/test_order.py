@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from bintally import table
-from bintally.arrivals import Arrival
+from bintally.aws import table
+from bintally.aws.arrivals import Arrival
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -10,8 +10,11 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import photographs, queues, record, record_files, recording, settings, table
-from bintally.record_files import Fault, Row, Sheet
+from bintally import record
+from bintally.aws import objects, queues, table
+from bintally.common import settings
+from bintally.records import files, record_file
+from bintally.records.files import Fault, Row, Sheet
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -218,8 +221,8 @@ def test_a_report_of_the_longest_key_has_a_key(inventory: Inventory) -> None:
 
 
 def test_a_file_that_is_too_large_is_not_read(inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "LARGEST", 100)
-    monkeypatch.setattr(photographs.client(), "get_object", lambda **_: pytest.fail("downloaded"))
+    monkeypatch.setattr(record_file, "LARGEST", 100)
+    monkeypatch.setattr(objects.client(), "get_object", lambda **_: pytest.fail("downloaded"))
     told = inventory.read("x" * 101)
     assert told["faults"][0]["reason"] == "the file has 101 bytes; at most 100 are read"
 
@@ -235,7 +238,7 @@ def test_a_version_that_is_gone_is_reported(inventory: Inventory) -> None:
 def test_a_report_names_some_thousands_of_faults_and_counts_all(
     inventory: Inventory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording, "MOST_FAULTS", 50)
+    monkeypatch.setattr(record_file, "MOST_FAULTS", 50)
     told = inventory.read(HEAD + "📦\n" * 60 + "SEA1,A,1,\n")
     assert (told["malformed"], told["kept"], len(told["faults"])) == (60, 1, 5)
     report = inventory.report(told)
@@ -368,11 +371,11 @@ def test_a_record_put_by_hand_gives_way_to_one_as_of_later(inventory: Inventory)
 @pytest.mark.parametrize(
     ("client", "operation", "code", "status"),
     [
-        (photographs.client, "HeadObject", "403", 403),
-        (photographs.client, "GetObject", "SlowDown", 503),
+        (objects.client, "HeadObject", "403", 403),
+        (objects.client, "GetObject", "SlowDown", 503),
         (table.client, "BatchGetItem", "ProvisionedThroughputExceededException", 400),
         (table.client, "PutItem", "InternalServerError", 500),
-        (photographs.client, "PutObject", "SlowDown", 503),
+        (objects.client, "PutObject", "SlowDown", 503),
         (record.events, "PutEvents", "InternalException", 500),
     ],
 )
@@ -419,7 +422,7 @@ def test_a_file_that_runs_out_of_time_gets_further_with_every_try(
 def test_waits_longer_after_every_try(inventory: Inventory, refuse: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(queues.sqs(), "change_message_visibility", lambda **request: asked.append(request))
-    refuse(photographs.client(), "HeadObject", "503", 503)
+    refuse(objects.client(), "HeadObject", "503", 503)
     event = inventory.put(KEY, HEAD)
     for tries in (1, 3, 9):
         inventory.deliver(event, tries=tries)
@@ -445,4 +448,4 @@ def test_the_largest_file_fits_the_memory() -> None:
     """A report holds at most MOST_FAULTS reasons, each bounded, whatever a row holds."""
     fault = sheet((HEAD + "S,B," + "9" * 8000 + ",\n").encode())[0]
     assert isinstance(fault, Fault) and len(fault.reason) < 200
-    assert recording.MOST_FAULTS * 200 <= 2_000_000 and record_files.LARGEST_JSON <= recording.LARGEST
+    assert record_file.MOST_FAULTS * 200 <= 2_000_000 and files.LARGEST_JSON <= record_file.LARGEST

@@ -8,9 +8,12 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import conclude, plan, runs, settings, table
-from bintally.labels import label_id
-from bintally.retraining import TUNED, Names, run_of, run_of_version, version_of
+from bintally import conclude, plan
+from bintally.aws import table
+from bintally.common import settings
+from bintally.labels.log import label_id
+from bintally.retraining import runs
+from bintally.retraining.names import TUNED, Names, run_of, run_of_version, version_of
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
@@ -301,7 +304,7 @@ def test_a_tuning_job_with_other_hyperparameters_is_no_parent(outside: Outside) 
 
 
 def test_the_hyperparameters_of_a_tuning_job_are_those_that_plan_compares() -> None:
-    definition = (Path(__file__).parents[2] / "training/retrain.asl.json").read_text()
+    definition = (Path(__file__).parents[2] / "machines/retrain.asl.json").read_text()
     assert set(re.findall(r"'Name': '([a-z-]+)', '(?:MinValue|Values)'", definition)) == set(TUNED)
     assert "'StaticHyperParameters': $merge([$plan.hyperparameters, {'package': 'false'}])" in definition
 

@@ -190,7 +190,7 @@ def test_a_missing_object(aws: Aws) -> None:
 
 def test_the_sample_event_is_what_the_state_machine_sends() -> None:
     root = Path(__file__).parents[2]
-    definition = json.loads((root / "training" / "release.asl.json").read_text())
+    definition = json.loads((root / "machines" / "release.asl.json").read_text())
     sample = json.loads((root / "events" / "verify.json").read_text())
     asked: list[Any] = [
         state["Arguments"]["Payload"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import boto3
 import pytest
+from localsagemaker.ports import free_port
 
-from local.ports import free_port
 from local.stack import Stack
 
 REPOSITORY = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""training.launch as a person calls it: the real entry points on small pictures, on the local stack."""
+"""tools.launch as a person calls it: the real entry points on small pictures, on the local stack."""
 
 import io
 import json
@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import launch
-from training.dataset import split_of
+from tools import launch
+from training.dataset.layout import split_of
 
 pytestmark = pytest.mark.timeout(1800)  # the first waits for the stack, a dataset and a training
 REPOSITORY = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def ask(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def call(*words: str, **variables: str) -> tuple[int, list[str]]:
         done = subprocess.run(
-            [sys.executable, "-m", "training.launch", *words],
+            [sys.executable, "-m", "tools.launch", *words],
             cwd=REPOSITORY, env=os.environ | settings | variables, capture_output=True, text=True, timeout=800,
         )  # fmt: skip
         return done.returncode, [*done.stdout.splitlines(), *done.stderr.splitlines()]
@@ -137,7 +137,7 @@ def test_a_stack_that_does_not_run_is_said_to(ask: Any, tmp_path: Path) -> None:
 
 
 def test_metrics_and_ranges_are_those_of_the_state_machine() -> None:
-    tune = json.loads((REPOSITORY / "training" / "retrain.asl.json").read_text())["States"]["Tune"]["Arguments"]
+    tune = json.loads((REPOSITORY / "machines" / "retrain.asl.json").read_text())["States"]["Tune"]["Arguments"]
     continuous = {
         name: tuple(tune.split(f"'Name': '{name}'")[1].split("'")[position] for position in (3, 7, 11))
         for name in ("learning-rate", "weight-decay", "augmentation")

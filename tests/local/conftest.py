@@ -7,15 +7,21 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
+from botocore.auth import SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from localsagemaker.ports import free_port
 
 from local import emulator, processes
-from local.ports import free_port
+from local.owner import make_key
 from local.stack import REGION, Stack, healthy
 
 # Speaks the container contract. Its answer names its model and process; a body says what else it should do.
@@ -75,7 +81,8 @@ def ours(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """ministack with the same settings and nothing of ours."""
     stack = Stack(home=tmp_path_factory.mktemp("bare"), port=free_port())
-    settings = emulator.environment(stack.home, stack.port)
+    stack.make_home()
+    settings = emulator.environment(stack.home, stack.port, make_key(stack.home))
     process = subprocess.Popen(
         [sys.executable, "-m", "ministack.app"],
         env=os.environ | settings,
@@ -121,6 +128,38 @@ def role(policy: Callable[..., str]) -> Callable[..., str]:
         return arn
 
     return make
+
+
+@pytest.fixture(scope="session")
+def function_role(role: Callable[..., str]) -> Callable[..., str]:
+    """Makes a role for functions that may do nothing."""
+    return lambda stack, name: role(stack, name, "lambda.amazonaws.com")
+
+
+@pytest.fixture(scope="session")
+def code_of() -> Callable[[str], bytes]:
+    """A function's deployment package: its handler has one line."""
+
+    def build(line: str) -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("index.py", f"def handler(event, context):\n    {line}\n")
+        return buffer.getvalue()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def signed_in_query() -> Callable[..., str]:
+    """The path of a request that carries its signature in the query, as a page can send it without a preflight."""
+
+    def sign(stack: Stack, key: str, secret: str, service: str, method: str, path: str, body: bytes = b"") -> str:
+        request = AWSRequest(method, stack.endpoint_url + path, data=body)
+        SigV4QueryAuth(Credentials(key, secret), service, REGION).add_auth(request)
+        parts = urlsplit(request.prepare().url)
+        return f"{parts.path}?{parts.query}"
+
+    return sign
 
 
 @pytest.fixture(scope="session")

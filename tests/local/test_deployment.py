@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
-
-from local.sagemaker.deployment import Plan, Traffic, planned
-from local.sagemaker.wire import ServiceError
+from localsagemaker.deployment import Plan, Traffic, planned
+from localsagemaker.wire import ServiceError
 
 REALTIME = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 2}
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 
-from local.sagemaker import channels, container
+from local import processes
+from localsagemaker import channels, container
 
 ROLE_MAY = {"Effect": "Allow", "Action": ["s3:*", "logs:*", "cloudwatch:PutMetricData"], "Resource": "*"}
 RESOURCES = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
@@ -454,7 +455,7 @@ time.sleep(300)
     log = (own.home / "jobs" / "training-job" / "cut" / "algo-1.log").read_text()
     assert own.down()
     for pid in (own_pid, int(log.split()[1])):
-        assert not Path(f"/proc/{pid}").exists()
+        assert not processes.command_line(pid)  # gone, or a zombie that init has not reaped yet
     own.start_emulator()
     found = ended(sagemaker, "cut")
     assert (found["TrainingJobStatus"], found["SecondaryStatus"]) == ("Failed", "Failed")

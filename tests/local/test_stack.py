@@ -270,7 +270,7 @@ def test_only_one_up_at_a_time(small):
 def test_a_folder_of_others_is_neither_used_nor_removed(small):
     small.home.mkdir()
     (small.home / "letter.txt").write_text("dear")
-    with pytest.raises(StackError, match="has files of others; set BINTALLY_HOME"):
+    with pytest.raises(StackError, match="contains files that Bintally did not create"):
         small.up(lambda step: None)
     with pytest.raises(StackError, match="is no stack's folder; nothing is removed"):
         small.wipe()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from local import emulator, processes
+from local.owner import make_key
 from local.stack import healthy
 
 FOLLOWER = """
@@ -68,7 +69,8 @@ def running(stack, which):
         yield
         stack.down()
         return
-    settings = emulator.environment(stack.home, stack.port)
+    stack.make_home()
+    settings = emulator.environment(stack.home, stack.port, make_key(stack.home))
     output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = [sys.executable, "-m", "ministack.app"]
     process = subprocess.Popen(command, env=os.environ | settings, start_new_session=True, **output)

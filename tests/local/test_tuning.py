@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
-
-from local.sagemaker.search import Search, check_scaling, worse_than_median
-from local.sagemaker.wire import ServiceError
+from localsagemaker.search import Search, check_scaling, worse_than_median
+from localsagemaker.wire import ServiceError
 
 METRIC = {"Name": "validation:rps", "Regex": r"validation_rps ([0-9.]+)"}
 
@@ -571,5 +570,5 @@ def test_the_emulator_starts_without_optuna():
     import subprocess
     import sys
 
-    script = "import sys, local.emulator, local.sagemaker.tuning; sys.exit('optuna' in sys.modules)"
+    script = "import sys, local.emulator, localsagemaker.tuning; sys.exit('optuna' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2]).returncode == 0

@@ -12,7 +12,7 @@ from model import export, package
 from model.package import Package, PackageError
 from model.preprocess import normalise, to_array
 from model.restore import restore
-from training import synthetic
+from tools import synthetic
 
 SHIPPED = Path(__file__).parents[2] / "model" / "pretrained" / "model.tar.gz"
 

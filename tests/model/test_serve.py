@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import openvino
 import pytest
+from localsagemaker.ports import free_port
 from openvino import opset13 as ops
 from PIL import Image
 
-from local.ports import free_port
 from model import package, preprocess, serve
 from model.answer import CLASSES
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from localsagemaker.ports import free_port
 from PIL import Image, ImageDraw
 
 from local import processes
-from local.ports import free_port
 from local.stack import REPOSITORY, Stack
 from tests.shared import shared
 

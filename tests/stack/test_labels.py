@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from bintally import labels
-from bintally.labels import Label
+from bintally.labels import log
+from bintally.labels.log import Label
 
 pytestmark = pytest.mark.xdist_group("count")  # they hold the queue up, and its services
 
@@ -34,8 +34,8 @@ class Clerk:
 
     def labels(self, site: str) -> list[Label]:
         """One for each photograph and quantity; a line may stand in the log twice."""
-        log = labels.read_log(self.user.s3, self.artifacts, NOW)
-        return list({label["id"]: label for label in log if label["site"] == site}.values())
+        lines = log.read_log(self.user.s3, self.artifacts, NOW)
+        return list({label["id"]: label for label in lines if label["site"] == site}.values())
 
     def wait_labels(self, site: str, number: int) -> list[Label]:
         return list(
@@ -102,12 +102,12 @@ def test_a_photograph_with_its_record_gives_a_label(clerk: Clerk, user: Any, pho
     (count,) = user.wait_counts(key)
     (label,) = clerk.wait_labels("LAB1", 1)
     image = {"bucket": user.bucket, "key": key, "version_id": version}
-    assert label["image"] == image and label["id"] == labels.label_id(image, "record", label["as_of"], 3)  # type: ignore[arg-type]
+    assert label["image"] == image and label["id"] == log.label_id(image, "record", label["as_of"], 3)  # type: ignore[arg-type]
     assert (label["bin"], label["quantity"], label["source"]) == ("A", 3, "record")
     assert (label["captured_at"], label["as_of"]) == (count["captured_at"], count["uploaded_at"])
     assert (label["count"], label["model_version"]) == (int(count["count"]), count["model_version"])
     assert label["p_record"] == pytest.approx(float(count["p_record"]))
-    assert labels.winners(user.s3, clerk.artifacts, NOW).newest >= label["logged_at"]
+    assert log.winners(user.s3, clerk.artifacts, NOW).newest >= label["logged_at"]
 
 
 def test_the_stream_is_filtered_as_the_template_says(clerk: Clerk, user: Any, photograph: Photo) -> None:
@@ -150,7 +150,7 @@ def test_a_newer_label_wins(clerk: Clerk, user: Any, photograph: Photo) -> None:
     later = datetime.now(UTC) + timedelta(minutes=1)
     clerk.tell("records/lab4.csv", f"{HEAD}LAB4,A,1,{later.isoformat()}\n")
     clerk.wait_labels("LAB4", 2)
-    found = labels.winners(user.s3, clerk.artifacts, NOW).lines()
+    found = log.winners(user.s3, clerk.artifacts, NOW).lines()
     assert [label["quantity"] for label in found if label["site"] == "LAB4"] == [1]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cli import bench_redeploy
+from bench import redeploy
 from local.stack import REPOSITORY, Stack, package_version
 from tests.stack.releasing import Description, Files, Releases, inbox_of
 
@@ -45,7 +45,7 @@ def releases(realtime: Stack, a_user: Callable[[Stack], Any]) -> Iterator[Releas
 
 @pytest.fixture(scope="module")
 def quick_alarm(realtime: Stack) -> str:
-    return bench_redeploy.quick_alarm(realtime)
+    return redeploy.quick_alarm(realtime)
 
 
 def unsure(files: Files, description: Description) -> None:

@@ -23,7 +23,7 @@ from cli.main import main
 from local import processes
 from local.stack import Stack, package_version
 from tests.stack.releasing import inbox_of
-from training.dataset import split_of
+from training.dataset.layout import split_of
 
 pytestmark = pytest.mark.timeout(1500)  # a whole run takes 80 s on two idle cores, minutes on busy ones
 

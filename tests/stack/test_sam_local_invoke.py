@@ -1,11 +1,14 @@
 """`sam local invoke` runs the count function in Docker, against the running local stack, with the sample event."""
 
+import contextlib
 import ipaddress
 import json
 import os
 import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,17 +61,25 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def way_in(user: Any, docker: None, a_port: Callable[[], int]) -> Iterator[str]:
+def way_in(user: Any, docker: None) -> Iterator[str]:
     """The stack's address as a container sees it. The stack listens on loopback alone, and sam puts its containers
-    on Docker's bridge whatever --docker-network says, so a relay listens on the bridge."""
+    on Docker's bridge whatever --docker-network says, so a relay listens on the bridge, on the stack's own port."""
     inspected = json.loads(output_of("docker", "network", "inspect", "bridge"))
     bridge = ipaddress.ip_network(inspected[0]["IPAM"]["Config"][0]["Subnet"])[1]
-    port = a_port()
-    command = f"TCP-LISTEN:{port},bind={bridge},fork,reuseaddr", f"TCP:127.0.0.1:{user.stack.port}"
+    port = user.stack.port
+    command = f"TCP-LISTEN:{port},bind={bridge},fork,reuseaddr", f"TCP:127.0.0.1:{port}"
     relay = subprocess.Popen(["socat", *command], start_new_session=True)
     yield f"http://{bridge}:{port}"
     relay.terminate()
     relay.wait()
+
+
+def status_of(way_in: str) -> int:
+    """What the stack answers to a request for its health by the bridge."""
+    with contextlib.suppress(urllib.error.HTTPError):
+        urllib.request.urlopen(f"{way_in}/_ministack/health", timeout=30)
+        return 200
+    return 403
 
 
 @pytest.mark.timeout(600)
@@ -93,6 +104,7 @@ def test_count_function(
         variables = user.functions.get_function_configuration(FunctionName=user.function)["Environment"]["Variables"]
         settings = tmp_path / "variables.json"
         settings.write_text(json.dumps({"CountFunction": variables | {"AWS_ENDPOINT_URL": way_in}}))
+        assert status_of(way_in) == 403  # No container runs.
         answer = output_of(
             *(sys.executable, "-m", "samcli", "local", "invoke", "CountFunction", "--template", built),
             *("--event", event, "--env-vars", settings, "--invoke-image", image, "--skip-pull-image"),
@@ -100,6 +112,7 @@ def test_count_function(
             SAM_CLI_TELEMETRY="0",
         )
         assert json.loads(answer.splitlines()[-1]) == {"batchItemFailures": []}
+        assert status_of(way_in) == 403  # It has gone.
         (item,) = user.counts(key)
         assert item["status"] == "COUNTED"
         assert item["image"]["version_id"] == version

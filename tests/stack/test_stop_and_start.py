@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bintally import labels
+from bintally.labels import log
+from localsagemaker.ports import port_taken
 
-from local.ports import port_taken
 from local.stack import Stack
 
 KEY = "incoming/SEA1/P-1-A1/2026-11-22T10:15:00Z.jpg"
@@ -53,7 +53,7 @@ def run(stack: Stack, *words: str) -> tuple[int, str]:
 
 def labelled(user: Any) -> set[str]:
     """Photographs in the label log."""
-    found = labels.winners(user.s3, user.outputs["ArtifactsBucket"], datetime.now(UTC))
+    found = log.winners(user.s3, user.outputs["ArtifactsBucket"], datetime.now(UTC))
     return {label["image"]["key"] for label in found.lines()}
 
 

@@ -16,7 +16,7 @@ from samcli.yamlhelper import yaml_parse
 from tests.template.machine import reachable
 
 ROOT = Path(__file__).parents[2]
-DEFINITION = json.loads((ROOT / "training" / "release.asl.json").read_text())
+DEFINITION = json.loads((ROOT / "machines" / "release.asl.json").read_text())
 STATES: dict[str, Any] = DEFINITION["States"]
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
 TASKS = sorted(name for name, state in STATES.items() if state["Type"] == "Task")

@@ -11,7 +11,7 @@ from samtranslator.yaml_helper import yaml_parse
 from tests.template.machine import reachable
 
 ROOT = Path(__file__).parents[2]
-DEFINITION = json.loads((ROOT / "training" / "retrain.asl.json").read_text())
+DEFINITION = json.loads((ROOT / "machines" / "retrain.asl.json").read_text())
 STATES: dict[str, dict[str, Any]] = DEFINITION["States"]
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
 TASKS = sorted(name for name, state in STATES.items() if state["Type"] == "Task")

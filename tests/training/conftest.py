@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import synthetic
-from training.dataset import Line, Shard, digest, split_of
+from tools import synthetic
+from training.dataset.layout import Line, Shard, digest, split_of
 
 
 @pytest.fixture(scope="session")

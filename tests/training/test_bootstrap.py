@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.bootstrap import AT_ONCE, Resamples, interval, simultaneous_lower_bounds
+from training.verdict.bootstrap import AT_ONCE, Resamples, interval, simultaneous_lower_bounds
 
 
 @settings(max_examples=25)

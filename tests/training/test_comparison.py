@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.answer import AT_LEAST, posterior_median
-from training import comparison, metrics
-from training.bootstrap import Floats, Ints
-from training.comparison import FALSIFIED_SHARE, Answered
+from training.verdict import comparison, metrics
+from training.verdict.bootstrap import Floats, Ints
+from training.verdict.comparison import FALSIFIED_SHARE, Answered
 
 DRAWS = 100
 

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from model.preprocess import SIZE, BadImage, decode, normalise, to_array
-from training import data
-from training.vary import vary_one
+from training.learning import data
+from training.learning.vary import vary_one
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from training import drift
-from training.dataset import Line
+from training.dataset import drift
+from training.dataset.layout import Line
 
 MIX = np.array([0.02, 0.08, 0.15, 0.17, 0.15, 0.12, 0.31])
 """Labels as in the public photographs."""

@@ -17,9 +17,11 @@ from PIL import Image
 
 from model import package, preprocess, serve
 from model.answer import CLASSES, answer
-from training import comparison, dataset, drift, evaluate
-from training.dataset import Line
-from training.metrics import softmax
+from training import evaluate
+from training.dataset import drift, layout
+from training.dataset.layout import Line
+from training.verdict import comparison
+from training.verdict.metrics import softmax
 
 ROOT = Path(__file__).parents[2]
 CHAMPION, CHALLENGER = "2026-11-22-aaaaaa", "2026-11-24-bbbbbb"
@@ -146,7 +148,7 @@ def test_every_figure_follows_from_the_predictions(job: Path, found: dict[str, A
 
 def test_only_test_photographs_are_judged(job: Path, given: Path) -> None:
     seen = comparison.read(job / "processing/output/evaluation/predictions.csv")
-    lines = {line.id: line for line in dataset.read_index(given / "dataset" / "index.jsonl")}
+    lines = {line.id: line for line in layout.read_index(given / "dataset" / "index.jsonl")}
     assert len(seen.ids) == 135 and {lines[id_].split for id_ in seen.ids} == {"test"}
     for k, id_ in enumerate(seen.ids):
         assert seen.quantities[k] == lines[id_].quantity and seen.groups[k] == lines[id_].group

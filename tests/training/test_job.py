@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from localsagemaker.ports import free_port
 
-from local.ports import free_port
 from model import package
 from model.serve import Counter
-from training import metrics
+from training.verdict import metrics
 
 pytestmark = pytest.mark.timeout(1800)  # several trainings each
 REPOSITORY = Path(__file__).parents[2]

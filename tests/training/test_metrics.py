@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import metrics
-from training.card import card
+from training.verdict import metrics
+from training.verdict.card import card
 
 RANDOM = np.random.default_rng(0)
 SHIPPED = Path(__file__).parents[2] / "model" / "pretrained"

@@ -8,7 +8,7 @@ import torch
 
 from model import export, package
 from model.preprocess import SIZE
-from training import data, pack
+from training.learning import data, pack
 
 
 class Pooled(torch.nn.Module):

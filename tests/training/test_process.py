@@ -31,11 +31,12 @@ from PIL import Image
 
 from local.processes import session_members
 from model.preprocess import decode
-from training import dataset, process
-from training.catalogue import SHARD, id_of
-from training.dataset import Line
+from training import process
+from training.dataset import layout
+from training.dataset.catalogue import SHARD, id_of
+from training.dataset.layout import Line
+from training.dataset.store import LARGEST, store
 from training.process import LEAST_JUDGED, Job
-from training.store import LARGEST, store
 
 REPOSITORY = Path(__file__).parents[2]
 MORNING = "2026-05-01T08:00:00.000Z"
@@ -136,7 +137,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def index(folder: Path) -> list[Line]:
-    return list(dataset.read_index(folder / "index.jsonl"))
+    return list(layout.read_index(folder / "index.jsonl"))
 
 
 def listed(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -179,7 +180,7 @@ def test_no_bin_is_in_two_splits_and_no_picture_twice(photos: list[Photo]) -> No
         splits = defaultdict(set)
         for line in lines:
             splits[line.group].add(line.split)
-            assert line.split == dataset.split_of(line.site, line.bin)
+            assert line.split == layout.split_of(line.site, line.bin)
         assert all(len(found) == 1 for found in splits.values())
         # Of the same picture one stays: a test photograph first, so that none is in two splits; then a person's count.
         by_id = {place.id_of(photo): photo for photo in photos}
@@ -187,15 +188,15 @@ def test_no_bin_is_in_two_splits_and_no_picture_twice(photos: list[Photo]) -> No
         assert len(kept) == len(lines) == len({photo.picture for photo in photos})
         for id_, photo in by_id.items():
             order = ("test", "validation", "train").index
-            mine = (order(dataset.split_of(photo.site, photo.bin)), photo.source != "person", id_)
+            mine = (order(layout.split_of(photo.site, photo.bin)), photo.source != "person", id_)
             one = kept[photo.picture]
             assert (order(one.split), one.source != "person", one.id) <= mine
         dropped = listed(place.root / "a" / "dataset", "duplicates.jsonl")
         assert {one["id"] for one in dropped} == by_id.keys() - {line.id for line in lines}
         assert all(by_id[one["id"]].picture == by_id[one["kept"]].picture for one in dropped)
         # Every line's bytes are where it says.
-        read = dataset.read(
-            place.root / "a" / "dataset", {split: place.root / "datasets" / split for split in dataset.SPLITS}
+        read = layout.read(
+            place.root / "a" / "dataset", {split: place.root / "datasets" / split for split in layout.SPLITS}
         )
         for example in (example for examples in read.values() for example in examples):
             assert example.read() == jpeg(by_id[example.line.id].picture)
@@ -218,7 +219,7 @@ def test_adding_photographs_comes_to_the_same_as_having_had_them(photos: list[Ph
         assert [replace(line, object="") for line in index(after)] == [
             replace(line, object="") for line in index(at_once)
         ]
-        summaries = [dataset.summary_of(one) for one in (after, at_once)]
+        summaries = [layout.summary_of(one) for one in (after, at_once)]
         for name in ("digest", "test_digest", "photographs", "classes", "profile"):
             assert summaries[0][name] == summaries[1][name]
 
@@ -246,7 +247,7 @@ def test_many_photographs_fill_several_shards(place: Place) -> None:
     folder = place.process("one", photos)
     shards = {line.object for line in index(folder) if line.split == "train"}
     assert len(shards) == 2  # 80 in a hundred of 612 are 490
-    assert dataset.summary_of(folder)["photographs"]["train"] > SHARD
+    assert layout.summary_of(folder)["photographs"]["train"] > SHARD
     expected, objects = contents(folder), contents(place.root / "datasets")
     assert contents(place.process("three", photos, hosts=3)) == expected
     assert contents(place.root / "datasets") == objects
@@ -270,8 +271,8 @@ def test_a_new_label_changes_the_index_and_reads_nothing(place: Place) -> None:
     old, new = ({line.id: line for line in index(folder)} for folder in (before, after))
     assert new == old | {place.id_of(relabelled): replace(old[place.id_of(relabelled)], quantity=5, as_of=LATER)}
     assert contents(place.root / "datasets") == objects
-    assert dataset.summary_of(after)["digest"] != dataset.summary_of(before)["digest"]
-    assert dataset.summary_of(after)["new"] == 0
+    assert layout.summary_of(after)["digest"] != layout.summary_of(before)["digest"]
+    assert layout.summary_of(after)["new"] == 0
 
 
 @pytest.mark.parametrize("same_manifest", [True, False])
@@ -326,7 +327,7 @@ def test_what_cannot_be_read_is_listed(place: Place, bin_: str, data: bytes | No
     assert one["image"]["key"] == bad.key
     assert (one["site"], one["bin"]) == ("AUS2", bin_)
     assert reason in one["reason"]
-    assert dataset.summary_of(folder)["unreadable"] == 1
+    assert layout.summary_of(folder)["unreadable"] == 1
 
 
 @pytest.mark.parametrize(("number", "bad", "fails"), [(20, 4, False), (20, 5, True), (19, 19, False), (60, 13, True)])
@@ -336,7 +337,7 @@ def test_too_large_a_share_of_unreadable_ones_ends_the_job(place: Place, number:
     for photo in photos:
         place.photograph(photo, b"" if photo.picture < bad else None)
     if not fails:
-        assert dataset.summary_of(place.process("a", photos))["unreadable"] == bad
+        assert layout.summary_of(place.process("a", photos))["unreadable"] == bad
         return
     with pytest.raises(SystemExit) as ended:
         place.process("a", photos)
@@ -368,7 +369,7 @@ def test_keeps_the_bytes_and_shrinks_what_is_large(place: Place, kind: str) -> N
     for photo, data in zip(photos, saved, strict=True):
         place.photograph(photo, data)
     folder = place.process("a", photos)
-    read = {e.line.id: e for e in dataset.read(folder, {"test": place.root / "datasets" / "test"})["test"]}
+    read = {e.line.id: e for e in layout.read(folder, {"test": place.root / "datasets" / "test"})["test"]}
     small, large = (read[place.id_of(photo)] for photo in photos)
     assert small.read() == saved[0]
     assert small.line.member == f"{small.line.id}.{ {'JPEG': 'jpg', 'PNG': 'png', 'WEBP': 'webp'}[kind] }"
@@ -435,7 +436,7 @@ def test_a_part_that_is_not_whole_is_noticed(place: Place) -> None:
 def test_a_line_that_is_no_label_is_named(place: Place, line: str, said: str) -> None:
     manifest = place.manifest("a", several(2))
     manifest.write_text(manifest.read_text() + line)
-    with pytest.raises(dataset.BadDataset, match=f"line 3 of the manifest is no label: {said}"):
+    with pytest.raises(layout.BadDataset, match=f"line 3 of the manifest is no label: {said}"):
         run(place.job("a", manifest))
 
 
@@ -448,7 +449,7 @@ def test_drift_is_told_of_the_new_ones_against_the_reference(place: Place) -> No
     many = [replace(photo, quantity=20) for photo in photos[70:]]
     known = {"previous": str(champion / "index.jsonl"), "reference": str(champion / "dataset.json")}
     found = json.loads((place.process("new", many, **known) / "drift.json").read_text())
-    assert found["reference"] == dataset.summary_of(champion)["digest"]
+    assert found["reference"] == layout.summary_of(champion)["digest"]
     site = found["sites"]["AUS2"]
     assert (site["photographs"], site["bins"], found["flagged"]) == (80, 80, ["", "AUS2"])
     assert site["flagged"] == ["label", "agreement"]  # the test's model always answers 2

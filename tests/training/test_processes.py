@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.learner import Learner
-from training.processes import Processes
+from training.learning.learner import Learner
+from training.learning.processes import Processes
 
 # Forks, since importing torch takes longer than all else; each pair then lives and ends as two of torchrun's do.
 PAIRS = """
@@ -16,8 +16,8 @@ import os, socket, sys
 os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np, torch
 import torch._dynamo  # else each process would import it, for DistributedDataParallel: seven seconds
-from training.learner import Learner
-from training.processes import Processes, ended_at_once
+from training.learning.learner import Learner
+from training.learning.processes import Processes, ended_at_once
 
 def main(how):
     processes = Processes.join()

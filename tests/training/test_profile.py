@@ -11,7 +11,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from training.profile import Profile
+from training.learning.profile import Profile
 
 profile = Profile(Path(sys.argv[1]))
 for number in range(int(sys.argv[2])):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training import synthetic
+from tools import synthetic
 
 REPOSITORY = Path(__file__).parents[2]
 PHOTOGRAPHS = 300

@@ -8,7 +8,7 @@ from botocore.config import Config
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
-from training import store
+from training.dataset import store
 
 KEY = {"Bucket": "b", "Key": "a/k.jpg", "VersionId": "1"}
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import training.train
-from training import data, metrics
-from training.learner import Learner
-from training.processes import Processes
+from training.learning import data
+from training.learning.learner import Learner
+from training.learning.processes import Processes
 from training.train import epoch_keys, inverse_frequencies, one_cycle, pays_to_compile
+from training.verdict import metrics
 
 pytestmark = pytest.mark.timeout(900)  # three trainings in a test: 40 s on an idle machine, minutes on a busy one
 

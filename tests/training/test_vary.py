@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from model.preprocess import normalise, to_array
-from training.vary import DRAWS, compressed, draws, normalised, taps, vary_batch
+from training.learning.vary import DRAWS, compressed, draws, normalised, taps, vary_batch
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 SIZE = 224

@@ -1,0 +1,115 @@
+"""The endpoint's side of the contract: events/endpoint_request.json and events/endpoint_answer.json."""
+
+import json
+import math
+import random
+import time
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from bintally.common.errors import Transient
+
+if TYPE_CHECKING:
+    from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
+    from mypy_boto3_sagemaker_runtime.type_defs import InvokeEndpointInputRequestTypeDef
+
+OUTPUTS = 7
+"""Probabilities for 0, 1, 2, 3, 4, 5, and 6 or more."""
+TRIES = 3
+LAST_START = 4.0
+"""Seconds after which no further try begins. At worst 4 + 1 + 15 = 20 s for one photograph."""
+CONFIG = Config(connect_timeout=1, read_timeout=15, retries={"total_max_attempts": 1})
+
+
+@dataclass(frozen=True)
+class Answer:
+    count: int
+    is_minimum: bool
+    expected_capped: float
+    confidence: float
+    probabilities: tuple[float, ...]
+    model_version: str
+
+
+@cache
+def client() -> "SageMakerRuntimeClient":
+    return boto3.client("sagemaker-runtime", config=CONFIG)
+
+
+def request(endpoint_name: str, jpeg: bytes) -> "InvokeEndpointInputRequestTypeDef":
+    return {
+        "EndpointName": endpoint_name,
+        "ContentType": "image/jpeg",
+        "Accept": "application/json",
+        "Body": jpeg,
+    }
+
+
+def ask(runtime: "SageMakerRuntimeClient", endpoint_name: str, jpeg: bytes) -> tuple[Answer, int]:
+    """The endpoint's answer and the milliseconds that it took, waits between tries included.
+
+    Raises Transient, also when the endpoint calls the image bad: it was decoded here, so the fault is on that side.
+    """
+    started = time.monotonic()
+    for attempt in range(1, TRIES + 1):
+        try:
+            body = runtime.invoke_endpoint(**request(endpoint_name, jpeg))["Body"].read()
+            return parse_answer(body), round((time.monotonic() - started) * 1000)
+        except (ClientError, BotoCoreError) as error:
+            pause = random.uniform(0.1, 0.2) * 2**attempt
+            in_time = time.monotonic() - started + pause < LAST_START
+            if attempt == TRIES or not in_time or not _may_pass_soon(error):
+                raise Transient(f"endpoint {endpoint_name}: {error}") from error
+        time.sleep(pause)
+    raise AssertionError("the last try answers or raises")
+
+
+def _may_pass_soon(error: ClientError | BotoCoreError) -> bool:
+    """Throttling, overload and network faults may. A missing endpoint or permission needs longer: the queue waits."""
+    if not isinstance(error, ClientError):
+        return True
+    status = int(str(error.response.get("OriginalStatusCode") or error.response["ResponseMetadata"]["HTTPStatusCode"]))
+    return status == 429 or status >= 500 or "Throttling" in error.response["Error"]["Code"]
+
+
+def parse_answer(body: bytes) -> Answer:
+    """Raises Transient when the body is not what the contract says."""
+    try:
+        found = json.loads(body)
+        answer = Answer(
+            count=_whole(found["count"]),
+            is_minimum=found["is_minimum"],
+            expected_capped=float(found["expected_capped"]),
+            confidence=float(found["confidence"]),
+            probabilities=tuple(float(p) for p in found["probabilities"]),
+            model_version=found["model_version"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise Transient(f"malformed answer of the endpoint: {error!r} in {body[:200]!r}") from error
+    if not _is_sound(answer):
+        raise Transient(f"malformed answer of the endpoint: {body[:200]!r}")
+    return answer
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"count is {value!r}")
+    return value
+
+
+def _is_sound(answer: Answer) -> bool:
+    return (
+        0 <= answer.count < OUTPUTS
+        and answer.is_minimum is (answer.count == OUTPUTS - 1)
+        and len(answer.probabilities) == OUTPUTS
+        and all(0 <= p <= 1 for p in (*answer.probabilities, answer.confidence))  # false for NaN
+        and math.isclose(sum(answer.probabilities), 1, abs_tol=0.01)
+        and 0 <= answer.expected_capped < OUTPUTS
+        and isinstance(answer.model_version, str)
+        and answer.model_version != ""
+    )

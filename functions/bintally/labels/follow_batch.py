@@ -1,0 +1,249 @@
+"""What a change of the table means for the label log: which labels it gives, written as one object a batch."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from bintally.aws import table
+from bintally.aws.table import Item
+from bintally.aws.telemetry import logger
+from bintally.common.errors import Rejected, Transient
+from bintally.common.keys import moment, utc
+from bintally.labels import log
+from bintally.labels.log import Label, Source
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
+
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading an item raises that lacks something, or has it in another type or out of range."""
+
+Standing = Mapping[tuple[str, str], Item]
+"""Items of the table by PK and SK."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """What following needs of the outside."""
+
+    s3: "S3Client"
+    dynamodb: "DynamoDBClient"
+    counts_table: str
+    artifacts_bucket: str
+    pairing: timedelta
+    """How far apart a record and a photograph may be for the one to say what the other shows."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """An item that came into the table, or took the place of one."""
+
+    id: str
+    at: datetime
+    kind: str
+    """COUNT, RECOUNT or RECORD."""
+    item: Item
+    before: Item | None
+    """The item whose place it took."""
+    beside: Item | None
+    """The key of what it is seen beside: a count the RECORD of its bin, a recount the count it is about."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A quantity by someone's word."""
+
+    quantity: int
+    source: Source
+    as_of: datetime
+    told: str = ""
+    """A RECORD's `order`."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What became of a batch."""
+
+    lines: int
+    aside: tuple[str, ...]
+    """Why stream records were put aside, one reason each."""
+
+
+def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
+    """Writes the labels that stream records give, and puts aside what can never give those it should.
+
+    Raises Transient. A retry of the same batch replaces what it wrote before, unless its changes are older than a day.
+    """
+    changes: list[tuple[Change, dict[str, Any]]] = []
+    lines: dict[str, Label] = {}
+    reasons: list[str] = []
+
+    def put_aside(record: dict[str, Any], error: Rejected) -> None:
+        reasons.append(str(error))
+        text = json.dumps({"reason": str(error), "record": record}, sort_keys=True)
+        logger.error("put aside", content=text[:1000])
+        put(services, f"{log.ASIDE}{digest_of(json.dumps(record, sort_keys=True))}.json", text)
+
+    for record in batch:
+        try:
+            changes.append((parse_change(record), record))
+        except Rejected as error:
+            put_aside(record, error)
+    keys = [change.beside for change, _ in changes if change.beside]
+    standing = table.get_many(services.dynamodb, services.counts_table, keys)
+    for change, record in changes:
+        try:
+            lines |= {label["id"]: label for label in labels_of(services, change, standing)}
+        except Rejected as error:
+            put_aside(record, error)
+    if lines:
+        newest = max(change.at for change, _ in changes)
+        name = f"{newest:%H%M%S}-{digest_of(*(change.id for change, _ in changes))}.jsonl"
+        put(services, log.day_folder(newest) + name, "".join(json.dumps(line) + "\n" for line in lines.values()))
+    return Followed(len(lines), tuple(reasons))
+
+
+def parse_change(record: Mapping[str, Any]) -> Change:
+    """A record of the table's stream. Raises Rejected."""
+    try:
+        at = datetime.fromtimestamp(float(record["dynamodb"]["ApproximateCreationDateTime"]), UTC)
+        if now() - at > log.OVERLAP:  # given again by hand: readers of the log do not look so far back
+            at = now()
+        item = table.plain(record["dynamodb"]["NewImage"])
+        old = record["dynamodb"].get("OldImage")
+        kind = str(item["SK"]).partition("#")[0]
+        return Change(str(record["eventID"]), at, kind, item, table.plain(old) if old else None, key_beside(kind, item))
+    except MALFORMED as error:
+        raise Rejected(f"nothing can be made of this record of the stream: {error!r}") from error
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def key_beside(kind: str, item: Item) -> Item | None:
+    """A RECOUNT names the photograph that the person saw by `image` and `captured_at`, as its count does.
+
+    One that names none is of someone who counted without a photograph, and labels none.
+    """
+    match kind:
+        case "COUNT":
+            return {"PK": str(item["PK"]), "SK": "RECORD"}
+        case "RECOUNT" if "image" in item:
+            image = item["image"]
+            digest = table.version_digest(image["bucket"], image["key"], image["version_id"])
+            return {"PK": str(item["PK"]), "SK": f"COUNT#{utc(moment(item['captured_at']))}#{digest}"}
+        case "RECOUNT" | "RECORD":
+            return None
+    raise ValueError(f"an item {item['SK']} gives no label")
+
+
+def labels_of(services: Services, change: Change, standing: Standing) -> Iterator[Label]:
+    """Raises Rejected when the changed item cannot give a label that it should give, and Transient."""
+    beside = standing.get((change.beside["PK"], change.beside["SK"])) if change.beside else None
+    if change.kind == "COUNT":
+        for said in said_of_count(change.item, beside, services.pairing):
+            yield label_of(change.item, said, change.at)
+    elif change.kind == "RECORD":
+        said = said_by_record(change.item)
+        if (old := change.before) and all(old.get(k) == change.item[k] for k in ("expected_quantity", "as_of")):
+            return  # told again: it gave its labels when it was told first
+        for count in counts_around(services, str(change.item["PK"]), said.as_of):
+            try:
+                yield label_of(count, said, change.at)
+            except Rejected as error:  # it was put aside when it came itself
+                logger.warning("no label", item=f"{count['PK']} {count['SK']}", reason=str(error))
+    elif change.beside:
+        if beside is None:
+            raise Rejected(f"the count that the recount is about is not there: {change.beside['SK']}")
+        yield label_of(beside, said_by_person(change.item), change.at)
+
+
+def counts_around(services: Services, bin_: str, middle: datetime) -> Iterator[Item]:
+    """The counts of a bin, `bin_` being its PK, that a record as of then pairs with. Raises Rejected or Transient."""
+    try:
+        first, last = middle - services.pairing, middle + services.pairing
+    except OverflowError as error:
+        raise Rejected(f"no counts can be around {middle}") from error
+    return table.counts_between(services.dynamodb, services.counts_table, bin_, first, last)
+
+
+def said_of_count(count: Item, record: Item | None, pairing: timedelta) -> Iterator[Said]:
+    """What the record says of a photograph: as the photograph was compared with it, and as it is by now.
+
+    What the photograph's own metadata say holds whenever it was taken; a bin's RECORD only for its own time.
+    Raises Rejected.
+    """
+    try:
+        captured = moment(count["captured_at"])
+        if "recorded_as_of" in count:
+            said = Said(int(count["recorded_quantity"]), "record", moment(count["recorded_as_of"]))
+            if count["recorded_from"] == "metadata" or abs(said.as_of - captured) <= pairing:
+                yield said
+    except MALFORMED as error:
+        raise Rejected(f"not a count: {error!r}") from error
+    try:
+        if record and abs((said := said_by_record(record)).as_of - captured) <= pairing:
+            yield said
+    except Rejected:
+        return  # put aside when it came itself
+
+
+def said_by_record(item: Item) -> Said:
+    """Raises Rejected."""
+    try:
+        return Said(int(item["expected_quantity"]), "record", moment(item["as_of"]), str(item.get("order", "")))
+    except MALFORMED as error:
+        raise Rejected(f"not a record: {error!r}") from error
+
+
+def said_by_person(item: Item) -> Said:
+    """What a RECOUNT says: `quantity`, `recounted_at`. Raises Rejected."""
+    try:
+        return Said(int(item["quantity"]), "person", moment(item["recounted_at"]))
+    except MALFORMED as error:
+        raise Rejected(f"not a recount: {error!r}") from error
+
+
+def label_of(count: Item, said: Said, logged: datetime) -> Label:
+    """The line that says it of the count's image version. Raises Rejected."""
+    try:
+        bucket, key, version_id = (str(count["image"][name]) for name in ("bucket", "key", "version_id"))
+        image: log.Image = {"bucket": bucket, "key": key, "version_id": version_id}
+        as_of = utc(said.as_of)
+        return {
+            "id": log.label_id(image, said.source, as_of, said.quantity),
+            "image": image,
+            "site": str(count["site"]),
+            "bin": str(count["bin"]),
+            "quantity": said.quantity,
+            "source": said.source,
+            "as_of": as_of,
+            "told": said.told,
+            "captured_at": str(count["captured_at"]),
+            "logged_at": utc(logged),
+            "count": int(count["count"]),
+            "confidence": float(count["confidence"]),
+            "p_record": float(count["p_record"]) if "p_record" in count else None,
+            "model_version": str(count["model_version"]),
+        }
+    except MALFORMED as error:
+        raise Rejected(f"not a count: {error!r}") from error
+
+
+def digest_of(*parts: str) -> str:
+    """32 hex digits."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def put(services: Services, key: str, body: str) -> None:
+    try:
+        services.s3.put_object(Bucket=services.artifacts_bucket, Key=key, Body=body.encode())
+    except (ClientError, BotoCoreError) as error:
+        raise Transient(f"S3: {error}") from error

@@ -1,0 +1,177 @@
+"""Reads a file of inventory records: good rows into the table, what is wrong with the others into a report."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import IO, TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from bintally.aws import objects, table
+from bintally.aws.arrivals import Arrival
+from bintally.aws.table import Item
+from bintally.common.errors import Rejected, Transient
+from bintally.common.keys import Place, parse_records_key, utc
+from bintally.records.files import LARGEST_JSON, Fault, Row, Sheet, read_json
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_s3 import S3Client
+
+LARGEST = 64 * 1024**2
+"""Bytes, some two million rows. One processor puts 1,800 rows a second, measured without a network; at a third of that
+the eight tries of a message, 720 s each (record.WORST_SECONDS), put 3.4 million."""
+AT_ONCE = 100  # rows: as many as are looked up in one request
+WRITERS = 8  # within the 10 connections of a client
+MOST_FAULTS = 10_000  # that a report names, in 2 MB
+SHOWN_FAULTS = 5  # in the event, which may have 256 KB
+
+
+@dataclass(frozen=True)
+class Services:
+    """What recording needs of the outside."""
+
+    s3: "S3Client"
+    dynamodb: "DynamoDBClient"
+    events: "EventBridgeClient"
+    counts_table: str
+    artifacts_bucket: str
+
+
+@dataclass
+class Report:
+    """What became of a file's rows. It says the same however often the file is read."""
+
+    kept: int = 0
+    """Good rows, also those that a later record made idle."""
+    malformed: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    """The first MOST_FAULTS."""
+    unknown_columns: list[str] = field(default_factory=list)
+
+    def add(self, fault: Fault) -> None:
+        self.malformed += 1
+        if len(self.faults) < MOST_FAULTS:
+            self.faults.append(fault)
+
+
+def record_file(services: Services, arrival: Arrival, in_time: Callable[[], bool]) -> Report:
+    """Keeps the good rows of a file and tells what became of the others. Raises Transient.
+
+    When `in_time` says no, the file comes again. Rows that stand in the table by then are looked up, a hundred in one
+    request, and not written again: so every try gets further.
+    """
+    report = Report()
+    try:
+        place = parse_records_key(arrival.key)
+        stored = objects.describe(services.s3, arrival)
+        largest = LARGEST if place is None else LARGEST_JSON
+        if stored.size > largest:
+            raise Rejected(f"the file has {stored.size:,} bytes; at most {largest:,} are read")
+        with tempfile.TemporaryFile() as file:
+            objects.download(services.s3, arrival, file)
+            rows = rows_of(file, place, stored.uploaded, report)
+            keep(services, (record_of(row, arrival, stored.uploaded) for row in rows), in_time)
+    except Rejected as error:
+        report.add(Fault(0, str(error)))
+    tell(services, arrival, report)
+    return report
+
+
+def rows_of(file: IO[bytes], place: Place | None, uploaded: datetime, report: Report) -> Iterator[Row]:
+    """The good rows; the others go into the report. Raises Rejected."""
+    if place:
+        only = read_json(file.read(), place.site, place.bin, uploaded)
+        report.kept += 1
+        yield only
+        return
+    sheet = Sheet(file, uploaded)
+    report.unknown_columns = sheet.unknown_columns
+    for row in sheet.rows():
+        if isinstance(row, Fault):
+            report.add(row)
+        else:
+            report.kept += 1
+            yield row
+
+
+def record_of(row: Row, arrival: Arrival, uploaded: datetime) -> Item:
+    """The RECORD item. Of two as of the same time the greater `order` counts: told later, or further down the file."""
+    return table.record_key(Place(row.site, row.bin, "")) | {
+        "site": row.site,
+        "bin": row.bin,
+        "expected_quantity": row.quantity,
+        "as_of": utc(row.as_of),
+        "order": f"{table.storage_order(arrival, uploaded)}#{row.line:09}",
+        "source": {
+            "bucket": arrival.bucket,
+            "key": arrival.key,
+            "version_id": arrival.version_id,
+            "line": row.line,
+        },
+    }
+
+
+def keep(services: Services, records: Iterable[Item], in_time: Callable[[], bool]) -> None:
+    """Puts every record that is later than what stands there. Raises Transient."""
+    with ThreadPoolExecutor(WRITERS) as writers:
+
+        def put_all() -> None:
+            if not in_time():
+                raise Transient("no time is left for the rest of the file")
+            standing = table.get_many(services.dynamodb, services.counts_table, latest.values())
+            later = [item for item in latest.values() if is_later(item, standing.get((item["PK"], item["SK"])))]
+            list(writers.map(lambda item: table.put_record(services.dynamodb, services.counts_table, item), later))
+
+        latest: dict[str, Item] = {}
+        for item in records:
+            if is_later(item, latest.get(item["PK"])):
+                latest[item["PK"]] = item
+            if len(latest) == AT_ONCE:
+                put_all()
+                latest.clear()
+        put_all()
+
+
+def is_later(record: Item, other: Item | None) -> bool:
+    """As table.put_record has it, which decides."""
+    return other is None or (record["as_of"], record["order"]) > (other.get("as_of", ""), other.get("order", ""))
+
+
+def tell(services: Services, arrival: Arrival, report: Report) -> None:
+    """Writes the report of a file that had faults, and sends the event about every file. Raises Transient."""
+    detail: dict[str, Any] = {
+        "file": {"bucket": arrival.bucket, "key": arrival.key, "version_id": arrival.version_id},
+        "kept": report.kept,
+        "malformed": report.malformed,
+        "unknown_columns": report.unknown_columns,
+        "faults": [asdict(fault) for fault in report.faults],
+    }
+    try:
+        if report.malformed:
+            key = report_key(arrival)
+            content = detail | {"faults_left_out": report.malformed - len(report.faults)}
+            body = json.dumps(content, indent=1).encode()
+            services.s3.put_object(Bucket=services.artifacts_bucket, Key=key, Body=body)
+            detail["report"] = {"bucket": services.artifacts_bucket, "key": key}
+        detail["faults"] = detail["faults"][:SHOWN_FAULTS]
+        answer = services.events.put_events(
+            Entries=[{"Source": "bintally", "DetailType": "Records Read", "Detail": json.dumps(detail)}]
+        )
+    except (ClientError, BotoCoreError) as error:
+        raise Transient(f"the report of {arrival.key}: {error}") from error
+    if answer["FailedEntryCount"]:
+        raise Transient(f"the event about {arrival.key}: {answer['Entries']}")
+
+
+def report_key(arrival: Arrival) -> str:
+    """Beside no file of records, or it would be read as one. S3 keys have 1,024 bytes at most."""
+    key = f"reports/records/{arrival.key}/{arrival.version_id}.json"
+    if len(key.encode()) <= 1024:
+        return key
+    return f"reports/records/sha256-{hashlib.sha256(arrival.key.encode()).hexdigest()}/{arrival.version_id}.json"

@@ -1,0 +1,151 @@
+"""What a retraining run is called and made of. Pure: names, addresses and job settings out of what is known."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from bintally.common.errors import BintallyError
+
+TUNED = ("learning-rate", "weight-decay", "augmentation", "batch-size")
+"""What the state machine's tuning job has ranges for; a learning rate only if none is given."""
+LONGEST_STACK_NAME = 18
+"""Characters: a tuning job's name `<stack>-<run>` has at most 32."""
+
+
+class Refused(BintallyError):
+    """The run cannot begin; `error` is its name in the execution, the message says why."""
+
+    def __init__(self, error: str, message: str) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+def run_of(execution: str, started: datetime) -> str:
+    """The run of an execution: the same however often it is asked for, `YYMMDD-xxxxxx`."""
+    digest = hashlib.sha256(execution.encode()).hexdigest()[:6]
+    return f"{started.astimezone(UTC):%y%m%d}-{digest}"
+
+
+def version_of(run: str) -> str:
+    """The model version that a run makes: `20YY-MM-DD-xxxxxx`."""
+    return f"20{run[:2]}-{run[2:4]}-{run[4:6]}-{run[7:]}"
+
+
+def run_of_version(version: str) -> str | None:
+    """The run that made a model version; None when no run of a stack did."""
+    found = re.fullmatch(r"20(\d\d)-(\d\d)-(\d\d)-([0-9a-f]{6})", version)
+    return f"{found[1]}{found[2]}{found[3]}-{found[4]}" if found else None
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a run's jobs are called; a tuning job's name is also the start of its trials' names."""
+
+    process: str
+    tune: str
+    train: str
+    champion: str
+    challenger: str
+    evaluate: str
+
+    @classmethod
+    def of(cls, stack: str, run: str) -> "Names":
+        parts = {field.name: f"{stack}-{run}-{field.name}" for field in fields(cls)}
+        return cls(**(parts | {"tune": f"{stack}-{run}"}))
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What a person may set for one run; the template's parameters are the defaults."""
+
+    epochs: int
+    sizes: str
+    """Input sizes in pixels over equal parts of the epochs, with commas between."""
+    trials: int
+    """Trainings that the tuning job may try; none: the defaults of training/train.py are taken."""
+    parallel: int
+    instances: int
+    """Machines of the training job."""
+    start: str
+    """From which weights: `champion` or `scratch`."""
+    learning_rate: str = ""
+    """Given, it is not tuned; empty: what tuning finds, or training/train.py's own."""
+    calibration_photographs: int = 512
+    seed: int = 0
+
+    def with_(self, wanted: Mapping[str, Any]) -> "Knobs":
+        """Raises Refused for a name that is no knob or a value that is none for it."""
+        known = {field.name: field.type for field in fields(self)}
+        if unknown := sorted(wanted.keys() - known.keys()):
+            raise Refused("InvalidInput", f"no such settings: {', '.join(unknown)}; there are {', '.join(known)}")
+        found = vars(self) | {
+            name: int(value) if known[name] is int and re.fullmatch(r"\d{1,6}", str(value)) else value
+            for name, value in wanted.items()
+        }
+        if wrong := sorted(name for name, value in found.items() if type(value) is not known[name]):
+            raise Refused("InvalidInput", f"wrong value: {', '.join(f'{name} = {found[name]}' for name in wrong)}")
+        knobs = Knobs(**found)
+        if problem := knobs.problem():
+            raise Refused("InvalidInput", problem)
+        return knobs
+
+    def problem(self) -> str | None:
+        if self.start not in ("champion", "scratch"):
+            return f"start is champion or scratch, not {self.start}"
+        if not re.fullmatch(r"\d{2,3}(,\d{2,3})*", self.sizes):
+            return f"sizes are pixels with commas between, not {self.sizes}"
+        if not re.fullmatch(r"(\d*\.?\d+(e-?\d+)?)?", self.learning_rate):
+            return f"learning_rate is a number, not {self.learning_rate}"
+        if min(self.epochs, self.parallel, self.instances, self.calibration_photographs) < 1:
+            return "epochs, parallel, instances and calibration_photographs are 1 or more"
+        if self.trials < 0:
+            return "trials are 0 or more"
+        return None
+
+    def hyperparameters(self, version: str, champion: str) -> dict[str, str]:
+        """The flags of training/train.py, as SageMaker passes them on: the same names in every run, without which a
+        tuning job could not start from an earlier one."""
+        found = {
+            "epochs": str(self.epochs),
+            "sizes": self.sizes,
+            "seed": str(self.seed),
+            "calibration-photographs": str(self.calibration_photographs),
+            "model-version": version,
+            "parent": champion if self.start == "champion" else "none",
+        }
+        return found | ({"learning-rate": self.learning_rate} if self.learning_rate else {})
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run's files lie in the artifacts bucket, as keys."""
+
+    run: str
+
+    @property
+    def folder(self) -> str:
+        return f"retrain/{self.run}"
+
+    @property
+    def manifest(self) -> str:
+        return f"{self.folder}/manifest.jsonl"
+
+    @property
+    def dataset(self) -> str:
+        return f"{self.folder}/dataset"
+
+    @property
+    def verdict(self) -> str:
+        return f"{self.folder}/verdict.json"
+
+
+def process_arguments(bucket: str, places: Places, *, previous: str, reference: str, bad_share: str) -> list[str]:
+    """The command line of training/process.py; `previous` and `reference` are keys, or empty."""
+    base = f"s3://{bucket}/"
+    found = ["--manifest", base + places.manifest, "--dataset", base + places.dataset]
+    found += ["--parts", f"{base}{places.folder}/parts", "--shards", f"{base}datasets", "--bad-share", bad_share]
+    found += ["--previous", base + previous] if previous else []
+    return found + (["--reference", base + reference] if reference else [])

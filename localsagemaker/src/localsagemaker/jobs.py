@@ -1,0 +1,231 @@
+"""What jobs of every kind have in common: names, states, lists, stops and ends.
+
+A kind is a subclass that says what its jobs are called and does one in `run`:
+
+    class TrainingJobs(Jobs):
+        phase, kind = "Training", "training-job"
+        def run(self, job, stop): ...      # returns when completed, raises JobFailed or JobStopped
+
+A job is a dictionary in the form of its Describe answer, times as seconds since 1970, and is kept over an orderly
+stop of the stack.
+"""
+
+import copy
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from localsagemaker.host import Host, listed, now
+from localsagemaker.wire import Json, ServiceError, fitting, invalid, milliseconds, output_shape
+
+LOG = logging.getLogger(__name__)
+ENDED = ("Completed", "Failed", "Stopped")
+REASON_LIMIT = 1024
+CLOSE_SECONDS = 8.0
+
+
+class JobFailed(Exception):
+    """The job cannot end well; the message is its FailureReason."""
+
+
+class JobStopped(Exception):
+    """The job ended because it was told to."""
+
+
+class Stop(threading.Event):
+    """Set when a job is to end: by Stop*, by a reset, or (`closing`) since the stack goes down."""
+
+    closing = False
+
+
+class Jobs:
+    """The jobs of one kind. `changed` is notified at every change of any of them; hold it to read several at once."""
+
+    phase: str  # "Training": its jobs have a TrainingJobName, a TrainingJobStatus and a TrainingEndTime
+    kind: str  # "training-job", as in ARNs
+    event: str  # detail type of the state-change event
+    unknown = "Requested resource not found."
+    taken = "Job name must be unique within an AWS account and region, and a job with this name already exists ({arn})"
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.noun = f"{self.phase}Job"
+        self.status = f"{self.noun}Status"
+        self.jobs: dict[str, Json] = {}
+        self.changed = threading.Condition(threading.RLock())
+        self._stops: dict[str, Stop] = {}
+        self._threads: dict[str, threading.Thread] = {}
+
+    def run(self, job: Json, stop: Stop) -> None:
+        """Does the job. Returns when it is completed; raises JobFailed, JobStopped, or an error of S3 or a role."""
+        raise NotImplementedError
+
+    # For other parts of the service
+
+    def find(self, name: str) -> Json:
+        """The job itself; hold `changed` while reading it. Raises ServiceError."""
+        with self.changed:
+            if name not in self.jobs:
+                raise self.not_found(name)
+            return self.jobs[name]
+
+    def describe(self, name: str) -> Json:
+        """The job as Describe answers it. Raises ServiceError."""
+        with self.changed:
+            return copy.deepcopy(fitting(self.find(name), output_shape(f"Describe{self.noun}")))
+
+    def ended(self, name: str) -> bool:
+        return self.find(name)[self.status] in ENDED
+
+    def wait(self, name: str, seconds: float | None = None) -> bool:
+        """Whether the job ended within `seconds`."""
+        with self.changed:
+            return self.changed.wait_for(lambda: self.ended(name), seconds)
+
+    def stop(self, name: str) -> None:
+        """Asks the job to end; it is Stopping from now on. Raises ServiceError when it has ended."""
+        with self.changed:
+            job = self.find(name)
+            if job[self.status] in ENDED:
+                what = self.kind.replace("-", " ")
+                raise invalid(f"The request was rejected because the {what} is in status {job[self.status]}.")
+            if job[self.status] != "Stopping":
+                self.change(job, **self.stopping(job))
+            self._stops[name].set()
+
+    # For the kinds
+
+    def begin(self, name: str, members: Json) -> Json:
+        """Registers a job and starts it in a thread of its own. Returns the answer of its Create operation."""
+        arn = self.host.arn(self.kind, name)
+        with self.changed:
+            self.refuse_taken(name)
+            job = {**members, f"{self.noun}Name": name, f"{self.noun}Arn": arn, "CreationTime": now()}
+            self.jobs[name] = job
+            self.change(job, **{self.status: "InProgress"})
+            stop = self._stops[name] = Stop()
+            thread = threading.Thread(target=self._conduct, args=(job, stop), name=arn, daemon=True)
+            self._threads[name] = thread
+            thread.start()
+        return {f"{self.noun}Arn": arn}
+
+    def change(self, job: Json, **members: object) -> None:
+        """Sets members of the job, and tells everyone: waiting threads, and EventBridge."""
+        with self.changed:
+            job.update(members, LastModifiedTime=now())
+            self.changed.notify_all()
+            if self.jobs.get(job[f"{self.noun}Name"]) is job:
+                self.host.put_event(self.event, [job[f"{self.noun}Arn"]], self.detail(job))
+
+    def detail(self, job: Json) -> Json:
+        """The job as its state-change event shows it: the Describe answer, times in milliseconds."""
+        shape = output_shape(f"Describe{self.noun}")
+        tags = {tag["Key"]: tag["Value"] for tag in job.get("Tags", [])}
+        return {**milliseconds(fitting(job, shape), shape), "Tags": tags}
+
+    def stopping(self, job: Json) -> Json:
+        """The members that the job gets when it is asked to end; a kind may have more."""
+        return {self.status: "Stopping"}
+
+    def ending(self, job: Json, status: str, reason: str | None) -> Json:
+        """The members that the job gets when it ends; a kind may have more."""
+        members: Json = {self.status: status, f"{self.phase}EndTime": now()}
+        return {**members, "FailureReason": reason[:REASON_LIMIT]} if reason else members
+
+    def refuse_taken(self, name: str) -> None:
+        if name in self.jobs:
+            raise ServiceError("ResourceInUse", self.taken.format(arn=self.host.arn(self.kind, name)))
+
+    def not_found(self, name: str) -> ServiceError:
+        return invalid(self.unknown.format(name=name))
+
+    def list(self, request: Json) -> Json:
+        with self.changed:
+            return listed(f"List{self.noun}s", request, list(self.jobs.values()), self.noun)
+
+    def _conduct(self, job: Json, stop: Stop) -> None:
+        status, reason = "Failed", "InternalServerError: We encountered an internal error. Please try again."
+        try:
+            self.run(job, stop)
+            status, reason = "Completed", ""
+        except JobStopped:
+            status, reason = "Stopped", ""
+        except JobFailed as error:
+            reason = str(error)
+        except (ServiceError, ClientError, BotoCoreError, OSError) as error:
+            reason = f"ClientError: {error}"
+        except Exception:
+            LOG.exception("%s", job[f"{self.noun}Arn"])
+        finally:
+            with self.changed:
+                if not stop.closing:  # Then the stop is told of after the next start.
+                    self.change(job, **self.ending(job, status, reason))
+                name = job[f"{self.noun}Name"]
+                if self._stops.get(name) is stop:
+                    del self._stops[name], self._threads[name]
+
+    # Over a stop and a start
+
+    def get_state(self) -> Json:
+        with self.changed:
+            return {f"{self.noun}s": copy.deepcopy(self.jobs)}
+
+    def load_state(self, state: Json) -> None:
+        with self.changed:
+            self.jobs = state.get(f"{self.noun}s", {})
+
+    def resume(self) -> None:
+        """Ends what the stop of the stack cut off, and says so."""
+        with self.changed:
+            for job in list(self.jobs.values()):
+                if job[self.status] not in ENDED:
+                    stopping = job[self.status] == "Stopping"
+                    cut_off = "The job was cut off by a stop of the local stack."
+                    self.change(job, **self.ending(job, "Stopped" if stopping else "Failed", cut_off))
+
+    def reset(self) -> None:
+        """Forgets every job and ends those that run."""
+        with self.changed:
+            self.jobs = {}
+            for stop in self._stops.values():
+                stop.set()
+
+    def close(self) -> None:
+        """Ends every job's processes, for good."""
+        with self.changed:
+            threads = list(self._threads.values())
+            for stop in self._stops.values():
+                stop.closing = True
+                stop.set()
+        for thread in threads:
+            thread.join(CLOSE_SECONDS)
+
+
+Supported = Mapping[str, "Supported | None"]
+
+
+def only(names: str) -> dict[str, Supported | None]:
+    """Supported members that have no members of their own, or all of them."""
+    return dict.fromkeys(names.split())
+
+
+def refuse_unsupported(request: Json, supported: Supported) -> None:
+    """What the request asks for and this service would not do is an error that names it, never ignored."""
+    if found := sorted(unsupported(request, supported, "")):
+        raise invalid(f"not supported on one machine: {', '.join(dict.fromkeys(found))}")
+
+
+def unsupported(value: Any, supported: Supported, where: str) -> Iterator[str]:
+    if isinstance(value, list):
+        for item in value:
+            yield from unsupported(item, supported, where)
+        return
+    for name, member in value.items():
+        path = f"{where}.{name}".lstrip(".")
+        if name not in supported:
+            yield path
+        elif (inner := supported[name]) is not None:
+            yield from unsupported(member, inner, path)

@@ -1,0 +1,84 @@
+"""Model data: read from S3 as the model's role, unpacked without trusting what is in it."""
+
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from localsagemaker.wire import ServiceError, invalid
+
+UNPACKED_LIMIT = 2 * 1024**3  # bytes; far above any package of ours, far below a disk
+
+Credentials = dict[str, str]
+Assume = Callable[[str], Credentials]
+"""Credentials of a role for SageMaker. Raises ServiceError when the role may not be assumed by it."""
+
+
+class BadModelData(Exception):
+    """The object is not a model archive that may be unpacked."""
+
+
+class ModelData:
+    """Reads model archives from the S3 at `endpoint_url`."""
+
+    def __init__(self, endpoint_url: str, region: str, assume: Assume) -> None:
+        self.endpoint_url, self.region, self.assume = endpoint_url, region, assume
+
+    def check(self, url: str, role: str) -> None:
+        """Raises ServiceError when the role cannot read the object, in the words of CreateModel."""
+        bucket, key = split(url)
+        try:
+            self.s3(role).head_object(Bucket=bucket, Key=key)
+        except (ClientError, ServiceError) as error:
+            raise invalid(
+                f'Could not access model data at {url}. Please ensure that the role "{role}" exists and that its '
+                'trust relationship policy allows the action "sts:AssumeRole" for the service principal '
+                '"sagemaker.amazonaws.com". Also ensure that the role has "s3:GetObject" permissions and that the '
+                f"object is located in {self.region}. ({error})"
+            ) from error
+
+    def fetch(self, url: str, role: str, directory: Path) -> None:
+        """Unpacks the archive at `url` into `directory`. Raises BadModelData, ServiceError or ClientError."""
+        bucket, key = split(url)
+        with tempfile.TemporaryFile() as archive:
+            self.s3(role).download_fileobj(bucket, key, archive)
+            archive.seek(0)
+            try:
+                with tarfile.open(fileobj=archive, mode="r:gz") as tar:
+                    unpack(tar, directory)
+            except (tarfile.TarError, OSError, EOFError) as error:
+                raise BadModelData(
+                    f'Failed to extract model data archive from URL "{url}". Please ensure that the object located '
+                    f"at the URL is a valid tar.gz archive. ({error})"
+                ) from error
+
+    def s3(self, role: str) -> Any:
+        settings = Config(s3={"addressing_style": "path"}, proxies={})
+        keys: dict[str, Any] = self.assume(role)
+        session: Any = boto3.Session(**keys, region_name=self.region)
+        return session.client("s3", endpoint_url=self.endpoint_url, config=settings)
+
+
+def split(url: str) -> tuple[str, str]:
+    """s3://bucket/key as its two parts. Raises ServiceError for anything else."""
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    if not url.startswith("s3://") or not bucket or not key:
+        raise invalid(f"ModelDataUrl must be an address like s3://bucket/key, not {url}")
+    return bucket, key
+
+
+def unpack(tar: tarfile.TarFile, directory: Path) -> None:
+    """Regular files and directories inside `directory`, UNPACKED_LIMIT bytes in all. Raises tarfile.TarError."""
+    members = tar.getmembers()
+    if sum(member.size for member in members) > UNPACKED_LIMIT:
+        raise tarfile.TarError(f"it unpacks to more than {UNPACKED_LIMIT} bytes")
+    for member in members:
+        if not (member.isreg() or member.isdir()):
+            raise tarfile.TarError(f"{member.name} is neither a file nor a directory")
+        member.mode = 0o700 if member.isdir() else 0o600  # whatever the archive says: nobody else's to read
+    tar.extractall(directory, members, filter="data")

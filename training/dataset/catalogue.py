@@ -1,0 +1,182 @@
+"""The photographs of one processing job in an SQLite file: what is known, what is new, what came of it.
+
+A file and not a dictionary, since memory must not grow with the number of photographs; and what has to be known of
+all of them at once (which are duplicates, how many a split has) is one query each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from training.dataset.examine import Wanted
+from training.dataset.layout import SPLITS, BadDataset, Line, split_of
+
+SHARD = 256
+"""Photographs of a shard, about."""
+
+LABEL = ("quantity", "source", "as_of", "told", "captured_at", "count", "confidence", "p_record", "model_version")
+"""What a new label of a known photograph changes in its line."""
+FACTS = ("object", "member", "pixels", "brightness", "blur", "width", "height")
+"""What is found out once, when it is read."""
+
+SCHEMA = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+CREATE TABLE photographs (
+    id TEXT PRIMARY KEY, site TEXT, bin TEXT, split TEXT, image TEXT, new INTEGER,
+    person INTEGER, as_of TEXT, told TEXT, label TEXT,
+    spread INTEGER, shard INTEGER,
+    facts TEXT, pixels TEXT, fault TEXT, duplicate_of TEXT
+) WITHOUT ROWID;
+CREATE INDEX by_shard ON photographs (shard, id);
+CREATE INDEX by_pixels ON photographs (pixels);
+"""
+
+ADD = """
+INSERT INTO photographs (id, site, bin, split, image, new, person, as_of, told, label, spread, facts, pixels)
+VALUES (:id, :site, :bin, :split, :image, :new, :person, :as_of, :told, :label, :spread, :facts, :pixels)
+ON CONFLICT (id) DO UPDATE
+SET person = excluded.person, as_of = excluded.as_of, told = excluded.told, label = excluded.label
+WHERE (excluded.person, excluded.as_of, excluded.told) >= (person, as_of, told)
+"""
+
+# Of the same picture one stays: a test photograph before any other, so that training never sees it; then one that a
+# person counted, and the newest label.
+DUPLICATES = """
+UPDATE photographs SET duplicate_of = kept FROM (
+    SELECT id AS other, first_value(id) OVER (
+        PARTITION BY pixels
+        ORDER BY split = 'test' DESC, split = 'validation' DESC, person DESC, as_of DESC, id
+    ) AS kept FROM photographs WHERE facts IS NOT NULL
+) WHERE id = other AND id != kept
+"""
+
+IN_DATASET = "facts IS NOT NULL AND duplicate_of IS NULL"
+
+
+class Catalogue:
+    def __init__(self, file: Path) -> None:
+        self._sql = sqlite3.connect(file)
+        self._sql.executescript(SCHEMA)
+
+    def close(self) -> None:
+        self._sql.close()
+
+    def add_known(self, lines: Iterable[Line]) -> None:
+        """The photographs of an earlier dataset."""
+        self._sql.executemany(ADD, map(_known, lines))
+
+    def add_labels(self, lines: Iterable[bytes]) -> None:
+        """A manifest: a photograph that is known gets the label, if it outranks its own. Raises `BadDataset`."""
+        self._sql.executemany(ADD, (_labelled(number, line) for number, line in enumerate(lines, start=1)))
+
+    def share_out(self) -> None:
+        """Decides which shard each new photograph goes to, by a hash of its bin: the same whoever does the work."""
+        first = 0
+        for split in SPLITS:
+            new = self._number("new AND split = ?", split)
+            shards = -(-new // SHARD)
+            if shards:
+                query = "UPDATE photographs SET shard = ? + spread % ? WHERE new AND split = ?"
+                self._sql.execute(query, (first, shards, split))
+            first += shards
+
+    def wanted(self, host: int, hosts: int) -> Iterator[Wanted]:
+        """What one of so many hosts has to read, shard by shard."""
+        query = "SELECT id, split, shard, image FROM photographs WHERE new AND shard % ? = ? ORDER BY shard, id"
+        for id_, split, shard, image in self._sql.execute(query, (hosts, host)):
+            yield Wanted(id_, split, shard, **json.loads(image))
+
+    def take(self, outcomes: Iterable[dict[str, Any]]) -> None:
+        """What came of the new ones: {"id", "fault"} or {"id", then `FACTS`}."""
+
+        def row(outcome: dict[str, Any]) -> tuple[Any, ...]:
+            if "fault" in outcome:
+                return None, None, outcome["fault"], outcome["id"]
+            facts = {name: outcome[name] for name in FACTS}
+            return json.dumps(facts), facts["pixels"], None, outcome["id"]
+
+        query = "UPDATE photographs SET facts = ?, pixels = ?, fault = ? WHERE id = ?"
+        self._sql.executemany(query, map(row, outcomes))
+
+    def drop_duplicates(self) -> None:
+        self._sql.execute(DUPLICATES)
+
+    def lines(self, *, new: bool = False) -> Iterator[Line]:
+        """The dataset in the order of ids, or those of this job alone."""
+        query = f"SELECT id, site, bin, split, label, facts FROM photographs WHERE {IN_DATASET}"
+        with closing(self._sql.execute(query + (" AND new" if new else "") + " ORDER BY id")) as rows:
+            for id_, site, bin_, split, label, facts in rows:
+                yield Line(id=id_, site=site, bin=bin_, split=split, **json.loads(label), **json.loads(facts))
+
+    def objects(self, split: str) -> Iterator[str]:
+        """The shards or photographs of a split, in order."""
+        query = f"SELECT DISTINCT json_extract(facts, '$.object') FROM photographs WHERE {IN_DATASET} AND split = ?"
+        for (name,) in self._sql.execute(query + " ORDER BY 1", (split,)):
+            yield name
+
+    def unreadable(self) -> Iterator[dict[str, Any]]:
+        query = "SELECT id, site, bin, image, fault FROM photographs WHERE fault IS NOT NULL ORDER BY id"
+        for id_, site, bin_, image, fault in self._sql.execute(query):
+            yield {"id": id_, "site": site, "bin": bin_, "image": json.loads(image), "reason": fault}
+
+    def duplicates(self) -> Iterator[dict[str, Any]]:
+        query = "SELECT id, duplicate_of, image FROM photographs WHERE duplicate_of IS NOT NULL ORDER BY id"
+        for id_, kept, image in self._sql.execute(query):
+            yield {"id": id_, "kept": kept, "image": json.loads(image) if image else None}
+
+    def missing(self) -> int:
+        """New photographs of which nothing came."""
+        return self._number("new AND facts IS NULL AND fault IS NULL")
+
+    def numbers(self) -> dict[str, int]:
+        return {
+            "asked": self._number("new"),
+            "new": self._number(f"new AND {IN_DATASET}"),
+            "duplicates": self._number("duplicate_of IS NOT NULL"),
+            "unreadable": self._number("fault IS NOT NULL"),
+        }
+
+    def bins(self, *, new: bool = False) -> dict[str, int]:
+        """Distinct bins of each site."""
+        query = f"SELECT site, count(DISTINCT bin) FROM photographs WHERE {IN_DATASET}"
+        return dict(self._sql.execute(query + (" AND new" if new else "") + " GROUP BY site ORDER BY site"))
+
+    def _number(self, condition: str, *values: str) -> int:
+        return int(self._sql.execute(f"SELECT count(*) FROM photographs WHERE {condition}", values).fetchone()[0])
+
+
+def id_of(bucket: str, key: str, version_id: str) -> str:
+    return hashlib.sha256("\0".join((bucket, key, version_id)).encode()).hexdigest()[:16]
+
+
+def _known(line: Line) -> dict[str, Any]:
+    return {
+        "id": line.id, "site": line.site, "bin": line.bin, "split": line.split, "image": None, "new": False,
+        "person": line.source == "person", "as_of": line.as_of, "told": line.told, "spread": None,
+        "label": json.dumps({name: getattr(line, name) for name in LABEL}),
+        "facts": json.dumps({name: getattr(line, name) for name in FACTS}), "pixels": line.pixels,
+    }  # fmt: skip
+
+
+def _labelled(number: int, text: bytes) -> dict[str, Any]:
+    try:
+        given = json.loads(text)
+        image = {name: str(given["image"][name]) for name in ("bucket", "key", "version_id")}
+        site, bin_ = str(given["site"]), str(given["bin"])
+        told = str(given.get("told", ""))
+        label = {name: given.get(name) for name in LABEL} | {"quantity": int(given["quantity"]), "told": told}
+        return {
+            "id": id_of(**image), "site": site, "bin": bin_, "split": split_of(site, bin_), "image": json.dumps(image),
+            "new": True, "person": given["source"] == "person", "as_of": str(given["as_of"]), "told": told,
+            "spread": int(hashlib.sha256(f"{site}/{bin_}".encode()).hexdigest()[8:16], 16),
+            "label": json.dumps(label), "facts": None, "pixels": None,
+        }  # fmt: skip
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadDataset(f"line {number} of the manifest is no label: {type(error).__name__} {error}") from error

@@ -1,0 +1,155 @@
+"""One photograph of a dataset: is it one, what does it look like, which bytes are kept.
+
+What a pool of processes runs; each has a few threads that wait for S3 while it decodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import multiprocessing
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+from model.preprocess import BadImage, decode
+from training.dataset.ahead import ahead
+from training.dataset.store import Missing, TooLarge, photograph
+
+READERS = 8
+"""Threads that wait for S3 in each process."""
+FETCHED = 4
+"""Photographs that a thread gets at once: handing over single ones costs a tenth of their decoding."""
+MEASURED_AT = 224
+"""Edge in pixels of the square grey picture that brightness and blur are told from."""
+LARGEST_UNTOUCHED = 1024**2
+LONGEST_UNTOUCHED = 4096
+SHORT_SIDE = 512
+QUALITY = 90
+"""A photograph is kept as it came, up to so many bytes and pixels of its longer side; a larger one is shrunk as the
+count function does it before the endpoint sees it, to that shorter side and JPEG quality."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A photograph to read: its id in the dataset, the shard it is meant for, and where it is."""
+
+    id: str
+    split: str
+    shard: int
+    bucket: str
+    key: str
+    version_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a photograph looks like; the fields are those of `layout.Line`."""
+
+    pixels: str
+    brightness: float
+    blur: float
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A photograph that was read, or why it was not: then `fault` says so and there is nothing else."""
+
+    wanted: Wanted
+    data: bytes = b""
+    suffix: str = ""
+    facts: Facts | None = None
+    fault: str = ""
+
+
+def begin() -> None:
+    """Called once in each process of the pool: it is to end when the job is killed, not to wait for work for ever."""
+
+    def end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def examine_all(wanted: list[Wanted]) -> list[Examined]:
+    """In the same order. Raises `StoreError` for what is not the photograph's fault."""
+    few = (wanted[start : start + FETCHED] for start in range(0, len(wanted), FETCHED))
+    fetched = itertools.chain.from_iterable(ahead(_readers(), _fetched_all, few, READERS))
+    return list(map(_examined, wanted, fetched))
+
+
+@cache
+def _readers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(READERS)
+
+
+def _fetched_all(wanted: list[Wanted]) -> list[bytes | str]:
+    return list(map(_fetched, wanted))
+
+
+def _fetched(wanted: Wanted) -> bytes | str:
+    """The bytes, or why there are none."""
+    try:
+        return photograph(wanted.bucket, wanted.key, wanted.version_id)
+    except Missing as error:
+        return f"gone: {error}"
+    except TooLarge as error:
+        return f"too large: {error}"
+
+
+def _examined(wanted: Wanted, fetched: bytes | str) -> Examined:
+    if isinstance(fetched, str):
+        return Examined(wanted, fault=fetched)
+    try:
+        return Examined(wanted, *examine(fetched))
+    except BadImage as error:
+        return Examined(wanted, fault=str(error))
+
+
+def examine(data: bytes) -> tuple[bytes, str, Facts]:
+    """The bytes to keep, the suffix of their name, and what they show. Raises `BadImage`."""
+    picture = decode(data, size=LONGEST_UNTOUCHED * LONGEST_UNTOUCHED)  # so large a size: never in draft mode
+    pixels = hashlib.sha256(b"%dx%d " % picture.size)
+    pixels.update(picture.tobytes())
+    facts = Facts(pixels.hexdigest()[:32], *_light(picture), *picture.size)
+    if len(data) <= LARGEST_UNTOUCHED and max(picture.size) <= LONGEST_UNTOUCHED:
+        return data, _suffix(data), facts
+    return _shrunk(picture), "jpg", facts
+
+
+def _light(picture: Image.Image) -> tuple[float, float]:
+    """Of the grey picture: mean brightness, 0 to 1, and variance of the Laplacian (Pech-Pacheco et al. 2000)."""
+    # Shrunk by whole pixels first: quick, and good enough to tell photographs apart. Sums of integers are exact, so
+    # that every machine finds the same.
+    grey = picture.convert("L").resize((MEASURED_AT, MEASURED_AT), Image.Resampling.BILINEAR, reducing_gap=1.0)
+    pixels = np.asarray(grey, dtype=np.int16)
+    laplacian = 4 * pixels[1:-1, 1:-1]
+    for neighbours in (pixels[:-2, 1:-1], pixels[2:, 1:-1], pixels[1:-1, :-2], pixels[1:-1, 2:]):
+        laplacian -= neighbours
+    squares = np.square(laplacian, dtype=np.int32)
+    total, of_squares, light = (int(a.sum(dtype=np.int64)) for a in (laplacian, squares, pixels))
+    variance = of_squares / squares.size - (total / squares.size) ** 2
+    return round(light / pixels.size / 255, 4), round(variance, 2)
+
+
+def _suffix(data: bytes) -> str:
+    return "jpg" if data.startswith(b"\xff\xd8") else "png" if data.startswith(b"\x89PNG") else "webp"
+
+
+def _shrunk(picture: Image.Image) -> bytes:
+    scale = min(1.0, SHORT_SIDE / min(picture.size), LONGEST_UNTOUCHED / max(picture.size))
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    out = io.BytesIO()
+    picture.resize(size, Image.Resampling.BICUBIC).save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()

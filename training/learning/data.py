@@ -1,0 +1,213 @@
+"""Labelled photographs: reading them, splitting them by bin, and varying them for training.
+
+A data folder holds `labels.csv` with the columns `id, quantity, group` (and any others) and the
+photographs as `images224/<id>.jpg` or `images/<id>.jpg`. `group` joins photographs of one bin.
+A retraining job has its photographs in shards instead, by an index (`training.dataset.layout`).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.answer import AT_LEAST
+from model.preprocess import BadImage, decode, normalise, to_array
+from training.dataset import layout
+from training.dataset.ahead import ahead
+from training.learning.vary import draws, sent, vary_batch, vary_one
+
+STORED_SIZE = 224
+FOLDS = 5
+BLOCK = 64
+"""Consecutive ids kept on one side of a split: neighbours are often one bin although no `group` says so."""
+
+Pixels = NDArray[np.uint8]
+Key = tuple[int, int, int, int]
+"""An epoch, a place in it, the index of the photograph that stands there, the size to vary it to."""
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One labelled photograph: `quantity` is what the label says, `read` gives its bytes."""
+
+    id: str
+    quantity: int
+    group: str
+    block: str
+    """Photographs of one block are never parted: one group, or several whose bins may be the same."""
+    split: str
+    population: str
+    """Where it comes from, for figures of each kind: a site, or which copy of the public data set."""
+    read: Callable[[], bytes]
+
+    @property
+    def label(self) -> int:
+        """What the network is to answer, 0 to 6."""
+        return min(self.quantity, AT_LEAST)
+
+
+def read(folder: Path) -> list[Photograph]:
+    """The photographs of a data folder, in the order of their ids. Raises `FileNotFoundError`, `KeyError`."""
+    images = next(f for f in (folder / "images224", folder / "images", folder) if f.is_dir())
+    with (folder / "labels.csv").open(newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["id"])
+    first_id: dict[str, str] = {}
+    for row in rows:
+        first_id.setdefault(row["group"], row["id"])
+
+    def block(row: dict[str, str]) -> str:
+        first = first_id[row["group"]]
+        return str(int(first) // BLOCK) if first.isdecimal() else row["group"]
+
+    return [
+        Photograph(
+            id=row["id"],
+            quantity=int(row["quantity"]),
+            group=row["group"],
+            block=block(row),
+            split=split_of(block(row)),
+            population="squashed from the original" if row.get("original_width") else "copy",
+            read=(images / f"{row['id']}.jpg").read_bytes,
+        )
+        for row in rows
+    ]
+
+
+def split_of(block: str) -> str:
+    """Train, validation or test (80, 8 and 12 in a hundred), decided once and for ever by a hash."""
+    share = int(hashlib.sha256(block.encode()).hexdigest()[:8], 16) / 2**32
+    return "test" if share < 0.12 else "validation" if share < 0.20 else "train"
+
+
+def hold_out(photographs: list[Photograph], fold: int) -> list[Photograph]:
+    """All of them, those of one fold in the validation split and the others in training."""
+    return [replace(p, split="validation" if fold_of(p) == fold else "train") for p in photographs]
+
+
+def fold_of(photograph: Photograph) -> int:
+    """0 to FOLDS - 1, decided once and for ever like the splits, and not by them."""
+    return int(hashlib.sha256(f"fold {photograph.block}".encode()).hexdigest()[:8], 16) % FOLDS
+
+
+def share_of(photographs: list[Photograph], share: float) -> list[Photograph]:
+    """This share of them, whole blocks but for the last one; a larger share holds all that a smaller one does."""
+    order = sorted(photographs, key=lambda p: (hashlib.sha256(f"share {p.block}".encode()).digest(), p.id))
+    return sorted(order[: round(share * len(order))], key=lambda p: p.id)
+
+
+def read_shards(index: Path, shards: dict[str, Path]) -> list[Photograph]:
+    """The photographs of a retraining job: `index` is its dataset's folder, `shards` the folder of each split's
+    photographs. Raises `layout.BadDataset`."""
+    examples = itertools.chain.from_iterable(layout.read(index, shards).values())
+    return [_of_line(each.line, each.read) for each in examples]
+
+
+def _of_line(line: layout.Line, read: Callable[[], bytes]) -> Photograph:
+    return Photograph(line.id, line.quantity, line.group, line.group, line.split, line.site, read)
+
+
+def digest(photographs: list[Photograph]) -> str:
+    """A name for a set of labelled photographs: SHA-256 over ids, labels and the bytes of the pictures."""
+    total = hashlib.sha256()
+    for photograph in sorted(photographs, key=lambda p: p.id):
+        content = hashlib.sha256(photograph.read()).hexdigest()
+        total.update(f"{photograph.id},{photograph.quantity},{content}\n".encode())
+    return total.hexdigest()
+
+
+class Training:
+    """Photographs varied anew each epoch; what stands at a place of one looks as the seed says.
+
+    Decoded photographs are kept in memory (150 KB each), since decoding them again each epoch would cost more
+    than varying them. `strength` scales how much they are varied.
+    """
+
+    def __init__(self, photographs: list[Photograph], seed: int, strength: float = 1.0) -> None:
+        self.labels = [photograph.label for photograph in photographs]
+        self.pictures = pictures(photographs, STORED_SIZE)
+        self.seed, self.strength = seed, strength
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, keys: list[Key]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Float32 [B, 3, size, size] and labels [B], for keys of one size."""
+        varied = [
+            vary_one(
+                Image.fromarray(self.pictures[index]),
+                size,
+                np.random.default_rng((self.seed, epoch, place)),
+                self.strength,
+            )
+            for epoch, place, index, size in keys
+        ]
+        labels = torch.tensor([self.labels[index] for _, _, index, _ in keys])
+        return torch.from_numpy(normalise(np.stack(varied))), labels
+
+    def batches(self, keys: Iterable[list[Key]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """All batches in order; a thread makes them ahead while the network trains on those before.
+
+        A thread, not processes: Pillow works without the interpreter's lock, nothing need be copied between
+        processes, and a signal to the job's processes cannot take the batches' maker away before it has ended.
+        """
+        with ThreadPoolExecutor(1, "vary") as pool:
+            yield from ahead(pool, self.batch, keys, 3)
+
+
+class OnDevice(Training):
+    """The same in a GPU's memory, varied there a whole batch at once: only indices and random numbers go to it."""
+
+    def __init__(self, photographs: list[Photograph], seed: int, strength: float, device: torch.device) -> None:
+        super().__init__(photographs, seed, strength)
+        self.there = torch.from_numpy(self.pictures).permute(0, 3, 1, 2).contiguous().to(device)
+        self.labels_there = torch.tensor(self.labels, device=device)
+        del self.pictures
+
+    def batch(self, keys: list[Key]) -> tuple[torch.Tensor, torch.Tensor]:
+        """As above but on the device, which may still be at it; for keys of one epoch and size."""
+        epoch, _, _, size = keys[0]
+        places, chosen = torch.tensor([(place, index) for _, place, index, _ in keys]).T
+        drawn = draws(self.seed, epoch, len(self))[places]
+        there = sent(chosen, self.there.device)
+        return vary_batch(self.there[there], drawn, size, self.strength), self.labels_there[there]
+
+    def batches(self, keys: Iterable[list[Key]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        yield from map(self.batch, keys)
+
+
+def training_on(device: torch.device, photographs: list[Photograph], seed: int, strength: float = 1.0) -> Training:
+    """In the memory of the GPU that trains, if they fit into half of what is free; otherwise in the machine's."""
+    if device.type == "cuda" and 2 * len(photographs) * 3 * STORED_SIZE**2 < torch.cuda.mem_get_info(device)[0]:
+        return OnDevice(photographs, seed, strength, device)
+    return Training(photographs, seed, strength)
+
+
+def pictures(photographs: list[Photograph], size: int) -> Pixels:
+    """Photographs squashed as for serving, at any size: uint8 [N, size, size, 3]. Raises `BadImage`, naming it."""
+    result = np.empty((len(photographs), size, size, 3), dtype=np.uint8)
+
+    def place(index: int) -> None:
+        try:
+            result[index] = to_array(decode(photographs[index].read(), size=size), size)
+        except BadImage as error:
+            raise BadImage(f"{photographs[index].id}: {error}") from error
+
+    with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
+        for _ in pool.map(place, range(len(photographs))):
+            pass
+    return result
+
+
+def evaluation_batch(photographs: list[Photograph], size: int) -> torch.Tensor:
+    """Photographs just as they are served: float32 [N, 3, size, size]."""
+    return torch.from_numpy(normalise(pictures(photographs, size)))

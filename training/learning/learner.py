@@ -1,0 +1,137 @@
+"""One step of training: network, running average of its weights, optimiser."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy
+
+from model.preprocess import normalise
+from training.learning.processes import Processes
+
+EVALUATED = 64
+"""Pictures at once when nothing is learnt."""
+
+
+class NotFinite(ArithmeticError):
+    """The loss is not a number any more, so nothing that follows could be; the message says what it came from."""
+
+
+class Learner:
+    """Trains `net` with AdamW, together with other processes if there are; `average` is what is evaluated and kept.
+
+    `peak` is the highest learning rate. `weights` [7] say how much each class counts in the loss. `compiled` takes
+    half a minute for each input size before the first step, and makes steps faster on a GPU.
+    """
+
+    def __init__(
+        self,
+        net: torch.nn.Module,
+        processes: Processes,
+        *,
+        peak: float,
+        weight_decay: float,
+        label_smoothing: float,
+        weights: torch.Tensor | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self.net = net.to(processes.device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
+        self.steps = 0
+        self.optimiser = adamw(self.net, peak, weight_decay)
+        self.processes, self.peak, self.label_smoothing, self.weights = processes, peak, label_smoothing, weights
+        self.stepped = processes.wrapped(self.net).train()
+        if compiled:
+            self.stepped = torch.compile(self.stepped, dynamic=False)  # each size has kernels of its own
+        self.has_bf16 = processes.has_bf16
+        pairs = zip(numbers(self.average), numbers(self.net), strict=True)
+        self.averages, self.current = map(list, zip(*pairs, strict=True))
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> torch.Tensor:
+        """Learns from this process's batch, float32 [B, 3, S, S] and labels [B], at a share `rate` of the peak.
+
+        Returns the mean loss of all processes' batches, on the device, which may still be at it.
+        """
+        device = self.processes.device
+        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
+        labels = labels.to(device, non_blocking=True)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.peak * rate
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.has_bf16):
+            logits = self.stepped(images)
+        loss = self.loss(logits.float(), labels)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        self.average_in()
+        mean = self.processes.mean(loss.detach())
+        self.last = (mean, logits.detach(), images, labels)
+        return mean
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """This process's part of the mean over all processes' photographs, which gradients are averaged to."""
+        if self.weights is None:
+            return cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        total = cross_entropy(logits, labels, self.weights, reduction="sum", label_smoothing=self.label_smoothing)
+        return total / self.processes.mean(self.weights[labels].sum())
+
+    @torch.no_grad()
+    def average_in(self) -> None:
+        """An exponential average over 500 steps, over fewer at the beginning, lest a short run keep where it began."""
+        # AveragedModel of torch keeps its count in a tensor and waits for the GPU several times a step.
+        torch._foreach_lerp_(self.averages, self.current, 1 - min(0.998, self.steps / (9 + self.steps)))
+        self.steps += 1
+
+    def check(self) -> None:
+        """Raises `NotFinite` of the last step, in all processes. It waits for a GPU, so not after every step; once a
+        loss is not finite, those that follow are not either."""
+        mean, logits, images, labels = self.last
+        if not math.isfinite(mean):
+            raise NotFinite(
+                f"loss is {mean.item()}: logits up to {logits.abs().max().item()}, input up to"
+                f" {images.abs().max().item()}, labels {labels.tolist()}"
+            )
+
+    @torch.inference_mode()
+    def predict(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The average's logits [N, 7] for pictures as `data.pictures` makes them, uint8 [N, S, S, 3], in float32; each
+        process takes its share."""
+        own = pictures[self.processes.rank :: self.processes.world]
+        logits = [torch.empty(0, 7)]
+        for start in range(0, len(own), EVALUATED):
+            images = torch.from_numpy(normalise(own[start : start + EVALUATED])).to(self.processes.device)
+            logits.append(self.average(images.contiguous(memory_format=torch.channels_last)).cpu())
+        return self.processes.joined(torch.cat(logits).numpy())
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        return {
+            "network": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "steps": self.steps,
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.steps = state["steps"]
+
+
+def adamw(net: torch.nn.Module, peak: float, weight_decay: float) -> torch.optim.AdamW:
+    """Biases and normalisation are not decayed."""
+    decayed = [p for p in net.parameters() if p.ndim > 1]
+    plain = [p for p in net.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=peak, fused=True)
+
+
+def numbers(net: torch.nn.Module) -> list[torch.Tensor]:
+    """Its parameters, and its normalisations' statistics without the counts of batches."""
+    return [*net.parameters(), *(buffer for buffer in net.buffers() if buffer.is_floating_point())]

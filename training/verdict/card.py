@@ -1,0 +1,125 @@
+"""The model card: every figure is filled in from a report that `training.verdict.metrics` computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NAMES = {
+    "rps": "ranked probability score (lower is better)",
+    "log_loss": "log loss (lower is better)",
+    "accuracy": "accuracy",
+    "within_one": "within one",
+    "within_one_of_0_to_5": "within one, bins recorded at 0 to 5",
+    "rmse": "root mean squared error",
+    "rmse_of_posterior_mean": "root mean squared error of the posterior mean",
+}
+
+
+def card(description: dict[str, Any], report: dict[str, Any], trained_on: int) -> str:
+    """The card, in Markdown, of the package with this package.json, for this report on its predictions."""
+    test = report["test"]
+    calibration = test["calibration"]
+    perfect = calibration["of_a_perfectly_calibrated_model"]
+    change = description["quantisation"]
+    parent = description.get("parent")
+    origin = "trained from random weights" + (f", lastly from those of version {parent}" if parent else "")
+    size = description["preprocessing"]["size"]
+    validation = report["validation"]["as_shipped"]["photographs"]
+    return f"""# Model card: bin counter {description["model_version"]}
+
+Answers how many items a photograph of a warehouse bin shows: a probability for each of 0 to 5 and for
+"6 or more", and their median as the count. ResNet50, input {size} x {size} pixels, int8 in OpenVINO's form;
+{origin}. Made with
+`training/train.py` and `tools/ship.py`, which also wrote this page from `predictions.csv`; code version
+`{description["code_version"]}`.
+
+**Licence of this package: CC BY-NC-SA 3.0 US**, as that of the photographs it learned from (`LICENSE` beside this
+file). The code of Bintally has another licence, and none of the photographs is in this repository.
+
+## Data
+
+{trained_on:,} photographs of the Amazon Bin Image Dataset, with the quantities that the inventory system recorded
+(some are wrong). {validation:,} others chose the calibration (temperature {report["temperature"]}), and
+{test["as_shipped"]["photographs"]:,} others, of other bins, gave the figures below. Splits are by bin and by run of
+neighbouring photographs. Digest of the training data `{description["training_data_digest"][:16]}…`, of the test set
+`{description["test_set_digest"][:16]}…`.
+
+`training.csv` lists the photographs that it learned from, `predictions.csv` the others; `bintally fetch-abid --ids`
+downloads those of such a file. To measure it, take photographs that neither lists, of other groups, or the rows of
+`predictions.csv` whose split is `test`.
+
+## How good
+
+*As shipped*: seven answers, every record, the shipped decision rule.
+
+{_table(test, "as_shipped")}
+
+*As published*: six-way, renormalised over 0 to 5, only bins recorded at 5 or fewer. This needs the truth, and is
+not available in operation; it is here to compare with published results.
+
+{_table(test, "as_published")}
+
+Intervals are 95 %, by bootstrap over bin groups. A constant always says the same; for each figure, the best one's
+stands here.
+
+| recorded | photographs | recall | precision |
+|---|---|---|---|
+{_rows(test["per_class"])}
+
+The photographs come in two populations of JPEG, with different shares of full bins:
+
+| population | photographs | ranked probability score | accuracy | six-way accuracy |
+|---|---|---|---|---|
+{_populations(test["by_population"])}
+
+**Balanced.** Every recorded count alike, however many bins have it: ranked probability score
+{test["balanced"]["rps"]:.3f}, accuracy {test["balanced"]["accuracy"]:.1%}.
+
+**Calibration.** Expected calibration error {calibration["error"]:.1%}; that of a perfectly
+calibrated model with as many photographs is {perfect["mean"]:.1%} on average, 95th percentile
+{perfect["percentile_95"]:.1%}. How often the most probable answer was right, by its probability, with 95 % intervals:
+
+![Reliability diagram: share that was right against the probability of the most probable answer](calibration.svg)
+
+**int8.** Against the network before quantisation, on photographs of validation and test: the same answer for
+{change["same_answer"]:.1%}, mean absolute change of a probability {change["mean_probability_change"]:.4f}, log loss
+{change["log_loss_increase"]:+.4f}, accuracy {100 * change["accuracy_increase"]:+.2f} points.
+
+## What it cannot do
+
+It is wrong about most bins that hold more than two items, and it cannot tell six from twenty. No stock figure
+should be overwritten with its count: use its probabilities to choose which bins a person recounts first. It has seen
+bins of one kind (yellow cloth, elastic bands, one operator's warehouses); elsewhere it must be retrained.
+"""
+
+
+def _table(test: dict[str, Any], view: str) -> str:
+    lines = ["| figure | model | 95 % interval | best constant answer |", "|---|---|---|---|"]
+    for name, label in NAMES.items():
+        if name in test[view]:
+            low, high = test["intervals"][view][name]
+            values = [test[view][name], low, high, test["constant"][view][name]]
+            share = name.startswith(("accuracy", "within"))
+            model, low_text, high_text, constant = (f"{v:.1%}" if share else f"{v:.3f}" for v in values)
+            lines.append(f"| {label} | {model} | {low_text} to {high_text} | {constant} |")
+    return "\n".join(lines)
+
+
+def _rows(per_class: list[dict[str, Any]]) -> str:
+    shown = [
+        (
+            row["class"],
+            row["photographs"],
+            *("-" if row[k] is None else f"{row[k]:.1%}" for k in ("recall", "precision")),
+        )
+        for row in per_class
+    ]
+    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in shown)
+
+
+def _populations(by_population: dict[str, Any]) -> str:
+    return "\n".join(
+        f"| {name} | {found['as_shipped']['photographs']} | {found['as_shipped']['rps']:.3f} |"
+        f" {found['as_shipped']['accuracy']:.1%} | {found['as_published']['accuracy']:.1%} |"
+        for name, found in by_population.items()
+    )
