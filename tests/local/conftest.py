@@ -23,6 +23,7 @@ from localsagemaker.ports import free_port
 from local import emulator, processes
 from local.owner import make_key
 from local.stack import REGION, Stack, healthy
+from tests.shared import shared
 
 # Speaks the container contract. Its answer names its model and process; a body says what else it should do.
 SERVING_APP = """
@@ -68,13 +69,23 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"BINTALLY_SERVING": serving, "BINTALLY_TRAINING_PYTHON": sys.executable}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shows a gap of ministack alone: as long as its version is the same, so is what it shows."""
+    for item in items:
+        if getattr(item, "callspec", None) and item.callspec.params.get("which") == "bare":
+            item.add_marker(pytest.mark.upstream)
+
+
 @pytest.fixture(scope="session")
-def ours(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A running emulator that tests share; they use names of their own in it."""
-    stack = Stack(home=tmp_path_factory.mktemp("ours"), port=free_port(), variables=variables)
-    stack.start_emulator()
-    yield stack
-    stack.down()
+def ours(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """A running emulator that the tests of all workers share; they use names of their own in it."""
+
+    def make(home: Path) -> Stack:
+        stack = Stack(home=home, port=free_port(), variables=variables)
+        stack.start_emulator()
+        return stack
+
+    return shared(tmp_path_factory, "ours", make)
 
 
 @pytest.fixture(scope="session")
