@@ -11,7 +11,7 @@ TORCH_TESTS := tests/training tests/tools tests/experiments tests/bench/test_tor
 # The SageMaker SDK from outside, in an environment of its own.
 LAUNCH_TESTS := tests/launch
 
-.PHONY: help venv train-venv demo demo-retrain up down wipe lint test bench
+.PHONY: help venv train-venv demo demo-retrain up down wipe lint contracts test bench
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,6 +42,9 @@ lint: .venv/test.installed .venv-train/test.installed ## Check style, types and 
 	$(bin)/mypy --python-executable .venv-train/bin/python model
 	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(bin)/sam validate --lint --template template.yaml
 	$(bin)/cfn-lint template.yaml
+
+contracts: .venv/test.installed ## Check that imports keep the borders between the folders
+	PYTHONPATH=functions:localsagemaker/src $(bin)/lint-imports
 
 test: lint .venv-launch/installed ## Install what tests need and run them all
 	status=0; \

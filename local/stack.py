@@ -343,6 +343,7 @@ class Stack:
                 f"CountConcurrency={max(2, os.cpu_count() or 2)}",
                 # What one machine retrains on has few test bins; a verdict by so few is for trying things out.
                 "RetrainLeastBins=5",
+                *("ServingImage=bintally-serve:latest", "TrainingImage=bintally-train:latest"),  # see local/emulator.py
                 f"CodeVersion={code_version(self.template.parent)}",
                 *self.parameters,
             ],
