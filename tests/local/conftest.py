@@ -69,11 +69,23 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"BINTALLY_SERVING": serving, "BINTALLY_TRAINING_PYTHON": sys.executable}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shows a gap of ministack alone: as long as its version is the same, so is what it shows."""
+    """What shows a gap of ministack alone runs when its version changes. Tests of one file share names in an emulator
+    and run in one worker, except those that have an emulator of their own."""
     for item in items:
-        if getattr(item, "callspec", None) and item.callspec.params.get("which") == "bare":
+        if not isinstance(item, pytest.Function) or "tests/local/" not in item.nodeid:
+            continue
+        if hasattr(item, "callspec") and item.callspec.params.get("which") == "bare":
             item.add_marker(pytest.mark.upstream)
+        if "own" not in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(autouse=True)
+def own_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stack builds in its home, as it does for a person: only tests/stack has builds that stacks share."""
+    monkeypatch.delenv("BINTALLY_BUILDS", raising=False)
 
 
 @pytest.fixture(scope="session")
