@@ -2,6 +2,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# Python keeps what it compiles, whatever the environment says: starting the emulator takes 1 s of a processor, not 4.
+export PYTHONDONTWRITEBYTECODE :=
 PYTHON ?= python3
 bin := .venv/bin
 # A private uv where the machine has none: plain pip would take a torch that torchvision cannot load.
@@ -10,11 +12,17 @@ UV := $(shell command -v uv || echo .uv/bin/uv)
 TORCH_TESTS := tests/training tests/tools tests/experiments tests/bench/test_torch.py $(addprefix tests/model/test_,network.py export.py restore.py)
 # The SageMaker SDK from outside, in an environment of its own.
 LAUNCH_TESTS := tests/launch
+ELSEWHERE := $(TORCH_TESTS:%=--ignore=%) $(LAUNCH_TESTS:%=--ignore=%)
+UNIT_TESTS := tests/bench tests/cli tests/functions tests/model tests/template localsagemaker/tests
+# Tests wait more than they compute: three workers keep two cores busy.
+WORKERS ?= 3
+PARALLEL = --numprocesses $(WORKERS) --dist loadgroup --durations 25
+SOON := not long and not upstream
 
 # Docker and debootstrap make images, chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
 
-.PHONY: system-packages contracts help venv train-venv demo demo-retrain up down wipe lint test bench
+.PHONY: system-packages help venv train-venv demo demo-retrain up down wipe lint contracts check test test-long upstream coverage bench
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,27 +46,39 @@ down: venv ## Stop it; its state is kept
 wipe: venv ## Stop it and remove its state
 	@$(bin)/bintally down --wipe
 
-lint: .venv/test.installed .venv-train/test.installed ## Check style, types and the template
+lint: contracts ## Check style, imports, the template, and the types of what needs no torch
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy functions
-	$(bin)/mypy --python-executable .venv-train/bin/python model
-	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(bin)/sam validate --lint --template template.yaml
-	$(bin)/cfn-lint template.yaml
+	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(bin)/sam validate --template template.yaml
 
 contracts: .venv/test.installed ## Check that imports keep the borders between the folders
 	PYTHONPATH=functions:localsagemaker/src $(bin)/lint-imports
 
-test: lint .venv-launch/installed ## Install what tests need and run them all
+check: lint ## Lint, and the tests that need neither a stack nor torch: while you work
+	$(bin)/python -m pytest $(PARALLEL) -m "not stack and $(SOON)" $(UNIT_TESTS) $(TORCH_TESTS:%=--ignore=%)
+
+test: lint .venv-train/test.installed .venv-launch/installed ## Install what tests need and run all but the long ones
 	status=0; \
-	$(bin)/python -m pytest $(TORCH_TESTS:%=--ignore=%) $(LAUNCH_TESTS:%=--ignore=%) || status=$$?; \
-	.venv-train/bin/python -m pytest $(TORCH_TESTS) || status=$$?; \
-	.venv-launch/bin/python -m pytest $(LAUNCH_TESTS) || status=$$?; \
+	$(bin)/mypy --python-executable .venv-train/bin/python model || status=$$?; \
+	$(bin)/python -m pytest $(PARALLEL) -m "$(SOON)" $(ELSEWHERE) || status=$$?; \
+	.venv-train/bin/python -m pytest $(PARALLEL) -m "$(SOON)" $(TORCH_TESTS) || status=$$?; \
+	.venv-launch/bin/python -m pytest $(PARALLEL) $(LAUNCH_TESTS) || status=$$?; \
 	exit $$status
 
 system-packages: ## Install the Debian packages that tests need, as root
 	@apt-get update -qq
 	@DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null
+
+test-long: .venv/test.installed ## What is long by nature and changes seldom: images
+	$(bin)/python -m pytest --durations=25 -m long $(ELSEWHERE)
+
+upstream: .venv/test.installed ## Show the gaps of ministack itself: when its version changes
+	$(bin)/python -m pytest -m upstream tests/local
+
+coverage: .venv/test.installed ## Say which lines `make check` does not reach
+	$(bin)/python -m pytest $(PARALLEL) -m "not stack and $(SOON)" $(UNIT_TESTS) $(TORCH_TESTS:%=--ignore=%) \
+	  --cov=functions --cov=cli --cov=local --cov=model --cov=localsagemaker --cov-report=term:skip-covered
 
 bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole way and the count function
 	@$(bin)/bintally bench

@@ -14,6 +14,7 @@ from cli.main import main
 from local.errors import NotRunning
 from local.stack import Stack
 
+SESSION = boto3.Session("test", "test", region_name="us-east-1")
 OUTPUTS = {"EndpointName": "bintally-serverless", "ArtifactsBucket": "artifacts"}
 SHIPPED = {"as_shipped": {"rps": 0.671, "log_loss": 1.427, "accuracy": 0.385}, "as_published": {"accuracy": 0.375}}
 EVALUATION = {"champion": {"as_shipped": {"rps": 0.671}}, "challenger": {"as_shipped": {"rps": 0.652}}}
@@ -23,7 +24,7 @@ EVALUATION = {"champion": {"as_shipped": {"rps": 0.671}}, "challenger": {"as_shi
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A session of a running stack's account."""
     with mock_aws():
-        session = boto3.Session("test", "test", region_name="us-east-1")
+        session = SESSION
         monkeypatch.setattr(Stack, "require_running", lambda self: None)
         monkeypatch.setattr(Stack, "outputs", lambda self: OUTPUTS)
         monkeypatch.setattr(Stack, "client", lambda self, service: session.client(service))

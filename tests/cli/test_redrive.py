@@ -10,11 +10,13 @@ from moto import mock_aws
 
 from cli.stack_redrive import redrive
 
+SESSION = boto3.Session("test", "test", region_name="us-east-1")
+
 
 @pytest.fixture
 def sqs() -> Iterator[Any]:
     with mock_aws():
-        yield boto3.client("sqs", "us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
+        yield SESSION.client("sqs")
 
 
 @pytest.fixture

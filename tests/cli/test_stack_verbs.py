@@ -85,6 +85,7 @@ def test_up_without_a_package_exits_5(up_with, tmp_path):
     assert shown.stderr.strip() == f"Error: there is no model package at {tmp_path}/none.tar.gz"
 
 
+@pytest.mark.stack
 def test_env_and_status_of_a_deployed_stack_then_down_and_wipe(stack):
     stack.start_emulator()
     value = "it's a value"

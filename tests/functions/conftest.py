@@ -1,6 +1,7 @@
 """A bucket, a queue and the table of template.yaml in moto, and an endpoint that answers as a test says."""
 
 import copy
+import functools
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -155,16 +156,21 @@ class World:
         return found
 
 
+@functools.cache
+def counts_table() -> dict[str, Any]:
+    """The table's properties in template.yaml, which takes longer to read than moto does to make a world."""
+    properties = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]["CountsTable"]["Properties"]
+    known = {"BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes"}
+    return {name: properties[name] for name in known}
+
+
 @pytest.fixture
 def world(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    template = yaml_parse((ROOT / "template.yaml").read_text())
-    properties = template["Resources"]["CountsTable"]["Properties"]
-    known = {"BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes"}
     with mock_aws():
         s3, dynamodb, sqs = (boto3.client(name) for name in ("s3", "dynamodb", "sqs"))
         s3.create_bucket(Bucket=BUCKET)
         s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-        dynamodb.create_table(TableName="counts", **{name: properties[name] for name in known})
+        dynamodb.create_table(TableName="counts", **counts_table())
         queue = sqs.create_queue(QueueName="count")["QueueUrl"]
         monkeypatch.setenv("COUNT_QUEUE_URL", queue)
         answering = Endpoint()
