@@ -13,7 +13,7 @@ TORCH_TESTS := tests/training tests/tools tests/experiments tests/bench/test_tor
 # The SageMaker SDK from outside, in an environment of its own.
 LAUNCH_TESTS := tests/launch
 ELSEWHERE := $(TORCH_TESTS:%=--ignore=%) $(LAUNCH_TESTS:%=--ignore=%)
-UNIT_TESTS := tests/bench tests/cli tests/functions tests/model tests/template localsagemaker/tests
+UNIT_TESTS := tests/bench tests/cli tests/docs tests/functions tests/model tests/template localsagemaker/tests
 # Tests wait more than they compute: three workers keep two cores busy.
 WORKERS ?= 3
 PARALLEL = --numprocesses $(WORKERS) --dist loadgroup --durations 25
@@ -22,7 +22,7 @@ SOON := not long and not upstream
 # Docker and debootstrap make images, chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
 
-.PHONY: system-packages help venv train-venv demo demo-retrain up down wipe lint contracts check test test-long upstream coverage bench
+.PHONY: system-packages help venv train-venv demo demo-retrain up down wipe lint contracts check test test-long upstream coverage docs notebook bench
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -70,7 +70,7 @@ system-packages: ## Install the Debian packages that tests need, as root
 	@apt-get update -qq
 	@DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null
 
-test-long: .venv/test.installed ## What is long by nature and changes seldom: images
+test-long: .venv/test.installed .venv/docs.installed .venv-train/installed .venv-launch/notebook.installed ## Tests that are long by nature and change seldom: image, notebook, site
 	$(bin)/python -m pytest --durations=25 -m long $(ELSEWHERE)
 
 upstream: .venv/test.installed ## Show the gaps of ministack itself: when its version changes
@@ -83,7 +83,6 @@ coverage: .venv/test.installed ## Say which lines `make check` does not reach
 bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole way and the count function
 	@$(bin)/bintally bench
 
-.PHONY: docs notebook
 docs: .venv/docs.installed ## Build the documentation site in .runs/site
 	@NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet
 	@echo 'Open .runs/site/index.html'

@@ -36,7 +36,9 @@ def stack(tmp_path: Path) -> Iterator[dict[str, str]]:
     subprocess.run([BINTALLY, "up"], env=own, check=True)
     try:
         exports = subprocess.run([BINTALLY, "env"], env=own, check=True, capture_output=True, text=True).stdout
-        words = (line.removeprefix("export ").partition("=") for line in exports.splitlines())
+        words = (
+            line.removeprefix("export ").partition("=") for line in exports.splitlines() if line.startswith("export ")
+        )
         yield own | {name: shlex.split(value)[0] for name, _, value in words}
     finally:
         subprocess.run([BINTALLY, "down", "--wipe"], env=own, check=False)
