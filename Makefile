@@ -2,6 +2,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# Python keeps what it compiles, whatever the environment says: starting the emulator takes 1 s of a processor, not 4.
+export PYTHONDONTWRITEBYTECODE :=
 PYTHON ?= python3
 bin := .venv/bin
 # A private uv where the machine has none: plain pip would take a torch that torchvision cannot load.
@@ -12,8 +14,17 @@ TORCH_TYPES := experiments tools training $(addprefix bench/,eager_server.py tra
   $(addprefix model/,export.py network.py restore.py) $(TORCH_TESTS)
 # The SageMaker SDK from outside, in an environment of its own.
 LAUNCH_TESTS := tests/launch
+ELSEWHERE := $(TORCH_TESTS:%=--ignore=%) $(LAUNCH_TESTS:%=--ignore=%)
+UNIT_TESTS := tests/bench tests/cli tests/docs tests/functions tests/model tests/template localsagemaker/tests
+# Tests wait more than they compute: three workers keep two cores busy.
+WORKERS ?= 3
+PARALLEL = --numprocesses $(WORKERS) --dist loadgroup --durations 25
+SOON := not long and not upstream
 
-.PHONY: help venv train-venv demo demo-retrain up down wipe lint types types-train test bench
+# Docker and debootstrap make images, chromium attacks the local stack, the AWS CLI and curl use it.
+SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
+
+.PHONY: system-packages help venv train-venv demo demo-retrain up down wipe lint types types-train contracts check test test-long upstream coverage docs notebook bench
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,13 +48,11 @@ down: venv ## Stop it; its state is kept
 wipe: venv ## Stop it and remove its state
 	@$(bin)/bintally down --wipe
 
-lint: .venv/test.installed .venv-train/test.installed ## Check style, types and the template
+lint: contracts ## Check style, imports, the template, and the types of what needs no torch
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy functions
-	$(bin)/mypy --python-executable .venv-train/bin/python model
-	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(bin)/sam validate --lint --template template.yaml
-	$(bin)/cfn-lint template.yaml
+	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(bin)/sam validate --template template.yaml
 
 types: .venv/test.installed ## Check the types of all that needs no torch
 	$(bin)/mypy $(TORCH_TYPES:%=--exclude ^%)
@@ -51,15 +60,44 @@ types: .venv/test.installed ## Check the types of all that needs no torch
 types-train: .venv/test.installed .venv-train/test.installed ## Check the types of what imports torch
 	$(bin)/mypy --cache-dir .mypy_cache/train --python-executable .venv-train/bin/python $(TORCH_TYPES)
 
-test: lint .venv-launch/installed ## Install what tests need and run them all
+contracts: .venv/test.installed ## Check that imports keep the borders between the folders
+	PYTHONPATH=functions:localsagemaker/src $(bin)/lint-imports
+
+check: lint ## Lint, and the tests that need neither a stack nor torch: while you work
+	$(bin)/python -m pytest $(PARALLEL) -m "not stack and $(SOON)" $(UNIT_TESTS) $(TORCH_TESTS:%=--ignore=%)
+
+test: lint .venv-train/test.installed .venv-launch/installed ## Install what tests need and run all but the long ones
 	status=0; \
-	$(bin)/python -m pytest $(TORCH_TESTS:%=--ignore=%) $(LAUNCH_TESTS:%=--ignore=%) || status=$$?; \
-	.venv-train/bin/python -m pytest $(TORCH_TESTS) || status=$$?; \
-	.venv-launch/bin/python -m pytest $(LAUNCH_TESTS) || status=$$?; \
+	$(bin)/mypy --python-executable .venv-train/bin/python model || status=$$?; \
+	$(bin)/python -m pytest $(PARALLEL) -m "$(SOON)" $(ELSEWHERE) || status=$$?; \
+	.venv-train/bin/python -m pytest $(PARALLEL) -m "$(SOON)" $(TORCH_TESTS) || status=$$?; \
+	.venv-launch/bin/python -m pytest $(PARALLEL) $(LAUNCH_TESTS) || status=$$?; \
 	exit $$status
+
+system-packages: ## Install the Debian packages that tests need, as root
+	@apt-get update -qq
+	@DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null
+
+test-long: .venv/test.installed .venv/docs.installed .venv-train/installed .venv-launch/notebook.installed ## Tests that are long by nature and change seldom: image, notebook, site
+	$(bin)/python -m pytest --durations=25 -m long $(ELSEWHERE)
+
+upstream: .venv/test.installed ## Show the gaps of ministack itself: when its version changes
+	$(bin)/python -m pytest -m upstream tests/local
+
+coverage: .venv/test.installed ## Say which lines `make check` does not reach
+	$(bin)/python -m pytest $(PARALLEL) -m "not stack and $(SOON)" $(UNIT_TESTS) $(TORCH_TESTS:%=--ignore=%) \
+	  --cov=functions --cov=cli --cov=local --cov=model --cov=localsagemaker --cov-report=term:skip-covered
 
 bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole way and the count function
 	@$(bin)/bintally bench
+
+docs: .venv/docs.installed ## Build the documentation site in .runs/site
+	@NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet
+	@echo 'Open .runs/site/index.html'
+
+notebook: train-venv .venv-launch/notebook.installed up ## Run the notebook on the local stack (5 GB for torch, 0.8 GB for the SageMaker SDK)
+	@mkdir -p .runs
+	@eval "$$($(bin)/bintally env)" && .venv-launch/bin/jupyter-execute --output=../.runs/bin-object-counting.ipynb notebooks/bin-object-counting.ipynb
 
 .uv/bin/uv:
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv 2>/dev/null || \
@@ -76,6 +114,14 @@ bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole 
 
 .venv/test.installed: requirements/test.txt .venv/demo.installed
 	@$(UV) pip install --quiet --python $(bin)/python -r requirements/test.txt
+	@touch $@
+
+.venv/docs.installed: requirements/docs.txt .venv/demo.installed
+	@$(UV) pip install --quiet --python $(bin)/python -r requirements/docs.txt
+	@touch $@
+
+.venv-launch/notebook.installed: requirements/notebook.txt .venv-launch/installed
+	@$(UV) pip install --quiet --python .venv-launch/bin/python -r requirements/notebook.txt
 	@touch $@
 
 .venv-train/test.installed: requirements/train-test.txt .venv-train/installed

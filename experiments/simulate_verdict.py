@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bintally.common.settings import Margins
 from bintally.retraining.judging import judge
+from bintally.retraining.settings import Margins
 
 from model.answer import AT_LEAST, probabilities
 from training.verdict import comparison, metrics

@@ -175,7 +175,7 @@ def check_state_machine_roles(host: Host) -> None:
 
     def dispatch_checked(prefix: str, task: Any) -> Any:
         _, _, _, _, _, service, name = prefix.split(":")
-        resource: Callable[[dict[str, Any]], str] = {
+        resource: Callable[[Json], str] = {
             "dynamodb": lambda data: f"arn:aws:dynamodb:{region}:{account}:table/{data.get('TableName')}",
             "sns": lambda data: data.get("TopicArn", "*"),
             "sqs": lambda data: f"arn:aws:sqs:{region}:{account}:{data.get('QueueUrl', '').rpartition('/')[2]}",

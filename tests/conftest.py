@@ -5,15 +5,28 @@ import os
 
 import pytest
 
+from tests import shared
+
 with contextlib.suppress(ImportError):  # tests/launch has none
     from hypothesis import settings
 
     settings.register_profile("unhurried", deadline=None)  # a busy machine fails no test by its time
     settings.load_profile("unhurried")
 
+with contextlib.suppress(ImportError):
+    from moto.core.config import default_user_config
+
+    # A new boto3 session reads the models of every service again, 0.3 s a test; what moto holds is new all the same.
+    default_user_config["core"]["reset_boto3_session"] = False
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # the process that started the workers does the rest, once they have ended
+    factory: pytest.TempPathFactory | None = getattr(session.config, "_tmp_path_factory", None)
+    if factory and (factory._basetemp or session.config.option.numprocesses):
+        shared.stop_all(factory)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") == "true" and reporter and reporter.stats.get("skipped"):
         reporter.write_line("")

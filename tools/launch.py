@@ -1,14 +1,15 @@
 """Runs one processing, training or tuning job by hand with the SageMaker SDK, and waits for it.
 
-    python -m tools.launch training --on stack --data s3://…/retrain/<run>/dataset --set epochs=3 --set package=true
-    python -m tools.launch tuning --on sagemaker --data s3://…/retrain/<run>/dataset --trials 8 --parallel 2
+    python -m tools.launch training --data s3://…/retrain/<run>/dataset --set epochs=3 --set package=true
+    python -m tools.launch tuning --data s3://…/retrain/<run>/dataset --trials 8 --parallel 2
     python -m tools.launch training --on container --data FOLDER --set epochs=1
-    python -m tools.launch processing --on stack -- --manifest s3://… --dataset s3://… --parts s3://… --shards s3://…
+    python -m tools.launch processing -- --manifest s3://… --dataset s3://… --parts s3://… --shards s3://…
 
-The jobs have the entry points, channels, metrics and ranges that the state machine `retrain` gives them. `stack` is
-this machine's, `sagemaker` the account of your credentials; role, bucket, image and instance type are those of the
-Bintally stack there. `container` needs Docker with Compose and the image of training/Dockerfile. A job that does not
-complete ends this with one line and exit code 1. Needs .venv-launch (make .venv-launch/installed).
+The jobs have the entry points, channels, metrics and ranges that the state machine `retrain` gives them. They run where
+your AWS credentials point: in an account, or on the local stack after `eval "$(bintally env)"`. Role, bucket, image and
+instance type are those of the Bintally stack there. `--on container` needs Docker with Compose and the image of
+training/Dockerfile. A job that does not complete ends this with one line and exit code 1. Needs .venv-launch
+(make .venv-launch/installed).
 """
 
 from __future__ import annotations
@@ -32,13 +33,10 @@ from sagemaker.core.utils.exceptions import SageMakerCoreError
 from sagemaker.train.model_trainer import Mode, ModelTrainer
 from sagemaker.train.tuner import HyperparameterTuner
 
-from local.errors import StackError
-from local.stack import Stack
-
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAME = "by-hand"  # what the jobs' names begin with
 OUT = REPOSITORY / ".runs" / NAME  # of a container
-KNOWN = (StackError, ClientError, BotoCoreError, SageMakerCoreError, ValueError, OSError, RuntimeError, ImportError)
+KNOWN = (ClientError, BotoCoreError, SageMakerCoreError, ValueError, OSError, RuntimeError, ImportError)
 RUNTIME, SPOT_WAIT, VOLUME = 86400, 129600, 100  # seconds, seconds, GB
 
 # As in retrain.asl.json; a test compares them.
@@ -55,7 +53,7 @@ os.environ.setdefault("SAGEMAKER_VALIDATE_ROLE", "false")
 
 flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 flags.add_argument("job", choices=("processing", "training", "tuning"))
-flags.add_argument("--on", choices=("stack", "sagemaker", "container"), required=True)
+flags.add_argument("--on", choices=("sagemaker", "container"), default="sagemaker")
 flags.add_argument("--stack", default="bintally", help="name of the stack whose role, bucket and image are used")
 flags.add_argument("--role", help="ARN; default: the stack's JobRole")
 flags.add_argument("--image", help="default: the stack's TrainingImage; bintally-train:latest in a container")
@@ -71,16 +69,12 @@ flags.add_argument("arguments", nargs="*", help="after --: arguments of training
 
 
 def enter(a: argparse.Namespace) -> Session:
-    """The SDK's session. What `a` leaves open becomes as the stack has it. Raises StackError, ClientError."""
+    """The SDK's session. What `a` leaves open becomes as the stack has it. Raises ClientError, BotoCoreError."""
     if a.on == "container":
         if not boto3.Session().region_name:
             os.environ["AWS_DEFAULT_REGION"] = "us-east-1"  # the SDK wants one even if nothing is fetched from S3
         a.image, a.instance_type = a.image or "bintally-train:latest", "local"
         return LocalSession()
-    if a.on == "stack":
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            del os.environ[name]
-        os.environ.update(Stack.from_environment().environment())
     own = boto3.Session()
     found = own.client("cloudformation").describe_stacks(StackName=a.stack)["Stacks"][0]
     outputs = {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
@@ -117,7 +111,7 @@ def train(a: argparse.Namespace, session: Session) -> None:
 
 def tune(a: argparse.Namespace, session: Session) -> None:
     if a.on == "container":
-        raise SystemExit("the SDK tunes on SageMaker and on the stack, not in a container")
+        raise SystemExit("the SDK tunes on SageMaker and on the local stack, not in a container")
     model_trainer = trainer(a, session)
     tuner = HyperparameterTuner(
         model_trainer, objective_metric_name="validation:rps", objective_type="Minimize", hyperparameter_ranges=RANGES,

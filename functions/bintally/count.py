@@ -8,16 +8,19 @@ from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, pro
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from bintally.aws import endpoint, objects, table
-from bintally.aws.arrivals import parse_arrival
+from bintally.aws import clients
+from bintally.aws.items import image_of
 from bintally.aws.queues import postpone
+from bintally.aws.table import Table
 from bintally.aws.telemetry import logger, metrics
+from bintally.common.arrivals import parse_arrival
+from bintally.common.counts import Count, Counted
 from bintally.common.errors import Transient
-from bintally.common.settings import settings
 from bintally.counting.count_photograph import Services, count_photograph
+from bintally.counting.settings import count_settings
 
-# One photograph at worst: S3 36 s (objects.CONFIG); endpoint 20 s (endpoint.LAST_START); the table 9 s each for
-# the record, four tries of the transaction, the stored count and LATEST (table.CONFIG); the image itself 1 s.
+# One photograph at worst: S3 36 s (objects.DOWNLOAD_SECONDS); endpoint 20 s (endpoint.LAST_START); the table 9 s each
+# (clients.DYNAMODB) for the record, four tries of the transaction, the stored count and LATEST; the image itself 1 s.
 # 36 + 20 + 7 x 9 + 1 = 120 s. The time limit is twice that, and nothing is begun that might not end in time.
 WORST_SECONDS = 120
 LOW_CONFIDENCE = 0.2
@@ -34,48 +37,54 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def count(record: SQSRecord, lambda_context: LambdaContext) -> None:
-    """Counts the photograph that a message tells of. Whatever it raises sends the message back to the queue."""
+    """Counts the photograph that a message is about. Whatever it raises sends the message back to the queue."""
     try:
         if lambda_context.get_remaining_time_in_millis() < WORST_SECONDS * 1000:
             raise Transient("too little time is left in this batch")
         arrival = parse_arrival(record.body)
         logger.set_correlation_id(arrival.event_id)
-        item, is_new = count_photograph(services(), arrival)
+        found, is_new = count_photograph(services(), arrival)
     except Exception:
         logger.exception("postponed", message_id=record.message_id, tries=record.attributes.approximate_receive_count)
         metrics.add_metric("Postponed", MetricUnit.Count, 1)
-        postpone(record, settings().count_queue_url, settings().retry_seconds)
+        postpone(record, count_settings().count_queue_url, count_settings().retry_seconds)
         raise
-    outcome = item["status"].capitalize() if is_new else "Repeated"
+    report(found, is_new)
+
+
+def report(found: Count, is_new: bool) -> None:
+    outcome = found.status.capitalize() if is_new else "Repeated"
     metrics.add_metric(outcome, MetricUnit.Count, 1)
-    if is_new and item["status"] == "COUNTED":
-        measure(item)
-    logger.info(outcome.lower(), image=item["image"], reason=item.get("reason"), count=item.get("count"))
+    if isinstance(found.outcome, Counted):
+        if is_new:
+            measure(found.outcome)
+        logger.info(outcome.lower(), image=image_of(found), reason=None, count=found.outcome.answer.count)
+    else:
+        logger.info(outcome.lower(), image=image_of(found), reason=found.outcome.reason, count=None)
 
 
-def measure(item: dict[str, Any]) -> None:
+def measure(counted: Counted) -> None:
     """Adds what a model is watched by.
 
     `LowConfidence` and `Disagreement` are 0 or 1: their average is a share of the photographs. The excess is the same
     less the share that is still usual, and its sum says how many photographs are too many. Alarms watch the sum: a
     share of few photographs is above any limit now and then, the sum only with evidence enough.
     """
-    metrics.add_metric("EndpointLatency", MetricUnit.Milliseconds, item["latency_ms"])
-    low = int(item["confidence"] < LOW_CONFIDENCE)
+    metrics.add_metric("EndpointLatency", MetricUnit.Milliseconds, counted.latency_ms)
+    low = int(counted.answer.confidence < LOW_CONFIDENCE)
     metrics.add_metric("LowConfidence", MetricUnit.Count, low)
-    metrics.add_metric("LowConfidenceExcess", MetricUnit.Count, low - settings().low_confidence_share)
-    if "discrepancy" in item:
-        differs = int(item["discrepancy"])
+    metrics.add_metric("LowConfidenceExcess", MetricUnit.Count, low - count_settings().low_confidence_share)
+    if counted.discrepancy is not None:
+        differs = int(counted.discrepancy)
         metrics.add_metric("Disagreement", MetricUnit.Count, differs)
-        metrics.add_metric("DisagreementExcess", MetricUnit.Count, differs - settings().disagreement_limit)
+        metrics.add_metric("DisagreementExcess", MetricUnit.Count, differs - count_settings().disagreement_limit)
 
 
 @cache
 def services() -> Services:
     return Services(
-        s3=objects.client(),
-        runtime=endpoint.client(),
-        dynamodb=table.client(),
-        counts_table=settings().counts_table,
-        endpoint_name=settings().endpoint_name,
+        s3=clients.s3(),
+        runtime=clients.endpoint(),
+        table=Table.named(count_settings().counts_table),
+        endpoint_name=count_settings().endpoint_name,
     )

@@ -9,10 +9,11 @@ from typing import Any
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from bintally.aws import objects, table
+from bintally.aws import clients
+from bintally.aws.table import Table
 from bintally.aws.telemetry import logger, metrics
-from bintally.common.settings import follow_settings
 from bintally.labels.follow_batch import Services, follow_batch
+from bintally.labels.settings import follow_settings
 
 
 @logger.inject_lambda_context
@@ -28,9 +29,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
 @cache
 def services() -> Services:
     return Services(
-        s3=objects.client(),
-        dynamodb=table.client(),
-        counts_table=follow_settings().counts_table,
+        s3=clients.s3(),
+        table=Table.named(follow_settings().counts_table),
         artifacts_bucket=follow_settings().artifacts_bucket,
         pairing=follow_settings().pairing,
     )

@@ -5,17 +5,17 @@ The state machine `retrain` goes on by the answer; an exception is a run that fa
 
 import json
 from datetime import UTC, datetime
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import boto3
 from botocore.exceptions import ClientError
 
+from bintally.aws import clients
+from bintally.aws.objects import located
 from bintally.aws.telemetry import logger
 from bintally.common.errors import BintallyError
 from bintally.common.keys import utc
-from bintally.common.settings import margins
 from bintally.retraining.judging import judge
+from bintally.retraining.settings import margins
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -35,7 +35,7 @@ def handler(event: dict[str, str], context: object) -> dict[str, Any]:
     """`event`: run, model_version, evaluation and verdict (s3 addresses). Answers {"promote": bool, "reason": one line,
     "reasons": [...], "figures": {...}} and stores it as the verdict. Raises NoEvaluation, BadEvaluation."""
     logger.info("asked to judge", extra=event)
-    evaluation, asked = fetch(s3(), event["evaluation"]), margins()
+    evaluation, asked = fetch(clients.s3(), event["evaluation"]), margins()
     try:
         judged = evaluation["challenger"]["model_version"]
         if judged != event["model_version"]:
@@ -56,20 +56,9 @@ def handler(event: dict[str, str], context: object) -> dict[str, Any]:
     }
     bucket, key = located(event["verdict"])
     body = json.dumps(verdict, indent=1).encode()
-    s3().put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json")
+    clients.s3().put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json")
     logger.info("judged", extra={"promote": answer["promote"], "reason": answer["reason"]})
     return answer
-
-
-@cache
-def s3() -> "S3Client":
-    return boto3.client("s3")
-
-
-def located(address: str) -> tuple[str, str]:
-    """Bucket and key of s3://bucket/key."""
-    bucket, _, key = address.removeprefix("s3://").partition("/")
-    return bucket, key
 
 
 def fetch(client: "S3Client", address: str) -> dict[str, Any]:

@@ -1,26 +1,23 @@
 """The record function: from an SQS batch of S3 events about files of inventory records to the counts table."""
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import boto3
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from bintally.aws import objects, table
-from bintally.aws.arrivals import parse_arrival
+from bintally.aws import clients
 from bintally.aws.queues import postpone
+from bintally.aws.table import Table
 from bintally.aws.telemetry import logger, metrics
-from bintally.common.settings import record_settings
+from bintally.common.arrivals import parse_arrival
 from bintally.records.record_file import Services, record_file
+from bintally.records.settings import record_settings
 
-if TYPE_CHECKING:
-    from mypy_boto3_events import EventBridgeClient
-
-# What may follow once rows are begun (table.CONFIG: 9 s a request at worst): looking them up 9 s and 3 more tries,
-# 100 rows by 8 writers 13 x 9 s, the report 11 s (objects.CONFIG), the event 9 s: 36 + 117 + 11 + 9 = 173 s.
+# What may follow once rows are begun: looking them up, 4 tries of 9 s (clients.DYNAMODB); 100 rows by 8 writers,
+# 13 x 9 s; the report 11 s (clients.S3); the event 9 s (clients.EVENTS): 36 + 117 + 11 + 9 = 173 s.
 WORST_SECONDS = 180
 
 processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
@@ -34,7 +31,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def record(record: SQSRecord, lambda_context: LambdaContext) -> None:
-    """Reads the file that a message tells of. Whatever it raises sends the message back to the queue."""
+    """Reads the file that a message is about. Whatever it raises sends the message back to the queue."""
 
     def in_time() -> bool:
         return lambda_context.get_remaining_time_in_millis() > WORST_SECONDS * 1000
@@ -56,14 +53,8 @@ def record(record: SQSRecord, lambda_context: LambdaContext) -> None:
 @cache
 def services() -> Services:
     return Services(
-        s3=objects.client(),
-        dynamodb=table.client(),
-        events=events(),
-        counts_table=record_settings().counts_table,
+        s3=clients.s3(),
+        table=Table.named(record_settings().counts_table),
+        events=clients.events(),
         artifacts_bucket=record_settings().artifacts_bucket,
     )
-
-
-@cache
-def events() -> "EventBridgeClient":
-    return boto3.client("events", config=table.CONFIG)

@@ -12,6 +12,7 @@ from moto import mock_aws
 from local.stack import Stack
 
 KEYS = [("PK", "HASH"), ("SK", "RANGE")]
+SESSION = boto3.Session("test", "test", region_name="us-east-1")  # one: a new one reads every service's model again
 OUTPUTS = {"ImagesBucket": "images", "CountsTable": "counts"}
 
 
@@ -21,7 +22,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     with mock_aws():
-        session = boto3.Session("test", "test", region_name="us-east-1")
+        session = SESSION
         s3 = session.client("s3")
         s3.create_bucket(Bucket="images")
         s3.put_bucket_versioning(Bucket="images", VersioningConfiguration={"Status": "Enabled"})
@@ -44,8 +45,9 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
         stack = SimpleNamespace(
             name="bintally",
             endpoint_url=None,
-            log_file="emulator.log",
+            hint=" (see emulator.log)",
             outputs=lambda: OUTPUTS,
+            counts_table=lambda: session.resource("dynamodb").Table(stack.outputs()["CountsTable"]),
             client=session.client,
             session=lambda: session,
             running=lambda: True,

@@ -39,11 +39,14 @@ def bintally(*words):
 
 @pytest.mark.parametrize("verb", VERBS_THAT_NEED_THE_STACK)
 def test_without_a_stack_it_says_how_to_start_one(stack, verb):
-    assert bintally(verb) == (3, "", "Error: the stack is not running; start it with: bintally up\n")
+    shown = CliRunner(mix_stderr=False).invoke(main, [verb])
+    assert (shown.exit_code, shown.stdout) == (3, "")
+    assert shown.stderr == "Error: the stack is not running; start it with: bintally up\n"
 
 
 def test_down_without_a_stack_is_no_error(stack):
-    assert bintally("down") == (0, "nothing was running\n", "")
+    shown = CliRunner(mix_stderr=False).invoke(main, ["down"])
+    assert (shown.exit_code, shown.output) == (0, "nothing was running\n")
 
 
 @pytest.fixture
@@ -82,6 +85,7 @@ def test_up_without_a_package_exits_5(up_with, tmp_path):
     assert shown.stderr.strip() == f"Error: there is no model package at {tmp_path}/none.tar.gz"
 
 
+@pytest.mark.stack
 def test_env_and_status_of_a_deployed_stack_then_down_and_wipe(stack):
     stack.start_emulator()
     value = "it's a value"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bintally.common.settings import Margins
 from bintally.retraining.judging import judge
+from bintally.retraining.settings import Margins
 from samtranslator.yaml_helper import yaml_parse
 
 from experiments import simulate_verdict

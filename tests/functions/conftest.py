@@ -1,6 +1,7 @@
 """A bucket, a queue and the table of template.yaml in moto, and an endpoint that answers as a test says."""
 
 import copy
+import functools
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -11,9 +12,12 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import count
-from bintally.aws import endpoint, objects, queues, table
-from bintally.common import settings
+from bintally import conclude, count, follow, plan, record
+from bintally.aws import clients
+from bintally.counting import settings as counting
+from bintally.labels import settings as labels
+from bintally.records import settings as records
+from bintally.retraining import settings as retraining
 from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 from moto.core.models import botocore_stubber
@@ -37,13 +41,27 @@ ENVIRONMENT = {
 }
 
 
+READ_ONCE = (clients, counting, labels, records, retraining, conclude, count, follow, plan, record)
+"""Modules that keep what they made on first use: clients, settings, services."""
+
+
+def forget() -> None:
+    for module in READ_ONCE:
+        for made in vars(module).values():
+            if hasattr(made, "cache_clear"):
+                made.cache_clear()
+
+
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The function's, and no way to any AWS outside."""
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The function's, and no way to any AWS outside. Nothing is kept from one test to the next."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    forget()
+    yield
+    forget()
 
 
 class Raw(io.BytesIO):
@@ -138,32 +156,29 @@ class World:
         return found
 
 
+@functools.cache
+def counts_table() -> dict[str, Any]:
+    """The table's properties in template.yaml, which takes longer to read than moto does to make a world."""
+    properties = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]["CountsTable"]["Properties"]
+    known = {"BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes"}
+    return {name: properties[name] for name in known}
+
+
 @pytest.fixture
 def world(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    cached: list[Any] = [
-        *(count.services, queues.sqs, settings.settings),
-        *(endpoint.client, objects.client, table.client),
-    ]
-    template = yaml_parse((ROOT / "template.yaml").read_text())
-    properties = template["Resources"]["CountsTable"]["Properties"]
-    known = {"BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes"}
     with mock_aws():
-        for cache in cached:
-            cache.cache_clear()
         s3, dynamodb, sqs = (boto3.client(name) for name in ("s3", "dynamodb", "sqs"))
         s3.create_bucket(Bucket=BUCKET)
         s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-        dynamodb.create_table(TableName="counts", **{name: properties[name] for name in known})
+        dynamodb.create_table(TableName="counts", **counts_table())
         queue = sqs.create_queue(QueueName="count")["QueueUrl"]
         monkeypatch.setenv("COUNT_QUEUE_URL", queue)
         answering = Endpoint()
-        events = endpoint.client().meta.events
+        events = clients.endpoint().meta.events
         events.unregister("before-send", botocore_stubber)  # moto reads every body as text
         events.register("before-send.sagemaker-runtime.InvokeEndpoint", answering)
         monkeypatch.setattr("time.sleep", lambda _: None)
         yield World(s3, dynamodb, sqs, queue, answering)
-        for cache in cached:
-            cache.cache_clear()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 import pytest
 from bintally import count
-from bintally.aws import objects, queues, table, telemetry
+from bintally.aws import clients, objects, table, telemetry
 from botocore.exceptions import ReadTimeoutError
 
 KEY = "incoming/SEA1/P-4-B217/2020-11-22T10:15:00Z.jpg"
@@ -126,7 +126,7 @@ def test_rejects_what_is_no_photograph(world: Any, photo: Photo, data: Any, reas
 
 def test_rejects_a_huge_object_without_a_download(world: Any, photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "LARGEST", 1000)
-    monkeypatch.setattr(objects.client(), "get_object", lambda **_: pytest.fail("downloaded"))
+    monkeypatch.setattr(clients.s3(), "get_object", lambda **_: pytest.fail("downloaded"))
     assert world.deliver(world.put(KEY, photo())) == []
     item = world.only()
     assert "at most 1,000 are read" in item["reason"] and "digest" not in item["image"]
@@ -246,7 +246,7 @@ def test_a_counted_version_that_goes_later_stays_one_count(world: Any, photo: Ph
 
 def test_a_missing_permission_is_not_taken_for_gone(world: Any, photo: Photo, refuse: Any) -> None:
     event = world.put(KEY, photo())
-    refuse(objects.client(), "HeadObject", "403", 403)
+    refuse(clients.s3(), "HeadObject", "403", 403)
     assert world.deliver(event) == [0]
     assert world.items() == []
 
@@ -287,7 +287,7 @@ def test_waits_longer_after_every_try(
     world: Any, photo: Photo, monkeypatch: pytest.MonkeyPatch, tries: int, seconds: int
 ) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(queues.sqs(), "change_message_visibility", lambda **request: asked.append(request))
+    monkeypatch.setattr(clients.sqs(), "change_message_visibility", lambda **request: asked.append(request))
     world.deliver("not JSON", world.put(KEY, photo()), tries=tries)
     assert asked == [{"QueueUrl": world.queue, "ReceiptHandle": "receipt-0", "VisibilityTimeout": seconds}]
 
@@ -304,7 +304,7 @@ def test_begins_nothing_that_may_not_end_in_time(world: Any, photo: Photo) -> No
 def test_table_throttling_counts_once_in_the_end(
     world: Any, photo: Photo, refuse: Any, operation: str, code: str
 ) -> None:
-    accept = refuse(table.client(), operation, code)
+    accept = refuse(clients.dynamodb(), operation, code)
     event = world.put(KEY, photo())
     assert world.deliver(event) == [0]
     accept()
@@ -316,7 +316,7 @@ def test_table_throttling_counts_once_in_the_end(
 def test_transactions_in_conflict_are_tried_again(world: Any, photo: Photo, refuse: Any) -> None:
     reasons = [{"Code": "None"}, {"Code": "TransactionConflict"}]
     refuse(
-        *(table.client(), "TransactWriteItems", "TransactionCanceledException"),
+        *(clients.dynamodb(), "TransactWriteItems", "TransactionCanceledException"),
         times=table.TRIES - 1,
         CancellationReasons=reasons,
     )
@@ -328,7 +328,7 @@ def test_killed_between_the_count_and_latest(world: Any, photo: Photo, monkeypat
     """The second try asks a newer model; what was counted first stands."""
     event = world.put(KEY, photo())
     with monkeypatch.context() as killed:
-        killed.setattr(table, "_renew_latest", lambda *_: (_ for _ in ()).throw(SystemExit))
+        killed.setattr(table.Table, "_renew_latest", lambda *_: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
             world.deliver(event)
     assert len(world.items("COUNT#")) == 1 and world.items("LATEST") == []

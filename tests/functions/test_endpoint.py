@@ -9,7 +9,8 @@ from typing import Any
 import boto3
 import pytest
 from bintally import count
-from bintally.aws import endpoint, objects, table
+from bintally.aws import clients, endpoint, objects, table
+from bintally.common.counts import Answer
 from bintally.common.errors import Transient
 from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
 from botocore.response import StreamingBody
@@ -23,7 +24,7 @@ ANSWER = json.loads((EVENTS / "endpoint_answer.json").read_bytes())
 def stubbed(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client and its Stubber; waits between tries are not waited."""
     monkeypatch.setattr("bintally.aws.endpoint.time.sleep", lambda _: None)
-    client = boto3.client("sagemaker-runtime", config=endpoint.CONFIG)
+    client = boto3.client("sagemaker-runtime", config=clients.ENDPOINT.config())
     with Stubber(client) as stubber:
         yield client, stubber
 
@@ -43,7 +44,7 @@ def test_reads_the_contracts_answer(stubbed: Any) -> None:
     client, stubber = stubbed
     stubber.add_response("invoke_endpoint", body(json.dumps(ANSWER).encode()), endpoint.request("e", b"jpeg"))
     found, milliseconds = endpoint.ask(client, "e", b"jpeg")
-    assert found == endpoint.Answer(**ANSWER | {"probabilities": tuple(ANSWER["probabilities"])})
+    assert found == Answer(**ANSWER | {"probabilities": tuple(ANSWER["probabilities"])})
     assert 0 <= milliseconds < 5000
 
 
@@ -94,7 +95,7 @@ def test_leaves_what_takes_longer_to_the_queue(stubbed: Any, code: str, status: 
 @pytest.mark.parametrize("error", [ReadTimeoutError(endpoint_url="e"), ConnectTimeoutError(endpoint_url="e")])
 def test_a_timeout_is_transient(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     now = [0.0]
-    client = boto3.client("sagemaker-runtime", config=endpoint.CONFIG)
+    client = boto3.client("sagemaker-runtime", config=clients.ENDPOINT.config())
     asked = []
 
     def answer(request: Any, **_: Any) -> None:
@@ -145,11 +146,6 @@ def test_a_malformed_answer_is_transient(content: bytes) -> None:
 
 
 def test_the_worst_case_is_what_the_comment_says() -> None:
-    def request(config: Any) -> float:
-        tries = config.retries["total_max_attempts"]
-        return float(tries * (config.connect_timeout + config.read_timeout) + tries - 1)
-
-    one_try = endpoint.CONFIG.connect_timeout + endpoint.CONFIG.read_timeout  # type: ignore[attr-defined]
-    s3 = 2 * request(objects.CONFIG) + objects.DOWNLOAD_SECONDS + objects.CONFIG.read_timeout  # type: ignore[attr-defined]
-    dynamodb = (1 + table.TRIES + 1 + 1) * request(table.CONFIG)
-    assert s3 + endpoint.LAST_START + one_try + dynamodb + 1 <= count.WORST_SECONDS
+    s3 = 2 * clients.S3.worst + objects.DOWNLOAD_SECONDS + clients.S3.read
+    dynamodb = (1 + table.TRIES + 1 + 1) * clients.DYNAMODB.worst
+    assert s3 + endpoint.LAST_START + clients.ENDPOINT.worst + dynamodb + 1 <= count.WORST_SECONDS

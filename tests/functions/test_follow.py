@@ -11,8 +11,7 @@ from typing import Any
 import boto3
 import pytest
 from bintally import follow
-from bintally.aws import objects, table
-from bintally.common import settings
+from bintally.aws import clients, items, table
 from bintally.common.errors import Transient
 from bintally.labels import follow_batch, log
 from hypothesis import HealthCheck, given
@@ -35,7 +34,7 @@ def utc(moment: datetime) -> str:
 
 def count(name: str = "a", captured: datetime = CAPTURED, **changes: Any) -> Item:
     image = {"bucket": "images", "key": f"incoming/SEA1/B/{name}.jpg", "version_id": "v", "etag": "e", "sequencer": "0"}
-    digest = table.version_digest(image["bucket"], image["key"], image["version_id"])
+    digest = items.version_digest(image["bucket"], image["key"], image["version_id"])
     return {
         **{"PK": BIN, "SK": f"COUNT#{utc(captured)}#{digest}", "site": "SEA1", "bin": "B", "image": image},
         **{"captured_at": utc(captured), "uploaded_at": utc(captured), "status": "COUNTED", "count": 2},
@@ -68,7 +67,7 @@ class Stream:
 
     def put(self, item: Item) -> Item:
         """Puts an item; the stream record about it."""
-        wire = table.wire(item)
+        wire = items.wire(item)
         old = boto3.client("dynamodb").put_item(TableName="counts", Item=wire, ReturnValues="ALL_OLD").get("Attributes")
         self.number += 1
         return {
@@ -116,12 +115,8 @@ def stream(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stream]:
     monkeypatch.setenv("ARTIFACTS_BUCKET", BUCKET)
     monkeypatch.setenv("PAIRING_HOURS", "24")
     monkeypatch.setattr(follow_batch, "now", lambda: LOGGED + timedelta(hours=23))
-    for cache in (follow.services, settings.follow_settings):
-        cache.cache_clear()
     world.s3.create_bucket(Bucket=BUCKET)
     yield Stream(world)
-    for cache in (follow.services, settings.follow_settings):
-        cache.cache_clear()
 
 
 # Which labels
@@ -226,7 +221,7 @@ def test_reads_what_stands_beside_a_whole_batch_at_once(stream: Stream, monkeypa
         stream.put(record(PK=place))
         events.append(stream.put(count(f"{number:03}", PK=place)))
     asked: list[Any] = []
-    ask = table.client().batch_get_item
+    ask = clients.dynamodb().batch_get_item
 
     def halved(**request: Any) -> Any:
         """Answers half of what it is asked and leaves the rest, as DynamoDB may."""
@@ -236,7 +231,7 @@ def test_reads_what_stands_beside_a_whole_batch_at_once(stream: Stream, monkeypa
         left = keys[len(keys) // 2 + 1 :]
         return answer | ({"UnprocessedKeys": {"counts": {"Keys": left}}} if left else {})
 
-    monkeypatch.setattr(table.client(), "batch_get_item", halved)
+    monkeypatch.setattr(clients.dynamodb(), "batch_get_item", halved)
     monkeypatch.setattr(table, "TRIES", 10)
     stream.follow(*events)
     assert asked[:2] == [100, 49] and len(stream.said()) == 100
@@ -382,7 +377,7 @@ def test_broken_items_beside_a_change_are_none_of_its_faults(stream: Stream) -> 
 
 @pytest.mark.parametrize(
     ("client", "operation"),
-    [(table.client, "BatchGetItem"), (table.client, "Query"), (objects.client, "PutObject")],
+    [(clients.dynamodb, "BatchGetItem"), (clients.dynamodb, "Query"), (clients.s3, "PutObject")],
 )
 def test_what_may_pass_has_the_whole_batch_come_again(
     stream: Stream, refuse: Any, client: Callable[[], Any], operation: str

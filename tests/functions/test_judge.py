@@ -9,9 +9,10 @@ from typing import Any
 import boto3
 import pytest
 from bintally import judge as function
-from bintally.common.settings import Margins, margins
+from bintally.aws import clients
 from bintally.judge import BadEvaluation, NoEvaluation
 from bintally.retraining.judging import judge
+from bintally.retraining.settings import Margins, margins
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
@@ -152,11 +153,7 @@ def bucket(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucke
     for name, value in (("SUPERIORITY_MARGIN", "0"), ("NONINFERIORITY_MARGIN", "0.1"), ("LEAST_BINS", "50")):
         monkeypatch.setenv(name, value)
     with mock_aws():
-        function.s3.cache_clear()
-        margins.cache_clear()
         yield Bucket()
-    function.s3.cache_clear()
-    margins.cache_clear()
 
 
 def test_the_verdict_is_stored_as_answered(bucket: Bucket) -> None:
@@ -227,6 +224,6 @@ def test_what_s3_refuses_is_not_taken_for_a_missing_evaluation(
     bucket: Bucket, refuse: Callable[..., Callable[[], None]]
 ) -> None:
     bucket.put(BETTER)
-    refuse(function.s3(), "GetObject", "AccessDenied", 403)
+    refuse(clients.s3(), "GetObject", "AccessDenied", 403)
     with pytest.raises(ClientError):
         function.handler(EVENT, None)

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from bintally.aws import table
-from bintally.aws.arrivals import Arrival
+from bintally.aws import items
+from bintally.aws.table import Table
+from bintally.common.arrivals import Arrival
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -55,7 +56,7 @@ def test_any_order_gives_one_state(
                 def die(*_: Any) -> None:
                     raise Killed
 
-                dying.setattr(table, place, die)
+                dying.setattr(Table, place, die)
             try:
                 assert world.deliver(*(events[version] for version in batch)) == []
             except Killed:
@@ -80,7 +81,7 @@ def test_sequencers_compare_as_s3_says(sequencers: list[str]) -> None:
     width = max(map(len, sequencers))
     padded = [sequencer.ljust(width, "0") for sequencer in sequencers]
     orders = [
-        table.order(Arrival("e", moment, "b", "k", "the same", "", sequencer), moment, moment)
+        items.order(Arrival("e", moment, "b", "k", "the same", "", sequencer), moment, moment)
         for sequencer in sequencers
     ]
     assert (padded[0] < padded[1]) == (orders[0] < orders[1])

@@ -11,8 +11,8 @@ from typing import Any
 import boto3
 import pytest
 from bintally import record
-from bintally.aws import objects, queues, table
-from bintally.common import settings
+from bintally.aws import clients, queues
+from bintally.aws.table import Table
 from bintally.records import files, record_file
 from bintally.records.files import Fault, Row, Sheet
 from hypothesis import given
@@ -74,12 +74,9 @@ class Inventory:
 def inventory(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inventory]:
     monkeypatch.setenv("ARTIFACTS_BUCKET", "artifacts")
     monkeypatch.setenv("RECORD_QUEUE_URL", world.queue)
-    caches: list[Any] = [record.services, record.events, settings.record_settings]
-    for cache in caches:
-        cache.cache_clear()
     world.s3.create_bucket(Bucket="artifacts")
     inventory = Inventory(world)
-    sent: Callable[..., Any] = record.events().put_events
+    sent: Callable[..., Any] = clients.events().put_events
 
     def put_events(*, Entries: list[dict[str, Any]]) -> Any:
         for entry in Entries:
@@ -88,10 +85,8 @@ def inventory(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inventory
             inventory.told.append(json.loads(entry["Detail"]))
         return sent(Entries=Entries)
 
-    monkeypatch.setattr(record.events(), "put_events", put_events)
+    monkeypatch.setattr(clients.events(), "put_events", put_events)
     yield inventory
-    for cache in caches:
-        cache.cache_clear()
 
 
 # Files that are good
@@ -140,13 +135,13 @@ def test_reads_a_file_of_more_rows_than_are_looked_up_at_once(
     inventory: Inventory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[Any]] = []
-    look_up = table.client().batch_get_item
+    look_up = clients.dynamodb().batch_get_item
 
     def looking(**request: Any) -> Any:
         asked.append(request["RequestItems"]["counts"]["Keys"])
         return look_up(**request)
 
-    monkeypatch.setattr(table.client(), "batch_get_item", looking)
+    monkeypatch.setattr(clients.dynamodb(), "batch_get_item", looking)
     told = inventory.read(HEAD + "".join(f"SEA1,{number},{number % 7},\n" for number in range(250)))
     assert told["kept"] == len(inventory.records()) == 250
     assert [len(keys) for keys in asked] == [100, 100, 50]
@@ -222,7 +217,7 @@ def test_a_report_of_the_longest_key_has_a_key(inventory: Inventory) -> None:
 
 def test_a_file_that_is_too_large_is_not_read(inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record_file, "LARGEST", 100)
-    monkeypatch.setattr(objects.client(), "get_object", lambda **_: pytest.fail("downloaded"))
+    monkeypatch.setattr(clients.s3(), "get_object", lambda **_: pytest.fail("downloaded"))
     told = inventory.read("x" * 101)
     assert told["faults"][0]["reason"] == "the file has 101 bytes; at most 100 are read"
 
@@ -328,7 +323,7 @@ def test_any_order_and_repeats_give_one_record(data: Any, told: list[tuple[int, 
             day, quantity = told[number]
             item = {"PK": "BIN#S#B", "SK": "RECORD", "expected_quantity": quantity}
             item |= {"as_of": f"2026-11-2{day}T00:00:00.000000Z", "order": f"{number:03}"}
-            table.put_record(Dynamo(), "counts", item)  # type: ignore[arg-type]
+            Table("counts", Dynamo()).put_record(item)  # type: ignore[arg-type]
         last = max(range(len(told)), key=lambda number: (told[number][0], number))
         assert standing["expected_quantity"] == {"N": str(told[last][1])}
 
@@ -371,12 +366,12 @@ def test_a_record_put_by_hand_gives_way_to_one_as_of_later(inventory: Inventory)
 @pytest.mark.parametrize(
     ("client", "operation", "code", "status"),
     [
-        (objects.client, "HeadObject", "403", 403),
-        (objects.client, "GetObject", "SlowDown", 503),
-        (table.client, "BatchGetItem", "ProvisionedThroughputExceededException", 400),
-        (table.client, "PutItem", "InternalServerError", 500),
-        (objects.client, "PutObject", "SlowDown", 503),
-        (record.events, "PutEvents", "InternalException", 500),
+        (clients.s3, "HeadObject", "403", 403),
+        (clients.s3, "GetObject", "SlowDown", 503),
+        (clients.dynamodb, "BatchGetItem", "ProvisionedThroughputExceededException", 400),
+        (clients.dynamodb, "PutItem", "InternalServerError", 500),
+        (clients.s3, "PutObject", "SlowDown", 503),
+        (clients.events, "PutEvents", "InternalException", 500),
     ],
 )
 def test_what_may_pass_goes_back_to_the_queue(
@@ -395,7 +390,7 @@ def test_an_event_that_the_bus_refused_is_sent_again(inventory: Inventory, monke
     event = inventory.put(KEY, HEAD)
     with monkeypatch.context() as patch:
         refused = {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "ThrottlingException"}]}
-        patch.setattr(record.events(), "put_events", lambda **_: refused)
+        patch.setattr(clients.events(), "put_events", lambda **_: refused)
         assert inventory.deliver(event) == [0]
     assert inventory.deliver(event) == [] and len(inventory.told) == 1
 
@@ -405,13 +400,13 @@ def test_a_file_that_runs_out_of_time_gets_further_with_every_try(
 ) -> None:
     event = inventory.put(KEY, HEAD + "".join(f"SEA1,{number},1,2020-11-22\n" for number in range(350)))
     put: list[str] = []
-    put_item = table.client().put_item
+    put_item = clients.dynamodb().put_item
 
     def counting(**request: Any) -> Any:
         put.append(request["Item"]["PK"]["S"])
         return put_item(**request)
 
-    monkeypatch.setattr(table.client(), "put_item", counting)
+    monkeypatch.setattr(clients.dynamodb(), "put_item", counting)
     looks = iter([LIMIT_MS, LIMIT_MS, record.WORST_SECONDS * 1000])
     assert inventory.deliver(event, remaining_ms=lambda: next(looks)) == [0]
     assert len(inventory.records()) == len(put) == 200 and inventory.told == []
@@ -421,8 +416,8 @@ def test_a_file_that_runs_out_of_time_gets_further_with_every_try(
 
 def test_waits_longer_after_every_try(inventory: Inventory, refuse: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(queues.sqs(), "change_message_visibility", lambda **request: asked.append(request))
-    refuse(objects.client(), "HeadObject", "503", 503)
+    monkeypatch.setattr(clients.sqs(), "change_message_visibility", lambda **request: asked.append(request))
+    refuse(clients.s3(), "HeadObject", "503", 503)
     event = inventory.put(KEY, HEAD)
     for tries in (1, 3, 9):
         inventory.deliver(event, tries=tries)

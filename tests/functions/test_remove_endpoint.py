@@ -13,6 +13,9 @@ from typing import Any
 import boto3
 import pytest
 from bintally import remove_endpoint, resume_counting
+from bintally.aws import clients
+from bintally.releasing import remove_all
+from bintally.retraining import LONGEST_STACK_NAME
 from botocore.stub import Stubber
 from moto import mock_aws
 
@@ -56,14 +59,14 @@ def sagemaker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with mock_aws():
         client = boto3.client("sagemaker", "us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
         client.create_model_package_group(ModelPackageGroupName="bintally")
-        monkeypatch.setattr(remove_endpoint, "sagemaker", lambda: client)
+        monkeypatch.setattr(clients, "sagemaker", lambda: client)
         yield client
 
 
 @pytest.fixture
 def states(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
     stubber = Stubber(boto3.client("stepfunctions", "us-east-1"))
-    monkeypatch.setattr(remove_endpoint, "states", lambda: stubber.client)
+    monkeypatch.setattr(clients, "states", lambda: stubber.client)
     machine = EVENT["ResourceProperties"]["ReleaseStateMachine"]
     execution = {
         "executionArn": "arn:aws:states:us-east-1:000000000000:execution:bintally-release:up",
@@ -95,8 +98,7 @@ def cleaned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def mappings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
     stubber = Stubber(boto3.client("lambda", "us-east-1"))
-    monkeypatch.setattr(remove_endpoint, "lambda_", lambda: stubber.client)
-    monkeypatch.setattr(resume_counting, "lambda_", lambda: stubber.client)
+    monkeypatch.setattr(clients, "lambda_", lambda: stubber.client)
     with stubber:
         yield stubber
 
@@ -105,14 +107,17 @@ def mappings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setattr(remove_endpoint, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(remove_all, "POLL_SECONDS", 0.05)
 
 
-def run(cloudformation: CloudFormation, request: str, seconds: float = 60) -> dict[str, str]:
+def run(cloudformation: CloudFormation, request: str, seconds: float = 60, stack: str = "bintally") -> dict[str, str]:
     url = f"http://127.0.0.1:{cloudformation.server_address[1]}/answer"
     left = (seconds + remove_endpoint.SPARE_SECONDS) * 1000
     context = SimpleNamespace(get_remaining_time_in_millis=lambda: left)
-    remove_endpoint.handler(EVENT | {"RequestType": request, "ResponseURL": url}, context)
+    properties = EVENT["ResourceProperties"] | {"StackName": stack}
+    remove_endpoint.handler(
+        EVENT | {"RequestType": request, "ResponseURL": url, "ResourceProperties": properties}, context
+    )
     (answer,) = cloudformation.answers
     assert answer["PhysicalResourceId"] == "bintally-endpoint"
     assert [answer[name] for name in ("StackId", "RequestId", "LogicalResourceId")] == [
@@ -197,7 +202,7 @@ def test_an_endpoint_that_stays_is_told(
 def test_a_permission_that_is_missing_is_told(cloudformation: CloudFormation, monkeypatch: pytest.MonkeyPatch) -> None:
     stubber = Stubber(boto3.client("stepfunctions", "us-east-1"))
     stubber.add_client_error("list_executions", "AccessDeniedException", "not you", 400)
-    monkeypatch.setattr(remove_endpoint, "states", lambda: stubber.client)
+    monkeypatch.setattr(clients, "states", lambda: stubber.client)
     with stubber:
         answer = run(cloudformation, "Delete")
     assert answer["Status"] == "FAILED"
@@ -215,6 +220,19 @@ def test_create_switches_counting_off(cloudformation: CloudFormation, mappings: 
 def test_create_fails_when_counting_cannot_be_switched_off(cloudformation: CloudFormation, mappings: Stubber) -> None:
     mappings.add_client_error("update_event_source_mapping", "AccessDeniedException", "not you", 403)
     assert run(cloudformation, "Create")["Status"] == "FAILED"
+
+
+def test_a_stack_name_too_long_to_retrain_is_refused_at_deployment(
+    cloudformation: CloudFormation, mappings: Stubber
+) -> None:
+    answer = run(cloudformation, "Create", stack="bintally-production")
+    assert answer["Status"] == "FAILED"
+    assert "bintally-production has 19 characters. Retraining takes at most 18" in answer["Reason"]
+
+
+def test_the_longest_stack_name_is_taken(cloudformation: CloudFormation, mappings: Stubber) -> None:
+    mappings.add_response("update_event_source_mapping", {"State": "Disabling"}, {"UUID": MAPPING, "Enabled": False})
+    assert run(cloudformation, "Create", stack="b" * LONGEST_STACK_NAME)["Status"] == "SUCCESS"
 
 
 def test_update_does_nothing(

@@ -10,8 +10,8 @@ from typing import Any
 import boto3
 import pytest
 from bintally import conclude, plan
-from bintally.aws import table
-from bintally.common import settings
+from bintally.aws import clients
+from bintally.aws.table import Table
 from bintally.labels.log import Image, label_id
 from bintally.retraining import runs
 from bintally.retraining.names import TUNED, Names, run_of, run_of_version, version_of
@@ -127,10 +127,10 @@ class Outside:
         return conclude.handler(event | more | {"plan": made}, None)
 
     def lock(self) -> runs.Holder | None:
-        return runs.holder(self.dynamodb, "counts")
+        return runs.holder(Table("counts", self.dynamodb))
 
     def run(self, run: str) -> dict[str, Any]:
-        return runs.find(self.dynamodb, "counts", run)
+        return runs.find(Table("counts", self.dynamodb), run)
 
     def manifest(self, made: dict[str, Any]) -> list[dict[str, Any]]:
         body = self.s3.get_object(Bucket="artifacts", Key=f"{made['folder']}/manifest.jsonl")["Body"].read()
@@ -147,10 +147,7 @@ class Outside:
 def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    cached: list[Any] = [settings.retrain_settings, table.client, plan.s3, conclude.s3, conclude.events, conclude.sns]
     with mock_aws():
-        for cache in cached:
-            cache.cache_clear()
         outside = Outside()
         outside.s3.create_bucket(Bucket="artifacts")
         outside.s3.put_bucket_versioning(Bucket="artifacts", VersioningConfiguration={"Status": "Enabled"})
@@ -164,12 +161,9 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
         arn = "arn:aws:sqs:us-east-1:123456789012:inbox"
         boto3.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
         monkeypatch.setenv("ALERTS_TOPIC", topic)
-        for module in (plan, conclude):
-            monkeypatch.setattr(module, "sagemaker", lambda: outside.sagemaker)
-            monkeypatch.setattr(module, "states", lambda: outside.states)
+        monkeypatch.setattr(clients, "sagemaker", lambda: outside.sagemaker)
+        monkeypatch.setattr(clients, "states", lambda: outside.states)
         yield outside
-        for cache in cached:
-            cache.cache_clear()
 
 
 def test_names_are_within_sagemakers_limits_and_lead_back_to_the_run() -> None:

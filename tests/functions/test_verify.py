@@ -10,6 +10,8 @@ from typing import Any
 import boto3
 import pytest
 from bintally import verify
+from bintally.aws import clients
+from bintally.releasing import goldens
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
@@ -78,8 +80,8 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     aws = Aws()
-    monkeypatch.setattr(verify, "s3", lambda: aws.s3.client)
-    monkeypatch.setattr(verify, "sagemaker_runtime", lambda: aws.endpoint.client)
+    monkeypatch.setattr(clients, "s3", lambda: aws.s3.client)
+    monkeypatch.setattr(clients, "endpoint_for_golden_images", lambda: aws.endpoint.client)
     with aws.s3, aws.endpoint:
         yield aws
 
@@ -159,7 +161,7 @@ def test_a_package_too_large_is_not_read(aws: Aws) -> None:
 
 
 def test_a_small_archive_that_unpacks_to_much_is_given_up(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "UNPACKED_LIMIT", 50_000)
+    monkeypatch.setattr(goldens, "UNPACKED_LIMIT", 50_000)
     aws.package(archive())
     ok, reason = aws.verify()
     assert not ok

@@ -28,7 +28,7 @@ def ask(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Calls launch as somebody with a profile of their own; exit code and what it printed, errors last."""
     config = tmp_path_factory.mktemp("aws") / "config"
     config.write_text("[profile own]\nregion = eu-west-1\naws_access_key_id = a\naws_secret_access_key = b\n")
-    settings = {"BINTALLY_HOME": str(stack.home), "BINTALLY_PORT": str(stack.port)}
+    settings = stack.environment()  # what `bintally env` prints
     settings |= {"AWS_PROFILE": "own", "AWS_CONFIG_FILE": str(config)}
 
     def call(*words: str, **variables: str) -> tuple[int, list[str]]:
@@ -67,14 +67,14 @@ def dataset(ask: Any, environment: dict[str, str], session: Any) -> str:
     s3.put_object(Bucket=bucket, Key="retrain/1/manifest.jsonl", Body=manifest)
     run, shards = f"s3://{bucket}/retrain/1", f"s3://{bucket}/datasets"
     words = ["--manifest", f"{run}/manifest.jsonl", "--dataset", f"{run}/dataset", "--parts", f"{run}/parts"]
-    code, said = ask("processing", "--on", "stack", "--", *words, "--shards", shards)
+    code, said = ask("processing", "--", *words, "--shards", shards)
     assert code == 0, said[-1]
     assert any(re.fullmatch(r"by-hand-[0-9-]+: Completed", line) for line in said)
     return f"{run}/dataset"
 
 
 def test_a_training_job_by_hand(ask: Any, dataset: str, objects: Any) -> None:
-    code, said = ask("training", "--on", "stack", "--data", dataset, "--spot", *SMALL)
+    code, said = ask("training", "--data", dataset, "--spot", *SMALL)
     assert code == 0, said[-1]
     text = "\n".join(said)
     assert re.search(r"^validation:rps +\d\.\d+$", text, re.M) and re.search(r"^train:loss +\d\.\d+$", text, re.M)
@@ -93,7 +93,7 @@ def test_a_tuning_job_by_hand_on_folders_of_this_machine(
             file = tmp_path / folder / Path(one.key).name
             file.parent.mkdir(exist_ok=True)
             bucket.download_file(one.key, str(file))
-    words = ["tuning", "--on", "stack", "--data", str(tmp_path), "--trials", "2", *SMALL, "--set", "epochs=4"]
+    words = ["tuning", "--data", str(tmp_path), "--trials", "2", *SMALL, "--set", "epochs=4"]
     code, said = ask(*words)
     assert (code, said[-1]) == (1, f"there is no folder {tmp_path / 'validation'}")
     (tmp_path / "validation").mkdir()
@@ -110,12 +110,12 @@ def test_a_tuning_job_by_hand_on_folders_of_this_machine(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["training", "--on", "stack", "--data", "s3://absent/dataset"], "absent"),
-        (["training", "--on", "stack"], "a training job needs --data"),
-        (["training", "--on", "stack", "--data", "s3://b/d", "--set", "epochs"], "--set epochs is not NAME=VALUE"),
-        (["training", "--on", "stack", "--stack", "other", "--data", "s3://b/d"], "other"),
+        (["training", "--data", "s3://absent/dataset"], "absent"),
+        (["training"], "a training job needs --data"),
+        (["training", "--data", "s3://b/d", "--set", "epochs"], "--set epochs is not NAME=VALUE"),
+        (["training", "--stack", "other", "--data", "s3://b/d"], "other"),
         (["tuning", "--on", "container", "--data", "s3://b/d"], "not in a container"),
-        (["processing", "--on", "stack", "--", "--manifest", "s3://absent/m"], "arguments are required"),
+        (["processing", "--", "--manifest", "s3://absent/m"], "arguments are required"),
     ],
 )
 def test_what_goes_wrong_is_one_line(ask: Any, words: list[str], reason: str) -> None:
@@ -131,9 +131,9 @@ def test_without_docker_a_container_is_refused_in_one_line(ask: Any, tmp_path: P
     assert code == 1 and "docker" in said[-1]
 
 
-def test_a_stack_that_does_not_run_is_said_to(ask: Any, tmp_path: Path) -> None:
-    code, said = ask("training", "--on", "stack", "--data", "s3://b/d", BINTALLY_HOME=str(tmp_path))
-    assert (code, said[-1]) == (1, "the stack is not running; start it with: bintally up")
+def test_a_stack_that_does_not_answer_is_said_to(ask: Any) -> None:
+    code, said = ask("training", "--data", "s3://b/d", AWS_ENDPOINT_URL="http://127.0.0.1:1", AWS_MAX_ATTEMPTS="1")
+    assert code == 1 and said[-1].startswith("Could not connect to the endpoint URL")
 
 
 def test_metrics_and_ranges_are_those_of_the_state_machine() -> None:

@@ -23,6 +23,7 @@ from localsagemaker.ports import free_port
 from local import emulator, processes
 from local.owner import make_key
 from local.stack import REGION, Stack, healthy
+from tests.shared import shared
 
 # Speaks the container contract. Its answer names its model and process; a body says what else it should do.
 SERVING_APP = """
@@ -68,13 +69,35 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"BINTALLY_SERVING": serving, "BINTALLY_TRAINING_PYTHON": sys.executable}
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shows a gap of ministack alone runs when its version changes. Tests of one file share names in an emulator
+    and run in one worker, except those that have an emulator of their own."""
+    for item in items:
+        if not isinstance(item, pytest.Function) or "tests/local/" not in item.nodeid:
+            continue
+        if hasattr(item, "callspec") and item.callspec.params.get("which") == "bare":
+            item.add_marker(pytest.mark.upstream)
+        if "own" not in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(autouse=True)
+def own_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stack builds in its home, as it does for a person: only tests/stack has builds that stacks share."""
+    monkeypatch.delenv("BINTALLY_BUILDS", raising=False)
+
+
 @pytest.fixture(scope="session")
-def ours(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A running emulator that tests share; they use names of their own in it."""
-    stack = Stack(home=tmp_path_factory.mktemp("ours"), port=free_port(), variables=variables)
-    stack.start_emulator()
-    yield stack
-    stack.down()
+def ours(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """A running emulator that the tests of all workers share; they use names of their own in it."""
+
+    def make(home: Path) -> Stack:
+        stack = Stack(home=home, port=free_port(), variables=variables)
+        stack.start_emulator()
+        return stack
+
+    return shared(tmp_path_factory, "ours", make)
 
 
 @pytest.fixture(scope="session")

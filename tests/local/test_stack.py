@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from deployed.stack import upper_snake
 from local import processes
 from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, ReleaseFailed, StackError
-from local.stack import Stack, package_version, upper_snake
+from local.stack import Stack, package_version
 
 RELEASE = {
     "StartAt": "Asked",
@@ -216,7 +217,7 @@ def test_up_again_down_up_refused_wipe(
     said: list[str] = []
     for _ in range(2):
         Retrained(**vars(small)).ship("v2", said.append)
-    assert [line.split(": ")[-1] for line in said] == ["bintally approve v2"]
+    assert [line.split(": ")[-1] for line in said] == ["bintally model approve v2"]
     waiting = small.find_package("v2")
     assert waiting is not None and waiting["ModelApprovalStatus"] == "PendingManualApproval"
     assert ask(small, "small-serverless")["model_version"] == "v1"

@@ -9,6 +9,8 @@ import contextlib
 import http.client
 import io
 import json
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +24,10 @@ from localsagemaker.ports import free_port
 from PIL import Image, ImageDraw
 
 from local import processes
-from local.stack import Stack
+from local.stack import REPOSITORY, Stack
+from tests.shared import shared
+
+KEPT_BUILDS = 2
 
 Item = dict[str, Any]
 Check = Callable[[], Any]
@@ -38,10 +43,9 @@ def wait_for(what: str, check: Check, seconds: float = 180) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test of a session waits for the whole stack to start."""
     for item in items:
-        if "tests/stack/" in item.nodeid and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(900))
+        if "tests/stack/" in item.nodeid:
+            item.add_marker(pytest.mark.stack)
 
 
 class User:
@@ -206,14 +210,25 @@ def environment_of(pid: int) -> str:
     return ""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def builds() -> None:
+    """One `sam build` for all stacks of this run and, while the sources stay as they are, of the next; of older ones
+    none is kept. Programs that tests start find it too."""
+    folder = REPOSITORY / ".pytest-stack"
+    os.environ["BINTALLY_BUILDS"] = str(folder)
+    for stamp in sorted(folder.glob("*.digest"), key=lambda path: path.stat().st_mtime)[:-KEPT_BUILDS]:
+        shutil.rmtree(stamp.with_suffix(""), ignore_errors=True)
+        stamp.unlink(missing_ok=True)
+
+
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(home=tmp_path_factory.mktemp("home"), port=free_port())
-    stack.up(print)
-    try:
-        yield stack
-    finally:
-        stack.down()
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    def make(home: Path) -> Stack:
+        stack = Stack(home=home, port=free_port())
+        stack.up(print)
+        return stack
+
+    return shared(tmp_path_factory, "stack", make)
 
 
 @pytest.fixture(scope="session", name="wait_for")

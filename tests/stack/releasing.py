@@ -175,6 +175,25 @@ class Releases:
         assert self.mapping() == "Enabled"
 
 
+def failed(releases: Releases, execution: str, error: str, reason: str) -> None:
+    """The execution failed so, and said so everywhere."""
+    found = releases.wait(execution)
+    assert (found["status"], found.get("error")) == ("FAILED", error), found.get("cause")
+    assert reason in found["cause"]
+    event, message = releases.told(execution)
+    assert (event["outcome"], event["error"], event["reason"]) == ("failed", error, found["cause"])
+    assert found["cause"] in message
+
+
+def overtake(releases: Releases, version: str) -> str:
+    """A release whose package is replaced when the candidate has passed, so that the live endpoint fails."""
+    other = releases.package("another")
+    execution = releases.start(version)
+    releases.wait_state(execution, "WaitForNew")
+    releases.upload(version, other)
+    return execution
+
+
 @contextlib.contextmanager
 def inbox_of(stack: Stack, ending: str = "Release Finished") -> Iterator[str]:
     """A queue that hears what is told of ends: the alerts topic's messages and the bus's events of that detail type."""

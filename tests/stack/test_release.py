@@ -1,99 +1,48 @@
-"""Releases on the running stack: into service, refused, undone, stopped half way; and what each leaves behind."""
+"""The release machine: refused, undone, stopped half way, waiting for another; and what each leaves behind.
 
-import dataclasses
+On a stack of its own, whose models answer what their packages say and have no network: test_release_model.py releases
+real ones.
+"""
+
 import json
-import os
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from local.stack import Stack, package_version
-from tests.stack.releasing import Description, Files, Releases, inbox_of
+from tests.stack.releasing import Description, Files, Releases, failed, inbox_of, overtake, packed, unpacked
 
-pytestmark = pytest.mark.timeout(900)  # a release takes 10 s on an idle machine, minutes on a busy one
-
-
-@pytest.fixture
-def bintally(stack: Stack) -> Callable[..., str]:
-    """bintally(word, …) runs the command and answers what it printed; it must exit 0."""
-
-    def run(*words: str) -> str:
-        command = [str(Path(sys.executable).with_name("bintally")), *words]
-        environment = os.environ | {"BINTALLY_HOME": str(stack.home), "BINTALLY_PORT": str(stack.port)}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
+pytestmark = [pytest.mark.xdist_group("release"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def releases(stack: Stack, user: Any) -> Iterator[Releases]:
-    """The shipped model is live again when the module ends."""
-    with inbox_of(stack) as inbox:
-        yield Releases(stack, user, inbox)
-    stack.release(package_version(stack.package))
+def releasing(tmp_path_factory: pytest.TempPathFactory, a_port: Callable[[], int]) -> Iterator[Stack]:
+    serving = json.dumps([sys.executable, str(Path(__file__).with_name("serving.py"))])
+    folder = tmp_path_factory.mktemp("releasing")
+    package = folder / "model.tar.gz"
+    files = unpacked(Stack.package.read_bytes())
+    package.write_bytes(packed({name: content for name, content in files.items() if not name.startswith("model.")}))
+    stack = Stack(home=folder / "home", port=a_port(), package=package, variables={"BINTALLY_SERVING": serving})
+    stack.up(print)
+    yield stack
+    stack.down()
 
 
-def test_the_model_changes_while_counting_goes_on(
-    releases: Releases, user: Any, photograph: Callable[..., bytes]
-) -> None:
-    before = releases.config()
-    ended = threading.Event()
-    keys: list[str] = []
+@pytest.fixture(scope="module")
+def user(releasing: Stack, a_user: Callable[[Stack], Any]) -> Any:
+    user = a_user(releasing)
+    user.configure(RETRY_SECONDS="1")
+    return user
 
-    def keep_uploading() -> None:
-        while not ended.is_set():
-            keys.append(f"incoming/REL/B{len(keys)}/{len(keys)}.jpg")
-            user.upload(keys[-1], photograph(len(keys)))
-            time.sleep(0.5)
 
-    uploads = threading.Thread(target=keep_uploading)
-    uploads.start()
-    try:
-        execution = releases.start("next")
-        found = releases.wait(execution)
-        time.sleep(1)
-    finally:
-        ended.set()
-        uploads.join()
-    assert found["status"] == "SUCCEEDED", found.get("cause")
-    assert json.loads(found["output"]) == {
-        "outcome": "released",
-        "reason": "version next is live",
-        "model_version": "next",
-        "endpoint": releases.endpoint,
-    }
-    assert releases.live_version() == "next"
-    assert releases.config() != before
-    assert releases.endpoints() == {releases.endpoint}
-    assert releases.lock() is None
-    items = user.wait_counts(*keys, seconds=200)
-    assert len(items) == len(keys)
-    assert all(item["status"] == "COUNTED" for item in items)
-    versions = {item["model_version"] for item in items}
-    assert "next" in versions
-    assert len(versions) == 2
-    assert user.depth(user.dead) == 0
-    event, message = releases.told(execution)
-    assert event == {
-        "stack": releases.stack.name,
-        "endpoint": releases.endpoint,
-        "model_version": "next",
-        "model_data_url": f"s3://{releases.bucket}/models/next/model.tar.gz",
-        "outcome": "released",
-        "error": "",
-        "reason": "version next is live",
-        "execution": execution,
-    }
-    assert message.startswith(f"Release of model next to {releases.endpoint}: released.")
+@pytest.fixture(scope="module")
+def releases(releasing: Stack, user: Any) -> Iterator[Releases]:
+    with inbox_of(releasing) as inbox:
+        yield Releases(releasing, user, inbox)
 
 
 def test_a_live_version_is_not_released_again_but_counting_is_resumed(releases: Releases, user: Any) -> None:
@@ -126,30 +75,10 @@ def test_a_release_of_nothing_is_refused(releases: Releases, request_: Descripti
     assert releases.told(started["executionArn"])[0]["outcome"] == "refused"
 
 
-def failed(releases: Releases, execution: str, error: str, reason: str) -> None:
-    """The execution failed so, and said so everywhere."""
-    found = releases.wait(execution)
-    assert (found["status"], found.get("error")) == ("FAILED", error), found.get("cause")
-    assert reason in found["cause"]
-    event, message = releases.told(execution)
-    assert (event["outcome"], event["error"], event["reason"]) == ("failed", error, found["cause"])
-    assert found["cause"] in message
-
-
 def test_a_missing_package_changes_nothing(releases: Releases) -> None:
     before = releases.live_version(), releases.config(), releases.made()
     execution = releases.start("missing", f"s3://{releases.bucket}/models/missing/model.tar.gz")
     failed(releases, execution, "SageMaker.SageMakerException", "Could not access model data")
-    releases.assert_as_before(*before)
-
-
-def test_a_model_that_does_not_load_changes_nothing(releases: Releases) -> None:
-    def break_(files: Files, description: Description) -> None:
-        files["model.bin"] = b"not the weights"
-
-    before = releases.live_version(), releases.config(), releases.made()
-    url = releases.upload("broken", releases.package("broken", break_))
-    failed(releases, releases.start("broken", url), "CandidateFailed", "model.bin is missing or not the file")
     releases.assert_as_before(*before)
 
 
@@ -178,15 +107,6 @@ def test_wrong_golden_answers_change_nothing(releases: Releases) -> None:
     releases.upload("wrong", wrong)
     failed(releases, execution, "CandidateWrong", "count is")
     releases.assert_as_before(*before)
-
-
-def overtake(releases: Releases, version: str) -> str:
-    """A release whose package is replaced when the candidate has passed, so that the live endpoint fails."""
-    other = releases.package("another")
-    execution = releases.start(version)
-    releases.wait_state(execution, "WaitForNew")
-    releases.upload(version, other)
-    return execution
 
 
 def test_a_live_endpoint_that_answers_wrong_gets_its_previous_configuration_back(releases: Releases) -> None:
@@ -315,25 +235,6 @@ def test_up_leaves_the_model_that_has_replaced_the_shipped_one(releases: Release
     assert (releases.live_version(), said) == ("replacement", [])
 
 
-def test_the_command_line_releases_approves_and_goes_back(releases: Releases, bintally: Callable[..., Any]) -> None:
-    releases.register("2026-11-01-aaaaaa", "PendingManualApproval")
-    states = {found["model_version"]: found["state"] for found in json.loads(bintally("models", "--json"))}
-    assert states["2026-11-01-aaaaaa"] == "pending"
-    assert states[releases.live_version()] == "live"
-    before = releases.live_version()
-    assert "is being released" in bintally("approve", "2026-11-01-aaaaaa")
-    releases.user.wait_for("the approved one", lambda: releases.live_version() == "2026-11-01-aaaaaa", 200)
-    releases.user.wait_for("the release's end", lambda: releases.lock() is None, 60)
-    printed = bintally("rollback")
-    assert f"Going back from 2026-11-01-aaaaaa to {before}" in printed
-    assert f"Model {before}: released." in printed
-    assert releases.live_version() == before
-    printed = bintally("release", "2026-11-01-aaaaaa")
-    assert "✓ The candidate answers the golden images" in printed
-    assert releases.live_version() == "2026-11-01-aaaaaa"
-    assert "is rejected" in bintally("reject", "2026-11-01-aaaaaa", "--why", "a test")
-
-
 @pytest.mark.parametrize("state", ["CreateCandidate", "DescribeCandidate", "WaitForNew"])
 def test_a_stopped_release_is_cleaned_up_after_and_told(releases: Releases, state: str) -> None:
     """Before its candidate is up, with it, and with the live endpoint in mid-update."""
@@ -402,62 +303,3 @@ def test_a_change_of_the_mapping_does_not_switch_counting_off(
         user.configure(RETRY_SECONDS="1")  # as the other tests have it
     user.upload("incoming/REL/AFTER/1.jpg", photograph(7))
     user.wait_counts("incoming/REL/AFTER/1.jpg")
-
-
-def test_a_first_release_that_fails_leaves_no_endpoint(releases: Releases) -> None:
-    releases.sagemaker.delete_endpoint(EndpointName=releases.endpoint)
-    releases.user.wait_for("no endpoint", lambda: not releases.endpoints())
-    execution = overtake(releases, "first-fails")
-    failed(releases, execution, "LiveWrong", "the package is version another")
-    assert {"CreateLive", "RemoveNew"} < set(releases.entered(execution))
-    with pytest.raises(ClientError):
-        releases.sagemaker.describe_endpoint(EndpointName=releases.endpoint)
-    assert releases.lock() is None
-    shipped = package_version(releases.stack.package)
-    releases.stack.release(shipped)
-    assert releases.live_version() == shipped
-
-
-def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
-    releases: Releases, user: Any, photograph: Callable[..., bytes]
-) -> None:
-    """A second stack beside the first: photographs wait in it, then are counted; then it is deleted."""
-    second = dataclasses.replace(releases.stack, name=f"{releases.stack.name}-two")
-    second.deploy()
-    outputs = second.outputs()
-    functions = second.client("lambda")
-    assert functions.get_event_source_mapping(UUID=outputs["CountMapping"])["State"] == "Disabled"
-    second.client("s3").put_object(Bucket=outputs["ImagesBucket"], Key="incoming/S/B/1.jpg", Body=photograph(8))
-    queue = outputs["CountQueueUrl"]
-    user.wait_for("a photograph that waits", lambda: user.depth(queue) == 1)
-    time.sleep(2)
-    assert user.depth(queue) == 1
-
-    second.ship(package_version(second.package), print)
-    (package,) = second.packages()
-    assert package["ModelApprovalStatus"] == "Approved"
-    table = second.session().resource("dynamodb", endpoint_url=second.endpoint_url).Table(outputs["CountsTable"])
-    latest = {"PK": "BIN#S#B", "SK": "LATEST"}
-    item = user.wait_for("its count", lambda: table.get_item(Key=latest).get("Item"))
-    assert item["status"] == "COUNTED"
-
-    for bucket in (outputs["ImagesBucket"], outputs["ArtifactsBucket"]):
-        second.session().resource("s3", endpoint_url=second.endpoint_url).Bucket(bucket).object_versions.delete()
-    cloudformation = second.client("cloudformation")
-    cloudformation.delete_stack(StackName=second.name)
-    cloudformation.get_waiter("stack_delete_complete").wait(
-        StackName=second.name, WaiterConfig={"Delay": 1, "MaxAttempts": 90}
-    )
-    left = second.client("sagemaker")
-    names = {
-        *(e["EndpointName"] for e in left.list_endpoints()["Endpoints"]),
-        *(c["EndpointConfigName"] for c in left.list_endpoint_configs()["EndpointConfigs"]),
-        *(m["ModelName"] for m in left.list_models()["Models"]),
-    }
-    assert not [name for name in names if name.startswith(f"{second.name}-")]
-    assert releases.endpoint in names
-    groups = {
-        group["ModelPackageGroupName"] for group in left.list_model_package_groups()["ModelPackageGroupSummaryList"]
-    }
-    assert second.name not in groups
-    assert releases.stack.name in groups

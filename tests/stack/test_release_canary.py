@@ -19,7 +19,7 @@ from bench import redeploy
 from local.stack import REPOSITORY, Stack, package_version
 from tests.stack.releasing import Description, Files, Releases, inbox_of
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.xdist_group("canary"), pytest.mark.timeout(900)]
 
 PARAMETERS = ("EndpointMode=realtime", "CanaryPercent=50", "CanaryWaitSeconds=20", "LowConfidenceShare=0.3")
 SHIPPED = package_version(Stack.package)

@@ -21,11 +21,15 @@ from PIL import Image, ImageDraw
 
 from cli.main import main
 from local import processes
-from local.stack import Stack, package_version
+from local.stack import Stack
 from tests.stack.releasing import inbox_of
 from training.dataset.layout import split_of
 
-pytestmark = pytest.mark.timeout(1500)  # a whole run takes 80 s on two idle cores, minutes on busy ones
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.xdist_group("retrain"),
+    pytest.mark.timeout(1500),  # a whole run takes 80 s on two idle cores, minutes on busy ones
+]
 
 SITE = "RET"
 COLOURS = [(20, 20, 20), (230, 40, 40), (40, 230, 40), (40, 40, 230), (230, 230, 40), (230, 40, 230), (40, 230, 230)]
@@ -188,20 +192,34 @@ class Retrainings:
 
 
 @pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, a_port: Callable[[], int]) -> Iterator[Stack]:
+    python = str(Path(__file__).with_name("trainer.py"))
+    home = tmp_path_factory.mktemp("retrain")
+    stack = Stack(home=home, port=a_port(), variables={"BINTALLY_TRAINING_PYTHON": python})
+    stack.up(print)
+    yield stack
+    stack.down()
+
+
+@pytest.fixture(scope="module")
+def user(stack: Stack, a_user: Callable[[Stack], Any]) -> Any:
+    user = a_user(stack)
+    user.configure(RETRY_SECONDS="1")
+    return user
+
+
+@pytest.fixture(scope="module")
 def inbox(stack: Stack) -> Iterator[str]:
     with inbox_of(stack, "Retrain Finished") as inbox:
         yield inbox
 
 
 @pytest.fixture(scope="module")
-def retrainings(stack: Stack, user: Any, inbox: str) -> Iterator[Retrainings]:
-    """The shipped model is live again when the module ends. What is uploaded here is counted so badly that the drift
-    alarm would start runs in between: its rule is off but in its own test."""
-    events = stack.client("events")
-    events.disable_rule(Name=drift_rule(stack))
-    yield Retrainings(stack, user, inbox)
-    events.enable_rule(Name=drift_rule(stack))
-    stack.release(package_version(stack.package))
+def retrainings(stack: Stack, user: Any, inbox: str) -> Retrainings:
+    """What is uploaded here is counted so badly that the drift alarm would start runs in between: its rule is off but
+    in its own test."""
+    stack.client("events").disable_rule(Name=drift_rule(stack))
+    return Retrainings(stack, user, inbox)
 
 
 def test_nothing_to_do_without_new_labels(retrainings: Retrainings) -> None:
@@ -216,11 +234,11 @@ def test_nothing_to_do_without_new_labels(retrainings: Retrainings) -> None:
 
 def test_the_command_shows_each_step(retrainings: Retrainings) -> None:
     environment = {"BINTALLY_HOME": str(retrainings.stack.home), "BINTALLY_PORT": str(retrainings.stack.port)}
-    shown = CliRunner().invoke(main, ["retrain", "--watch"], env=environment)
+    shown = CliRunner().invoke(main, ["retrain", "start", "--watch"], env=environment)
     assert shown.exit_code == 0, shown.output
-    assert "✓ Looking at what has come in" in shown.output
+    assert "✓ Reading the new labels" in shown.output
     assert "photographs have new labels, a run takes 1000" in " ".join(shown.output.split())
-    wrong = CliRunner().invoke(main, ["retrain", "--watch", "--set", "epoch=1"], env=environment)
+    wrong = CliRunner().invoke(main, ["retrain", "start", "--watch", "--set", "epoch=1"], env=environment)
     assert wrong.exit_code == 1
     assert "InvalidInput no such settings: epoch" in " ".join(wrong.output.split())
     retrainings.assert_clean()
@@ -340,6 +358,24 @@ def test_a_training_that_diverges_fails_with_its_reason(retrainings: Retrainings
     retrainings.failed(execution, "TrainFailed", "loss is")
 
 
+def test_a_run_that_a_stop_of_the_stack_cut_off_is_taken_over(retrainings: Retrainings) -> None:
+    """The stack stops in mid-training."""
+    stack, before = retrainings.stack, retrainings.live_version()
+    execution = retrainings.start(force=True, settings=SMALL | {"epochs": 200})
+    retrainings.wait_state(execution, "Train")
+    stack.down()
+    stack.up(print)
+    retrainings.user.configure(RETRY_SECONDS="1")
+    stack.client("events").disable_rule(Name=drift_rule(stack))
+    assert retrainings.describe(execution)["status"] == "ABORTED"
+    retrainings.user.wait_for("the live model", lambda: retrainings.live_version() == before, 120)
+    second = retrainings.start(force=True, settings=SMALL | {"learning_rate": "100000000"})
+    found = retrainings.wait(second)
+    assert found["error"] == "TrainFailed", "it got as far as its own training: the lock was taken over"
+    assert retrainings.lock() is None
+    retrainings.user.wait_for("no job at work", lambda: not retrainings.at_work(), 60)
+
+
 def test_photographs_that_are_gone_fail_the_processing(retrainings: Retrainings, user: Any) -> None:
     """Counted and labelled, then every version is deleted."""
     keys = [f"incoming/{SITE}/GONE{number}/1.jpg" for number in range(30)]
@@ -433,30 +469,3 @@ def test_the_drift_alarm_starts_a_run(retrainings: Retrainings) -> None:
 def drift_rule(stack: Stack) -> str:
     rules = stack.client("events").list_rules()["Rules"]
     return str(next(rule["Name"] for rule in rules if "DriftRule" in rule["Name"]))
-
-
-def test_a_run_that_a_stop_of_the_stack_cut_off_is_taken_over(
-    tmp_path: Path, a_port: Callable[[], int], a_user: Callable[[Stack], Any]
-) -> None:
-    """On a stack of its own, stopped in mid-training."""
-    stack = Stack(home=tmp_path, port=a_port())
-    stack.up(print)
-    try:
-        first = Retrainings(stack, a_user(stack), "")
-        stack.client("events").disable_rule(Name=drift_rule(stack))  # most of these counts differ
-        first.upload_labelled({"train": 70, "validation": 14, "test": 14})
-        execution = first.start(force=True, settings=SMALL | {"epochs": 200})
-        first.wait_state(execution, "Train")
-        before = first.live_version()
-        stack.down()
-        stack.up(print)
-        again = Retrainings(stack, a_user(stack), "")
-        assert again.describe(execution)["status"] == "ABORTED"
-        again.user.wait_for("the live model", lambda: again.live_version() == before, 120)
-        second = again.start(force=True, settings=SMALL | {"learning_rate": "100000000"})
-        found = again.wait(second)
-        assert found["error"] == "TrainFailed", "it got as far as its own training: the lock was taken over"
-        assert again.lock() is None
-        again.user.wait_for("no job at work", lambda: not again.at_work(), 60)
-    finally:
-        stack.down()

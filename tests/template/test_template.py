@@ -14,6 +14,7 @@ import pytest
 from bintally import record
 from bintally.aws.queues import LONGEST_WAIT
 from bintally.count import WORST_SECONDS
+from bintally.retraining import LONGEST_STACK_NAME
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
@@ -348,6 +349,35 @@ def test_the_table_is_the_contracts() -> None:
 def test_every_output_of_the_contract_is_there() -> None:
     expected = {"ImagesBucket", "CountsTable", "ReleaseStateMachine", "EndpointName", "CountQueueUrl"}
     assert expected | {"CountDeadLetterQueueUrl", "AlertsTopic", "ArtifactsBucket"} <= set(source()["Outputs"])
+
+
+def test_every_parameter_and_output_is_described() -> None:
+    for section in ("Parameters", "Outputs"):
+        assert [name for name, found in source()[section].items() if not found.get("Description")] == []
+
+
+def test_every_parameter_stands_in_one_group_in_the_order_of_the_file() -> None:
+    groups = source()["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    assert [name for group in groups for name in group["Parameters"]] == list(source()["Parameters"])
+    assert all(group["Label"]["default"] for group in groups)
+
+
+@pytest.mark.parametrize("missing", ["ServingImage", "TrainingImage"])
+def test_a_deployment_without_an_image_is_refused(missing: str) -> None:
+    """By its rule, on AWS before anything is made."""
+    assert source()["Parameters"][missing]["Default"] == ""
+    assertions = [each for rule in source()["Rules"].values() for each in rule["Assertions"]]
+    (found,) = (each for each in assertions if missing in each["AssertDescription"])
+    assert found["Assert"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": missing}, ""]}]}
+    assert (
+        f"{missing} is empty" in found["AssertDescription"] and f"deploy with {missing}=" in found["AssertDescription"]
+    )
+
+
+def test_the_longest_stack_name_is_told_where_one_deploys() -> None:
+    told = f"{LONGEST_STACK_NAME} characters"
+    assert told in (ROOT / "docs" / "operations.md").read_text()
+    assert told in (ROOT / "template.yaml").read_text()
 
 
 def test_functions_never_import_torch_or_the_model() -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,20 @@ from numpy.typing import NDArray
 from model.answer import AT_LEAST, CLASSES, posterior_median, probabilities
 from training.verdict.bootstrap import Floats, Ints, Resamples, interval
 
-if TYPE_CHECKING:  # it needs torch, which reading metrics does not
-    from training.learning.data import Photograph
+
+class Held(Protocol):
+    """What stored predictions say of a photograph that was held out: training.learning.data.Photograph."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def quantity(self) -> int: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def population(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,7 @@ class Predictions:
     logits: Floats
 
 
-def write_predictions(path: Path, photographs: list[Photograph], logits: NDArray[np.floating]) -> None:
+def write_predictions(path: Path, photographs: Sequence[Held], logits: NDArray[np.floating]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "split", "quantity", "group", "population", *(f"logit_{name}" for name in CLASSES)])

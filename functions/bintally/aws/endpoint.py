@@ -4,41 +4,20 @@ import json
 import math
 import random
 import time
-from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from bintally.common.counts import OUTPUTS, Answer
 from bintally.common.errors import Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
     from mypy_boto3_sagemaker_runtime.type_defs import InvokeEndpointInputRequestTypeDef
 
-OUTPUTS = 7
-"""Probabilities for 0, 1, 2, 3, 4, 5, and 6 or more."""
 TRIES = 3
 LAST_START = 4.0
-"""Seconds after which no further try begins. At worst 4 + 1 + 15 = 20 s for one photograph."""
-CONFIG = Config(connect_timeout=1, read_timeout=15, retries={"total_max_attempts": 1})
-
-
-@dataclass(frozen=True)
-class Answer:
-    count: int
-    is_minimum: bool
-    expected_capped: float
-    confidence: float
-    probabilities: tuple[float, ...]
-    model_version: str
-
-
-@cache
-def client() -> "SageMakerRuntimeClient":
-    return boto3.client("sagemaker-runtime", config=CONFIG)
+"""Seconds after which no further try begins. At worst 4 s and a try of clients.ENDPOINT.worst = 16 s: 20 s."""
 
 
 def request(endpoint_name: str, jpeg: bytes) -> "InvokeEndpointInputRequestTypeDef":

@@ -1,17 +1,14 @@
-"""Photographs, and files of records, as S3 keeps them."""
+"""Objects in S3: photographs and files of records by their versions, and what Bintally writes itself."""
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import IO, TYPE_CHECKING
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bintally.aws.arrivals import Arrival
+from bintally.common.arrivals import Arrival
 from bintally.common.errors import Gone, Rejected, Transient
 
 if TYPE_CHECKING:
@@ -20,11 +17,9 @@ if TYPE_CHECKING:
 LARGEST = 30 * 1024**2
 """Bytes; a larger object is rejected without a download."""
 DOWNLOAD_SECONDS = 10
+"""A photograph takes at most one HeadObject and one GetObject of clients.S3.worst = 11 s each, this long for the
+download, and clients.S3.read = 4 s for a chunk that began just in time: 36 s."""
 CHUNK = 1024**2
-
-# At worst (see count.WORST_SECONDS): two requests of 2 tries x (1 + 4) s and 1 s between = 22 s,
-# and a download of 10 s whose last chunk may take another 4 s.
-CONFIG = Config(connect_timeout=1, read_timeout=4, retries={"mode": "standard", "total_max_attempts": 2})
 
 
 @dataclass(frozen=True)
@@ -34,11 +29,6 @@ class Stored:
     size: int
     uploaded: datetime
     metadata: Mapping[str, str]
-
-
-@cache
-def client() -> "S3Client":
-    return boto3.client("s3", config=CONFIG)
 
 
 def describe(s3: "S3Client", arrival: Arrival) -> Stored:
@@ -76,6 +66,20 @@ def download(s3: "S3Client", arrival: Arrival, file: IO[bytes]) -> None:
     except (ClientError, BotoCoreError) as error:
         raise _as_ours(error) from error
     file.seek(0)
+
+
+def put(s3: "S3Client", bucket: str, key: str, body: bytes) -> None:
+    """Raises Transient."""
+    try:
+        s3.put_object(Bucket=bucket, Key=key, Body=body)
+    except (ClientError, BotoCoreError) as error:
+        raise Transient(f"S3: {error}") from error
+
+
+def located(address: str) -> tuple[str, str]:
+    """Bucket and key of s3://bucket/key."""
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    return bucket, key
 
 
 def _as_ours(error: ClientError | BotoCoreError) -> Gone | Transient:

@@ -1,17 +1,10 @@
 """Messages that must wait for another try."""
 
-from functools import cache
-from typing import TYPE_CHECKING
-
-import boto3
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from bintally.aws import clients
 from bintally.aws.telemetry import logger
-
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
 
 LONGEST_WAIT = 900  # seconds between two tries
 
@@ -21,11 +14,8 @@ def postpone(record: SQSRecord, queue_url: str, first_wait: int) -> None:
     tries = int(record.attributes.approximate_receive_count)
     wait = min(LONGEST_WAIT, first_wait * 2 ** min(tries - 1, 20))
     try:
-        sqs().change_message_visibility(QueueUrl=queue_url, ReceiptHandle=record.receipt_handle, VisibilityTimeout=wait)
+        clients.sqs().change_message_visibility(
+            QueueUrl=queue_url, ReceiptHandle=record.receipt_handle, VisibilityTimeout=wait
+        )
     except (ClientError, BotoCoreError):
         logger.exception("the visibility timeout stays")  # the message comes back only later
-
-
-@cache
-def sqs() -> "SQSClient":
-    return boto3.client("sqs", config=Config(connect_timeout=1, read_timeout=3, retries={"total_max_attempts": 1}))

@@ -1,19 +1,20 @@
 """Counts one photograph, whatever is wrong with it, and writes that once."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bintally.aws import endpoint, objects, table
-from bintally.aws.arrivals import Arrival
+from bintally.aws import endpoint, objects
+from bintally.aws.table import Table
+from bintally.common.arrivals import Arrival
+from bintally.common.counts import Count, Counted, Photograph, Recorded, Unusable
 from bintally.common.errors import Gone, Rejected
-from bintally.common.keys import NOWHERE, captured_at, parse_key
-from bintally.counting import images, items
-from bintally.counting.items import Photograph, Recorded
+from bintally.common.keys import NOWHERE, captured_at, parse_key, quantity, utc
+from bintally.counting import images
 
 if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
@@ -24,34 +25,32 @@ class Services:
 
     s3: "S3Client"
     runtime: "SageMakerRuntimeClient"
-    dynamodb: "DynamoDBClient"
-    counts_table: str
+    table: Table
     endpoint_name: str
 
 
-def count_photograph(services: Services, arrival: Arrival) -> tuple[dict[str, Any], bool]:
-    """The item, and whether it is new: False when this image version stood in the table already.
+def count_photograph(services: Services, arrival: Arrival) -> tuple[Count, bool]:
+    """The count, and whether it is new: False when the table had this image version already.
 
-    A photograph that can never be counted gives a REJECTED item. Raises Transient.
+    A photograph that can never be counted gives a REJECTED count. Raises Transient.
     """
     try:
         place = parse_key(arrival.key)
     except Rejected as error:
         nowhere = Photograph(arrival, NOWHERE, captured=arrival.time, uploaded=arrival.time)
-        return _write(services, nowhere, items.rejected(nowhere, str(error), digest=None, now=datetime.now(UTC)))
+        return _write(services, nowhere, Unusable(str(error)))
     try:
         stored = objects.describe(services.s3, arrival)
     except Gone as error:
         # Its metadata is gone with it. The event's time is that of the upload.
         captured, flags = captured_at({}, place, arrival.time)
         gone = Photograph(arrival, place, captured, arrival.time, flags)
-        item = items.rejected(gone, str(error), digest=None, now=datetime.now(UTC))
-        if table.is_counted(services.dynamodb, services.counts_table, arrival, place):
-            return item, False
-        return _write(services, gone, item)
+        if services.table.is_counted(arrival, place):
+            return Count(gone, None, datetime.now(UTC), Unusable(str(error))), False
+        return _write(services, gone, Unusable(str(error)))
 
     captured, date_flags = captured_at(stored.metadata, place, stored.uploaded)
-    recorded, record_flags = items.expected_quantity(stored.metadata, stored.uploaded)
+    recorded, record_flags = expected_quantity(stored.metadata, stored.uploaded)
     photograph = Photograph(arrival, place, captured, stored.uploaded, (*date_flags, *record_flags))
     digest = None
     try:
@@ -59,17 +58,26 @@ def count_photograph(services: Services, arrival: Arrival) -> tuple[dict[str, An
         digest = hashlib.sha256(data).hexdigest()
         jpeg = images.prepare(data)
     except Rejected as error:
-        item = items.rejected(photograph, str(error), digest=digest, now=datetime.now(UTC))
-        return _write(services, photograph, item)
+        return _write(services, photograph, Unusable(str(error)), digest)
 
     if recorded is None:
-        record = table.record(services.dynamodb, services.counts_table, place)
+        record = services.table.record(place)
         recorded = Recorded(int(record["expected_quantity"]), "record", record.get("as_of")) if record else None
     answer, latency_ms = endpoint.ask(services.runtime, services.endpoint_name, jpeg)
-    item = items.counted(photograph, answer, recorded, digest=digest, latency_ms=latency_ms, now=datetime.now(UTC))
-    return _write(services, photograph, item)
+    return _write(services, photograph, Counted(answer, recorded, latency_ms), digest)
 
 
-def _write(services: Services, photograph: Photograph, item: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    totals = table.totals_key(photograph.arrival, photograph.place, photograph.captured)
-    return item, table.write_count(services.dynamodb, services.counts_table, item, totals)
+def expected_quantity(metadata: Mapping[str, str], uploaded: datetime) -> tuple[Recorded | None, tuple[str, ...]]:
+    """What the uploader says the inventory system records, which was so when it was uploaded, and flags."""
+    if (text := metadata.get("expected-quantity")) is None:
+        return None, ()
+    if (found := quantity(text)) is None:
+        return None, ("expected_quantity_unreadable",)
+    return Recorded(found, "metadata", utc(uploaded)), ()
+
+
+def _write(
+    services: Services, photograph: Photograph, outcome: Counted | Unusable, digest: str | None = None
+) -> tuple[Count, bool]:
+    count = Count(photograph, digest, datetime.now(UTC), outcome)
+    return count, services.table.write_count(count)

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from bintally.aws import table
-from bintally.aws.table import Item
+from bintally.aws import items, objects
+from bintally.aws.items import Item
+from bintally.aws.table import Table
 from bintally.aws.telemetry import logger
-from bintally.common.errors import Rejected, Transient
+from bintally.common.errors import Rejected
 from bintally.common.keys import moment, utc
 from bintally.labels import log
 from bintally.labels.log import Label, Source
 
 if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_s3 import S3Client
 
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -33,8 +31,7 @@ class Services:
     """What following needs of the outside."""
 
     s3: "S3Client"
-    dynamodb: "DynamoDBClient"
-    counts_table: str
+    table: Table
     artifacts_bucket: str
     pairing: timedelta
     """How far apart a record and a photograph may be for the one to say what the other shows."""
@@ -84,11 +81,14 @@ def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
     lines: dict[str, Label] = {}
     reasons: list[str] = []
 
+    def put(key: str, body: str) -> None:
+        objects.put(services.s3, services.artifacts_bucket, key, body.encode())
+
     def put_aside(record: dict[str, Any], error: Rejected) -> None:
         reasons.append(str(error))
         text = json.dumps({"reason": str(error), "record": record}, sort_keys=True)
         logger.error("put aside", content=text[:1000])
-        put(services, f"{log.ASIDE}{digest_of(json.dumps(record, sort_keys=True))}.json", text)
+        put(f"{log.ASIDE}{digest_of(json.dumps(record, sort_keys=True))}.json", text)
 
     for record in batch:
         try:
@@ -96,7 +96,7 @@ def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
         except Rejected as error:
             put_aside(record, error)
     keys = [change.beside for change, _ in changes if change.beside]
-    standing = table.get_many(services.dynamodb, services.counts_table, keys)
+    standing = services.table.get_many(keys)
     for change, record in changes:
         try:
             lines |= {label["id"]: label for label in labels_of(services, change, standing)}
@@ -105,7 +105,7 @@ def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
     if lines:
         newest = max(change.at for change, _ in changes)
         name = f"{newest:%H%M%S}-{digest_of(*(change.id for change, _ in changes))}.jsonl"
-        put(services, log.day_folder(newest) + name, "".join(json.dumps(line) + "\n" for line in lines.values()))
+        put(log.day_folder(newest) + name, "".join(json.dumps(line) + "\n" for line in lines.values()))
     return Followed(len(lines), tuple(reasons))
 
 
@@ -115,10 +115,10 @@ def parse_change(record: Mapping[str, Any]) -> Change:
         at = datetime.fromtimestamp(float(record["dynamodb"]["ApproximateCreationDateTime"]), UTC)
         if now() - at > log.OVERLAP:  # given again by hand: readers of the log do not look so far back
             at = now()
-        item = table.plain(record["dynamodb"]["NewImage"])
+        item = items.plain(record["dynamodb"]["NewImage"])
         old = record["dynamodb"].get("OldImage")
         kind = str(item["SK"]).partition("#")[0]
-        return Change(str(record["eventID"]), at, kind, item, table.plain(old) if old else None, key_beside(kind, item))
+        return Change(str(record["eventID"]), at, kind, item, items.plain(old) if old else None, key_beside(kind, item))
     except MALFORMED as error:
         raise Rejected(f"nothing can be made of this record of the stream: {error!r}") from error
 
@@ -137,7 +137,7 @@ def key_beside(kind: str, item: Item) -> Item | None:
             return {"PK": str(item["PK"]), "SK": "RECORD"}
         case "RECOUNT" if "image" in item:
             image = item["image"]
-            digest = table.version_digest(image["bucket"], image["key"], image["version_id"])
+            digest = items.version_digest(image["bucket"], image["key"], image["version_id"])
             return {"PK": str(item["PK"]), "SK": f"COUNT#{utc(moment(item['captured_at']))}#{digest}"}
         case "RECOUNT" | "RECORD":
             return None
@@ -171,7 +171,7 @@ def counts_around(services: Services, bin_: str, middle: datetime) -> Iterator[I
         first, last = middle - services.pairing, middle + services.pairing
     except OverflowError as error:
         raise Rejected(f"no counts can be around {middle}") from error
-    return table.counts_between(services.dynamodb, services.counts_table, bin_, first, last)
+    return services.table.counts_between(bin_, first, last)
 
 
 def said_of_count(count: Item, record: Item | None, pairing: timedelta) -> Iterator[Said]:
@@ -240,10 +240,3 @@ def label_of(count: Item, said: Said, logged: datetime) -> Label:
 def digest_of(*parts: str) -> str:
     """32 hex digits."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-
-
-def put(services: Services, key: str, body: str) -> None:
-    try:
-        services.s3.put_object(Bucket=services.artifacts_bucket, Key=key, Body=body.encode())
-    except (ClientError, BotoCoreError) as error:
-        raise Transient(f"S3: {error}") from error

@@ -11,15 +11,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bintally.aws import objects, table
-from bintally.aws.arrivals import Arrival
-from bintally.aws.table import Item
+from bintally.aws import items, objects
+from bintally.aws.items import Item
+from bintally.aws.table import Table
+from bintally.common.arrivals import Arrival
 from bintally.common.errors import Rejected, Transient
 from bintally.common.keys import Place, parse_records_key, utc
 from bintally.records.files import LARGEST_JSON, Fault, Row, Sheet, read_json
 
 if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_s3 import S3Client
 
@@ -37,9 +37,8 @@ class Services:
     """What recording needs of the outside."""
 
     s3: "S3Client"
-    dynamodb: "DynamoDBClient"
+    table: Table
     events: "EventBridgeClient"
-    counts_table: str
     artifacts_bucket: str
 
 
@@ -102,12 +101,12 @@ def rows_of(file: IO[bytes], place: Place | None, uploaded: datetime, report: Re
 
 def record_of(row: Row, arrival: Arrival, uploaded: datetime) -> Item:
     """The RECORD item. Of two as of the same time the greater `order` counts: told later, or further down the file."""
-    return table.record_key(Place(row.site, row.bin, "")) | {
+    return items.record_key(Place(row.site, row.bin, "")) | {
         "site": row.site,
         "bin": row.bin,
         "expected_quantity": row.quantity,
         "as_of": utc(row.as_of),
-        "order": f"{table.storage_order(arrival, uploaded)}#{row.line:09}",
+        "order": f"{items.storage_order(arrival, uploaded)}#{row.line:09}",
         "source": {
             "bucket": arrival.bucket,
             "key": arrival.key,
@@ -124,9 +123,9 @@ def keep(services: Services, records: Iterable[Item], in_time: Callable[[], bool
         def put_all() -> None:
             if not in_time():
                 raise Transient("no time is left for the rest of the file")
-            standing = table.get_many(services.dynamodb, services.counts_table, latest.values())
+            standing = services.table.get_many(latest.values())
             later = [item for item in latest.values() if is_later(item, standing.get((item["PK"], item["SK"])))]
-            list(writers.map(lambda item: table.put_record(services.dynamodb, services.counts_table, item), later))
+            list(writers.map(services.table.put_record, later))
 
         latest: dict[str, Item] = {}
         for item in records:
@@ -139,7 +138,7 @@ def keep(services: Services, records: Iterable[Item], in_time: Callable[[], bool
 
 
 def is_later(record: Item, other: Item | None) -> bool:
-    """As table.put_record has it, which decides."""
+    """As Table.put_record has it, which decides."""
     return other is None or (record["as_of"], record["order"]) > (other.get("as_of", ""), other.get("order", ""))
 
 
@@ -157,7 +156,7 @@ def tell(services: Services, arrival: Arrival, report: Report) -> None:
             key = report_key(arrival)
             content = detail | {"faults_left_out": report.malformed - len(report.faults)}
             body = json.dumps(content, indent=1).encode()
-            services.s3.put_object(Bucket=services.artifacts_bucket, Key=key, Body=body)
+            objects.put(services.s3, services.artifacts_bucket, key, body)
             detail["report"] = {"bucket": services.artifacts_bucket, "key": key}
         detail["faults"] = detail["faults"][:SHOWN_FAULTS]
         answer = services.events.put_events(

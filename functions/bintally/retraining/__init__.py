@@ -1,0 +1,1 @@
+from bintally.retraining.names import LONGEST_STACK_NAME as LONGEST_STACK_NAME

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bintally.common.settings import Margins
+from bintally.retraining.settings import Margins
 
 UNPROVEN_SHARE = 0.2
 """Of the photographs, at most, may be in groups of counts too small to be held to the margin."""

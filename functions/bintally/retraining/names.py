@@ -23,6 +23,16 @@ class Refused(BintallyError):
         self.error = error
 
 
+def check_stack_name(stack: str) -> None:
+    """Raises Refused for a name under which no retraining could run."""
+    if len(stack) > LONGEST_STACK_NAME:
+        raise Refused(
+            "InvalidInput",
+            f"the stack name {stack} has {len(stack)} characters. Retraining takes at most {LONGEST_STACK_NAME},"
+            " since a tuning job's name has at most 32. Deploy under a shorter name.",
+        )
+
+
 def run_of(execution: str, started: datetime) -> str:
     """The run of an execution: the same however often it is asked for, `YYMMDD-xxxxxx`."""
     digest = hashlib.sha256(execution.encode()).hexdigest()[:6]

@@ -1,77 +1,10 @@
-"""The function's environment, read once on first use."""
+"""The environments of `plan`, `conclude` and `judge`, read once on first use."""
 
 import os
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache
 
 from bintally.retraining.names import Knobs
-
-
-@dataclass(frozen=True)
-class Settings:
-    counts_table: str
-    endpoint_name: str
-    count_queue_url: str
-    retry_seconds: int
-    """First wait before another try; it doubles with each."""
-    low_confidence_share: float
-    """Share of counts of low confidence that is still as usual."""
-    disagreement_limit: float
-    """Share of counts that differ from the record that is still as usual."""
-
-
-@cache
-def settings() -> Settings:
-    """Raises KeyError, which names the variable, when one is missing."""
-    return Settings(
-        counts_table=os.environ["COUNTS_TABLE"],
-        endpoint_name=os.environ["ENDPOINT_NAME"],
-        count_queue_url=os.environ["COUNT_QUEUE_URL"],
-        retry_seconds=int(os.environ["RETRY_SECONDS"]),
-        low_confidence_share=float(os.environ["LOW_CONFIDENCE_SHARE"]),
-        disagreement_limit=float(os.environ["DISAGREEMENT_LIMIT"]),
-    )
-
-
-@dataclass(frozen=True)
-class RecordSettings:
-    """What `record` reads."""
-
-    counts_table: str
-    artifacts_bucket: str
-    record_queue_url: str
-    retry_seconds: int
-
-
-@cache
-def record_settings() -> RecordSettings:
-    """Raises KeyError, which names the variable, when one is missing."""
-    return RecordSettings(
-        counts_table=os.environ["COUNTS_TABLE"],
-        artifacts_bucket=os.environ["ARTIFACTS_BUCKET"],
-        record_queue_url=os.environ["RECORD_QUEUE_URL"],
-        retry_seconds=int(os.environ["RETRY_SECONDS"]),
-    )
-
-
-@dataclass(frozen=True)
-class FollowSettings:
-    """What `follow` reads."""
-
-    counts_table: str
-    artifacts_bucket: str
-    pairing: timedelta
-
-
-@cache
-def follow_settings() -> FollowSettings:
-    """Raises KeyError, which names the variable, when one is missing."""
-    return FollowSettings(
-        counts_table=os.environ["COUNTS_TABLE"],
-        artifacts_bucket=os.environ["ARTIFACTS_BUCKET"],
-        pairing=timedelta(hours=float(os.environ["PAIRING_HOURS"])),
-    )
 
 
 @dataclass(frozen=True)

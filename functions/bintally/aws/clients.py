@@ -1,0 +1,117 @@
+"""The functions' AWS clients, each made on first use, and how long a request of each takes at worst.
+
+A request is tried `tries` times. Each try connects within `connect` seconds and then waits at most `read` seconds for
+the next bytes; between two tries botocore's standard mode waits at most 1, 2, 4, … seconds.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sagemaker import SageMakerClient
+    from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
+    from mypy_boto3_sns import SNSClient
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Time limits of a client's requests, in seconds."""
+
+    read: int
+    tries: int
+    connect: int = 1
+
+    @property
+    def worst(self) -> int:
+        """Seconds until a request has answered or failed for good."""
+        waits: int = 2 ** (self.tries - 1) - 1  # 1 + 2 + 4 + …
+        return self.tries * (self.connect + self.read) + waits
+
+    def config(self) -> Config:
+        return Config(
+            connect_timeout=self.connect,
+            read_timeout=self.read,
+            retries={"mode": "standard", "total_max_attempts": self.tries},
+        )
+
+
+DYNAMODB = Limits(read=3, tries=2)  # 2 x (1 + 3) + 1 = 9 s
+EVENTS = Limits(read=3, tries=2)  # 9 s
+SNS = Limits(read=3, tries=2)  # 9 s
+SQS = Limits(read=3, tries=1)  # 1 + 3 = 4 s: the message comes back anyway, only later
+S3 = Limits(read=4, tries=2)  # 2 x (1 + 4) + 1 = 11 s until the first bytes; a download takes longer
+S3_BULK = Limits(read=10, tries=4)  # 4 x (1 + 10) + 7 = 51 s: of thousands of objects in a row one is throttled
+SAGEMAKER = Limits(read=5, tries=3)  # 3 x (1 + 5) + 3 = 21 s
+STATES = Limits(read=5, tries=3)  # 21 s
+LAMBDA = Limits(read=5, tries=3)  # 21 s
+ENDPOINT = Limits(read=15, tries=1)  # 1 + 15 = 16 s: endpoint.ask has its own retries
+# A serverless endpoint's cold start takes up to a minute, and it may be throttled. An endpoint that never answers would
+# take longer than verify's time limit of 300 s, which then ends it.
+GOLDEN = Limits(read=65, tries=6)  # 6 x (1 + 65) + 31 = 427 s
+
+
+@cache
+def dynamodb() -> "DynamoDBClient":
+    return boto3.client("dynamodb", config=DYNAMODB.config())
+
+
+@cache
+def events() -> "EventBridgeClient":
+    return boto3.client("events", config=EVENTS.config())
+
+
+@cache
+def sns() -> "SNSClient":
+    return boto3.client("sns", config=SNS.config())
+
+
+@cache
+def sqs() -> "SQSClient":
+    return boto3.client("sqs", config=SQS.config())
+
+
+@cache
+def s3() -> "S3Client":
+    return boto3.client("s3", config=S3.config())
+
+
+@cache
+def s3_bulk() -> "S3Client":
+    """For the label log: as many objects as days have passed times batches."""
+    return boto3.client("s3", config=S3_BULK.config())
+
+
+@cache
+def sagemaker() -> "SageMakerClient":
+    return boto3.client("sagemaker", config=SAGEMAKER.config())
+
+
+@cache
+def states() -> "SFNClient":
+    return boto3.client("stepfunctions", config=STATES.config())
+
+
+@cache
+def lambda_() -> "LambdaClient":
+    return boto3.client("lambda", config=LAMBDA.config())
+
+
+@cache
+def endpoint() -> "SageMakerRuntimeClient":
+    """For photographs."""
+    return boto3.client("sagemaker-runtime", config=ENDPOINT.config())
+
+
+@cache
+def endpoint_for_golden_images() -> "SageMakerRuntimeClient":
+    return boto3.client("sagemaker-runtime", config=GOLDEN.config())

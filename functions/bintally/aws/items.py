@@ -1,0 +1,144 @@
+"""The counts table's items: their keys, what each contains and how it goes over the wire. Pure.
+
+docs/decisions/one-table.md says why they are so.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+
+from bintally.common.arrivals import Arrival
+from bintally.common.counts import Count, Counted
+from bintally.common.keys import Place, encode_id, utc
+
+Item = dict[str, Any]
+
+SHARDS = 16
+"""Items that share a day's total of a site, so that 10 functions at once seldom wait for each other."""
+SEQUENCER_WIDTH = 32
+
+_serialise = TypeSerializer().serialize
+_deserialise = TypeDeserializer().deserialize
+
+
+def bin_key(place: Place) -> str:
+    return f"BIN#{encode_id(place.site)}#{encode_id(place.bin)}"
+
+
+def version_digest(bucket: str, key: str, version_id: str) -> str:
+    """16 hex digits of the image version. Neither a bucket's name nor a version id has the separator in it."""
+    return hashlib.sha256("\0".join((bucket, key, version_id)).encode()).hexdigest()[:16]
+
+
+def digest_of(arrival: Arrival) -> str:
+    return version_digest(arrival.bucket, arrival.key, arrival.version_id)
+
+
+def count_key(arrival: Arrival, place: Place, captured: datetime) -> Item:
+    return {"PK": bin_key(place), "SK": f"COUNT#{utc(captured)}#{digest_of(arrival)}"}
+
+
+def record_key(place: Place) -> Item:
+    return {"PK": bin_key(place), "SK": "RECORD"}
+
+
+def totals_key(arrival: Arrival, place: Place, captured: datetime) -> Item:
+    shard = int(digest_of(arrival), 16) % SHARDS
+    return {"PK": f"DAY#{encode_id(place.site)}#{utc(captured)[:10]}", "SK": f"TOTALS#{shard:02d}"}
+
+
+def order(arrival: Arrival, captured: datetime, uploaded: datetime) -> str:
+    """As text, later is greater: when taken, then by storage_order."""
+    return f"{utc(captured)}#{storage_order(arrival, uploaded)}"
+
+
+def storage_order(arrival: Arrival, uploaded: datetime) -> str:
+    """As text, later is greater: when stored, S3's own sequence, and the version id for the rest."""
+    sequencer = arrival.sequencer.upper().ljust(SEQUENCER_WIDTH, "0")
+    return "#".join((utc(uploaded), sequencer, arrival.version_id))
+
+
+def count_item(count: Count) -> Item:
+    """The COUNT item of an image version."""
+    photograph, outcome = count.photograph, count.outcome
+    arrival, place = photograph.arrival, photograph.place
+    item = count_key(arrival, place, photograph.captured) | {
+        "site": place.site,
+        "bin": place.bin,
+        "image": image_of(count),
+        "captured_at": utc(photograph.captured),
+        "uploaded_at": utc(photograph.uploaded),
+        "counted_at": utc(count.counted),
+        "order": order(arrival, photograph.captured, photograph.uploaded),
+        **({"flags": list(photograph.flags)} if photograph.flags else {}),
+        "status": count.status,
+    }
+    if not isinstance(outcome, Counted):
+        return item | {"reason": outcome.reason}
+    answer = outcome.answer
+    return item | {
+        "count": answer.count,
+        "is_minimum": answer.is_minimum,
+        "expected_capped": answer.expected_capped,
+        "confidence": answer.confidence,
+        "probabilities": list(answer.probabilities),
+        "model_version": answer.model_version,
+        "latency_ms": outcome.latency_ms,
+        **_compared(outcome),
+    }
+
+
+def image_of(count: Count) -> Item:
+    """Which image version was counted."""
+    arrival = count.photograph.arrival
+    return {
+        "bucket": arrival.bucket,
+        "key": arrival.key,
+        "version_id": arrival.version_id,
+        "etag": arrival.etag,
+        "sequencer": arrival.sequencer,
+        **({} if count.digest is None else {"digest": count.digest}),
+    }
+
+
+def _compared(outcome: Counted) -> Item:
+    """The record beside the answer: the greater the priority, the sooner the bin is recounted."""
+    recorded, p_record = outcome.recorded, outcome.p_record
+    if recorded is None or p_record is None:
+        return {}
+    return {
+        "recorded_quantity": recorded.quantity,
+        "recorded_from": recorded.source,
+        **({} if recorded.as_of is None else {"recorded_as_of": recorded.as_of}),
+        "p_record": p_record,
+        "discrepancy": outcome.discrepancy,
+        "priority": 1 - p_record,
+    }
+
+
+def latest_of(count: Item) -> Item:
+    """The bin's LATEST as it is when `count` is its newest; `site_key` puts it into the index `site`."""
+    return {**count, "SK": "LATEST", "site_key": f"SITE#{encode_id(count['site'])}"}
+
+
+def plain(item: Mapping[str, Any]) -> Item:
+    """An item as DynamoDB's client, or a stream, gives it. Numbers are decimals."""
+    return {name: _deserialise(value) for name, value in item.items()}
+
+
+def wire(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An item as DynamoDB's client takes it."""
+    return {name: _serialise(_exact(value)) for name, value in item.items()}
+
+
+def _exact(value: Any) -> Any:
+    """DynamoDB takes no floats: decimals, of six places."""
+    if isinstance(value, float):
+        return Decimal(f"{value:.6f}").normalize()
+    if isinstance(value, list | tuple):
+        return [_exact(each) for each in value]
+    return value

@@ -1,0 +1,33 @@
+"""The environment of `count`, read once on first use."""
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+
+@dataclass(frozen=True)
+class CountSettings:
+    """What `count` reads."""
+
+    counts_table: str
+    endpoint_name: str
+    count_queue_url: str
+    retry_seconds: int
+    """First wait before another try; it doubles with each."""
+    low_confidence_share: float
+    """Share of counts of low confidence that is still as usual."""
+    disagreement_limit: float
+    """Share of counts that differ from the record that is still as usual."""
+
+
+@cache
+def count_settings() -> CountSettings:
+    """Raises KeyError, which names the variable, when one is missing."""
+    return CountSettings(
+        counts_table=os.environ["COUNTS_TABLE"],
+        endpoint_name=os.environ["ENDPOINT_NAME"],
+        count_queue_url=os.environ["COUNT_QUEUE_URL"],
+        retry_seconds=int(os.environ["RETRY_SECONDS"]),
+        low_confidence_share=float(os.environ["LOW_CONFIDENCE_SHARE"]),
+        disagreement_limit=float(os.environ["DISAGREEMENT_LIMIT"]),
+    )

@@ -1,0 +1,106 @@
+"""Ends a retraining run: stops its jobs, releases the lock, stores and reports the outcome."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from bintally.aws.items import Item
+from bintally.aws.table import Table
+from bintally.aws.telemetry import logger
+from bintally.common.keys import utc
+from bintally.retraining import runs
+from bintally.retraining.clean_up import clean_up, remove_checkpoints
+from bintally.retraining.names import Names, Places, run_of
+from bintally.retraining.settings import RetrainSettings
+
+if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sagemaker import SageMakerClient
+    from mypy_boto3_sns import SNSClient
+
+LEARNED = ("not better", "registered")
+"""Outcomes after which the data counts as used: the next run waits for new labels."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """What concluding needs of the outside."""
+
+    table: Table
+    s3: "S3Client"
+    sagemaker: "SageMakerClient"
+    events: "EventBridgeClient"
+    sns: "SNSClient"
+
+
+def conclude_run(services: Services, settings: RetrainSettings, ended: dict[str, Any]) -> dict[str, str]:
+    """Clean-up first, so that whoever reads that the run has ended finds nothing of it at work."""
+    table, execution = services.table, ended["execution"]
+    run = run_of(execution, datetime.fromisoformat(ended["started_at"]))
+    answer = {"outcome": ended["outcome"], "error": ended["error"], "reason": one_line(ended["reason"])}
+    known = runs.find(table, run)
+    if known.get("concluded_at"):
+        return answer
+    if known:  # else it was refused before it made anything
+        clean_up(services.sagemaker, Names.of(settings.stack_name, run))
+        remove_checkpoints(services.s3, settings.artifacts_bucket, run)
+    plan = ended.get("plan") or {}
+    if answer["outcome"] in LEARNED:
+        table.put(next_state(plan))
+    runs.release_lock(table, execution)
+    tell(services, settings, run, execution, answer, plan.get("model_version", ""))
+    table.put(
+        {**runs.run_key(run), "run": run, "execution": execution, **known, **answer}
+        | {name: plan[name] for name in ("model_version", "labels", "champion") if name in plan}
+        | {"concluded_at": utc(datetime.now(UTC))},
+    )
+    return answer
+
+
+def next_state(plan: dict[str, Any]) -> Item:
+    places = Places(plan["run"])
+    return {
+        **runs.STATE,
+        "run": plan["run"],
+        "watermark": plan["watermark"],
+        "index": f"{places.dataset}/index.jsonl",
+        "dataset": places.dataset,
+        "tuning_job": plan["names"]["tune"] if plan["trials"] else plan["tuning_job"],
+    }
+
+
+def one_line(reason: str) -> str:
+    """A failed job's cause is the job's whole description, in JSON: its FailureReason is what a person wants."""
+    try:
+        found = json.loads(reason)
+    except ValueError:
+        found = None
+    if isinstance(found, dict):
+        name = next((found[key] for key in found if key.endswith("JobName")), "")
+        reason = f"{name}: {found.get('FailureReason') or found.get('errorMessage') or 'no reason given'}"
+    return " ".join(reason.split())[:1000]
+
+
+def tell(
+    services: Services, settings: RetrainSettings, run: str, execution: str, answer: dict[str, str], version: str
+) -> None:
+    """The event and the message."""
+    detail = {"stack": settings.stack_name, "run": run, "execution": execution, "model_version": version, **answer}
+    services.events.put_events(
+        Entries=[
+            {
+                "Source": "bintally",
+                "DetailType": "Retrain Finished",
+                "Resources": [execution],
+                "Detail": json.dumps(detail),
+            }
+        ]
+    )
+    services.sns.publish(
+        TopicArn=settings.alerts_topic,
+        Subject=f"{settings.stack_name}: retraining {answer['outcome']}"[:100],
+        Message=f"Retraining run {run}: {answer['outcome']}. {answer['reason']}\n{execution}",
+    )
+    logger.info("concluded", extra=detail)

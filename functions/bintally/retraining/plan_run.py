@@ -1,0 +1,181 @@
+"""Begins a retraining run: takes the lock, reads the new labels, freezes the input and names what will be made."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from botocore.exceptions import ClientError
+
+from bintally.aws.table import Table
+from bintally.aws.telemetry import logger
+from bintally.common.keys import utc
+from bintally.labels import log
+from bintally.retraining import runs
+from bintally.retraining.clean_up import clean_up
+from bintally.retraining.names import (
+    TUNED,
+    Names,
+    Places,
+    Refused,
+    check_stack_name,
+    process_arguments,
+    run_of_version,
+    version_of,
+)
+from bintally.retraining.runs import Holder
+from bintally.retraining.settings import RetrainSettings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sagemaker import SageMakerClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+INPUT = {"force", "approve", "reason", "settings"}
+
+
+@dataclass(frozen=True)
+class Services:
+    """What planning needs of the outside."""
+
+    table: Table
+    s3: "S3Client"
+    """One that reads thousands of objects."""
+    sagemaker: "SageMakerClient"
+    states: "SFNClient"
+
+
+def plan_run(
+    services: Services, settings: RetrainSettings, wanted: Holder, request: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Raises Refused when the run cannot begin."""
+    if unknown := sorted(request.keys() - INPUT):
+        raise Refused("InvalidInput", f"the input has {', '.join(unknown)}; known are {', '.join(sorted(INPUT))}")
+    check_stack_name(settings.stack_name)
+    knobs = settings.knobs.with_(request.get("settings") or {})
+    take_lock(services, settings, wanted)
+    services.table.put(
+        {
+            **runs.run_key(wanted.run),
+            "run": wanted.run,
+            "execution": wanted.execution,
+            "outcome": "running",
+            "trigger": str(request.get("reason", "")),
+            "started_at": utc(datetime.now(UTC)),
+        },
+    )
+    state = runs.state(services.table)
+    champion = live_model(services.sagemaker, settings.endpoint_name)
+    places = Places(wanted.run)
+    new, watermark = freeze_manifest(services.s3, settings.artifacts_bucket, places, state.get("watermark", ""))
+    enough = new >= settings.minimum_labels
+    if not enough and not (request.get("force") and (new or state.get("index"))):
+        reason = f"{new} photographs have new labels, a run takes {settings.minimum_labels}"
+        return {"outcome": "nothing to do", "error": "", "reason": reason, "run": wanted.run}
+    hyperparameters = knobs.hyperparameters(version_of(wanted.run), champion["model_version"])
+    return {
+        "outcome": "planned",
+        "run": wanted.run,
+        "model_version": version_of(wanted.run),
+        "labels": new,
+        "watermark": watermark,
+        "names": asdict(Names.of(settings.stack_name, wanted.run)),
+        "champion": champion,
+        "folder": places.folder,
+        "dataset": places.dataset,
+        "process_arguments": process_arguments(
+            settings.artifacts_bucket,
+            places,
+            previous=state.get("index", ""),
+            reference=reference_of(services.s3, settings.artifacts_bucket, champion["model_version"]),
+            bad_share=settings.bad_share,
+        ),
+        "hyperparameters": hyperparameters,
+        "start": knobs.start,
+        "instances": knobs.instances,
+        "trials": knobs.trials,
+        "parallel": min(knobs.parallel, max(1, knobs.trials)),
+        "tuning_job": (before := state.get("tuning_job", "")),
+        "tuning_parent": tuning_parent(services.sagemaker, before, {*hyperparameters, "package", *TUNED})
+        if knobs.trials
+        else "",
+        "approval": "Approved"
+        if request.get("approve") or settings.approval == "automatic"
+        else "PendingManualApproval",
+    }
+
+
+def take_lock(services: Services, settings: RetrainSettings, wanted: Holder) -> None:
+    """Takes over from an execution that no longer runs, after its clean-up. Raises Refused when one runs."""
+    before: Holder | None = None
+    while not runs.take_lock(services.table, wanted, utc(datetime.now(UTC)), before):
+        before = runs.holder(services.table)
+        if before and runs.is_running(services.states, before.execution):
+            raise Refused("AlreadyRunning", f"another run is under way: {before.execution}")
+        if before:
+            clean_up(services.sagemaker, Names.of(settings.stack_name, before.run))
+
+
+def live_model(sagemaker: "SageMakerClient", endpoint_name: str) -> dict[str, str]:
+    """Version and package of the model that answers now, the champion. Raises Refused when none does."""
+    try:
+        endpoint = sagemaker.describe_endpoint(EndpointName=endpoint_name)
+        config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+        model = sagemaker.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ValidationException":
+            raise Refused("NoChampion", f"no model is live, release one first: {error}") from error
+        raise
+    url = model["PrimaryContainer"]["ModelDataUrl"]  # s3://<artifacts bucket>/models/<version>/…
+    return {"model_version": url.split("/")[4], "model_data_url": url}
+
+
+def freeze_manifest(s3: "S3Client", bucket: str, places: Places, watermark: str) -> tuple[int, str]:
+    """Writes the labels since the watermark, the winner of each photograph. How many, and the next watermark."""
+    since = datetime.fromisoformat(watermark) if watermark else datetime.fromtimestamp(0, UTC)
+    found = log.winners(s3, bucket, since)
+    new = 0
+    with tempfile.TemporaryFile() as file:
+        for line in found.lines():
+            new += line["logged_at"] > watermark
+            file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
+        file.seek(0)
+        s3.upload_fileobj(file, bucket, places.manifest)
+    return new, max(watermark, found.newest)
+
+
+def reference_of(s3: "S3Client", bucket: str, version: str) -> str:
+    """The description of the data that the champion learned from, as a key; empty when no run of this stack made it."""
+    run = run_of_version(version)
+    if run is None:
+        return ""
+    key = f"{Places(run).dataset}/dataset.json"
+    try:
+        s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            return ""
+        raise
+    return key
+
+
+def tuning_parent(sagemaker: "SageMakerClient", name: str, hyperparameters: set[str]) -> str:
+    """The tuning job to start from warm, if it still is one that can be started from: ended well, with the same
+    hyperparameters, given and tuned together. One of an older version of the code may have had others."""
+    if not name:
+        return ""
+    try:
+        found = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    except ClientError as error:
+        logger.warning("no warm start", extra={"parent": name, "reason": str(error)})
+        return ""
+    ranges = cast("dict[str, list[dict[str, Any]]]", found["HyperParameterTuningJobConfig"]["ParameterRanges"])
+    had = {one["Name"] for several in ranges.values() for one in several}
+    had |= {name for name in found["TrainingJobDefinition"]["StaticHyperParameters"] if not name.startswith("_")}
+    completed = found["HyperParameterTuningJobStatus"] == "Completed" and "BestTrainingJob" in found
+    if not completed or had != hyperparameters:
+        logger.warning("no warm start", extra={"parent": name, "had": sorted(had), "completed": completed})
+        return ""
+    return name
