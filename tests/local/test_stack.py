@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from deployed.stack import upper_snake
 from local import processes
 from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, ReleaseFailed, StackError
-from local.stack import Stack, package_version, upper_snake
+from local.stack import Stack, package_version
 
 RELEASE = {
     "StartAt": "Asked",

@@ -78,7 +78,7 @@ class User:
         page: Item = {}
         while not found or "LastEvaluatedKey" in page:
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]} if page else {}
-            page = self.table.scan(ConsistentRead=True, **start)
+            page = dict(self.table.scan(ConsistentRead=True, **start))
             found += page["Items"]
             if not page["Items"]:
                 break

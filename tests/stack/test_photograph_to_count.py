@@ -23,7 +23,7 @@ NAMES = {
 def cli(stack: Stack, *words: str) -> str:
     """What `bintally` prints."""
     environment = os.environ | {"BINTALLY_HOME": str(stack.home), "BINTALLY_PORT": str(stack.port)}
-    command = [Path(sys.executable).with_name("bintally"), *words]
+    command = [str(Path(sys.executable).with_name("bintally")), *words]
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
