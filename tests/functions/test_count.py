@@ -184,7 +184,8 @@ def test_two_versions_in_reverse_order(world: Any, photo: Photo) -> None:
 
 
 def test_the_sequencer_decides_between_equal_times(world: Any, photo: Photo) -> None:
-    key, times = "incoming/SEA1/P-4-B217/front.jpg", set()
+    key = "incoming/SEA1/P-4-B217/front.jpg"
+    times: set[Any] = set()
     while len(times) != 1:  # S3 tells whole seconds: upload again until both fall into one
         versions = [world.put(key, photo(), captured_at="2020-01-01T00:00:00Z") for _ in range(2)]
         ids = [version["detail"]["object"]["version-id"] for version in versions]

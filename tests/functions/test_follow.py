@@ -89,7 +89,7 @@ class Stream:
             invoked_function_arn="arn:aws:lambda:us-east-1:000000000000:function:follow",
             aws_request_id="a request",
         )
-        follow.handler({"Records": list(records)}, context)  # type: ignore[arg-type]
+        follow.handler({"Records": list(records)}, context)
 
     def objects(self) -> dict[str, bytes]:
         found = self.s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])

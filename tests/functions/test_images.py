@@ -128,7 +128,7 @@ def test_lays_a_transparent_palette_on_white() -> None:
     image.paste(1, (150, 0, 300, 200))
     found = opened(prepare(saved(image, "PNG", transparency=0)))
     red, green, _ = found.getpixel((250, 100))  # type: ignore[misc]
-    assert min(found.getpixel((50, 100))) > 245 and red > 180 and green < 20  # type: ignore[type-var, arg-type]
+    assert min(found.getpixel((50, 100))) > 245 and red > 180 and green < 20  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -53,7 +53,7 @@ class Inventory:
             aws_request_id="a request",
             get_remaining_time_in_millis=remaining_ms,
         )
-        answer = record.handler({"Records": records}, context)  # type: ignore[arg-type]
+        answer = record.handler({"Records": records}, context)
         return [int(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]]
 
     def read(self, data: str | bytes, key: str = KEY) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def inventory(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inventory
     monkeypatch.setenv("RECORD_QUEUE_URL", world.queue)
     world.s3.create_bucket(Bucket="artifacts")
     inventory = Inventory(world)
-    sent = clients.events().put_events
+    sent: Callable[..., Any] = clients.events().put_events
 
     def put_events(*, Entries: list[dict[str, Any]]) -> Any:
         for entry in Entries:
@@ -348,7 +348,7 @@ def test_of_records_as_of_one_time_the_last_told_stands(inventory: Inventory) ->
 
 
 def test_a_record_put_by_hand_gives_way_to_one_as_of_later(inventory: Inventory) -> None:
-    by_hand = {"PK": "BIN#S#A", "SK": "RECORD", "expected_quantity": 4}
+    by_hand: dict[str, Any] = {"PK": "BIN#S#A", "SK": "RECORD", "expected_quantity": 4}
     hand = boto3.resource("dynamodb").Table("counts").put_item
     hand(Item=by_hand | {"as_of": "2020-11-22T00:00:00.000000Z"})
     inventory.read(HEAD + "S,A,1,2020-11-21\n")

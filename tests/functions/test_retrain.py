@@ -12,7 +12,7 @@ import pytest
 from bintally import conclude, plan
 from bintally.aws import clients
 from bintally.aws.table import Table
-from bintally.labels.log import label_id
+from bintally.labels.log import Image, label_id
 from bintally.retraining import runs
 from bintally.retraining.names import TUNED, Names, run_of, run_of_version, version_of
 from botocore.exceptions import ClientError
@@ -99,12 +99,12 @@ class Outside:
     """All that the two functions need, and what they told."""
 
     def __init__(self) -> None:
-        self.s3, self.dynamodb, self.sqs = (boto3.client(name) for name in ("s3", "dynamodb", "sqs"))
+        self.s3, self.dynamodb, self.sqs = boto3.client("s3"), boto3.client("dynamodb"), boto3.client("sqs")
         self.sagemaker, self.states = SageMaker(), States()
         self.inbox = self.sqs.create_queue(QueueName="inbox")["QueueUrl"]
 
     def label(self, number: int, logged: str = "2026-11-21T10:00:00.000000Z", quantity: int = 3) -> None:
-        image = {"bucket": "images", "key": f"incoming/S/B{number}/1.jpg", "version_id": "v"}
+        image: Image = {"bucket": "images", "key": f"incoming/S/B{number}/1.jpg", "version_id": "v"}
         line = {
             "id": label_id(image, "record", logged, quantity),
             "image": image,
@@ -119,7 +119,8 @@ class Outside:
     def plan(self, execution: str = ARN, **request: Any) -> dict[str, Any]:
         self.states.status.setdefault(execution, "RUNNING")
         event = {"execution": execution, "started_at": STARTED, "input": request}
-        return json.loads(json.dumps(plan.handler(event, None)))
+        planned: dict[str, Any] = json.loads(json.dumps(plan.handler(event, None)))
+        return planned
 
     def conclude(self, made: dict[str, Any], outcome: str, execution: str = ARN, **more: str) -> dict[str, str]:
         event = {"execution": execution, "started_at": STARTED, "outcome": outcome, "error": "", "reason": "because"}
@@ -149,8 +150,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
     with mock_aws():
         outside = Outside()
         outside.s3.create_bucket(Bucket="artifacts")
-        versioned = {"Status": "Enabled"}
-        outside.s3.put_bucket_versioning(Bucket="artifacts", VersioningConfiguration=versioned)
+        outside.s3.put_bucket_versioning(Bucket="artifacts", VersioningConfiguration={"Status": "Enabled"})
         outside.dynamodb.create_table(
             TableName="counts",
             BillingMode="PAY_PER_REQUEST",

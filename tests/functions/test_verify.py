@@ -51,7 +51,7 @@ class Aws:
         self.endpoint = Stubber(boto3.client("sagemaker-runtime", "us-east-1"))
 
     def package(self, content: bytes, length: int | None = None) -> None:
-        body = StreamingBody(io.BytesIO(content), len(content))  # type: ignore[arg-type]
+        body = StreamingBody(io.BytesIO(content), len(content))
         answer = {"Body": body, "ContentLength": length or len(content)}
         key = f"models/{VERSION}/model.tar.gz"
         self.s3.add_response("get_object", answer, {"Bucket": "artifacts", "Key": key})
@@ -63,7 +63,7 @@ class Aws:
             "ContentType": content_type,
             "Accept": "application/json",
         }
-        response = {"Body": StreamingBody(io.BytesIO(body), len(body))}  # type: ignore[arg-type]
+        response = {"Body": StreamingBody(io.BytesIO(body), len(body))}
         self.endpoint.add_response("invoke_endpoint", response, asked)
 
     def verify(self) -> tuple[bool, str]:
