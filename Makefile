@@ -13,13 +13,16 @@ TORCH_TESTS := tests/training tests/tools tests/experiments tests/bench/test_tor
 # The SageMaker SDK from outside, in an environment of its own.
 LAUNCH_TESTS := tests/launch
 ELSEWHERE := $(TORCH_TESTS:%=--ignore=%) $(LAUNCH_TESTS:%=--ignore=%)
-UNIT_TESTS := tests/bench tests/cli tests/functions tests/model tests/template localsagemaker/tests
+UNIT_TESTS := tests/bench tests/cli tests/docs tests/functions tests/model tests/template localsagemaker/tests
 # Tests wait more than they compute: three workers keep two cores busy.
 WORKERS ?= 3
 PARALLEL = --numprocesses $(WORKERS) --dist loadgroup --durations 25
 SOON := not long and not upstream
 
-.PHONY: help venv train-venv demo demo-retrain up down wipe lint contracts check test test-long upstream coverage bench
+# Docker and debootstrap make images, chromium attacks the local stack, the AWS CLI and curl use it.
+SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
+
+.PHONY: system-packages help venv train-venv demo demo-retrain up down wipe lint contracts check test test-long upstream coverage docs notebook bench
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -63,7 +66,11 @@ test: lint .venv-train/test.installed .venv-launch/installed ## Install what tes
 	.venv-launch/bin/python -m pytest $(PARALLEL) $(LAUNCH_TESTS) || status=$$?; \
 	exit $$status
 
-test-long: .venv/test.installed ## What is long by nature and changes seldom: images
+system-packages: ## Install the Debian packages that tests need, as root
+	@apt-get update -qq
+	@DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null
+
+test-long: .venv/test.installed .venv/docs.installed .venv-train/installed .venv-launch/notebook.installed ## Tests that are long by nature and change seldom: image, notebook, site
 	$(bin)/python -m pytest --durations=25 -m long $(ELSEWHERE)
 
 upstream: .venv/test.installed ## Show the gaps of ministack itself: when its version changes
@@ -75,6 +82,14 @@ coverage: .venv/test.installed ## Say which lines `make check` does not reach
 
 bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole way and the count function
 	@$(bin)/bintally bench
+
+docs: .venv/docs.installed ## Build the documentation site in .runs/site
+	@NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet
+	@echo 'Open .runs/site/index.html'
+
+notebook: train-venv .venv-launch/notebook.installed up ## Run the notebook on the local stack (5 GB for torch, 0.8 GB for the SageMaker SDK)
+	@mkdir -p .runs
+	@eval "$$($(bin)/bintally env)" && .venv-launch/bin/jupyter-execute --output=../.runs/bin-object-counting.ipynb notebooks/bin-object-counting.ipynb
 
 .uv/bin/uv:
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv 2>/dev/null || \
@@ -91,6 +106,14 @@ bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole 
 
 .venv/test.installed: requirements/test.txt .venv/demo.installed
 	@$(UV) pip install --quiet --python $(bin)/python -r requirements/test.txt
+	@touch $@
+
+.venv/docs.installed: requirements/docs.txt .venv/demo.installed
+	@$(UV) pip install --quiet --python $(bin)/python -r requirements/docs.txt
+	@touch $@
+
+.venv-launch/notebook.installed: requirements/notebook.txt .venv-launch/installed
+	@$(UV) pip install --quiet --python .venv-launch/bin/python -r requirements/notebook.txt
 	@touch $@
 
 .venv-train/test.installed: requirements/train-test.txt .venv-train/installed

@@ -60,7 +60,7 @@ class Client:
                 due += gaps.expovariate(rate)
 
 
-async def measure(options: argparse.Namespace) -> dict[str, float]:
+async def measure(options: argparse.Namespace) -> dict[str, float | None]:
     photographs = [path.read_bytes() for path in sorted(options.photographs.glob("*.jp*g"))]
     client = Client(options.port, [HEAD.format(len(one)).encode() + one for one in photographs])
     await client.closed(options.concurrency, 0.5)  # connections are made, caches are warm

@@ -7,7 +7,9 @@ eval and inference mode, with all cores for a photograph alone and one core for 
 The weights are random, since they do not change the time.
 """
 
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import cast
 
 import torch
 
@@ -15,7 +17,7 @@ from model import answer, network, preprocess, serve
 
 
 class EagerCounter:
-    """`serve.Counter` in torch."""
+    """What `serve.run` asks of a `serve.Counter`, in torch."""
 
     def __init__(self, threads: int) -> None:
         self.source = SimpleNamespace(model_version="eager")
@@ -34,4 +36,4 @@ class EagerCounter:
 
 
 if __name__ == "__main__":
-    serve.run(EagerCounter, "127.0.0.1")
+    serve.run(cast(Callable[[int], serve.Counter], EagerCounter), "127.0.0.1")

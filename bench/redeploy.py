@@ -16,11 +16,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 from bench.common import Numbers, bare_table, own_stack, rank
-from bench.stack import ignore, jpegs, table_of_counts
+from bench.stack import ignore, jpegs
 from cli.errors import CliError
 from cli.photographs import Photograph, Uploaded, send
 from cli.readings import counted
-from local.stack import REPOSITORY, Stack, how_it_failed, package_version
+from deployed.stack import how_it_failed
+from local.stack import REPOSITORY, Stack, package_version
 from model.answer import CLASSES, Answer
 
 PARAMETERS = ("EndpointMode=realtime", "CanaryPercent=50", "CanaryWaitSeconds=20", "LowConfidenceShare=0.4")
@@ -63,7 +64,7 @@ def measure_redeploy(console: Console, photographs: Path, rounds: int) -> Number
                     live = version if update == "promoted" else live
                 status.update("Waiting for a quiet alarm")
                 wait_quiet(stack, alarm)
-        table = table_of_counts(stack)
+        table = stack.counts_table()
         answered = sum(item["status"] == "COUNTED" for _, item in counted(table, stream.uploads, PATIENCE_SECONDS))
     requests = stream.requests()
     rows = [row_of(requests, *window) for window in windows]

@@ -1,4 +1,4 @@
-"""`bintally bench way` and `bintally bench function`: measured on the stack that runs."""
+"""`bintally bench way`, on any stack, and `bintally bench function`, on the local one."""
 
 import contextlib
 import os
@@ -24,6 +24,8 @@ from bench.common import (
 from cli.errors import USAGE, CliError
 from cli.photographs import Photograph, Uploaded, find, send
 from cli.readings import counted, encoded, history, pages, seconds_until_counted
+from cli.stacks import chosen, on_this_machine
+from deployed.stack import Deployed
 from local import processes
 from local.stack import Stack
 
@@ -32,19 +34,14 @@ PATIENCE_SECONDS = 180.0
 
 def measure_way(console: Console, photographs: Path, burst: int, steady: int) -> Numbers:
     """{"burst", "steady"}."""
-    stack = Stack.from_environment()
-    counts = table_of_counts(stack)
+    stack = chosen()
+    counts = stack.counts_table()
     files = jpegs(photographs)
     with progress_bar(console) as progress:
         return {
             "burst": measure_burst(stack, counts, bench_photographs(files, "burst", burst), progress),
             "steady": measure_steady(stack, counts, bench_photographs(files, "steady", steady), progress),
         }
-
-
-def table_of_counts(stack: Stack) -> Any:
-    resource: Any = stack.session().resource("dynamodb", endpoint_url=stack.endpoint_url)
-    return resource.Table(stack.outputs()["CountsTable"])
 
 
 def jpegs(folder: Path) -> list[Path]:
@@ -60,7 +57,7 @@ def bench_photographs(files: list[Path], name: str, number: int) -> list[Photogr
     return [Photograph(files[place % len(files)], site, f"{place:05}", None) for place in range(number)]
 
 
-def measure_burst(stack: Stack, counts: Any, photographs: list[Photograph], progress: Progress) -> Numbers:
+def measure_burst(stack: Deployed, counts: Any, photographs: list[Photograph], progress: Progress) -> Numbers:
     """All at once: how many a second from the first upload to the last count, and each counted once."""
     site, number = photographs[0].site, len(photographs)
     task = progress.add_task("Burst", total=number)
@@ -93,7 +90,7 @@ def measure_burst(stack: Stack, counts: Any, photographs: list[Photograph], prog
     }
 
 
-def measure_steady(stack: Stack, counts: Any, photographs: list[Photograph], progress: Progress) -> Numbers:
+def measure_steady(stack: Deployed, counts: Any, photographs: list[Photograph], progress: Progress) -> Numbers:
     """One photograph a second: seconds from the start of its upload to its count."""
     task = progress.add_task("One a second", total=len(photographs))
     s3, bucket = stack.client("s3"), stack.outputs()["ImagesBucket"]
@@ -123,8 +120,10 @@ def totals_of(site: str, day: str) -> Numbers:
     return {"KeyConditionExpression": Key("PK").eq(f"DAY#{encoded(site)}#{day}"), "ConsistentRead": True}
 
 
-def cpu_by_part(stack: Stack) -> dict[str, float]:
-    """CPU seconds so far of the endpoint, the count function and the emulator with all the rest."""
+def cpu_by_part(stack: Deployed) -> dict[str, float]:
+    """CPU seconds so far of the endpoint, the count function and the emulator with all the rest; none on AWS."""
+    if not isinstance(stack, Stack):
+        return {}
     session = stack.emulator_pid()
     used = {"endpoint": 0.0, "count function": 0.0, "emulator": 0.0}
     for pid in processes.session_members(session) if session else []:
@@ -153,8 +152,8 @@ def show_way(console: Console, report: Numbers) -> None:
 
 
 def measure_function(console: Console, photographs: Path, number: int) -> Numbers:
-    stack = Stack.from_environment()
-    counts, files = table_of_counts(stack), jpegs(photographs)
+    stack = on_this_machine()
+    counts, files = stack.counts_table(), jpegs(photographs)
     built = stack.home / "build" / "CountFunction"
     if not built.is_dir():
         raise CliError(f"there is no {built}; build it with: bintally up")

@@ -38,7 +38,7 @@ from torchvision import transforms
 from model import network
 from model.preprocess import MEAN, STD
 from training.learning import data
-from training.learning.learner import Learner
+from training.learning.learner import Learner, channels_last
 from training.learning.processes import Processes
 from training.train import step_keys
 
@@ -47,7 +47,7 @@ PEER_PHOTOGRAPHS, PEER_EPOCHS = 23_055, 50
 """What the reference project trained on, in about 4 hours on two GPUs."""
 
 
-class Files(Dataset):  # type: ignore[type-arg]
+class Files(Dataset[tuple[torch.Tensor, int]]):
     def __init__(self, files: list[Path], size: int, length: int) -> None:
         self.files, self.length = files, length
         self.vary = transforms.Compose(
@@ -144,10 +144,10 @@ def ceilings(device: torch.device) -> dict[str, float]:
 
 def cost(a: argparse.Namespace, device: torch.device) -> dict[str, float]:
     """Operations and least bytes of a step on a batch, counted on a network that is not compiled."""
-    net = network.build().to(device, memory_format=torch.channels_last)
+    net = channels_last(network.build(), device)
     images = torch.randn(a.batch_size, 3, a.size, a.size, device=device)
     labels = torch.randint(0, 7, (a.batch_size,), device=device)
-    flops, moved = FlopCounterMode(display=False), Bytes()
+    flops, moved = FlopCounterMode(display=False), Bytes()  # type: ignore[no-untyped-call]
     with flops, moved, torch.autocast(device.type, torch.bfloat16, enabled=Processes(0, 1, device).has_bf16):
         torch.nn.functional.cross_entropy(net(images).float(), labels).backward()
     numbers = sum(p.numel() for p in net.parameters())

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from bench.common import Numbers, bare_table, json_of, own_stack
-from cli import retrain
+from cli import retraining
 from cli.demo_retrain import count, wait_labels
 from cli.errors import PACKAGE_MISSING, USAGE, CliError
 from cli.photographs import Photograph
@@ -37,12 +37,12 @@ def measure_whole(console: Console, photographs: Path, _rounds: int, number: int
         wait_labels(stack, count(stack, sent, console), console)
         steps.append((f"Counting {len(sent)} photographs", time.monotonic() - began))
         request = {"reason": "by hand", "force": True, "approve": True, "settings": dict(SETTINGS)}
-        execution = retrain.start(stack, request)
-        ended = retrain.follow(stack, execution, console)
-        steps += [(retrain.STEPS[step], seconds) for step, seconds in retrain.Watch(stack, execution).look()]
+        execution = retraining.start(stack, request)
+        ended = retraining.follow(stack, execution, console)
+        steps += [(retraining.STEPS[step], seconds) for step, seconds in retraining.Watch(stack, execution).look()]
         if ended["outcome"] == "registered":
             began = time.monotonic()
-            retrain.wait_live(stack, ended["model_version"], console)
+            retraining.wait_live(stack, ended["model_version"], console)
             steps.append(("Releasing the model", time.monotonic() - began))
         s3, bucket = stack.client("s3"), stack.outputs()["ArtifactsBucket"]
 

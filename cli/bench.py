@@ -12,8 +12,9 @@ import bench.retrain
 import bench.serving
 import bench.stack
 from bench.common import write
-from cli.errors import PACKAGE_MISSING, CliError
-from local.stack import REPOSITORY, Stack
+from cli.errors import PACKAGE_MISSING, USAGE, CliError
+from cli.stacks import choice, on_this_machine
+from local.stack import REPOSITORY
 
 photographs_option = click.option(
     "--photographs",
@@ -29,13 +30,15 @@ json_option = click.option(
 @click.group(invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
-    """Measure serving, the whole way and the count function; all three when none is named.
+    """Measure serving, the whole path and the count function; all three when none is named.
 
-    Measure on a machine that does nothing else. `way` and `function` measure the stack that runs; `retrain` starts
-    stacks of its own, and is measured only when it is named.
+    Measure on a machine that does nothing else. `way` and `function` measure the running stack, and `way` also one on
+    AWS (--stack); `retrain` starts its own stacks, and is measured only when it is named.
     """
+    if choice().name is not None and context.invoked_subcommand != "way":
+        raise CliError("only bench way measures a stack on AWS; the others measure this machine", USAGE)
     if context.invoked_subcommand is None:
-        Stack.from_environment().require_running()
+        on_this_machine().require_running()
         for measure in (serving, way, function):
             context.invoke(measure)
 

@@ -1,84 +1,220 @@
-"""`bintally counts`: what stands in the counts table."""
+"""`bintally counts`: read the counts table as a table, as CSV or as JSON."""
 
+import csv
 import json
 import time
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from heapq import nlargest
+from itertools import islice
+from typing import IO, Any
 
 import click
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.live import Live
 
 from cli.errors import USAGE, CliError
 from cli.photographs import DEFAULT_SITE
-from cli.readings import Count, history, latest, plain, sites, table_of
-from local.stack import Stack
+from cli.readings import CSV_FIELDS, Count, address, csv_row, latest, plain, read_history, sites, table_of
+from cli.stacks import chosen
+from deployed.stack import Deployed
 
 REFRESH_SECONDS = 1.0
+ROWS = 50
+"""Of a table on the terminal without --top."""
+WIDE = 140
+"""From this width on, a table has room for the photograph's address."""
 LATEST_NAMES = ("Bin", "Taken (UTC)", "Count", "Confidence", "Recorded", "Record\nright")
 HISTORY_NAMES = ("Taken (UTC)", "Photograph", *LATEST_NAMES[2:])
+
+
+class Reading:
+    """Which counts to read, and how many were read."""
+
+    def __init__(self, stack: Deployed, site: str | None, bin_: str | None, recount: bool, top: int | None) -> None:
+        self.table, self.s3 = stack.counts_table(), stack.client("s3")
+        self.bucket = stack.outputs()["ImagesBucket"]
+        self.site, self.bin, self.recount, self.top = site, bin_, recount, top
+        self.read = self.chosen = 0
+
+    @property
+    def site_of_bin(self) -> str:
+        return DEFAULT_SITE if self.site is None else self.site
+
+    def all(self) -> Iterator[Count]:
+        """Page by page: one bin's history, the newest first; else each bin's newest count, by site and bin.
+
+        With --recount those that have a record alone.
+        """
+        self.read = self.chosen = 0
+        names = [] if self.bin is not None else sites(self.s3, self.bucket) if self.site is None else [self.site]
+        found: Iterable[Count] = (count for name in names for count in latest(self.table, name))
+        if self.bin is not None:
+            found = read_history(self.table, self.site_of_bin, self.bin)
+        for count in found:
+            self.read += 1
+            if not self.recount or "priority" in count:
+                self.chosen += 1
+                yield count
+
+    def first(self, number: int) -> list[Count]:
+        """The first `number` in the order of a table; no more than that is in memory."""
+        if self.bin is not None:
+            return list(islice(self.all(), number))
+        return nlargest(number, self.all(), key=priority if self.recount else newest)
+
+    def exported(self) -> Iterator[Count]:
+        """For CSV and JSON: the first --top in the order of a table, else all as they are read.
+
+        --recount without --top sorts all of them, in memory.
+        """
+        if self.top is not None:
+            yield from self.first(self.top)
+        elif self.recount:
+            yield from sorted(self.all(), key=priority, reverse=True)
+        else:
+            yield from self.all()
+
+    def explain_nothing(self) -> str:
+        """Why nothing was found. Raises CliError where a site or a bin was named that has no photograph."""
+        if self.recount and self.read:
+            return f"None of the {self.read} counts has a record. Send records with photographs: bintally upload --help"
+        known = sites(self.s3, self.bucket)
+        uploaded = "Sites with photographs: " + ", ".join(known) if known else "No photograph was uploaded yet"
+        if self.bin is not None:
+            site = self.site_of_bin
+            also = f"See its bins: bintally counts --site {site}" if site in known else uploaded
+            raise CliError(f"site {site} has no count of bin {self.bin}. {also}")
+        if self.site is not None and self.site not in known:
+            raise CliError(f"there is no site {self.site}. {uploaded}")
+        if known:
+            place = f"site {self.site}" if self.site is not None else f"{len(known)} sites"
+            return f"Photographs of {place} are uploaded and none is counted yet. Is a model live? See: bintally status"
+        return "No counts yet. Upload photographs with: bintally upload PATH"
 
 
 @click.command()
 @click.option("--site", help="Only the bins of this site.")
 @click.option("--bin", "bin_", help='One bin\'s history, rejected photographs too. Of site "default" without --site.')
-@click.option("--recount", is_flag=True, help="Bins with a record, the one most likely wrong first.")
-@click.option("--watch", is_flag=True, help="Show new counts as they come, until Ctrl-C.")
+@click.option("--recount", is_flag=True, help="Only bins with a record, the one most likely wrong first.")
+@click.option(
+    "--top", type=click.IntRange(1), metavar="N", help=f"Only the first N.  [default: {ROWS} in a table, else all]"
+)
+@click.option(
+    "--csv", "csv_file", type=click.Path(dir_okay=False, allow_dash=True), help="Write a CSV file; - is stdout."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
-def command(site: str | None, bin_: str | None, recount: bool, watch: bool, as_json: bool) -> None:
+@click.option("--watch", is_flag=True, help="Show new counts as they come, until Ctrl-C.")
+def command(
+    site: str | None,
+    bin_: str | None,
+    recount: bool,
+    top: int | None,
+    csv_file: str | None,
+    as_json: bool,
+    watch: bool,
+) -> None:
     """Show the newest count of every bin, the latest photograph first.
 
-    "Record right" is the probability that the inventory record is right. Recount first where it is low (--recount
-    sorts by it); where it is lower than a blind guess, the line is yellow.
+    "Record right" is the probability that the inventory record is right. Recount bins first where it is low:
+    --recount sorts by it. Where it is lower than a blind guess, the line is yellow.
+
+    --csv and --json contain the photograph's address (s3://…) and, without --top, every bin in the order of site and
+    bin. A table shows the address where the terminal is wide enough.
     """
-    if watch and as_json:
-        raise CliError("--watch and --json do not go together", USAGE)
+    if sum((csv_file is not None, as_json, watch)) > 1:
+        raise CliError("--csv, --json and --watch do not go together", USAGE)
     if recount and bin_ is not None:
         raise CliError("--recount is of all bins, not of one bin's history", USAGE)
-    stack = Stack.from_environment()
-    outputs = stack.outputs()
-    s3 = stack.client("s3")
-    table = stack.session().resource("dynamodb", endpoint_url=stack.endpoint_url).Table(outputs["CountsTable"])
-    console = Console(highlight=False)
-
-    def read() -> list[Count]:
-        found = counts_of(table, s3, outputs["ImagesBucket"], site, bin_)
-        return to_recount(found) if recount else found
-
-    names = LATEST_NAMES if bin_ is None else HISTORY_NAMES
-    title = (
-        f"Bin {bin_}, site {DEFAULT_SITE if site is None else site}"
-        if bin_ is not None
-        else f"Site {site}"
-        if site
-        else "All sites"
-    ) + (", what to recount first" if recount else "")
+    reading = Reading(chosen(), site, bin_, recount, top)
     try:
-        if as_json:
-            click.echo(json.dumps(plain(read()), indent=2, sort_keys=True, ensure_ascii=False))
+        if csv_file is not None:
+            export(csv_file, lambda file: write_csv(file, reading.exported()))
+            if reading.chosen and csv_file != "-":
+                click.echo(
+                    f"{reading.chosen if top is None else min(top, reading.chosen)} counts written to {csv_file}"
+                )
+        elif as_json:
+            write_json(click.get_text_stream("stdout"), reading.exported())
         elif watch:
-            with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
-                while True:
-                    live.update(table_of(read()[: console.height - 4], f"{title} (Ctrl-C ends)", names), refresh=True)
-                    time.sleep(REFRESH_SECONDS)
-        elif counts := read():
-            console.print(table_of(counts, title, names))
+            show_for_ever(reading)
+            return
         else:
-            console.print("No counts yet. Upload photographs with: bintally upload PATH")
+            show(reading)
     except KeyboardInterrupt:
         return
-    except (BotoCoreError, ClientError) as error:
-        raise CliError(f"cannot read the counts: {error}") from error
+    if not reading.chosen:
+        click.echo(reading.explain_nothing(), err=csv_file is not None or as_json)
 
 
-def counts_of(table: Any, s3: Any, bucket: str, site: str | None, bin_: str | None) -> list[Count]:
-    """The history of one bin, or the newest count of each bin of one or all sites; latest photograph first."""
-    if bin_ is not None:
-        return history(table, DEFAULT_SITE if site is None else site, bin_)
-    found = [count for name in (sites(s3, bucket) if site is None else [site]) for count in latest(table, name)]
-    return sorted(found, key=lambda count: (count["captured_at"], count["bin"]), reverse=True)
+def newest(count: Count) -> tuple[str, str]:
+    return count["captured_at"], count["bin"]
 
 
-def to_recount(counts: list[Count]) -> list[Count]:
-    """Those that were compared with a record, the one that is most likely wrong first."""
-    return sorted((count for count in counts if "priority" in count), key=lambda count: count["priority"], reverse=True)
+def priority(count: Count) -> Any:
+    """The probability that the record is wrong."""
+    return count["priority"]
+
+
+# Saying it
+
+
+def title_of(reading: Reading) -> str:
+    place = "All sites" if reading.site is None else f"Site {reading.site}"
+    if reading.bin is not None:
+        place = f"Bin {reading.bin}, site {reading.site_of_bin}"
+    return place + (", what to recount first" if reading.recount else "")
+
+
+def names_of(reading: Reading, console: Console) -> tuple[str, ...]:
+    names = LATEST_NAMES if reading.bin is None else HISTORY_NAMES
+    return (*names, "Address") if console.width >= WIDE else names
+
+
+def show(reading: Reading) -> None:
+    console = Console(highlight=False)
+    counts = reading.first(reading.top or ROWS)
+    if not counts:
+        return
+    console.print(table_of(counts, title_of(reading), names_of(reading, console)))
+    if reading.bin is not None and len(counts) == (reading.top or ROWS):
+        console.print(f"The newest {len(counts)}. Show more with --top N, or all with --csv FILE.")
+    elif len(counts) < reading.chosen:
+        console.print(f"{len(counts)} of {reading.chosen} bins. Show more with --top N, or all with --csv FILE.")
+
+
+def show_for_ever(reading: Reading) -> None:
+    console = Console(highlight=False)
+    title, names = f"{title_of(reading)} (Ctrl-C ends)", names_of(reading, console)
+    with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        while True:
+            rows = min(reading.top or ROWS, max(1, console.height - 4))
+            live.update(table_of(reading.first(rows), title, names), refresh=True)
+            time.sleep(REFRESH_SECONDS)
+
+
+def export(path: str, write: Callable[[IO[str]], None]) -> None:
+    """Writes a file that is there whole or not at all; `-` is stdout."""
+    try:
+        with click.open_file(path, "w", encoding="utf-8", atomic=path != "-") as file:
+            write(file)
+    except BrokenPipeError:
+        raise  # whoever read has read enough; click ends quietly
+    except OSError as error:
+        raise CliError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_csv(file: IO[str], counts: Iterable[Count]) -> None:
+    sheet = csv.DictWriter(file, CSV_FIELDS, lineterminator="\n")
+    sheet.writeheader()
+    for count in counts:
+        sheet.writerow(csv_row(count))
+
+
+def write_json(file: IO[str], counts: Iterable[Count]) -> None:
+    """One list, written count by count."""
+    before = "["
+    for count in counts:
+        item = plain(count) | {"photograph": address(count)}
+        file.write(f"{before}\n{json.dumps(item, indent=2, sort_keys=True, ensure_ascii=False)}")
+        before = ","
+    file.write("[]\n" if before == "[" else "\n]\n")

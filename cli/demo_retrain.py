@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cli import retrain
+from cli import retraining
+from cli.demo import ready_stack
 from cli.errors import PACKAGE_MISSING, CliError
 from cli.photographs import Photograph, send
 from cli.readings import Count, counted
-from cli.up import interrupt, start
+from cli.up import interrupt
+from deployed.stack import Deployed
 from local.stack import REPOSITORY, Stack
 
 SITE = "DEMO1"
@@ -43,21 +44,22 @@ def command(photographs: int) -> None:
         raise CliError("retraining needs the training environment: make train-venv", PACKAGE_MISSING)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
-    console, stack = Console(highlight=False), Stack.from_environment()
-    if not stack.running() or stack.status()["model"] == "none":
-        start(stack, console)
-    elif name := retrain.under_way(stack):
-        raise CliError(f"retraining {name} is under way; bintally models shows its version when it has ended")
+    console = Console(highlight=False)
+    stack = ready_stack(console)
+    if name := retraining.under_way(stack):
+        raise CliError(f"retraining {name} is under way; bintally model list shows its version when it has ended")
     rendered = render(REPOSITORY / ".data" / "one-product", photographs, console)
     before = count(stack, rendered, console)
     console.print(f"The live model counts {share_right(before):.0%} of them as recorded.")
     wait_labels(stack, before, console)
-    execution = retrain.start(stack, {"reason": "by hand", "force": True, "approve": True, "settings": dict(SETTINGS)})
-    ended = retrain.follow(stack, execution, console)
+    execution = retraining.start(
+        stack, {"reason": "by hand", "force": True, "approve": True, "settings": dict(SETTINGS)}
+    )
+    ended = retraining.follow(stack, execution, console)
     show_report(stack, ended["run"], console)
     if ended["outcome"] != "registered":
         raise CliError("the challenger was not better: the live model stays")
-    retrain.wait_live(stack, ended["model_version"], console)
+    retraining.wait_live(stack, ended["model_version"], console)
     others = render(REPOSITORY / ".data" / "one-product-others", 60, console, seed=1_000_000)
     after = count(stack, others, console)
     versions = sorted({str(item["model_version"]) for item in after})
@@ -95,27 +97,23 @@ class Rendered:
         part.replace(self.path)
 
 
-def count(stack: Stack, photographs: list[Photograph], console: Console) -> list[Count]:
+def count(stack: Deployed, photographs: list[Photograph], console: Console) -> list[Count]:
     """Uploads them and waits for their counts. Raises CliError when some do not come."""
-    outputs = stack.outputs()
-    table = stack.session().resource("dynamodb", endpoint_url=stack.endpoint_url).Table(outputs["CountsTable"])
-    try:
-        with bar(console) as progress:
-            sending = progress.add_task("Uploading", total=len(photographs))
-            counting = progress.add_task("Counting", total=len(photographs))
-            uploads = send(stack.client("s3"), outputs["ImagesBucket"], photographs, lambda: progress.advance(sending))
-            found = []
-            for _, item in counted(table, uploads, PATIENCE_SECONDS):
-                found.append(item)
-                progress.advance(counting)
-    except (BotoCoreError, ClientError, OSError) as error:
-        raise CliError(f"the stack stopped answering: {error} (see {stack.log_file})") from error
+    outputs, table = stack.outputs(), stack.counts_table()
+    with bar(console) as progress:
+        sending = progress.add_task("Uploading", total=len(photographs))
+        counting = progress.add_task("Counting", total=len(photographs))
+        uploads = send(stack.client("s3"), outputs["ImagesBucket"], photographs, lambda: progress.advance(sending))
+        found = []
+        for _, item in counted(table, uploads, PATIENCE_SECONDS):
+            found.append(item)
+            progress.advance(counting)
     if len(found) < len(photographs):
-        raise CliError(f"{len(photographs) - len(found)} photographs have no count (see {stack.log_file})")
+        raise CliError(f"{len(photographs) - len(found)} photographs have no count{stack.hint}")
     return found
 
 
-def wait_labels(stack: Stack, counts: list[Count], console: Console) -> None:
+def wait_labels(stack: Deployed, counts: list[Count], console: Console) -> None:
     """Labels follow the counts through the table's stream. Raises CliError when some do not come."""
     s3, bucket = stack.client("s3"), stack.outputs()["ArtifactsBucket"]
     deadline = time.monotonic() + LABELS_SECONDS
@@ -136,9 +134,9 @@ def wait_labels(stack: Stack, counts: list[Count], console: Console) -> None:
             time.sleep(0.5)
 
 
-def show_report(stack: Stack, run: str, console: Console) -> None:
-    """Keeps the evaluation's report beside the stack's state, and says where."""
-    path = stack.home / f"report-{run}.html"
+def show_report(stack: Deployed, run: str, console: Console) -> None:
+    """Stores the evaluation's report beside the local stack's state, else here, and says where."""
+    path = (stack.home if isinstance(stack, Stack) else Path.cwd()) / f"report-{run}.html"
     key = f"retrain/{run}/evaluation/report.html"
     stack.client("s3").download_file(stack.outputs()["ArtifactsBucket"], key, str(path))
     console.print(f"Report: {path}", soft_wrap=True)

@@ -2,14 +2,14 @@
 
 import click
 
-from local.stack import Stack
+from cli.stacks import on_this_machine
 
 
 @click.command()
 @click.option("--wipe", is_flag=True, help="Also remove the stack's state, logs and builds.")
 def command(wipe: bool) -> None:
     """Stop the local stack. Its state is kept unless --wipe is given."""
-    stack = Stack.from_environment()
+    stack = on_this_machine()
     was_running = stack.down()
     if wipe:
         stack.wipe()

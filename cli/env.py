@@ -4,13 +4,18 @@ import shlex
 
 import click
 
-from local.stack import Stack
+from cli.stacks import chosen
 
 
 @click.command()
 def command() -> None:
-    """Print export lines: eval "$(bintally env)"."""
-    environment = Stack.from_environment().environment()
-    click.echo("unset AWS_SESSION_TOKEN AWS_PROFILE")  # Another account's; the stack would refuse the token.
+    """Print export lines: eval "$(bintally env)".
+
+    They are the stack's address, region and outputs, and for the local stack its owner's key. For a stack on AWS they
+    contain no credentials: a shell uses its own.
+    """
+    environment = chosen().environment()
+    if "AWS_ACCESS_KEY_ID" in environment:
+        click.echo("unset AWS_SESSION_TOKEN AWS_PROFILE")  # Another account's; the local stack would refuse the token.
     for name, value in environment.items():
         click.echo(f"export {name}={shlex.quote(value)}")

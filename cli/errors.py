@@ -1,14 +1,17 @@
-"""What a command says when it cannot do its work: one clear line and an exit code."""
+"""What a command says when it cannot do its work: one clear line and an exit code.
+
+botocore is imported when something has failed, so that `bintally --help` stays quick.
+"""
 
 import click
 
-from local.errors import NotRunning, PackageMissing, PortTaken, StackError
+from deployed.errors import NotDeployed, NotRunning, PackageMissing, PortTaken, StackError
 
 FAILED, USAGE, NOT_RUNNING, PORT_TAKEN, PACKAGE_MISSING = 1, 2, 3, 4, 5
 
 
 class CliError(click.ClickException):
-    """One line for the person at the terminal. `exit_code`: 1 failed, 2 usage, 3 stack not running,
+    """One line for the person at the terminal. `exit_code`: 1 failed, 2 usage, 3 no such stack runs,
     4 port taken, 5 model package missing."""
 
     def __init__(self, message: str, exit_code: int = FAILED) -> None:
@@ -18,10 +21,28 @@ class CliError(click.ClickException):
 
 EXIT_CODES: dict[type[StackError], int] = {
     NotRunning: NOT_RUNNING,
+    NotDeployed: NOT_RUNNING,
     PortTaken: PORT_TAKEN,
     PackageMissing: PACKAGE_MISSING,
 }
 
 
-def of_stack_error(error: StackError) -> CliError:
+def failures() -> tuple[type[Exception], ...]:
+    """The errors that `of_failure` takes."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (StackError, BotoCoreError, ClientError)
+
+
+def of_failure(error: Exception) -> CliError:
+    """A failure of the stack, or of an AWS client, as one line and an exit code."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    if isinstance(error, BotoCoreError | ClientError):
+        from cli.stacks import chosen
+        from deployed.access import explain
+
+        found = explain(error)
+        return CliError(f"{found}{chosen().hint if type(found) is StackError else ''}")
+    assert isinstance(error, StackError)
     return CliError(str(error), EXIT_CODES.get(type(error), FAILED))

@@ -1,64 +1,115 @@
-"""The `bintally` command. Every verb is a module of this folder with one click object named `command`,
-imported when it is asked for, so that `bintally --help` stays quick."""
+"""The `bintally` command. Every verb is a module of this folder with one click object named `command`, imported when
+it is asked for, so that `bintally --help` stays quick. A verb of a family, `model list`, is `cli/model_list.py`."""
 
 from importlib import import_module
-from importlib.util import find_spec
 
 import click
 
-from cli.errors import of_stack_error
-from local.errors import StackError
+from cli.errors import USAGE, CliError, failures, of_failure
+from cli.stacks import Choice
 
-VERBS = {
-    "up": "Start AWS on this machine, deploy the stack, release the shipped model.",
-    "down": "Stop the local stack.",
-    "status": "Say what runs and which model is live.",
-    "env": "Print export lines for any AWS client.",
-    "upload": "Upload photographs to the images bucket.",
-    "counts": "Show counts, newest first.",
-    "redrive": "Send what the dead-letter queues hold through counting and reading again.",
-    "retrain": "Retrain on what has come in, by hand.",
-    "models": "List the versions of the model with their metrics.",
-    "approve": "Approve a version of the model, which releases it.",
-    "reject": "Reject a version of the model.",
-    "release": "Bring a version of the model into service by hand.",
-    "rollback": "Go back to the model that was live before.",
-    "demo": "Count a set of sample photographs, from nothing.",
-    "demo-retrain": "From labelled photographs to a new model that answers.",
-    "bench": "Measure serving, the whole way, the count function and retraining.",
-    "fetch-abid": "Download a slice of the public data set.",
+FAMILIES = {
+    "Every day": {
+        "up": "Start AWS here, deploy the stack, release the shipped model.",
+        "down": "Stop the stack on this machine.",
+        "status": "Say where the stack is and which model is live.",
+        "env": "Print export lines for any AWS client.",
+        "upload": "Upload photographs and, if asked, wait for their counts.",
+        "counts": "Show or export counts, and the bins to recount first.",
+    },
+    "Retraining": {
+        "retrain start": "Start a retraining on the new labels.",
+    },
+    "Models": {
+        "model list": "List the versions of the model with their metrics.",
+        "model approve": "Approve a version; this starts its release.",
+        "model reject": "Reject a version.",
+        "model release": "Release a version by hand.",
+        "model rollback": "Go back to the version that was live before.",
+    },
+    "The stack": {
+        "stack redrive": "Retry everything in the dead-letter queues.",
+    },
+    "Try and measure": {
+        "demo": "Count the sample photographs, from nothing.",
+        "demo-retrain": "Retrain on rendered photographs and deploy the better model.",
+        "invoke": "Run one function in a container with sam local invoke.",
+        "bench": "Measure serving, counting and retraining.",
+        "fetch-abid": "Download a part of the public data set.",
+    },
 }
+VERBS = {verb: text for family in FAMILIES.values() for verb, text in family.items()}
+GROUPS = {
+    "retrain": "Start a retraining.",
+    "model": "List, approve, reject, release and roll back versions of the model.",
+    "stack": "Look after a running stack.",
+}
+ONLY_LOCAL = ("up", "down")
 
 
 def module_of(verb: str) -> str:
-    return f"cli.{verb.replace('-', '_')}"
+    return f"cli.{verb.replace('-', '_').replace(' ', '_')}"
+
+
+def command_of(verb: str) -> click.Command:
+    command: click.Command = import_module(module_of(verb)).command
+    return command
+
+
+class Family(click.Group):
+    """The verbs that begin with one word."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [verb.partition(" ")[2] for verb in VERBS if verb.startswith(f"{self.name} ")]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        return command_of(f"{self.name} {name}") if name in self.list_commands(ctx) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, VERBS[f"{self.name} {verb}"]) for verb in self.list_commands(ctx)])
 
 
 class Verbs(click.Group):
     """Finds subcommands as modules `cli/<verb>.py` with an attribute `command`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [verb for verb in VERBS if find_spec(module_of(verb))]
+        return list(dict.fromkeys(verb.partition(" ")[0] for verb in VERBS))
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in self.list_commands(ctx):
-            return None
-        command: click.Command = import_module(module_of(name)).command
-        return command
+        if name in GROUPS:
+            return Family(name, help=GROUPS[name])
+        return command_of(name) if name in VERBS else None
 
     def invoke(self, ctx: click.Context) -> object:
-        """Runs the subcommand; what is wrong with the stack becomes one line and an exit code."""
+        """Runs the subcommand. A failure of the stack or of AWS becomes one line and an exit code."""
         try:
             return super().invoke(ctx)
-        except StackError as error:
-            raise of_stack_error(error) from error
+        except failures() as error:
+            raise of_failure(error) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(verb, VERBS[verb]) for verb in self.list_commands(ctx)])
+        width = max(map(len, VERBS))
+        for family, verbs in FAMILIES.items():
+            with formatter.section(family):
+                formatter.write_dl([(verb.ljust(width), text) for verb, text in verbs.items()])
 
 
 @click.group(cls=Verbs)
+@click.option("--stack", metavar="NAME", envvar="BINTALLY_STACK", help="A stack on AWS.  [default: the local stack]")
+@click.option("--profile", metavar="NAME", help="AWS profile for --stack.  [default: AWS's own choice]")
+@click.option("--region", metavar="NAME", help="AWS region for --stack.  [default: AWS's own choice]")
 @click.version_option(package_name="bintally")
-def main() -> None:
-    """Count the items in warehouse bins from photographs, on this machine."""
+@click.pass_context
+def main(context: click.Context, stack: str | None, profile: str | None, region: str | None) -> None:
+    """Count the items in warehouse bins from photographs, on AWS or on this machine.
+
+    Every command but up and down takes --stack, or BINTALLY_STACK, and then works on that stack of your AWS account.
+    Without it, it works on the stack that runs on this machine.
+    """
+    if stack is None and (profile or region):
+        raise CliError("--profile and --region need --stack NAME, or BINTALLY_STACK", USAGE)
+    if stack is not None and context.invoked_subcommand in ONLY_LOCAL:
+        verb = context.invoked_subcommand
+        raise CliError(f"{verb} is for the stack on this machine. Leave out --stack and unset BINTALLY_STACK", USAGE)
+    context.obj = Choice(stack, profile, region)

@@ -7,6 +7,7 @@ An id is the photograph's path from that folder without its ending, or only its 
 import csv
 import mimetypes
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Uploaded:
-    """A photograph that lies in the bucket as `version_id`; `sent_at` is when its upload began, in epoch seconds."""
+    """A photograph in the bucket, stored as `version_id`; `sent_at` is when its upload began, in epoch seconds."""
 
     photograph: Photograph
     version_id: str
@@ -58,6 +59,30 @@ def find(paths: Iterable[Path], site: str | None, bin_: str | None) -> list[Phot
                 Photograph(file, site or folder_site or DEFAULT_SITE, bin_ or folder_bin or file.stem, recorded(file))
             )
     return found
+
+
+def left_out(paths: Iterable[Path]) -> list[Path]:
+    """The files below the folders among `paths` that `find` takes for no photographs.
+
+    Without labels files and hidden files, which nobody takes for photographs.
+    """
+    below = (file for path in paths if path.is_dir() for file in sorted(path.rglob("*")))
+    return [
+        file
+        for file in below
+        if file.is_file()
+        and file.suffix.lower() not in ENDINGS
+        and file.name != "labels.csv"
+        and not file.name.startswith(".")
+    ]
+
+
+def kinds(files: Iterable[Path]) -> str:
+    """HEIC; or 2 HEIC, 1 TXT: the endings of files, the most frequent first."""
+    found = Counter(file.suffix.lstrip(".").upper() or "no ending" for file in files)
+    if len(found) == 1:
+        return next(iter(found))
+    return ", ".join(f"{number} {kind}" for kind, number in found.most_common())
 
 
 def recorded(file: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""Counts as they stand in the table: reading them by Query, and saying them to a person."""
+"""Counts in the table: read by Query, and shown to a person."""
 
 import hashlib
 import time
@@ -9,7 +9,6 @@ from typing import Any
 
 from boto3.dynamodb.conditions import Key
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -49,15 +48,19 @@ def sites(s3: Any, bucket: str) -> list[str]:
     return sorted(found)
 
 
-def latest(table: Any, site: str) -> list[Count]:
-    """The newest count of each bin of a site."""
-    return list(pages(table, IndexName="site", KeyConditionExpression=Key("site_key").eq(f"SITE#{encoded(site)}")))
+def latest(table: Any, site: str) -> Iterator[Count]:
+    """The newest count of each bin of a site, in the order of the bins. One page is in memory at a time."""
+    return pages(table, IndexName="site", KeyConditionExpression=Key("site_key").eq(f"SITE#{encoded(site)}"))
+
+
+def read_history(table: Any, site: str, bin_: str) -> Iterator[Count]:
+    """Every count of a bin, rejected photographs too, the newest first. One page is in memory at a time."""
+    condition = Key("PK").eq(f"BIN#{encoded(site)}#{encoded(bin_)}") & Key("SK").begins_with("COUNT#")
+    return pages(table, KeyConditionExpression=condition, ScanIndexForward=False, ConsistentRead=True)
 
 
 def history(table: Any, site: str, bin_: str) -> list[Count]:
-    """Every count of a bin, rejected photographs too, the newest first."""
-    condition = Key("PK").eq(f"BIN#{encoded(site)}#{encoded(bin_)}") & Key("SK").begins_with("COUNT#")
-    return list(pages(table, KeyConditionExpression=condition, ScanIndexForward=False, ConsistentRead=True))
+    return list(read_history(table, site, bin_))
 
 
 def counted(table: Any, uploads: list[Uploaded], patience: float) -> Iterator[tuple[Uploaded, Count]]:
@@ -99,6 +102,30 @@ def moment(text: str) -> str:
     return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
+def address(count: Count) -> str:
+    """The photograph's s3:// address."""
+    return f"s3://{count['image']['bucket']}/{count['image']['key']}"
+
+
+CSV_FIELDS = (
+    *("site", "bin", "captured_at", "status", "count", "is_minimum", "confidence", "recorded_quantity", "p_record"),
+    *("discrepancy", "priority", "reason", "model_version", "counted_at", "photograph", "version_id"),
+)
+
+
+def csv_row(count: Count) -> dict[str, Any]:
+    """The CSV_FIELDS of a count; what it lacks is empty."""
+    image = {"photograph": address(count), "version_id": count["image"]["version_id"]}
+    return {name: harmless(value) for name, value in (count | image).items() if name in CSV_FIELDS}
+
+
+def harmless(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula gets an apostrophe before it; true and false in lower case."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
 COLUMNS: dict[str, Callable[[Count], str]] = {
     "Bin": lambda count: f"{count['site']}/{count['bin']}",
     "Taken (UTC)": lambda count: moment(count["captured_at"]),
@@ -107,22 +134,26 @@ COLUMNS: dict[str, Callable[[Count], str]] = {
     "Confidence": lambda count: percent(count.get("confidence")),
     "Recorded": lambda count: str(count.get("recorded_quantity", "-")),
     "Record\nright": lambda count: percent(count.get("p_record")),
+    "Address": address,
     "Took": lambda count: f"{count['seconds']:.{1 if count['seconds'] < 10 else 0}f} s",
 }
-WORDS = ("Bin", "Taken (UTC)", "Photograph")
+WORDS = ("Bin", "Photograph", "Address")
+"""Columns that are cut where the terminal is too narrow for a table. Figures never are."""
+LEFT = (*WORDS, "Taken (UTC)")
 
 
 def table_of(counts: list[Count], title: str, names: Sequence[str]) -> Group:
     """A table for the terminal with the COLUMNS of these names, a row for each count in the order given.
 
-    Below it stands why photographs were rejected."""
+    Below it are the reasons of rejected photographs."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for name in names:
-        table.add_column(name, justify="left" if name in WORDS else "right", overflow="fold", vertical="top")
+        table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=name not in WORDS)
     for count in counts:
         doubtful = count.get("p_record", 1) < A_GUESS
         style = "red" if count["status"] == "REJECTED" else "yellow" if doubtful else ""
-        table.add_row(*(escape(COLUMNS[name](count)) for name in names), style=style)
+        texts = (Text(COLUMNS[name](count), no_wrap=True, overflow="ellipsis") for name in names)
+        table.add_row(*texts, style=style)
     reasons = [
         Text(f"{COLUMNS['Photograph'](count)} was rejected: {count['reason']}", style="red")
         for count in counts

@@ -5,12 +5,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.markup import escape
 
 from cli.errors import CliError
-from local.stack import Stack, how_it_failed
+from deployed.stack import Deployed, how_it_failed
 
 POLL_SECONDS = 0.5
 STEPS = {  # the state that begins it, and what a person is told; other states belong to the step before
@@ -56,22 +55,21 @@ class Watch:
         return ended
 
 
-def release(stack: Stack, request: dict[str, Any], console: Console) -> None:
+def release(stack: Deployed, request: dict[str, Any], console: Console) -> None:
     """Starts a release by hand and prints each step until it ends. Raises CliError when it does not succeed."""
     states = stack.client("stepfunctions")
-    try:
-        watch = Watch(states, stack.start_release(request, stack.outputs()))
-        with console.status("") as status:
-            found = {"status": "RUNNING"}
-            while found["status"] == "RUNNING":
-                time.sleep(POLL_SECONDS)
-                found = states.describe_execution(executionArn=watch.execution)
-                for step, seconds in watch.look():
-                    console.print(f"[green]✓[/] {step} [dim]{seconds:.1f} s[/]")
-                status.update(watch.step)
-    except (BotoCoreError, ClientError) as error:
-        raise CliError(f"the stack stopped answering: {error} (see {stack.log_file})") from error
+    watch = Watch(states, stack.start_release(request, stack.outputs()))
+    with console.status("") as status:
+        found = {"status": "RUNNING"}
+        while found["status"] == "RUNNING":
+            time.sleep(POLL_SECONDS)
+            found = states.describe_execution(executionArn=watch.execution)
+            for step, seconds in watch.look():
+                console.print(f"[green]✓[/] {step} [dim]{seconds:.1f} s[/]")
+            status.update(watch.step)
     if found["status"] != "SUCCEEDED":
         raise CliError(how_it_failed(found))
     output = json.loads(found["output"])
-    console.print(f"Model {output['model_version']}: [bold]{output['outcome']}[/]. {escape(output['reason'])}")
+    console.print(
+        f"Model {output['model_version']}: [bold]{output['outcome']}[/]. {escape(output['reason'])}", soft_wrap=True
+    )

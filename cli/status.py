@@ -1,17 +1,17 @@
-"""`bintally status`: what runs, and which model is live."""
+"""`bintally status`: where the stack is, and which model is live."""
 
 import json
 
 import click
 
-from local.stack import Stack
+from cli.stacks import chosen
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> None:
-    """Say what runs and which model is live. Exits 3 when the stack does not run."""
-    status = Stack.from_environment().status()
+    """Say where the stack is and which model is live. Exits 3 when the stack does not run or does not exist."""
+    status = chosen().status()
     if as_json:
         click.echo(json.dumps(status, indent=2))
         return

@@ -7,6 +7,7 @@ from types import FrameType
 import click
 from rich.console import Console
 
+from cli.stacks import on_this_machine
 from local.stack import Stack
 
 
@@ -38,11 +39,11 @@ def start(stack: Stack, console: Console) -> None:
 def command() -> None:
     """Start AWS on this machine, deploy the stack and release the shipped model.
 
-    Running it again redeploys. Interrupted, it leaves nothing running that it started.
+    Run it again to redeploy. When interrupted, it stops everything that it started.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
-    stack = Stack.from_environment()
+    stack = on_this_machine()
     start(stack, Console(stderr=True))
     click.echo(f"Stack {stack.name} runs at {stack.endpoint_url}")
     for name, value in stack.outputs().items():

@@ -1,28 +1,34 @@
 """`bintally upload`: photographs into the images bucket, under their sites and bins."""
 
 from pathlib import Path
+from typing import Any
 
 import click
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.markup import escape
 
 from cli.errors import USAGE, CliError
-from cli.photographs import find, send
-from local.stack import Stack
+from cli.photographs import Photograph, Uploaded, find, kinds, left_out, send
+from cli.progress import progress_bar
+from cli.readings import Count, counted
+from cli.stacks import chosen
+
+PATIENCE_SECONDS = 300.0
 
 
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--site", help="The site they were taken at.")
 @click.option("--bin", "bin_", help="The bin they show.")
-def command(paths: tuple[Path, ...], site: str | None, bin_: str | None) -> None:
-    """Upload photographs: files, or folders with all that lies below.
+@click.option("--wait", is_flag=True, help="Wait until they are counted, and say what was counted and rejected.")
+def command(paths: tuple[Path, ...], site: str | None, bin_: str | None, wait: bool) -> None:
+    """Upload photographs: files, or folders with everything below them.
 
-    A photograph goes to incoming/<site>/<bin>/<name>. Below a folder, site and bin are the names of the folders that
-    a photograph lies in (<site>/<bin>/<name>); where there are none, the site is "default" and the bin is the
-    photograph's name. --site and --bin overrule. A labels.csv (columns id, quantity) beside the photographs or
-    above them says what the records say.
+    The site and the bin are the last two folders of a photograph's path (<site>/<bin>/<name>). Without folders the
+    site is "default" and the bin is the photograph's name. --site and --bin overrule both. A labels.csv (columns id,
+    quantity) beside the photographs or above them contains what the records say.
+
+    With --wait the command exits 1 when photographs are not counted: none came for 5 minutes.
     """
     if any(part and "/" in part for part in (site, bin_)):
         raise CliError("a site or a bin cannot have a / in its name", USAGE)
@@ -30,17 +36,57 @@ def command(paths: tuple[Path, ...], site: str | None, bin_: str | None) -> None
         photographs = find(paths, site, bin_)
     except ValueError as error:
         raise CliError(str(error), USAGE) from error
+    skipped = left_out(paths)
     if not photographs:
-        raise CliError(f"no photographs in {', '.join(map(str, paths))}", USAGE)
-    stack = Stack.from_environment()
+        also = f"; {len(skipped)} left out ({kinds(skipped)})" if skipped else ""
+        raise CliError(f"no photographs in {', '.join(map(str, paths))}{also}", USAGE)
+    stack, console = chosen(), Console(highlight=False)
     bucket = stack.outputs()["ImagesBucket"]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(highlight=False)
+    uploads = send_all(stack.client("s3"), bucket, photographs, console)
+    console.print(summary(photographs, skipped), soft_wrap=True)
+    if wait:
+        wait_for_counts(stack.counts_table(), uploads, console)
+    else:
+        console.print("See their counts with: bintally counts")
+
+
+def send_all(s3: Any, bucket: str, photographs: list[Photograph], console: Console) -> list[Uploaded]:
+    """Uploads with a progress bar. Raises CliError for a file that cannot be read."""
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        advance()
+
+    with progress_bar(console, "Uploading", len(photographs)) as advance:
+        try:
+            return send(s3, bucket, photographs, tick)
+        except OSError as error:
+            sent = f"{done} of {len(photographs)} are uploaded"
+            raise CliError(f"cannot read {error.filename}: {error.strerror}. {sent}") from error
+
+
+def summary(photographs: list[Photograph], skipped: list[Path]) -> str:
+    """600 uploaded, 590 with a record, 3 left out (HEIC)"""
+    recorded = sum(photograph.recorded is not None for photograph in photographs)
+    parts = [f"{len(photographs)} uploaded", f"{recorded} with a record"]
+    return ", ".join(parts + ([f"{len(skipped)} left out ({kinds(skipped)})"] if skipped else []))
+
+
+def wait_for_counts(table: Any, uploads: list[Uploaded], console: Console) -> None:
+    """Waits with a progress bar, and says what was counted and rejected. Raises CliError when some are not counted."""
+    found: list[tuple[Uploaded, Count]] = []
     try:
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("Uploading", total=len(photographs))
-            send(stack.client("s3"), bucket, photographs, lambda: progress.advance(task))
-    except (BotoCoreError, ClientError, OSError) as error:
-        raise CliError(f"upload failed: {error}") from error
-    bins = {(photograph.site, photograph.bin) for photograph in photographs}
-    console.print(f"{len(photographs)} uploaded, {len(bins)} bins. See their counts with: bintally counts")
+        with progress_bar(console, "Counting", len(uploads)) as advance:
+            for pair in counted(table, uploads, PATIENCE_SECONDS):
+                found.append(pair)
+                advance()
+    except KeyboardInterrupt:
+        console.print("Counting goes on. See the counts with: bintally counts")
+    rejected = [(upload, count) for upload, count in found if count["status"] == "REJECTED"]
+    console.print(f"{len(found) - len(rejected)} counted, {len(rejected)} rejected")
+    for upload, count in rejected:
+        console.print(f"[red]{escape(upload.photograph.key)}: {escape(count['reason'])}[/]", soft_wrap=True)
+    if missing := len(uploads) - len(found):
+        raise CliError(f"{missing} of {len(uploads)} are not counted yet. Is a model live? See: bintally status")

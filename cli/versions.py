@@ -6,16 +6,17 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 from rich.markup import escape
 from rich.table import Table
 
 from cli.errors import CliError
-from local.stack import Stack, release_request, version_of
+from deployed.stack import Deployed, release_request, version_of
 
 STATES = {"Approved": "approved", "Rejected": "rejected", "PendingManualApproval": "pending"}
 STYLES = {"live": "bold green", "rejected": "red", "pending": "yellow"}
-METRICS = {"rps": "RPS", "log_loss": "Log loss", "accuracy": "Accuracy"}
+WIDE = 110
+METRICS = {"rps": "RPS", "log_loss": "Log\nloss", "accuracy": "Accuracy"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Version:
         return asdict(self)
 
 
-def versions(stack: Stack) -> Iterator[Version]:
+def versions(stack: Deployed) -> Iterator[Version]:
     """Every version, the newest first; before them the live one when the registry does not have it."""
     live = stack.live_model_data(stack.outputs())
     packages = list(stack.packages())
@@ -63,7 +64,7 @@ def model_data_url(package: dict[str, Any]) -> str:
     return str(package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"])
 
 
-def metrics(stack: Stack, package: dict[str, Any]) -> dict[str, float]:
+def metrics(stack: Deployed, package: dict[str, Any]) -> dict[str, float]:
     """The package's metrics as shipped: of the challenger of an evaluation, or as a package itself carries them."""
     statistics = package.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics")
     if not statistics:
@@ -77,44 +78,40 @@ def metrics(stack: Stack, package: dict[str, Any]) -> dict[str, float]:
     return {name: shipped[name] for name in METRICS if name in shipped}
 
 
-def find_package(stack: Stack, model_version: str) -> dict[str, Any]:
+def find_package(stack: Deployed, model_version: str) -> dict[str, Any]:
     """The model package of a version. Raises CliError when the registry has none, NotRunning when it does not run."""
     stack.require_running()
-    try:
-        package = stack.find_package(model_version)
-    except (BotoCoreError, ClientError) as error:
-        raise CliError(f"cannot read the registry: {error}") from error
+    package = stack.find_package(model_version)
     if package is None:
-        raise CliError(f"the registry has no model {model_version}; see: bintally models")
+        raise CliError(f"the registry has no model {model_version}. See: bintally model list")
     return package
 
 
-def decide(stack: Stack, model_version: str, status: str, why: str | None = None) -> tuple[str, str]:
+def decide(stack: Deployed, model_version: str, status: str, why: str | None = None) -> tuple[str, str]:
     """Sets the approval of a version. Answers its package's ARN and what its approval was before. Raises CliError."""
     package = find_package(stack, model_version)
     description = {"ApprovalDescription": why} if why else {}
-    try:
-        stack.client("sagemaker").update_model_package(
-            ModelPackageArn=package["ModelPackageArn"], ModelApprovalStatus=status, **description
-        )
-    except (BotoCoreError, ClientError) as error:
-        raise CliError(f"the registry refused: {error}") from error
+    stack.client("sagemaker").update_model_package(
+        ModelPackageArn=package["ModelPackageArn"], ModelApprovalStatus=status, **description
+    )
     return package["ModelPackageArn"], package["ModelApprovalStatus"]
 
 
-def table_of(found: list[Version]) -> Table:
-    """A row for each version in the order given."""
+def table_of(found: list[Version], width: int) -> Table:
+    """A row for each version in the order given. Below WIDE columns without the parent and the time of day."""
+    wide = width >= WIDE
     table = Table(header_style="bold", box=None, pad_edge=False)
     for name in ("Version", "State"):
         table.add_column(name, no_wrap=True)  # a person copies the version from here
     for name in METRICS.values():
-        table.add_column(name, justify="right")
-    for name in ("Parent", "Data", "Made (UTC)"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in (*(("Parent",) if wide else ()), "Data", "Made (UTC)"):
+        table.add_column(name, no_wrap=True)
     for version in found:
         figures = [f"{version.metrics[name]:.3f}" if name in version.metrics else "-" for name in METRICS]
-        made = f"{datetime.fromisoformat(version.made_at):%Y-%m-%d %H:%M}" if version.made_at else "-"
-        texts = (version.model_version, version.state, *figures, version.parent or "-")
+        form = "%Y-%m-%d %H:%M" if wide else "%Y-%m-%d"
+        made = datetime.fromisoformat(version.made_at).strftime(form) if version.made_at else "-"
+        texts = (version.model_version, version.state, *figures, *((version.parent or "-",) if wide else ()))
         short = (version.dataset_digest or "-")[:8]
         table.add_row(*map(escape, (*texts, short, made)), style=STYLES.get(version.state, ""))
     return table

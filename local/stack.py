@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -27,20 +26,19 @@ from typing import Any, Literal
 
 import boto3
 import botocore.session
-from botocore.config import Config
-from botocore.exceptions import ClientError
 from localsagemaker.ports import port_taken
 
+from deployed.access import translate_refusals
+from deployed.errors import NoAccess
+from deployed.stack import Deployed, release_request, upper_snake
 from local import processes
-from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, ReleaseFailed, StackError
+from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, StackError
 from local.owner import OwnerKey, key_file, make_key, make_private, private_files, read_key
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REGION = "us-east-1"
 START_SECONDS = 120
 STOP_SECONDS = 30
-RELEASE_SECONDS = 300
-EVENT_SECONDS = 30  # until the registry's event has started a release
 SHIPPED = "The model that Bintally ships"
 """How the registry describes a package that came with the repository."""
 
@@ -48,8 +46,8 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Stack:
-    """One local stack. `home` keeps its state, logs, builds and pid file; `port` is the emulator's.
+class Stack(Deployed):
+    """One local stack and its process. `home` keeps its state, logs, builds and pid file; `port` is the emulator's.
 
     `template` and `package` are the repository's own unless a test gives others; `parameters` are the template's, as
     `Name=value`; `variables` are added to the emulator's environment.
@@ -124,28 +122,29 @@ class Stack:
         key = self.owner_key()
         profile = {"profile": (None, None, None, None)}
         files = {name: (None, None, os.devnull, None) for name in ("config_file", "credentials_file")}
-        return boto3.Session(
+        session = boto3.Session(
             aws_access_key_id=key.access_key_id,
             aws_secret_access_key=key.secret_access_key,
             region_name=REGION,
             botocore_session=botocore.session.Session(session_vars=profile | files),
         )
+        translate_refusals(session)
+        return session
 
-    def client(self, service: str, **config: Any) -> Any:
-        """A boto3 client of the stack; keyword arguments go to botocore's Config."""
-        session: Any = self.session()
-        return session.client(service, endpoint_url=self.endpoint_url, config=Config(proxies={}, **config))
+    @property
+    def client_settings(self) -> Mapping[str, Any]:
+        """No proxy stands before loopback."""
+        return {"proxies": {}}
+
+    @property
+    def hint(self) -> str:
+        return f" (see {self.log_file})"
 
     def outputs(self) -> dict[str, str]:
-        """The stack's outputs by name. NotRunning when it is not up or not deployed."""
-        self.require_running()
         try:
-            found = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("InvalidClientTokenId", "SignatureDoesNotMatch"):
-                raise self.another_key() from error
-            raise NotRunning(f"stack {self.name} is not deployed; start it with: bintally up") from error
-        return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+            return super().outputs()
+        except NoAccess as error:
+            raise self.another_key() from error
 
     def environment(self) -> dict[str, str]:
         """`credentials` and every output, ImagesBucket as IMAGES_BUCKET."""
@@ -173,17 +172,14 @@ class Stack:
         return pid if processes.session_members(pid) else None
 
     def status(self) -> dict[str, str]:
-        """What runs and which model is live. NotRunning when nothing does."""
-        self.require_running()
-        outputs = self.outputs()
-        return {
-            "address": self.endpoint_url,
-            "process": str(self.emulator_pid()),
-            "stack": self.name,
-            "endpoint": f"{outputs.get('EndpointName', '-')} {self.endpoint_status(outputs)}",
-            "model": self.live_model_data(outputs) or "none",
-            "log": str(self.log_file),
-        }
+        """Where it runs and which model is live. NotRunning when nothing runs."""
+        return {**super().status(), "log": str(self.log_file)}
+
+    def where(self) -> dict[str, str]:
+        return {"address": self.endpoint_url, "process": str(self.emulator_pid())}
+
+    def not_deployed(self) -> NotRunning:
+        return NotRunning(f"stack {self.name} is not deployed; start it with: bintally up")
 
     # Up and down
 
@@ -282,7 +278,7 @@ class Stack:
             emulator = subprocess.Popen(
                 [sys.executable, "-m", "local.emulator"],
                 cwd=self.home,
-                env=without_aws(os.environ) | self.variables | settings | {"TMPDIR": str(self.scratch)},
+                env=without_aws(os.environ) | dict(self.variables) | settings | {"TMPDIR": str(self.scratch)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -379,7 +375,7 @@ class Stack:
         if failed:
             raise DeployFailed(f"sam {arguments[0]} failed: {last_line(log_file)} (see {log_file})")
 
-    # Releasing
+    # The shipped model
 
     def ship(self, model_version: str, say: Say) -> None:
         """Registers the shipped package as approved, and waits for the release that the registry's event starts.
@@ -397,11 +393,11 @@ class Stack:
             return
         if known is None:
             self.register(model_version, outputs, "PendingManualApproval")
-            say(f"A retrained model is live and stays; this one is released by: bintally approve {model_version}")
+            say(f"A retrained model is live and stays; this one is released by: bintally model approve {model_version}")
         if live is None and known and known["ModelApprovalStatus"] == "Approved":
             self.release(model_version)
         elif live is None:
-            say("No model is live, and the shipped one is not approved: see bintally models")
+            say("No model is live, and the shipped one is not approved: see bintally model list")
         elif self.counting(outputs):
             self.wait_endpoint(outputs["EndpointName"])
         else:  # The release that finds it live switches counting on.
@@ -418,20 +414,6 @@ class Stack:
         key = f"models/{model_version}/model.tar.gz"
         self.client("s3").upload_file(str(self.package), outputs["ArtifactsBucket"], key)
         return f"s3://{outputs['ArtifactsBucket']}/{key}"
-
-    def find_package(self, model_version: str) -> dict[str, Any] | None:
-        """The newest model package of this version in the registry, as DescribeModelPackage has it."""
-        return next((found for found in self.packages() if version_of(found) == model_version), None)
-
-    def packages(self) -> Iterator[dict[str, Any]]:
-        """The model packages in the registry, the newest first, as DescribeModelPackage has them."""
-        sagemaker = self.client("sagemaker")
-        pages = sagemaker.get_paginator("list_model_packages").paginate(
-            ModelPackageGroupName=self.name, SortBy="CreationTime", SortOrder="Descending"
-        )
-        for page in pages:
-            for summary in page["ModelPackageSummaryList"]:
-                yield sagemaker.describe_model_package(ModelPackageName=summary["ModelPackageArn"])
 
     def is_shipped(self, url: str) -> bool:
         """Whether the package at this s3:// address is one that came with Bintally."""
@@ -473,82 +455,6 @@ class Stack:
         )
         return str(created["ModelPackageArn"])
 
-    def release_of(self, package: str, outputs: dict[str, str]) -> str:
-        """The execution that the registry's event about a package has started."""
-        states = self.client("stepfunctions")
-        deadline = time.monotonic() + EVENT_SECONDS
-        while time.monotonic() < deadline:
-            newest = states.list_executions(stateMachineArn=outputs["ReleaseStateMachine"], maxResults=10)
-            for execution in newest["executions"]:
-                found = states.describe_execution(executionArn=execution["executionArn"])
-                if json.loads(found["input"]).get("detail", {}).get("ModelPackageArn") == package:
-                    return str(execution["executionArn"])
-            time.sleep(0.25)
-        raise ReleaseFailed(f"no release of {package} was started within {EVENT_SECONDS} s")
-
-    def start_release(self, request: dict[str, Any], outputs: dict[str, str]) -> str:
-        """Starts a release by hand and answers its execution."""
-        name = re.sub("[^A-Za-z0-9-]", "-", request["model_version"])[:40]
-        started = self.client("stepfunctions").start_execution(
-            stateMachineArn=outputs["ReleaseStateMachine"],
-            name=f"by-hand-{name}-{int(time.time() * 1000)}",
-            input=json.dumps(request),
-        )
-        return str(started["executionArn"])
-
-    def wait_release(self, execution: str) -> None:
-        states = self.client("stepfunctions")
-        deadline = time.monotonic() + RELEASE_SECONDS
-        while (found := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
-            if time.monotonic() > deadline:
-                raise ReleaseFailed(f"the release takes over {RELEASE_SECONDS} s: {execution}")
-            time.sleep(0.25)
-        if found["status"] != "SUCCEEDED":
-            raise ReleaseFailed(how_it_failed(found))
-
-    def live_model_data(self, outputs: dict[str, str]) -> str | None:
-        """The s3:// address of the model that the live endpoint serves; None when none is live."""
-        sagemaker = self.client("sagemaker")
-        try:
-            endpoint = sagemaker.describe_endpoint(EndpointName=outputs["EndpointName"])
-        except (ClientError, KeyError):
-            return None
-        if endpoint["EndpointStatus"] == "Failed":
-            return None
-        config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
-        model = sagemaker.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
-        url: str = model["PrimaryContainer"]["ModelDataUrl"]
-        return url
-
-    def counting(self, outputs: dict[str, str]) -> bool:
-        """Whether the queue of photographs is being worked off, as it is from the first release on."""
-        mapping = self.client("lambda").get_event_source_mapping(UUID=outputs["CountMapping"])
-        return bool(mapping["State"] == "Enabled")
-
-    def endpoint_status(self, outputs: dict[str, str]) -> str:
-        try:
-            found = self.client("sagemaker").describe_endpoint(EndpointName=outputs["EndpointName"])
-        except (ClientError, KeyError):
-            return "not released"
-        return str(found["EndpointStatus"])
-
-    def wait_endpoint(self, name: str) -> None:
-        """Waits until the endpoint is in service, as it is soon after a restart."""
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            found = self.client("sagemaker").describe_endpoint(EndpointName=name)
-            if found["EndpointStatus"] == "InService":
-                return
-            if found["EndpointStatus"] == "Failed" or time.monotonic() > deadline:
-                reason = found.get("FailureReason", "no reason given")
-                raise ReleaseFailed(f"endpoint {name} is {found['EndpointStatus']}: {reason}")
-            time.sleep(0.25)
-
-
-def upper_snake(name: str) -> str:
-    """ImagesBucket as IMAGES_BUCKET, CountDeadLetterQueueUrl as COUNT_DEAD_LETTER_QUEUE_URL."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).upper()
-
 
 def healthy(endpoint_url: str) -> bool:
     try:
@@ -564,22 +470,6 @@ def without_aws(environment: "os._Environ[str]") -> dict[str, str]:
     kept = {name: value for name, value in environment.items() if not name.startswith("AWS_")}
     around = [kept[name] for name in ("no_proxy", "NO_PROXY") if kept.get(name)]
     return kept | dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(["127.0.0.1", "localhost", *around]))
-
-
-def version_of(package: dict[str, Any]) -> str:
-    """The model version that a model package in the registry says; empty when it says none."""
-    return str(package.get("CustomerMetadataProperties", {}).get("model_version", ""))
-
-
-def release_request(model_data_url: str) -> dict[str, str]:
-    """What a release by hand is started with; a package lies at `s3://<bucket>/models/<version>/…`."""
-    return {"model_version": model_data_url.split("/")[4], "model_data_url": model_data_url}
-
-
-def how_it_failed(execution: dict[str, Any]) -> str:
-    """One line about a release that did not succeed, from DescribeExecution's answer."""
-    reason = " ".join(f"{execution.get('error', '')} {execution.get('cause', '')}".split())
-    return f"release {execution['status'].lower()}: {reason or 'no reason given'}"
 
 
 def package_version(package: Path) -> str:

@@ -11,7 +11,7 @@ import contextvars
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from localsagemaker.host import Host
@@ -175,7 +175,7 @@ def check_state_machine_roles(host: Host) -> None:
 
     def dispatch_checked(prefix: str, task: Any) -> Any:
         _, _, _, _, _, service, name = prefix.split(":")
-        resource = {
+        resource: Callable[[Json], str] = {
             "dynamodb": lambda data: f"arn:aws:dynamodb:{region}:{account}:table/{data.get('TableName')}",
             "sns": lambda data: data.get("TopicArn", "*"),
             "sqs": lambda data: f"arn:aws:sqs:{region}:{account}:{data.get('QueueUrl', '').rpartition('/')[2]}",

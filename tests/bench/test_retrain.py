@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from PIL import Image
 from rich.console import Console
 
@@ -17,22 +17,22 @@ from cli.errors import PACKAGE_MISSING, USAGE, CliError
 from local.stack import Stack
 
 
-def run(*arguments: object):
+def run(*arguments: object) -> Result:
     return CliRunner().invoke(command, ["retrain", *map(str, arguments)])
 
 
-def test_help_names_the_parts():
+def test_help_names_the_parts() -> None:
     shown = run("--help")
     assert shown.exit_code == 0
     assert all(part in shown.output for part in retrain.MEASUREMENTS)
 
 
 @pytest.mark.parametrize("wrong", [["everything"], ["--rounds", 0], ["--number", 0], ["--photographs", "/nowhere"]])
-def test_wrong_arguments_are_usage_errors(wrong: list[object]):
+def test_wrong_arguments_are_usage_errors(wrong: list[object]) -> None:
     assert run(*wrong).exit_code == USAGE
 
 
-def test_processing_measures_the_real_job_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_processing_measures_the_real_job_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrain, "SPEED_PHOTOGRAPHS", 150)
     monkeypatch.setattr(retrain, "MEMORY_PHOTOGRAPHS", (70, 90))
     for grey in range(90):
@@ -47,25 +47,25 @@ def test_processing_measures_the_real_job_beside_the_loop(tmp_path: Path, monkey
     assert all(megabytes > 30 for megabytes in found["summary"]["peak_memory_mb"].values())
 
 
-def test_memory_takes_many_photographs(monkeypatch: pytest.MonkeyPatch):
+def test_memory_takes_many_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrain, "SPEED_PHOTOGRAPHS", 150)
     shown = run("processing", "--rounds", 1)
     assert shown.exit_code == 0, shown.output
     assert "Peak memory was not measured: that takes 9000 different photographs" in shown.output
 
 
-def test_a_job_that_fails_is_told_in_one_line(tmp_path: Path):
+def test_a_job_that_fails_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "manifest.jsonl").write_text("no label\n")
     with pytest.raises(CliError, match=r"training\.process failed: line 1 of the manifest is no label"):
         retrain.run_job(tmp_path / "manifest.jsonl", tmp_path)
 
 
-def test_photographs_are_needed(tmp_path: Path):
+def test_photographs_are_needed(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="no JPEGs"):
         retrain.measure_processing(None, tmp_path, 1)  # type: ignore[arg-type]
 
 
-def test_ratios_are_taken_within_a_round():
+def test_ratios_are_taken_within_a_round() -> None:
     rates = {"job": [80, 60, 20], "loop": [100, 200, 20]}
     rows = [
         {"subject": subject, "round": turn, "per_second_per_core": rate, "cpu_ms": 100 / rate}
@@ -84,7 +84,7 @@ def an_answer(**other: object) -> bytes:
     return json.dumps(right | {"model_version": "old"} | other).encode()
 
 
-def test_an_answer_that_keeps_the_contract_has_no_fault():
+def test_an_answer_that_keeps_the_contract_has_no_fault() -> None:
     assert redeploy.read_answer(an_answer()) == ("old", "")
 
 
@@ -104,11 +104,11 @@ def test_an_answer_that_keeps_the_contract_has_no_fault():
         an_answer(error="none"),
     ],
 )
-def test_any_other_answer_is_a_failure(body: bytes):
+def test_any_other_answer_is_a_failure(body: bytes) -> None:
     assert redeploy.read_answer(body)[1]
 
 
-def test_a_request_belongs_to_the_window_in_which_it_was_due():
+def test_a_request_belongs_to_the_window_in_which_it_was_due() -> None:
     requests = [
         Request(9.9, 1, "old", ""),
         Request(10, 20, "old", ""),
@@ -122,7 +122,7 @@ def test_a_request_belongs_to_the_window_in_which_it_was_due():
     assert row["latencies_ms"] == [20, 30]
 
 
-def test_rounds_of_an_update_are_taken_together():
+def test_rounds_of_an_update_are_taken_together() -> None:
     rows = [
         {"update": update, "seconds": 10 * turn, "requests": 5, "failed": turn, "by_new": 1, "latencies_ms": [turn]}
         for update in redeploy.UPDATES
@@ -134,7 +134,7 @@ def test_rounds_of_an_update_are_taken_together():
     assert (summary[0]["p50_ms"], summary[0]["p99_ms"]) == (1, 2)
 
 
-def test_failed_requests_are_a_failure_of_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_failed_requests_are_a_failure_of_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     row = {"update": "promoted", "seconds": 9, "requests": 5, "failed": 2, "by_new": 1, "p50_ms": 1, "p99_ms": 2}
     more = {"requests": 5, "failed": 2, "faults": ["[broken]"], "uploaded": 3, "counted": 3}
     found = {"summary": [row], **more}
@@ -148,9 +148,11 @@ def test_failed_requests_are_a_failure_of_the_command(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("unsure", [False, True])
-def test_a_changed_package_is_another_version_that_passes_its_own_golden_images(unsure: bool):
+def test_a_changed_package_is_another_version_that_passes_its_own_golden_images(unsure: bool) -> None:
     with tarfile.open(fileobj=io.BytesIO(redeploy.changed(Stack.package, "mine", unsure=unsure))) as tar:
-        description = json.load(tar.extractfile("package.json"))
+        file = tar.extractfile("package.json")
+        assert file is not None
+        description = json.load(file)
         names = set(tar.getnames())
     assert names >= {"package.json", "model.xml", "model.bin", "golden/0.png"}
     assert description["model_version"] == "mine"
@@ -169,7 +171,7 @@ def test_a_changed_package_is_another_version_that_passes_its_own_golden_images(
         ({"status": "ABORTED"}, "failed"),
     ],
 )
-def test_how_a_release_ended(execution: dict[str, str], ended: str):
+def test_how_a_release_ended(execution: dict[str, str], ended: str) -> None:
     assert redeploy.ended_as(execution) == ended
 
 
@@ -184,16 +186,17 @@ def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_only_photographs_that_the_champion_was_not_trained_on_are_sent(labelled: Path):
+def test_only_photographs_that_the_champion_was_not_trained_on_are_sent(labelled: Path) -> None:
     found = whole.unseen(labelled, None)
     assert len(found) == 16
-    assert {photograph.recorded // 2 % 3 for photograph in found} == {1, 2}
+    recorded = [photograph.recorded for photograph in found if photograph.recorded is not None]
+    assert len(recorded) == 16 and {each // 2 % 3 for each in recorded} == {1, 2}
     assert all(photograph.key == f"incoming/ABID/{photograph.bin}/{photograph.path.name}" for photograph in found)
     assert [photograph.bin for photograph in found[::2]] == [photograph.bin for photograph in found[1::2]]
     assert whole.unseen(labelled, 6) == found[:6]
 
 
-def test_whole_needs_labels_and_the_training_environment(labelled: Path, monkeypatch: pytest.MonkeyPatch):
+def test_whole_needs_labels_and_the_training_environment(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (labelled / "labels.csv").unlink()
     shown = run("whole", "--photographs", labelled)
     assert (shown.exit_code, "labels.csv" in shown.output) == (USAGE, True)
@@ -202,7 +205,7 @@ def test_whole_needs_labels_and_the_training_environment(labelled: Path, monkeyp
     assert (shown.exit_code, "make train-venv" in shown.output) == (PACKAGE_MISSING, True)
 
 
-def test_a_whole_retrain_is_told_step_by_step_with_its_verdict():
+def test_a_whole_retrain_is_told_step_by_step_with_its_verdict() -> None:
     def model(rps: float, low: float) -> dict[str, object]:
         return {"as_shipped": {"rps": rps}, "intervals": {"as_shipped": {"rps": [low, rps + 0.1]}}}
 

@@ -24,7 +24,7 @@ def measured(arguments: list[str], _: object) -> dict[str, Any]:
     }
 
 
-def test_each_round_compares_with_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_each_round_compares_with_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(training, "TRAINING_PYTHON", tmp_path)
     monkeypatch.setattr(training, "json_of", measured)
     shown = CliRunner().invoke(command, ["retrain", "training", "--rounds", "3"])
@@ -34,7 +34,7 @@ def test_each_round_compares_with_itself(monkeypatch: pytest.MonkeyPatch, tmp_pa
     ] * len(training.SIZES)
 
 
-def test_without_torch_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_without_torch_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(training, "TRAINING_PYTHON", tmp_path / "absent")
     shown = CliRunner().invoke(command, ["retrain", "training"])
     assert (shown.exit_code, "make train-venv" in shown.output) == (PACKAGE_MISSING, True)

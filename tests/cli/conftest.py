@@ -45,8 +45,9 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
         stack = SimpleNamespace(
             name="bintally",
             endpoint_url=None,
-            log_file="emulator.log",
+            hint=" (see emulator.log)",
             outputs=lambda: OUTPUTS,
+            counts_table=lambda: session.resource("dynamodb").Table(stack.outputs()["CountsTable"]),
             client=session.client,
             session=lambda: session,
             running=lambda: True,

@@ -53,7 +53,7 @@ def filled(aws: SimpleNamespace, count_item: Any) -> SimpleNamespace:
 
 
 def run(*arguments: str) -> str:
-    result = CliRunner(env={"COLUMNS": "160"}).invoke(main, ["counts", *arguments])
+    result = CliRunner(env={"COLUMNS": "120"}).invoke(main, ["counts", *arguments])
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -117,9 +117,10 @@ def test_nothing_yet(aws: SimpleNamespace) -> None:
     assert run() == "No counts yet. Upload photographs with: bintally upload PATH\n"
 
 
-def test_watch_and_json_do_not_go_together() -> None:
-    result = CliRunner().invoke(main, ["counts", "--watch", "--json"])
-    assert (result.exit_code, result.output) == (2, "Error: --watch and --json do not go together\n")
+@pytest.mark.parametrize("flags", [["--watch", "--json"], ["--json", "--csv", "-"], ["--csv", "-", "--watch"]])
+def test_one_form_at_a_time(flags: list[str]) -> None:
+    result = CliRunner().invoke(main, ["counts", *flags])
+    assert (result.exit_code, result.output) == (2, "Error: --csv, --json and --watch do not go together\n")
 
 
 def test_watch_shows_what_comes_until_interrupted(filled: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +140,8 @@ def test_a_table_that_cannot_be_read_is_one_line(aws: SimpleNamespace, monkeypat
     monkeypatch.setattr(aws.stack, "outputs", lambda: {"ImagesBucket": "images", "CountsTable": "gone"})
     result = CliRunner().invoke(main, ["counts", "--site", "S"])
     assert result.exit_code == 1
-    assert result.output.startswith("Error: cannot read the counts: ")
+    assert result.output.startswith("Error: Query failed: ")
+    assert result.output.count("\n") == 1
 
 
 def test_markup_in_ids_is_shown_as_it_is(filled: SimpleNamespace, count_item: Any) -> None:

@@ -19,7 +19,7 @@ def test_every_module_with_a_command_is_a_verb_and_every_verb_has_one():
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb):
-    shown = CliRunner().invoke(main, [verb, "--help"])
+    shown = CliRunner().invoke(main, [*verb.split(), "--help"])
     assert shown.exit_code == 0
     assert f"{verb} [OPTIONS]" in shown.output
 

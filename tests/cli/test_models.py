@@ -1,4 +1,4 @@
-"""models, approve and reject, over a registry in moto."""
+"""model list, approve and reject, over a registry in moto."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -85,7 +85,7 @@ def test_models_says_state_metrics_and_origin(aws: Any, register: Callable[..., 
     register("2026-11-03-cccccc", "Approved", EVALUATION, dataset_digest="0123456789abcdef")
     register("2026-11-04-dddddd")
     go_live(aws, "2026-11-03-cccccc")
-    shown = run("models")
+    shown = run("model", "list")
     assert shown.exit_code == 0
     lines = {line.split()[0]: line.split() for line in shown.stdout.splitlines()}
     assert lines["2026-11-01-aaaaaa"][1:7] == ["approved", "0.671", "1.427", "0.385", "-", "-"]
@@ -94,10 +94,19 @@ def test_models_says_state_metrics_and_origin(aws: Any, register: Callable[..., 
     assert lines["2026-11-04-dddddd"][1] == "pending"
 
 
+def test_a_narrow_terminal_breaks_no_row(aws: Any, register: Callable[..., str]) -> None:
+    register("2026-11-03-cccccc", "Approved", SHIPPED, parent="2026-11-01-aaaaaa", dataset_digest="0123456789abcdef")
+    shown = CliRunner().invoke(main, ["model", "list"], env={"COLUMNS": "80"}).output.splitlines()
+    (row,) = [line.split() for line in shown if "cccccc" in line]
+    assert row[:6] == ["2026-11-03-cccccc", "approved", "0.671", "1.427", "0.385", "01234567"]
+    assert len(row) == 7
+    assert "…" not in "".join(shown)
+
+
 def test_models_as_json_also_names_a_live_one_that_was_never_registered(aws: Any, register: Callable[..., str]) -> None:
     register("2026-11-01-aaaaaa", "Approved", SHIPPED)
     go_live(aws, "by-hand")
-    live, registered = json.loads(run("models", "--json").stdout)
+    live, registered = json.loads(run("model", "list", "--json").stdout)
     assert (live["model_version"], live["state"], live["package"]) == ("by-hand", "live", None)
     assert (registered["model_version"], registered["state"]) == ("2026-11-01-aaaaaa", "approved")
     assert registered["metrics"] == SHIPPED["as_shipped"]
@@ -107,38 +116,38 @@ def test_models_as_json_also_names_a_live_one_that_was_never_registered(aws: Any
 def test_a_version_whose_metrics_were_cleared_away_is_listed_without(aws: Any, register: Callable[..., str]) -> None:
     register("2026-11-01-aaaaaa", "Approved", SHIPPED)
     aws.client("s3").delete_object(Bucket="artifacts", Key="2026-11-01-aaaaaa")
-    (found,) = json.loads(run("models", "--json").stdout)
+    (found,) = json.loads(run("model", "list", "--json").stdout)
     assert found["metrics"] == {}
 
 
 def test_no_models_yet(aws: Any) -> None:
-    assert "bintally up" in run("models").stdout
-    assert json.loads(run("models", "--json").stdout) == []
+    assert "bintally up" in run("model", "list").stdout
+    assert json.loads(run("model", "list", "--json").stdout) == []
 
 
 def test_approve_sets_the_state_and_nothing_else(aws: Any, register: Callable[..., str]) -> None:
     package = register("2026-11-01-aaaaaa", parent="none")
-    shown = run("approve", "2026-11-01-aaaaaa")
+    shown = run("model", "approve", "2026-11-01-aaaaaa")
     assert (shown.exit_code, shown.stdout.startswith("Model 2026-11-01-aaaaaa is approved and is being")) == (0, True)
     assert status(aws, package) == ("Approved", None)
 
 
 def test_approving_again_says_how_to_release(aws: Any, register: Callable[..., str]) -> None:
     package = register("2026-11-01-aaaaaa", "Approved")
-    shown = run("approve", "2026-11-01-aaaaaa")
-    assert (shown.exit_code, "bintally release 2026-11-01-aaaaaa" in shown.stdout) == (0, True)
+    shown = run("model", "approve", "2026-11-01-aaaaaa")
+    assert (shown.exit_code, "bintally model release 2026-11-01-aaaaaa" in shown.stdout) == (0, True)
     assert status(aws, package) == ("Approved", None)
 
 
 def test_approve_says_that_a_newer_one_is_in_the_way(aws: Any, register: Callable[..., str]) -> None:
     register("2026-11-01-aaaaaa")
     register("2026-11-02-bbbbbb", "Approved")
-    assert "not released, since 2026-11-02-bbbbbb is newer" in run("approve", "2026-11-01-aaaaaa").stdout
+    assert "not released: 2026-11-02-bbbbbb is newer" in run("model", "approve", "2026-11-01-aaaaaa").stdout
 
 
 def test_reject_keeps_the_reason(aws: Any, register: Callable[..., str]) -> None:
     package = register("2026-11-01-aaaaaa", "Approved")
-    shown = run("reject", "2026-11-01-aaaaaa", "--why", "counts shelves")
+    shown = run("model", "reject", "2026-11-01-aaaaaa", "--why", "counts shelves")
     assert (shown.exit_code, shown.stdout) == (0, "Model 2026-11-01-aaaaaa is rejected\n")
     assert status(aws, package) == ("Rejected", "counts shelves")
 
@@ -146,27 +155,27 @@ def test_reject_keeps_the_reason(aws: Any, register: Callable[..., str]) -> None
 @pytest.mark.parametrize("verb", ["approve", "reject", "release"])
 def test_an_unknown_version_is_one_line(aws: Any, register: Callable[..., str], verb: str) -> None:
     register("2026-11-01-aaaaaa")
-    shown = run(verb, "other")
+    shown = run("model", verb, "other")
     assert shown.exit_code == 1
-    assert shown.stderr == "Error: the registry has no model other; see: bintally models\n"
+    assert shown.stderr == "Error: the registry has no model other. See: bintally model list\n"
 
 
-@pytest.mark.parametrize("words", [["models"], ["approve", "1"], ["reject", "1"], ["release", "1"], ["rollback"]])
+@pytest.mark.parametrize("words", [["list"], ["approve", "1"], ["reject", "1"], ["release", "1"], ["rollback"]])
 def test_without_a_stack_it_exits_3(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     def down(self: Stack) -> None:
         raise NotRunning("the stack is not running; start it with: bintally up")
 
     monkeypatch.setattr(Stack, "require_running", down)
-    shown = run(*words)
+    shown = run("model", *words)
     assert (shown.exit_code, shown.stderr.startswith("Error: the stack is not running")) == (3, True)
 
 
-@pytest.mark.parametrize("words", [["models"], ["approve", "1"]])
+@pytest.mark.parametrize("words", [["list"], ["approve", "1"]])
 def test_a_registry_that_is_not_there_is_one_line(aws: Any, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     def missing(self: Stack) -> None:
         raise ClientError({"Error": {"Code": "ValidationException", "Message": "no such group"}}, "ListModelPackages")
 
     monkeypatch.setattr(Stack, "packages", missing)
-    shown = run(*words)
+    shown = run("model", *words)
     assert (shown.exit_code, len(shown.stderr.splitlines())) == (1, 1)
     assert "no such group" in shown.stderr

@@ -2,26 +2,51 @@
 
 import re
 import subprocess
+from pathlib import Path
 
 import click
 import pytest
 
-from cli.main import main
+from cli.errors import FAILED, NOT_RUNNING, PACKAGE_MISSING, PORT_TAKEN, USAGE
+from cli.main import FAMILIES, GROUPS, VERBS, Verbs, command_of, main
 from local.stack import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
-ROWS = {row.split("`")[1].split()[1]: row for row in README.splitlines() if row.startswith("| `bintally ")}
+ROWS = {
+    verb: row
+    for row in README.splitlines()
+    for verb in VERBS
+    if row.startswith((f"| `bintally {verb}` ", f"| `bintally {verb} "))
+}
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").rglob("*.md")]
 
 
 def commands() -> dict[str, click.Command]:
-    context = click.Context(main)
-    found = {name: main.get_command(context, name) for name in main.list_commands(context)}
-    return {name: command for name, command in found.items() if command}
+    return {verb: command_of(verb) for verb in VERBS}
 
 
-def test_every_command_is_documented() -> None:
-    assert set(commands()) <= set(ROWS)
+def test_every_command_is_documented_in_the_order_of_the_help() -> None:
+    assert list(ROWS) == list(VERBS)
+    commands = README.partition("\n## Commands\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| \*\*(.+)\*\* \|", commands, re.MULTILINE) == [family.lower() for family in FAMILIES]
+
+
+def test_every_family_has_a_verb_and_every_first_word_its_group() -> None:
+    assert isinstance(main, Verbs)
+    assert {verb.split()[0] for verb in VERBS if " " in verb} == GROUPS.keys()
+    assert main.list_commands(click.Context(main)) == list(dict.fromkeys(verb.split()[0] for verb in VERBS))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_commands_that_pages_name_exist(page: Path) -> None:
+    named = re.findall(r"(?:`|^|; )bintally ([a-z][a-z-]*)(?: ([a-z]+))?", page.read_text(), re.MULTILINE)
+    assert [words for words in named if words[0] not in VERBS and " ".join(words) not in VERBS] == []
+
+
+def test_exit_codes_are_documented() -> None:
+    said = README.partition("Exit codes:")[2].partition("\n\n")[0]
+    for code in (FAILED, USAGE, NOT_RUNNING, PORT_TAKEN, PACKAGE_MISSING):
+        assert re.search(rf"\b{code} \w", said), code
 
 
 @pytest.mark.parametrize(("name", "command"), commands().items(), ids=list(commands()))

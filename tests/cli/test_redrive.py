@@ -8,7 +8,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from cli.redrive import redrive
+from cli.stack_redrive import redrive
 
 SESSION = boto3.Session("test", "test", region_name="us-east-1")
 
@@ -83,7 +83,7 @@ class Dying:
 
 @pytest.mark.parametrize("operation", ["send_message_batch", "delete_message_batch"])
 def test_killed_in_between_loses_nothing(sqs: Any, queues: tuple[str, str], operation: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("cli.redrive.HOLD_SECONDS", 0)
+    monkeypatch.setattr("cli.stack_redrive.HOLD_SECONDS", 0)
     dead, queue = queues
     wanted = fill(sqs, dead, 5)
     with pytest.raises(KeyboardInterrupt):
@@ -108,7 +108,7 @@ class Refusing:
 
 
 def test_what_cannot_be_sent_stays(sqs: Any, queues: tuple[str, str], monkeypatch: Any) -> None:
-    monkeypatch.setattr("cli.redrive.HOLD_SECONDS", 0)
+    monkeypatch.setattr("cli.stack_redrive.HOLD_SECONDS", 0)
     dead, queue = queues
     fill(sqs, dead, 6)
     moved = list(redrive(Refusing(sqs), dead, queue))

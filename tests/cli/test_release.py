@@ -79,7 +79,7 @@ def test_release_prints_each_step_once_and_the_outcome(clients: dict[str, Stubbe
         status="SUCCEEDED",
         output=output,
     )
-    shown = run("release", "2")
+    shown = run("model", "release", "2")
     assert (shown.exit_code, shown.stderr) == (0, "")
     assert shown.stdout.splitlines() == [
         "✓ Making sure that no other release runs 2.0 s",
@@ -100,15 +100,15 @@ def test_a_release_that_fails_exits_1_with_its_reason(clients: dict[str, Stubber
         error="RolledBack",
         cause="SageMaker went back to the model before: alarm\n x",
     )
-    shown = run("release", "2")
+    shown = run("model", "release", "2")
     assert shown.exit_code == 1
     assert shown.stderr == "Error: release failed: RolledBack SageMaker went back to the model before: alarm x\n"
 
 
 def test_a_rejected_version_is_not_released(clients: dict[str, Stubber], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PACKAGE, "ModelApprovalStatus", "Rejected")
-    shown = run("release", "2")
-    assert (shown.exit_code, "bintally approve 2" in shown.stderr) == (1, True)
+    shown = run("model", "release", "2")
+    assert (shown.exit_code, "bintally model approve 2" in shown.stderr) == (1, True)
 
 
 @pytest.fixture
@@ -154,16 +154,16 @@ def test_rollback_takes_the_newest_other_model_at_once(clients: dict[str, Stubbe
         status="SUCCEEDED",
         output=json.dumps({"outcome": "released", "reason": "version 2 is live", "model_version": "2"}),
     )
-    shown = run("rollback")
+    shown = run("model", "rollback")
     assert shown.exit_code == 0, shown.stderr
     assert shown.stdout.splitlines()[0] == "Going back from 3 to 2"
 
 
 def test_rollback_without_another_model_is_one_line(clients: dict[str, Stubber], live: Callable[..., None]) -> None:
     live("3", bintally_serverless_00000003="3")
-    assert run("rollback").stderr == "Error: no model was live before this one\n"
+    assert run("model", "rollback").stderr == "Error: no model was live before this one\n"
     live(None)
-    assert run("rollback").stderr.startswith("Error: no model is live")
+    assert run("model", "rollback").stderr.startswith("Error: no model is live")
 
 
 def test_every_step_begins_with_a_state_of_the_machine() -> None:

@@ -39,11 +39,14 @@ def bintally(*words):
 
 @pytest.mark.parametrize("verb", VERBS_THAT_NEED_THE_STACK)
 def test_without_a_stack_it_says_how_to_start_one(stack, verb):
-    assert bintally(verb) == (3, "", "Error: the stack is not running; start it with: bintally up\n")
+    shown = CliRunner(mix_stderr=False).invoke(main, [verb])
+    assert (shown.exit_code, shown.stdout) == (3, "")
+    assert shown.stderr == "Error: the stack is not running; start it with: bintally up\n"
 
 
 def test_down_without_a_stack_is_no_error(stack):
-    assert bintally("down") == (0, "nothing was running\n", "")
+    shown = CliRunner(mix_stderr=False).invoke(main, ["down"])
+    assert (shown.exit_code, shown.output) == (0, "nothing was running\n")
 
 
 @pytest.fixture

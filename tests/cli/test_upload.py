@@ -1,14 +1,17 @@
 """Uploading: which photographs, under which keys, with which records."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from cli import photographs
+from cli import upload as verb
 from cli.main import main
-from cli.photographs import find
+from cli.photographs import Photograph, Uploaded, find
 from local.stack import REPOSITORY, Stack
 
 
@@ -44,7 +47,7 @@ def test_a_single_file_is_its_own_bin_and_may_have_any_ending(folder: Path) -> N
 def test_uploading_puts_every_photograph_with_its_record(aws: SimpleNamespace, folder: Path) -> None:
     result = CliRunner().invoke(main, ["upload", str(folder)])
     assert result.exit_code == 0, result.output
-    assert "4 uploaded, 3 bins" in result.output
+    assert result.output == "4 uploaded, 2 with a record, 1 left out (TXT)\nSee their counts with: bintally counts\n"
     stored = aws.s3.head_object(Bucket="images", Key="incoming/SEA1/P-4-B217/a.jpg")
     assert stored["Metadata"] == {"expected-quantity": "4"}
     assert stored["ContentType"] == "image/jpeg"
@@ -76,6 +79,68 @@ def test_wrong_use_is_one_line(arguments: list[str], code: int, line: str) -> No
     assert "Traceback" not in result.output
 
 
+def test_what_is_left_out_is_named_by_its_ending(folder: Path) -> None:
+    for name in ("SEA1/a.HEIC", "SEA1/b.heic", "SEA1/.DS_Store", "noend"):
+        (folder / name).write_bytes(b"x")
+    found = photographs.left_out([folder, folder / "d.jpeg"])
+    assert photographs.kinds(found) == "2 HEIC, 1 TXT, 1 no ending"
+    assert photographs.kinds([folder / "a.heic"] * 3) == "HEIC"
+
+
+def test_a_folder_of_other_files_alone_names_them(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").touch()
+    result = CliRunner().invoke(main, ["upload", str(tmp_path)])
+    assert result.exit_code == 2
+    assert result.output == f"Error: no photographs in {tmp_path}; 1 left out (HEIC)\n"
+
+
+@pytest.fixture
+def counting(aws: SimpleNamespace, count_item: Any, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Counts what is uploaded at once, all but the names in `counting.missing`; rejects those in `rejected`."""
+    aws.missing, aws.rejected = set(), set()
+
+    def send_and_count(s3: Any, bucket: str, found: list[Photograph], tick: Any) -> list[Uploaded]:
+        uploads = photographs.send(s3, bucket, found, tick)
+        for number, upload in enumerate(uploads):
+            shown = upload.photograph
+            image = {"bucket": bucket, "key": shown.key, "version_id": upload.version_id}
+            refused = {"status": "REJECTED", "reason": "the file is empty"} if shown.path.name in aws.rejected else {}
+            if shown.path.name not in aws.missing:
+                aws.table.put_item(Item=count_item(shown.site, shown.bin, SK=f"COUNT#{number}", image=image, **refused))
+        return uploads
+
+    monkeypatch.setattr(verb, "send", send_and_count)
+    monkeypatch.setattr(verb, "PATIENCE_SECONDS", 0.5)
+    return aws
+
+
+def test_waiting_ends_with_what_was_counted_and_rejected(counting: SimpleNamespace, folder: Path) -> None:
+    counting.rejected = {"b.PNG"}
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(main, ["upload", "--wait", str(folder)])
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[-3:] == [
+        "4 uploaded, 2 with a record, 1 left out (TXT)",
+        "3 counted, 1 rejected",
+        "incoming/SEA1/P-4-B217/b.PNG: the file is empty",
+    ]
+
+
+def test_waiting_for_what_never_comes_exits_1(counting: SimpleNamespace, folder: Path) -> None:
+    counting.missing = {"c.webp"}
+    result = CliRunner().invoke(main, ["upload", "--wait", str(folder)])
+    assert result.exit_code == 1
+    assert "3 counted, 0 rejected" in result.output
+    assert "Error: 1 of 4 are not counted yet. Is a model live? See: bintally status" in result.output
+
+
+def test_a_file_that_cannot_be_read_says_how_far_it_came(aws: SimpleNamespace, folder: Path) -> None:
+    (folder / "d.jpeg").unlink()
+    (folder / "d.jpeg").symlink_to("gone.jpeg")
+    result = CliRunner().invoke(main, ["upload", str(folder)])
+    assert result.exit_code == 1
+    assert re.search(r"Error: cannot read .*d.jpeg: No such file or directory. \d of 4 are uploaded", result.output)
+
+
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["upload", str(tmp_path)])
     assert result.exit_code == 2
@@ -94,7 +159,7 @@ def test_a_missing_bucket_is_one_line(aws: SimpleNamespace, folder: Path, monkey
     monkeypatch.setattr(aws.stack, "outputs", lambda: {"ImagesBucket": "gone"})
     result = CliRunner().invoke(main, ["upload", str(folder)])
     assert result.exit_code == 1
-    assert "Error: upload failed:" in result.output
+    assert "Error: PutObject failed:" in result.output
     assert "NoSuchBucket" in result.output
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import crossfit
+from model.answer import probabilities
 from training.learning import data
 from training.verdict import metrics
 
@@ -23,7 +24,7 @@ def runs(labelled: Path, tmp_path: Path) -> list[Path]:
     """
     random = np.random.default_rng(0)
     photographs = data.read(labelled)
-    found = []
+    found: list[Path] = []
     for fold in range(5):
         run = tmp_path / f"fold-{fold}"
         run.mkdir()
@@ -59,9 +60,9 @@ def test_a_fold_is_calibrated_by_the_others(runs: list[Path], labelled: Path) ->
     found = crossfit.gather(runs, data.read(labelled))
     own = found.fold == 2
     temperature = metrics.fit_temperature(found.seen.logits[~own], found.seen.quantities[~own])
-    assert np.allclose(found.calibrated()[own], metrics.probabilities(found.seen.logits[own], temperature))
+    assert np.allclose(found.calibrated()[own], probabilities(found.seen.logits[own], temperature))
     report = crossfit.report(found)
-    uncalibrated = metrics.summary(metrics.probabilities(found.seen.logits), found.seen.quantities)
+    uncalibrated = metrics.summary(probabilities(found.seen.logits), found.seen.quantities)
     assert report["as_shipped"]["log_loss"] < uncalibrated["as_shipped"]["log_loss"]
 
 

@@ -276,11 +276,11 @@ def ask() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def inside(tmp_path):
+def inside(tmp_path: Path) -> Callable[[str, str], subprocess.CompletedProcess[str]]:
     """Runs a script with "bare" or "ours" in a process of its own, since ministack reads its settings when it is
     imported; its state is in `tmp_path`. Answers what it printed and logged."""
 
-    def run(script, which):
+    def run(script: str, which: str) -> subprocess.CompletedProcess[str]:
         settings = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         return subprocess.run(
             [sys.executable, "-c", script, which],

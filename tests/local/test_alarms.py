@@ -5,22 +5,25 @@ import io
 import json
 import time
 import zipfile
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from local import alarms, cloudwatch
+from local.stack import Stack
 
 BOTH = pytest.mark.parametrize("which", ["bare", "ours"])
 SOON = {"bare": 5.0, "ours": 60.0}  # seconds, with what ministack alone never does and with what ours does
 
 
 @pytest.fixture
-def stack(which, request):
+def stack(which: str, request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(which)
 
 
-def eventually(find, seconds=SOON["ours"]):
+def eventually(find: Callable[[], Any], seconds: float = SOON["ours"]) -> Any:
     """What `find` answers, once it is something; None when it stays nothing."""
     deadline = time.monotonic() + seconds
     while not (found := find()) and time.monotonic() < deadline:
@@ -43,7 +46,7 @@ def eventually(find, seconds=SOON["ours"]):
         ("- - - X -", "as it was", "as it was", "ALARM", "OK"),
     ],
 )
-def test_three_of_three_datapoints(points, missing, ignore, breaching, not_breaching):
+def test_three_of_three_datapoints(points: str, missing: str, ignore: str, breaching: str, not_breaching: str) -> None:
     assert states(points, 3) == (missing, ignore, breaching, not_breaching)
 
 
@@ -57,11 +60,11 @@ def test_three_of_three_datapoints(points, missing, ignore, breaching, not_breac
         ("- - - X -", "ALARM", "as it was", "ALARM", "OK"),
     ],
 )
-def test_two_of_three_datapoints(points, missing, ignore, breaching, not_breaching):
+def test_two_of_three_datapoints(points: str, missing: str, ignore: str, breaching: str, not_breaching: str) -> None:
     assert states(points, 2) == (missing, ignore, breaching, not_breaching)
 
 
-def states(points, enough):
+def states(points: str, enough: int) -> tuple[str, ...]:
     """The states that the four treatments of missing data give; `points` has the newest last."""
     values = [{"X": 5.0, "0": 0.0, "-": None}[point] for point in reversed(points.split())]
     alarm = {
@@ -82,7 +85,7 @@ def states(points, enough):
         ("LessThanOrEqualToThreshold", ["ALARM", "ALARM", "OK"]),
     ],
 )
-def test_comparisons(comparison, expected):
+def test_comparisons(comparison: str, expected: list[str]) -> None:
     alarm = {"EvaluationPeriods": 1, "Threshold": 1.0, "StateValue": "OK", "ComparisonOperator": comparison}
     assert [alarms.evaluate(alarm, [value, None, None])[0] for value in (0.5, 1.0, 1.5)] == expected
 
@@ -90,7 +93,7 @@ def test_comparisons(comparison, expected):
 # Memory
 
 
-def test_a_busy_second_takes_no_more_room_than_its_values():
+def test_a_busy_second_takes_no_more_room_than_its_values() -> None:
     recorder = cloudwatch.Recorder()
     for n in range(10_000):
         recorder.record("Space", "Name", n % 2, "Count", {"A": "1"}, at=100)
@@ -100,9 +103,9 @@ def test_a_busy_second_takes_no_more_room_than_its_values():
     assert list(recorder.take()) == []
 
 
-def test_old_values_take_less_and_less_room_and_keep_their_statistics():
+def test_old_values_take_less_and_less_room_and_keep_their_statistics() -> None:
     now = 1_000_000_000.0
-    points = [
+    points: list[dict[str, Any]] = [
         {"Timestamp": now - age, "Value": 20_000 + 0.1 * age, "Unit": "Microseconds", "Dimensions": {}}
         for age in range(0, 3 * cloudwatch.DAY, 10)
     ]
@@ -123,7 +126,7 @@ def test_old_values_take_less_and_less_room_and_keep_their_statistics():
 # Alarms on the running emulator
 
 
-def put_alarm(stack, name, **members):
+def put_alarm(stack: Stack, name: str, **members: Any) -> None:
     """An alarm that is in ALARM when any of its periods of 10 s has a value of 1 or more."""
     plain = {
         **{"Namespace": "Tests", "MetricName": name, "Statistic": "Maximum", "Period": 10, "EvaluationPeriods": 1},
@@ -132,17 +135,17 @@ def put_alarm(stack, name, **members):
     stack.client("cloudwatch").put_metric_alarm(AlarmName=name, **(plain | members))
 
 
-def put_value(stack, name, value, **dimensions):
+def put_value(stack: Stack, name: str, value: float, **dimensions: str) -> None:
     listed = [{"Name": key, "Value": each} for key, each in dimensions.items()]
     datum = {"MetricName": name, "Value": value, "Dimensions": listed}
     stack.client("cloudwatch").put_metric_data(Namespace="Tests", MetricData=[datum])
 
 
-def state(stack, name):
+def state(stack: Stack, name: str) -> Any:
     return stack.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"][0]["StateValue"]
 
 
-def settled_state(stack, name):
+def settled_state(stack: Stack, name: str) -> Any:
     """Its state two seconds after it has one."""
     assert eventually(lambda: state(stack, name) != "INSUFFICIENT_DATA")
     time.sleep(2)
@@ -150,7 +153,7 @@ def settled_state(stack, name):
 
 
 @BOTH
-def test_an_alarm_sees_its_own_dimensions_only(stack, which):
+def test_an_alarm_sees_its_own_dimensions_only(stack: Stack, which: str) -> None:
     put_alarm(stack, "dimension", Dimensions=[{"Name": "Queue", "Value": "mine"}])
     put_value(stack, "dimension", 5, Queue="another")
     if which == "bare":
@@ -162,7 +165,7 @@ def test_an_alarm_sees_its_own_dimensions_only(stack, which):
 
 
 @BOTH
-def test_an_alarm_is_evaluated_without_new_data(stack, which):
+def test_an_alarm_is_evaluated_without_new_data(stack: Stack, which: str) -> None:
     put_alarm(stack, "silence", TreatMissingData="breaching")
     put_alarm(stack, "goes-back")
     put_value(stack, "goes-back", 1)
@@ -176,7 +179,7 @@ def test_an_alarm_is_evaluated_without_new_data(stack, which):
 
 
 @BOTH
-def test_an_alarm_takes_as_many_datapoints_as_it_says(stack, which):
+def test_an_alarm_takes_as_many_datapoints_as_it_says(stack: Stack, which: str) -> None:
     put_alarm(stack, "two", EvaluationPeriods=2, DatapointsToAlarm=2)
     put_value(stack, "two", 1)
     if which == "bare":
@@ -189,7 +192,7 @@ def test_an_alarm_takes_as_many_datapoints_as_it_says(stack, which):
 
 
 @BOTH
-def test_percentiles(stack, which):
+def test_percentiles(stack: Stack, which: str) -> None:
     name = "percentile"
     put_alarm(stack, name, ExtendedStatistic="p90", Threshold=100)
     stack.client("cloudwatch").put_metric_data(
@@ -202,7 +205,7 @@ def test_percentiles(stack, which):
     assert eventually(lambda: state(stack, name) == "ALARM")
 
 
-def own_queue(stack, name):
+def own_queue(stack: Stack, name: str) -> tuple[str, str]:
     """A queue that topics and rules may send to: its address and ARN."""
     sqs = stack.client("sqs")
     url = sqs.create_queue(QueueName=name)["QueueUrl"]
@@ -213,7 +216,7 @@ def own_queue(stack, name):
     return url, arn
 
 
-def received(stack, url, seconds=SOON["ours"]):
+def received(stack: Stack, url: str, seconds: float = SOON["ours"]) -> list[Any]:
     """The bodies of the first messages that come within `seconds`."""
     receive = stack.client("sqs").receive_message
     found = eventually(lambda: receive(QueueUrl=url, WaitTimeSeconds=1).get("Messages"), seconds)
@@ -221,7 +224,7 @@ def received(stack, url, seconds=SOON["ours"]):
 
 
 @BOTH
-def test_a_change_of_state_is_an_event(stack, which):
+def test_a_change_of_state_is_an_event(stack: Stack, which: str) -> None:
     events = stack.client("events")
     url, arn = own_queue(stack, "alarm-events")
     pattern = {"source": ["aws.cloudwatch"], "detail": {"alarmName": ["tells"], "state": {"value": ["ALARM"]}}}
@@ -244,7 +247,7 @@ def test_a_change_of_state_is_an_event(stack, which):
     assert metric["metricStat"]["metric"] == {"namespace": "Tests", "name": "tells", "dimensions": {"A": "1"}}
 
 
-def test_an_alarm_that_is_set_by_hand_tells_too(ours):
+def test_an_alarm_that_is_set_by_hand_tells_too(ours: Stack) -> None:
     events = ours.client("events")
     url, arn = own_queue(ours, "by-hand")
     pattern = {"source": ["aws.cloudwatch"], "detail": {"alarmName": ["by-hand"], "state": {"value": ["ALARM"]}}}
@@ -257,7 +260,7 @@ def test_an_alarm_that_is_set_by_hand_tells_too(ours):
     assert eventually(lambda: state(ours, "by-hand") == "OK")
 
 
-def test_an_alarm_tells_its_topic(ours):
+def test_an_alarm_tells_its_topic(ours: Stack) -> None:
     url, arn = own_queue(ours, "alarm-topic")
     sns = ours.client("sns")
     topic = sns.create_topic(Name="alarm-topic")["TopicArn"]
@@ -269,7 +272,7 @@ def test_an_alarm_tells_its_topic(ours):
     assert (message["AlarmName"], message["NewStateValue"]) == ("to-topic", "ALARM")
 
 
-def test_an_alarm_starts_a_state_machine(ours, role):
+def test_an_alarm_starts_a_state_machine(ours: Stack, role: Callable[..., str]) -> None:
     states, events = ours.client("stepfunctions"), ours.client("events")
     definition = json.dumps({"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}})
     acts = role(ours, "alarm-machine", "states.amazonaws.com")
@@ -287,7 +290,7 @@ def test_an_alarm_starts_a_state_machine(ours, role):
 # Metrics
 
 
-def statistics(stack, namespace, name, **dimensions):
+def statistics(stack: Stack, namespace: str, name: str, **dimensions: str) -> Any:
     """Statistics of the last minutes, all added up; nothing when there are no values."""
     now = datetime.now(UTC)
     points = stack.client("cloudwatch").get_metric_statistics(
@@ -305,7 +308,7 @@ def statistics(stack, namespace, name, **dimensions):
     return {**added, "Maximum": max(point["Maximum"] for point in points)}
 
 
-EMBEDDED = {
+EMBEDDED: dict[str, Any] = {
     "_aws": {
         "CloudWatchMetrics": [
             {
@@ -322,7 +325,7 @@ EMBEDDED = {
 
 
 @BOTH
-def test_embedded_metrics_become_metrics(stack, which):
+def test_embedded_metrics_become_metrics(stack: Stack, which: str) -> None:
     logs, now = stack.client("logs"), int(time.time() * 1000)
     logs.create_log_group(logGroupName="embedded")
     logs.create_log_stream(logGroupName="embedded", logStreamName="one")
@@ -339,7 +342,7 @@ def test_embedded_metrics_become_metrics(stack, which):
     assert statistics(stack, "Embedded", "Time", service="count")["Maximum"] == 12
 
 
-def make_function(stack, name, role_arn, code, **members):
+def make_function(stack: Stack, name: str, role_arn: str, code: str, **members: Any) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("index.py", code)
@@ -364,7 +367,7 @@ def handler(event, context):
 
 
 @BOTH
-def test_a_function_that_a_queue_feeds_has_metrics(stack, which, role):
+def test_a_function_that_a_queue_feeds_has_metrics(stack: Stack, which: str, role: Callable[..., str]) -> None:
     url, arn = own_queue(stack, "fed")
     take = {"Effect": "Allow", "Action": "sqs:*", "Resource": arn}
     make_function(stack, "fed", role(stack, "fed", "lambda.amazonaws.com", take), FED)
@@ -374,7 +377,7 @@ def test_a_function_that_a_queue_feeds_has_metrics(stack, which, role):
         message = json.dumps({"line": line, "fail": fail})
         stack.client("sqs").send_message(QueueUrl=url, MessageBody=message)
 
-    def after_both():
+    def after_both() -> Any:
         found = statistics(stack, "AWS/Lambda", "Errors", FunctionName="fed")
         return found if found and found["SampleCount"] >= 2 else None
 
@@ -389,7 +392,7 @@ def test_a_function_that_a_queue_feeds_has_metrics(stack, which, role):
 
 
 @BOTH
-def test_a_function_behind_a_stream_has_an_age(stack, which, role):
+def test_a_function_behind_a_stream_has_an_age(stack: Stack, which: str, role: Callable[..., str]) -> None:
     table = stack.client("dynamodb").create_table(
         TableName="aged",
         BillingMode="PAY_PER_REQUEST",
@@ -406,7 +409,7 @@ def test_a_function_behind_a_stream_has_an_age(stack, which, role):
     for number in range(3):  # The third waits for the two before it.
         stack.client("dynamodb").put_item(TableName="aged", Item={"id": {"S": str(number)}})
 
-    def age():
+    def age() -> Any:
         found = statistics(stack, "AWS/Lambda", "IteratorAge", FunctionName="aged")
         return found if found and found["SampleCount"] == 3 else None
 
@@ -414,7 +417,7 @@ def test_a_function_behind_a_stream_has_an_age(stack, which, role):
     assert found is None if which == "bare" else 4000 < found["Maximum"] < 60_000
 
 
-def test_an_invocation_by_a_client_is_recorded_once(ours, role):
+def test_an_invocation_by_a_client_is_recorded_once(ours: Stack, role: Callable[..., str]) -> None:
     acts = role(ours, "once", "lambda.amazonaws.com")
     make_function(ours, "once", acts, "def handler(event, context): return 1")
     ours.client("lambda").invoke(FunctionName="once")
@@ -424,7 +427,7 @@ def test_an_invocation_by_a_client_is_recorded_once(ours, role):
 
 
 @BOTH
-def test_a_queue_has_metrics(stack, which):
+def test_a_queue_has_metrics(stack: Stack, which: str) -> None:
     sqs = stack.client("sqs")
     url = sqs.create_queue(QueueName="measured")["QueueUrl"]
     for _ in range(3):
@@ -443,11 +446,11 @@ def test_a_queue_has_metrics(stack, which):
 
 
 @BOTH
-def test_a_state_machine_has_metrics(stack, which, role):
+def test_a_state_machine_has_metrics(stack: Stack, which: str, role: Callable[..., str]) -> None:
     states = stack.client("stepfunctions")
     acts = role(stack, "measured-machine", "states.amazonaws.com")
 
-    def start(name, state):
+    def start(name: str, state: dict[str, Any]) -> tuple[str, str]:
         definition = json.dumps({"StartAt": "Do", "States": {"Do": state}})
         arn = states.create_state_machine(name=name, definition=definition, roleArn=acts)["stateMachineArn"]
         return arn, states.start_execution(stateMachineArn=arn)["executionArn"]
@@ -468,7 +471,7 @@ def test_a_state_machine_has_metrics(stack, which, role):
 
 
 @BOTH
-def test_an_execution_that_takes_too_long_times_out(stack, which, role):
+def test_an_execution_that_takes_too_long_times_out(stack: Stack, which: str, role: Callable[..., str]) -> None:
     states = stack.client("stepfunctions")
     late = {"TimeoutSeconds": 1, "StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 8, "End": True}}}
     machine = states.create_state_machine(
@@ -476,7 +479,7 @@ def test_an_execution_that_takes_too_long_times_out(stack, which, role):
     )["stateMachineArn"]
     execution = states.start_execution(stateMachineArn=machine)["executionArn"]
 
-    def ended():
+    def ended() -> Any:
         found = states.describe_execution(executionArn=execution)
         return found["status"] != "RUNNING" and found
 
@@ -492,7 +495,7 @@ def test_an_execution_that_takes_too_long_times_out(stack, which, role):
     assert "ExecutionTimedOut" in history and "ExecutionSucceeded" not in history
 
 
-def test_alarms_and_metrics_come_back_after_a_stop(own):
+def test_alarms_and_metrics_come_back_after_a_stop(own: Stack) -> None:
     own.start_emulator()
     put_alarm(own, "kept", Period=60)
     put_value(own, "kept", 1)

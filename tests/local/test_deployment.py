@@ -5,20 +5,26 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
 from localsagemaker.deployment import Plan, Traffic, planned
+from localsagemaker.server import Server
 from localsagemaker.wire import ServiceError
 
+from local.stack import Stack
+
+OLD, NEW = cast(Server, "old"), cast(Server, "new")
 REALTIME = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 2}
 
 
-def guardrails(*alarms, percent=10, wait=600, last=0, kind="CANARY"):
+def guardrails(*alarms: str, percent: int = 10, wait: int = 600, last: int = 0, kind: str = "CANARY") -> dict[str, Any]:
     """A DeploymentConfig: `percent` of the requests for `wait` seconds, then all of them for `last` seconds more."""
     size = {"CANARY": "CanarySize", "LINEAR": "LinearStepSize"}.get(kind)
     routing = {"Type": kind, "WaitIntervalInSeconds": wait}
@@ -33,14 +39,14 @@ def guardrails(*alarms, percent=10, wait=600, last=0, kind="CANARY"):
 # The plan
 
 
-def test_traffic_is_shared_evenly_and_not_by_chance():
+def test_traffic_is_shared_evenly_and_not_by_chance() -> None:
     for percent in (1, 10, 25, 33, 50):
-        traffic = Traffic("old", "new", Fraction(percent, 100))
+        traffic = Traffic(OLD, NEW, Fraction(percent, 100))
         picked = [traffic.pick() for _ in range(400)]
-        assert Counter(picked)["new"] == 4 * percent
-        assert max(Counter(picked[n : n + 20])["new"] for n in range(380)) <= percent // 5 + 1
-    assert Traffic("old", "new", Fraction(1)).pick() == "new"
-    assert Traffic("old").pick() == "old"
+        assert Counter(picked)[NEW] == 4 * percent
+        assert max(Counter(picked[n : n + 20])[NEW] for n in range(380)) <= percent // 5 + 1
+    assert Traffic(OLD, NEW, Fraction(1)).pick() == NEW
+    assert Traffic(OLD).pick() == OLD
 
 
 @pytest.mark.parametrize(
@@ -53,13 +59,13 @@ def test_traffic_is_shared_evenly_and_not_by_chance():
         ({"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "a"}]}}, 1, [1], [0]),
     ],
 )
-def test_steps(config, instances, shares, seconds):
+def test_steps(config: dict[str, Any], instances: int, shares: list[Fraction], seconds: list[int]) -> None:
     plan = planned(config, instances)
     assert [step.share for step in plan.steps] == shares
     assert [step.seconds for step in plan.steps] == seconds
 
 
-def test_a_canary_may_be_a_number_of_instances():
+def test_a_canary_may_be_a_number_of_instances() -> None:
     config = guardrails()
     size = config["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]["CanarySize"]
     size |= {"Type": "INSTANCE_COUNT", "Value": 1}
@@ -68,13 +74,13 @@ def test_a_canary_may_be_a_number_of_instances():
         planned(config, 1)
 
 
-def with_routing(**members):
+def with_routing(**members: Any) -> dict[str, Any]:
     config = guardrails(wait=300, last=300)
     config["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"] |= members
     return config
 
 
-def with_limit(seconds):
+def with_limit(seconds: int) -> dict[str, Any]:
     config = guardrails(wait=300, last=300)
     config["BlueGreenUpdatePolicy"]["MaximumExecutionTimeoutInSeconds"] = seconds
     return config
@@ -91,31 +97,31 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("config", "said"), REFUSED)
-def test_what_is_refused(config, said):
+def test_what_is_refused(config: dict[str, Any], said: str) -> None:
     with pytest.raises(ServiceError, match=said):
         planned(config, 1)
 
 
-def test_a_limit_above_the_waits_is_taken():
+def test_a_limit_above_the_waits_is_taken() -> None:
     assert planned(with_limit(601), 1).limit == 601
 
 
-def test_an_update_goes_back_for_an_alarm_or_a_time_too_long():
+def test_an_update_goes_back_for_an_alarm_or_a_time_too_long() -> None:
     plan = Plan(planned(guardrails(), 1).steps, alarms=("a", "b"), limit=10)
     assert plan.trouble(lambda *_: False, time.time() - 9) is None
-    assert "longer than 10 seconds" in plan.trouble(lambda *_: False, time.time() - 11)
+    assert "longer than 10 seconds" in str(plan.trouble(lambda *_: False, time.time() - 11))
     began = time.time() - 5
-    assert "ALARM during it: b." in plan.trouble(lambda name, since: name == "b" and since == began, began)
+    assert "ALARM during it: b." in str(plan.trouble(lambda name, since: name == "b" and since == began, began))
 
 
 # On the running emulator
 
 
 @pytest.fixture
-def endpoint(ours, model, settled):
+def endpoint(ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]]) -> Callable[..., str]:
     """Makes a real-time endpoint that serves v1, and a configuration `<name>-2` of another version."""
 
-    def make(name, version="v2"):
+    def make(name: str, version: str = "v2") -> str:
         first = model(ours, f"{name}-1", "v1", **REALTIME)
         ours.client("sagemaker").create_endpoint(EndpointName=name, EndpointConfigName=first)
         assert settled(ours, name)["EndpointStatus"] == "InService"
@@ -125,25 +131,25 @@ def endpoint(ours, model, settled):
     return make
 
 
-def describe(stack, name):
+def describe(stack: Stack, name: str) -> Any:
     return stack.client("sagemaker").describe_endpoint(EndpointName=name)
 
 
-def update(stack, name, **members):
+def update(stack: Stack, name: str, **members: Any) -> None:
     stack.client("sagemaker").update_endpoint(EndpointName=name, EndpointConfigName=f"{name}-2", **members)
 
 
-def until(condition, seconds=30):
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def baking(stack, name):
+def baking(stack: Stack, name: str) -> Any:
     """Waits until the new process takes its share; the summary that tells of it."""
 
-    def summary():
+    def summary() -> Any:
         return describe(stack, name).get("PendingDeploymentSummary", {}).get("ProductionVariants", [{}])[0]
 
     until(lambda: summary().get("VariantStatus", [{}])[0].get("Status") == "Baking")
@@ -151,12 +157,12 @@ def baking(stack, name):
 
 
 @contextlib.contextmanager
-def stream(stack, ask, name):
+def stream(stack: Stack, ask: Callable[..., dict[str, Any]], name: str) -> Iterator[list[str]]:
     """Four clients that ask without a pause, slow requests among them; yields what they were answered, or how they
     failed, and ends with the block."""
     answers, ended = [], threading.Event()
 
-    def keep_asking(_):
+    def keep_asking(_: object) -> None:
         number = 0
         while not ended.is_set():
             number += 1
@@ -174,7 +180,7 @@ def stream(stack, ask, name):
         list(clients)
 
 
-def put_alarm(stack, name, endpoint_name="none", metric="Invocation5XXErrors"):
+def put_alarm(stack: Stack, name: str, endpoint_name: str = "none", metric: str = "Invocation5XXErrors") -> str:
     """In ALARM when there was one in the last 10 seconds; endpoint and metric as the template's alarms have them."""
     stack.client("cloudwatch").put_metric_alarm(
         AlarmName=name,
@@ -194,7 +200,12 @@ def put_alarm(stack, name, endpoint_name="none", metric="Invocation5XXErrors"):
     return name
 
 
-def test_a_canary_gets_its_share_and_then_everything(ours, endpoint, settled, ask):
+def test_a_canary_gets_its_share_and_then_everything(
+    ours: Stack,
+    endpoint: Callable[..., str],
+    settled: Callable[..., dict[str, Any]],
+    ask: Callable[..., dict[str, Any]],
+) -> None:
     name = endpoint("canary")
     old = ask(ours, name)["pid"]
     config = guardrails(percent=10, wait=12, last=5)
@@ -216,7 +227,12 @@ def test_a_canary_gets_its_share_and_then_everything(ours, endpoint, settled, as
     until(lambda: not Path(f"/proc/{old}").exists())
 
 
-def test_a_promotion_fails_no_request(ours, endpoint, settled, ask):
+def test_a_promotion_fails_no_request(
+    ours: Stack,
+    endpoint: Callable[..., str],
+    settled: Callable[..., dict[str, Any]],
+    ask: Callable[..., dict[str, Any]],
+) -> None:
     name = endpoint("promoted")
     alarm = put_alarm(ours, name, name)
     with stream(ours, ask, name) as answers:
@@ -226,7 +242,12 @@ def test_a_promotion_fails_no_request(ours, endpoint, settled, ask):
     assert set(answers) == {"v1", "v2"} and answers[-1] == "v2"
 
 
-def test_an_alarm_takes_the_traffic_back_and_fails_no_request(ours, endpoint, settled, ask):
+def test_an_alarm_takes_the_traffic_back_and_fails_no_request(
+    ours: Stack,
+    endpoint: Callable[..., str],
+    settled: Callable[..., dict[str, Any]],
+    ask: Callable[..., dict[str, Any]],
+) -> None:
     name = endpoint("back")
     alarm = put_alarm(ours, name)
     with stream(ours, ask, name) as answers:
@@ -244,7 +265,12 @@ def test_an_alarm_takes_the_traffic_back_and_fails_no_request(ours, endpoint, se
     assert set(answers[rolled_back + 4 :]) == {"v1"}  # 4 may have been on their way.
 
 
-def test_a_model_that_fails_is_rolled_back_by_the_endpoint_s_own_errors(ours, endpoint, settled, ask):
+def test_a_model_that_fails_is_rolled_back_by_the_endpoint_s_own_errors(
+    ours: Stack,
+    endpoint: Callable[..., str],
+    settled: Callable[..., dict[str, Any]],
+    ask: Callable[..., dict[str, Any]],
+) -> None:
     name = endpoint("failing", "failing")
     url = status_events(ours, name)
     alarm = put_alarm(ours, "failing-errors", name)
@@ -263,7 +289,7 @@ def test_a_model_that_fails_is_rolled_back_by_the_endpoint_s_own_errors(ours, en
     assert received_statuses(ours, url) == ["UPDATING", "ROLLING_BACK", "IN_SERVICE"]
 
 
-def status_events(stack, name):
+def status_events(stack: Stack, name: str) -> Any:
     """A queue with the state-change events of an endpoint from now on."""
     sqs, events = stack.client("sqs"), stack.client("events")
     url = sqs.create_queue(QueueName=f"{name}-statuses")["QueueUrl"]
@@ -277,7 +303,7 @@ def status_events(stack, name):
     return url
 
 
-def received_statuses(stack, url):
+def received_statuses(stack: Stack, url: str) -> list[str]:
     found = []
     while messages := stack.client("sqs").receive_message(QueueUrl=url, WaitTimeSeconds=2).get("Messages", []):
         for message in messages:
@@ -288,7 +314,12 @@ def received_statuses(stack, url):
     return [status for _, status in sorted(found)]
 
 
-def test_an_alarm_that_is_in_alarm_already_lets_nothing_begin(ours, endpoint, settled, ask):
+def test_an_alarm_that_is_in_alarm_already_lets_nothing_begin(
+    ours: Stack,
+    endpoint: Callable[..., str],
+    settled: Callable[..., dict[str, Any]],
+    ask: Callable[..., dict[str, Any]],
+) -> None:
     name = endpoint("already")
     alarm = put_alarm(ours, name, name)
     with pytest.raises(ClientError):
@@ -301,7 +332,13 @@ def test_an_alarm_that_is_in_alarm_already_lets_nothing_begin(ours, endpoint, se
     assert set(answers) == {"v1"}
 
 
-def test_what_an_update_refuses(ours, endpoint, model, settled, ask):
+def test_what_an_update_refuses(
+    ours: Stack,
+    endpoint: Callable[..., str],
+    model: Callable[..., str],
+    settled: Callable[..., dict[str, Any]],
+    ask: Callable[..., dict[str, Any]],
+) -> None:
     name = endpoint("refuses")
     for config, said in (
         *REFUSED[:4],
@@ -320,7 +357,9 @@ def test_what_an_update_refuses(ours, endpoint, model, settled, ask):
     assert settled(ours, "serverless")["EndpointConfigName"] == "serverless-2"
 
 
-def test_properties_and_the_deployment_are_retained_when_asked(ours, endpoint, model, settled):
+def test_properties_and_the_deployment_are_retained_when_asked(
+    ours: Stack, endpoint: Callable[..., str], model: Callable[..., str], settled: Callable[..., dict[str, Any]]
+) -> None:
     name = endpoint("retains")
     sagemaker = ours.client("sagemaker")
     variant = {"VariantName": "AllTraffic", "ModelName": "retains-2", **REALTIME, "InitialInstanceCount": 5}
@@ -341,7 +380,9 @@ def test_properties_and_the_deployment_are_retained_when_asked(ours, endpoint, m
     assert config["ProductionVariants"][0]["InitialInstanceCount"] == 5
 
 
-def test_deleting_an_endpoint_in_its_canary_ends_both_processes(ours, endpoint, ask):
+def test_deleting_an_endpoint_in_its_canary_ends_both_processes(
+    ours: Stack, endpoint: Callable[..., str], ask: Callable[..., dict[str, Any]]
+) -> None:
     name = endpoint("gone")
     update(ours, name, DeploymentConfig=guardrails(percent=50))
     baking(ours, name)
@@ -354,7 +395,9 @@ def test_deleting_an_endpoint_in_its_canary_ends_both_processes(ours, endpoint, 
     assert not list((ours.home / "endpoints").glob("gone-*"))
 
 
-def test_a_stop_in_a_canary_brings_the_old_model_back(own, model, settled, ask):
+def test_a_stop_in_a_canary_brings_the_old_model_back(
+    own: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+) -> None:
     own.start_emulator()
     sagemaker = own.client("sagemaker")
     sagemaker.create_endpoint(EndpointName="stopped", EndpointConfigName=model(own, "stopped-1", "v1", **REALTIME))
@@ -376,7 +419,7 @@ def test_a_stop_in_a_canary_brings_the_old_model_back(own, model, settled, ask):
 # Metrics
 
 
-def totals(stack, metric, endpoint_name, statistic="Sum"):
+def totals(stack: Stack, metric: str, endpoint_name: str, statistic: str = "Sum") -> Any:
     """The sum, or another statistic, of the last minutes, which may lie in two hours."""
     now = datetime.now(UTC)
     points = stack.client("cloudwatch").get_metric_statistics(
@@ -388,11 +431,18 @@ def totals(stack, metric, endpoint_name, statistic="Sum"):
         Period=3600,
         Statistics=[statistic],
     )["Datapoints"]
-    combine = {"Sum": sum, "SampleCount": sum, "Minimum": min, "Maximum": max}
+    combine: dict[str, Callable[[Iterable[float]], float]] = {
+        "Sum": sum,
+        "SampleCount": sum,
+        "Minimum": min,
+        "Maximum": max,
+    }
     return combine[statistic](point[statistic] for point in points) if points else None
 
 
-def test_an_endpoint_has_metrics(ours, model, settled, ask):
+def test_an_endpoint_has_metrics(
+    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+) -> None:
     sagemaker = ours.client("sagemaker")
     sagemaker.create_endpoint(EndpointName="measured", EndpointConfigName=model(ours, "measured", "v1"))
     settled(ours, "measured")
@@ -411,7 +461,9 @@ def test_an_endpoint_has_metrics(ours, model, settled, ask):
     until(lambda: totals(ours, "Invocation5XXErrors", "measured") == 2)
 
 
-def test_metrics_tell_of_both_processes_in_a_canary(ours, endpoint, ask):
+def test_metrics_tell_of_both_processes_in_a_canary(
+    ours: Stack, endpoint: Callable[..., str], ask: Callable[..., dict[str, Any]]
+) -> None:
     name = endpoint("both", "failing")
     update(ours, name, DeploymentConfig=guardrails(percent=50))
     baking(ours, name)

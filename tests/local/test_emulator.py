@@ -2,21 +2,26 @@
 kind fails, upstream has closed the gap and our function for it can go."""
 
 import json
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
+from local.stack import Stack
 
 BOTH = pytest.mark.parametrize("which", ["bare", "ours"])
 
 
 @pytest.fixture
-def stack(which, request):
+def stack(which: str, request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(which)
 
 
-def event_of_upload(stack, versioned):
+def event_of_upload(stack: Stack, versioned: bool) -> tuple[Any, str | None]:
     """The event that EventBridge delivers for an upload, and the upload's version."""
     name = "events-versioned" if versioned else "events-plain"
     s3, sqs, events = stack.client("s3"), stack.client("sqs"), stack.client("events")
@@ -38,20 +43,22 @@ def event_of_upload(stack, versioned):
 
 
 @BOTH
-def test_events_of_a_versioned_bucket_carry_the_version(stack, which):
+def test_events_of_a_versioned_bucket_carry_the_version(stack: Stack, which: str) -> None:
     event, version = event_of_upload(stack, versioned=True)
     assert version
     assert event["detail"]["object"]["key"] == "incoming/a b+c.jpg"
     assert event["detail"]["object"].get("version-id") == (version if which == "ours" else None)
 
 
-def test_events_of_a_plain_bucket_carry_no_version(ours):
+def test_events_of_a_plain_bucket_carry_no_version(ours: Stack) -> None:
     event, _ = event_of_upload(ours, versioned=False)
     assert "version-id" not in event["detail"]["object"]
 
 
 @BOTH
-def test_a_policy_that_demands_tls_lets_roles_in_over_loopback(stack, which, role, as_role, policy):
+def test_a_policy_that_demands_tls_lets_roles_in_over_loopback(
+    stack: Stack, which: str, role: Callable[..., str], as_role: Callable[..., Any], policy: Callable[..., str]
+) -> None:
     s3 = stack.client("s3")
     s3.create_bucket(Bucket="tls-only")
     s3.put_object(Bucket="tls-only", Key="open", Body=b"x")
@@ -71,7 +78,7 @@ def test_a_policy_that_demands_tls_lets_roles_in_over_loopback(stack, which, rol
 
 
 @BOTH
-def test_cloudformation_makes_model_package_groups(stack, which):
+def test_cloudformation_makes_model_package_groups(stack: Stack, which: str) -> None:
     cloudformation, sagemaker = stack.client("cloudformation"), stack.client("sagemaker")
     properties = {"ModelPackageGroupName": "made-by-a-stack", "ModelPackageGroupDescription": "described"}
     group = {"Type": "AWS::SageMaker::ModelPackageGroup", "Properties": properties}
@@ -92,7 +99,7 @@ def test_cloudformation_makes_model_package_groups(stack, which):
 
 
 @BOTH
-def test_there_is_a_sagemaker(stack, which):
+def test_there_is_a_sagemaker(stack: Stack, which: str) -> None:
     sagemaker = stack.client("sagemaker", retries={"total_max_attempts": 1})
     if which == "ours":
         assert isinstance(sagemaker.list_endpoints()["Endpoints"], list)
@@ -101,7 +108,7 @@ def test_there_is_a_sagemaker(stack, which):
             sagemaker.list_endpoints()
 
 
-def run(stack, name, role_arn, resource, arguments):
+def run(stack: Stack, name: str, role_arn: str, resource: str, arguments: dict[str, Any]) -> Any:
     """The end of an execution of one task."""
     states = stack.client("stepfunctions")
     task = {"Type": "Task", "Resource": resource, "Parameters": arguments, "End": True}
@@ -113,7 +120,7 @@ def run(stack, name, role_arn, resource, arguments):
     return found
 
 
-TASKS = {
+TASKS: dict[str, tuple[str, dict[str, Any], str]] = {
     "sdk": ("arn:aws:states:::aws-sdk:dynamodb:describeTable", {"TableName": "jobs"}, "dynamodb:DescribeTable"),
     "plain": (
         "arn:aws:states:::dynamodb:putItem",
@@ -125,7 +132,9 @@ TASKS = {
 
 @BOTH
 @pytest.mark.parametrize("kind", TASKS)
-def test_a_state_machine_may_do_only_what_its_role_may(stack, which, kind, role):
+def test_a_state_machine_may_do_only_what_its_role_may(
+    stack: Stack, which: str, kind: str, role: Callable[..., str]
+) -> None:
     resource, arguments, action = TASKS[kind]
     dynamodb = stack.client("dynamodb")
     if "jobs" not in dynamodb.list_tables()["TableNames"]:
@@ -148,7 +157,7 @@ def test_a_state_machine_may_do_only_what_its_role_may(stack, which, kind, role)
         assert action in refused["cause"]
 
 
-def test_a_state_machine_needs_to_be_allowed_to_pass_the_role_of_a_model(ours, role):
+def test_a_state_machine_needs_to_be_allowed_to_pass_the_role_of_a_model(ours: Stack, role: Callable[..., str]) -> None:
     create = {"Effect": "Allow", "Action": "sagemaker:CreateModel", "Resource": "*"}
     model_role = role(ours, "passed", "sagemaker.amazonaws.com")
     arguments = {
@@ -169,7 +178,9 @@ def test_a_state_machine_needs_to_be_allowed_to_pass_the_role_of_a_model(ours, r
     assert "Could not access model data" in asked["cause"]
 
 
-def test_a_state_machine_needs_to_be_allowed_to_look_at_the_alarms_of_an_update(ours, role):
+def test_a_state_machine_needs_to_be_allowed_to_look_at_the_alarms_of_an_update(
+    ours: Stack, role: Callable[..., str]
+) -> None:
     update = {"Effect": "Allow", "Action": "sagemaker:UpdateEndpoint", "Resource": "*"}
     alarm = "arn:aws:cloudwatch:us-east-1:000000000000:alarm:watched"
     look = {"Effect": "Allow", "Action": "cloudwatch:DescribeAlarms", "Resource": alarm}
@@ -183,7 +194,7 @@ def test_a_state_machine_needs_to_be_allowed_to_look_at_the_alarms_of_an_update(
     assert "Could not find endpoint" in asked["cause"]
 
 
-def test_a_state_machine_needs_to_be_allowed_to_invoke_a_function(ours, role):
+def test_a_state_machine_needs_to_be_allowed_to_invoke_a_function(ours: Stack, role: Callable[..., str]) -> None:
     function = "arn:aws:lambda:us-east-1:000000000000:function:nothing"
     invoke = {"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": function}
     task = ("arn:aws:states:::lambda:invoke", {"FunctionName": function, "Payload": {}})
@@ -193,7 +204,7 @@ def test_a_state_machine_needs_to_be_allowed_to_invoke_a_function(ours, role):
     assert allowed["error"] == "Lambda.ResourceNotFoundException"
 
 
-def test_only_loopback_is_bound(ours):
+def test_only_loopback_is_bound(ours: Stack) -> None:
     sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     listening = "0A"
     bound = [local for _, local, _, state, *_ in sockets if state == listening and local.endswith(f":{ours.port:04X}")]
@@ -230,7 +241,7 @@ Outputs: {Queue: {Value: !Ref Queue}}
 
 
 @BOTH
-def test_a_concurrency_that_a_parameter_gives_is_a_number(stack, which):
+def test_a_concurrency_that_a_parameter_gives_is_a_number(stack: Stack, which: str) -> None:
     cloudformation, sqs = stack.client("cloudformation"), stack.client("sqs")
     cloudformation.create_stack(
         StackName="concurrency", TemplateBody=CONCURRENCY, Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_IAM"]
@@ -242,7 +253,7 @@ def test_a_concurrency_that_a_parameter_gives_is_a_number(stack, which):
         sqs.send_message(QueueUrl=queue, MessageBody="x")
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
 
-        def waiting():
+        def waiting() -> int:
             found = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
             return sum(int(found[name]) for name in names)
 
@@ -272,7 +283,9 @@ print(len(sts._sessions))
 
 
 @BOTH
-def test_threads_may_assume_roles_at_once(which, inside):
+def test_threads_may_assume_roles_at_once(
+    which: str, inside: Callable[[str, str], subprocess.CompletedProcess[str]]
+) -> None:
     ran = inside(SESSIONS, which)
     if which == "bare":
         assert "dictionary changed size during iteration" in ran.stderr
@@ -299,7 +312,9 @@ app.save_all({"logs": copied})
 
 
 @BOTH
-def test_a_stop_keeps_what_changes_meanwhile(which, inside, tmp_path):
+def test_a_stop_keeps_what_changes_meanwhile(
+    which: str, inside: Callable[[str, str], subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
     ran = inside(SAVE, which)
     assert ran.returncode == 0, ran.stderr
     if which == "bare":

@@ -9,8 +9,11 @@ import http.client
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -23,14 +26,14 @@ from botocore.exceptions import ClientError
 from local.errors import StackError
 from local.gate import Gate
 from local.owner import key_file, make_key, read_key
-from local.stack import REGION
+from local.stack import REGION, Stack
 
 BOTH = pytest.mark.parametrize("which", ["bare", "ours"])
 NOBODY = 65534
 
 
 @pytest.fixture
-def stack(which, request):
+def stack(which: str, request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(which)
 
 
@@ -41,7 +44,9 @@ class Answer:
     body: str
 
 
-def raw(stack, method="GET", path="/_ministack/health", body=None, **headers):
+def raw(
+    stack: Stack, method: str = "GET", path: str = "/_ministack/health", body: bytes | None = None, **headers: str
+) -> Answer:
     """One raw request; header names have _ for -."""
     connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=30)
     connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -50,7 +55,7 @@ def raw(stack, method="GET", path="/_ministack/health", body=None, **headers):
     return Answer(answer.status, found, answer.read().decode(errors="replace"))
 
 
-def refused(answer, says=""):
+def refused(answer: Answer, says: str = "") -> bool:
     """403 and one line."""
     return answer.status == 403 and answer.body.count("\n") == 1 and says in answer.body
 
@@ -59,7 +64,7 @@ def refused(answer, says=""):
 
 
 @BOTH
-def test_no_answer_lets_every_origin_read_it(stack, which, signed_in_query):
+def test_no_answer_lets_every_origin_read_it(stack: Stack, which: str, signed_in_query: Callable[..., str]) -> None:
     key, secret = stack.owner_key().access_key_id, stack.owner_key().secret_access_key
     path = signed_in_query(stack, key, secret, "sqs", "GET", "/?Action=ListQueues&Version=2012-11-05")
     answer = raw(stack, "GET", path)
@@ -68,7 +73,7 @@ def test_no_answer_lets_every_origin_read_it(stack, which, signed_in_query):
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "https://127.0.0.1:{port}"])
-def test_a_foreign_origin_is_refused_even_with_the_owners_key(ours, origin):
+def test_a_foreign_origin_is_refused_even_with_the_owners_key(ours: Stack, origin: str) -> None:
     origin = origin.format(port=ours.port)
     link = urlsplit(ours.client("s3", signature_version="s3v4").generate_presigned_url("list_buckets"))
     path = f"{link.path}?{link.query}"
@@ -77,7 +82,7 @@ def test_a_foreign_origin_is_refused_even_with_the_owners_key(ours, origin):
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "a1b2c3d4.execute-api.localhost"])
-def test_the_stacks_own_pages_may_call_it(ours, name):
+def test_the_stacks_own_pages_may_call_it(ours: Stack, name: str) -> None:
     host = f"{name}:{ours.port}"
     assert raw(ours, Host=host, Origin=f"http://{host}").status == 200
 
@@ -95,14 +100,14 @@ def test_the_stacks_own_pages_may_call_it(ours, name):
         "",
     ],
 )
-def test_dns_rebinding_is_refused(ours, host):
+def test_dns_rebinding_is_refused(ours: Stack, host: str) -> None:
     """A foreign name that its owner lets resolve to 127.0.0.1: the page has the stack's origin, not its Host."""
     host = host.format(port=ours.port)
     assert refused(raw(ours, Host=host), f"Host {host or 'missing'} ")
 
 
 @BOTH
-def test_ministack_alone_serves_any_host(stack, which):
+def test_ministack_alone_serves_any_host(stack: Stack, which: str) -> None:
     assert raw(stack, Host="evil.example:80").status == (200 if which == "bare" else 403)
 
 
@@ -122,11 +127,11 @@ def test_ministack_alone_serves_any_host(stack, which):
         ("GET", "/_localstack/health"),
     ],
 )
-def test_the_emulators_administration_is_closed(ours, method, path):
+def test_the_emulators_administration_is_closed(ours: Stack, method: str, path: str) -> None:
     assert refused(raw(ours, method, path), f"{path} is closed")
 
 
-def test_health_and_answers_of_custom_resources_are_open(ours):
+def test_health_and_answers_of_custom_resources_are_open(ours: Stack) -> None:
     assert raw(ours).status == 200
     assert raw(ours, "PUT", "/_ministack/cfn-response/no-such-token", b"{}").status == 200
 
@@ -134,8 +139,8 @@ def test_health_and_answers_of_custom_resources_are_open(ours):
 # Keys
 
 
-def client(stack, service, key, secret):
-    session = boto3.Session(key, secret, region_name=REGION)
+def client(stack: Stack, service: str, key: str, secret: str) -> Any:
+    session: Any = boto3.Session(key, secret, region_name=REGION)
     return session.client(service, endpoint_url=stack.endpoint_url)
 
 
@@ -154,13 +159,13 @@ UNKNOWN = r"InvalidAccessKeyId|InvalidClientTokenId|UnrecognizedClientException"
 
 @pytest.mark.parametrize("service", CALLS)
 @pytest.mark.parametrize("key", ["test", "000000000000", "123456789012", "AKIAIOSFODNN7EXAMPLE"])
-def test_no_other_key_is_the_owner(ours, service, key):
+def test_no_other_key_is_the_owner(ours: Stack, service: str, key: str) -> None:
     with pytest.raises(ClientError, match=UNKNOWN):
         CALLS[service](client(ours, service, key, "test"))
 
 
 @pytest.mark.parametrize("service", CALLS)
-def test_the_owners_signature_is_checked(ours, service):
+def test_the_owners_signature_is_checked(ours: Stack, service: str) -> None:
     key = ours.owner_key()
     if service != "iam":
         CALLS[service](ours.client(service))
@@ -171,14 +176,16 @@ def test_the_owners_signature_is_checked(ours, service):
 @pytest.mark.parametrize(
     "path", ["/", "/any-bucket/key", "/?Action=ListQueues", "/2015-03-31/functions", "/v2/", "/_aws/sqs/messages"]
 )
-def test_a_request_without_a_key_is_refused(ours, path):
+def test_a_request_without_a_key_is_refused(ours: Stack, path: str) -> None:
     assert refused(raw(ours, path=path), "not signed")
     assert refused(raw(ours, "POST", path, b"", X_Amz_Target="DynamoDB_20120810.ListTables"), "not signed")
 
 
 @pytest.mark.parametrize("key", ["", "test", "000000000000", "owner"])
 @pytest.mark.parametrize("service", ["s3", "lambda"])
-def test_a_wrong_signature_in_the_query_is_refused(ours, service, key, signed_in_query):
+def test_a_wrong_signature_in_the_query_is_refused(
+    ours: Stack, service: str, key: str, signed_in_query: Callable[..., str]
+) -> None:
     key = ours.owner_key().access_key_id if key == "owner" else key
     path = "/" if service == "s3" else "/2015-03-31/functions"
     signed = signed_in_query(ours, key or "x", "test", service, "GET", path)
@@ -222,7 +229,9 @@ QUERY = (
         (["AWS4-HMAC-SHA256 x"], "x-amz-credential={key}/20261128/us-east-1/{scope}/aws4_request", "s3"),
     ],
 )
-def test_the_owners_key_id_alone_opens_nothing(ours, target, authorizations, query, scope):
+def test_the_owners_key_id_alone_opens_nothing(
+    ours: Stack, target: str, authorizations: list[str], query: str, scope: str
+) -> None:
     """The id is in every link that the owner signs. Two claims of a signature must not vouch for each other."""
     method, path, headers, reveals = TARGETS[target]
     own = target.removesuffix("control")
@@ -239,13 +248,13 @@ def test_the_owners_key_id_alone_opens_nothing(ours, target, authorizations, que
     assert answer.status in (400, 403) and reveals not in body
 
 
-def test_a_users_signature_does_not_vouch_for_the_owners_key(ours):
+def test_a_users_signature_does_not_vouch_for_the_owners_key(ours: Stack) -> None:
     iam = ours.client("iam")
     iam.create_user(UserName="nobody")
     key = iam.create_access_key(UserName="nobody")["AccessKey"]
     request = AWSRequest("GET", f"{ours.endpoint_url}/", headers={"Host": f"127.0.0.1:{ours.port}"})
     SigV4Auth(Credentials(key["AccessKeyId"], key["SecretAccessKey"]), "s3", REGION).add_auth(request)
-    signed = {name.replace("-", "_"): value for name, value in request.headers.items()}
+    signed: dict[str, Any] = {name.replace("-", "_"): value for name, value in request.headers.items()}
     assert "AccessDenied" in raw(ours, **signed, path="/").body
     claim = f"/?X-Amz-Credential={ours.owner_key().access_key_id}/20261128/{REGION}/s3/aws4_request"
     assert refused(raw(ours, path=claim, **signed), "signed twice")
@@ -255,14 +264,14 @@ def test_a_users_signature_does_not_vouch_for_the_owners_key(ours):
 @pytest.mark.parametrize(
     "path", ["/v2/_catalog", "/oauth2/token", "/login", "/logout", "/pool/.well-known/jwks.json", "/oauth2/authorize"]
 )
-def test_services_that_do_not_run_answer_nobody(ours, host, path):
+def test_services_that_do_not_run_answer_nobody(ours: Stack, host: str, path: str) -> None:
     """Neither a container registry nor a sign-in page, also not under an API's name."""
     for method in ("GET", "POST"):
         answer = raw(ours, method, path, Host=f"{host}:{ours.port}")
         assert answer.status in (403, 404) and "repositories" not in answer.body
 
 
-def test_links_that_the_owner_signed_work_without_a_key(ours):
+def test_links_that_the_owner_signed_work_without_a_key(ours: Stack) -> None:
     s3 = ours.client("s3", signature_version="s3v4")
     s3.create_bucket(Bucket="links")
     s3.put_object(Bucket="links", Key="a b.jpg", Body=b"a")
@@ -271,7 +280,7 @@ def test_links_that_the_owner_signed_work_without_a_key(ours):
     assert raw(ours, path=f"{link.path}?{link.query}".replace("a%20b", "another")).status == 403
 
 
-def test_every_home_has_a_key_of_its_own(ours, own):
+def test_every_home_has_a_key_of_its_own(ours: Stack, own: Stack) -> None:
     own.make_home()
     first, second = ours.owner_key(), make_key(own.home)
     assert first.access_key_id != second.access_key_id and first.secret_access_key != second.secret_access_key
@@ -279,7 +288,7 @@ def test_every_home_has_a_key_of_its_own(ours, own):
     assert make_key(own.home) == second == own.owner_key()
 
 
-def test_one_of_several_first_starts_makes_the_key(tmp_path):
+def test_one_of_several_first_starts_makes_the_key(tmp_path: Path) -> None:
     for home in (tmp_path / str(n) for n in range(20)):
         home.mkdir()
         with ThreadPoolExecutor(4) as pool:
@@ -289,14 +298,14 @@ def test_one_of_several_first_starts_makes_the_key(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"access_key_id": "x"}', b"\xff\xfe"])
-def test_a_spoiled_key_file_is_named(own, content):
+def test_a_spoiled_key_file_is_named(own: Stack, content: bytes) -> None:
     own.make_home()
     key_file(own.home).write_bytes(content)
     with pytest.raises(StackError, match=r"owner\.json is not a key file"):
         own.credentials()
 
 
-def test_a_lost_key_of_a_running_stack_is_named(own):
+def test_a_lost_key_of_a_running_stack_is_named(own: Stack) -> None:
     own.start_emulator()
     kept = key_file(own.home).read_bytes()
     key_file(own.home).unlink()
@@ -309,7 +318,7 @@ def test_a_lost_key_of_a_running_stack_is_named(own):
     assert own.client("sts").get_caller_identity()["Arn"].endswith(":root")
 
 
-def test_a_home_of_another_user_is_refused(own):
+def test_a_home_of_another_user_is_refused(own: Stack) -> None:
     if os.geteuid():
         pytest.skip("only root can give a folder away")
     own.make_home()
@@ -322,12 +331,12 @@ def test_a_home_of_another_user_is_refused(own):
 
 
 @BOTH
-def test_another_user_of_this_machine_gets_nowhere(stack, which):
+def test_another_user_of_this_machine_gets_nowhere(stack: Stack, which: str) -> None:
     """As `nobody`: neither the key, nor a state file, nor the emulator's administration."""
     if os.geteuid():
         pytest.skip("only root can become another user")
 
-    def as_nobody(*command):
+    def as_nobody(*command: str | Path) -> tuple[int, str]:
         done = subprocess.run(command, user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, text=True)
         return done.returncode, done.stdout
 
@@ -348,13 +357,20 @@ def test_another_user_of_this_machine_gets_nowhere(stack, which):
         assert as_nobody("ls", stack.home)[0] != 0
 
 
-def loose(home):
+def loose(home: Path) -> list[Path]:
     """What someone else may read, or that is not as private as promised."""
     folders = [path for path in [home, *home.rglob("*")] if path.is_dir() and path.stat().st_mode & 0o777 != 0o700]
     return folders + [path for path in home.rglob("*") if path.is_file() and path.stat().st_mode & 0o777 != 0o600]
 
 
-def test_a_home_is_its_users_alone_also_one_from_before(own, model, settled, ask, function_role, code_of):
+def test_a_home_is_its_users_alone_also_one_from_before(
+    own: Stack,
+    model: Callable[..., str],
+    settled: Callable[..., dict[str, Any]],
+    ask: Callable[..., dict[str, Any]],
+    function_role: Callable[..., str],
+    code_of: Callable[[str], bytes],
+) -> None:
     """What an older version left readable, and all that a running emulator writes: state, logs, models, functions."""
     umask = os.umask(0o022)
     try:
@@ -383,7 +399,9 @@ def test_a_home_is_its_users_alone_also_one_from_before(own, model, settled, ask
 
 
 @BOTH
-def test_a_functions_keys_are_not_made_of_its_name(stack, which, function_role, code_of):
+def test_a_functions_keys_are_not_made_of_its_name(
+    stack: Stack, which: str, function_role: Callable[..., str], code_of: Callable[[str], bytes]
+) -> None:
     """Whoever knows a function's name and its role's could compute its keys."""
     role = function_role(stack, "guessed")
     functions = stack.client("lambda")
@@ -409,7 +427,7 @@ def test_a_functions_keys_are_not_made_of_its_name(stack, which, function_role, 
 # Containers of `sam local invoke`
 
 
-async def nothing(*arguments):
+async def nothing(*arguments: object) -> Any:
     """An app, and what it would be given."""
 
 
@@ -423,16 +441,16 @@ async def nothing(*arguments):
         (set(), "172.17.0.1:4566", False),
     ],
 )
-def test_containers_come_in_by_the_bridge_while_one_runs(running, host, passes):
+def test_containers_come_in_by_the_bridge_while_one_runs(running: set[str], host: str, passes: bool) -> None:
     gate = Gate(nothing, 4566, lambda: running)
     scope = {"type": "http", "method": "GET", "path": "/_ministack/health", "headers": [(b"host", host.encode())]}
     assert (asyncio.run(gate.refusal(scope)) is None) == passes
 
 
-def test_a_websocket_of_another_origin_is_closed():
-    sent = []
+def test_a_websocket_of_another_origin_is_closed() -> None:
+    sent: list[dict[str, Any]] = []
 
-    async def send(message):
+    async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
     headers = [(b"host", b"127.0.0.1:4566"), (b"origin", b"http://evil.example")]

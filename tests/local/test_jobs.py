@@ -9,12 +9,15 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 
 from local import processes
+from local.stack import Stack
 from localsagemaker import channels, container
 
 ROLE_MAY = {"Effect": "Allow", "Action": ["s3:*", "logs:*", "cloudwatch:PutMetricData"], "Resource": "*"}
@@ -28,17 +31,19 @@ root = Path(os.environ["SM_OPT_ML"])
 
 
 @pytest.fixture(scope="module")
-def bucket(ours):
+def bucket(ours: Stack) -> str:
     ours.client("s3").create_bucket(Bucket="jobs")
     return "jobs"
 
 
 @pytest.fixture(scope="module")
-def job_role(ours, role):
+def job_role(ours: Stack, role: Callable[..., str]) -> str:
     return role(ours, "job", "sagemaker.amazonaws.com", ROLE_MAY)
 
 
-def training_request(stack, role_arn, name, script, bucket="jobs", **members):
+def training_request(
+    stack: Stack, role_arn: str, name: str, script: str, bucket: str = "jobs", **members: Any
+) -> dict[str, Any]:
     """A training job whose entry point is `script`, given through a channel of its own."""
     stack.client("s3").put_object(Bucket=bucket, Key=f"{name}/code/job.py", Body=(HEAD + script).encode())
     algorithm = {
@@ -60,28 +65,28 @@ def training_request(stack, role_arn, name, script, bucket="jobs", **members):
     }
 
 
-def channel(name, uri, kind="S3Prefix", share="FullyReplicated"):
+def channel(name: str, uri: str, kind: str = "S3Prefix", share: str = "FullyReplicated") -> dict[str, Any]:
     source = {"S3DataType": kind, "S3Uri": uri, "S3DataDistributionType": share}
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
 
 
 @pytest.fixture
-def train(ours, bucket, job_role):
+def train(ours: Stack, bucket: str, job_role: str) -> Callable[..., Any]:
     """Runs a training job to its end and describes it."""
     sagemaker = ours.client("sagemaker")
 
-    def run(name, script, **members):
+    def run(name: str, script: str, **members: Any) -> Any:
         sagemaker.create_training_job(**training_request(ours, job_role, name, script, **members))
         return ended(sagemaker, name)
 
     return run
 
 
-def ended(sagemaker, name, seconds=60):
+def ended(sagemaker: Any, name: str, seconds: float = 60) -> Any:
     return reached(sagemaker, name, lambda job: job["TrainingJobStatus"] in ("Completed", "Failed", "Stopped"), seconds)
 
 
-def reached(sagemaker, name, condition, seconds=60):
+def reached(sagemaker: Any, name: str, condition: Callable[[Any], object], seconds: float = 60) -> Any:
     deadline = time.monotonic() + seconds
     while not condition(found := sagemaker.describe_training_job(TrainingJobName=name)):
         assert time.monotonic() < deadline, found
@@ -89,15 +94,16 @@ def reached(sagemaker, name, condition, seconds=60):
     return found
 
 
-def archive_of(stack, url):
+def archive_of(stack: Stack, url: str) -> dict[str, str]:
     """The members of a tar.gz in S3, by name."""
     key = url.removeprefix("s3://jobs/")
     body = stack.client("s3").get_object(Bucket="jobs", Key=key)["Body"].read()
     with tarfile.open(fileobj=io.BytesIO(body), mode="r:gz") as tar:
-        return {member.name: tar.extractfile(member).read().decode() for member in tar.getmembers()}
+        files = {member.name: tar.extractfile(member) for member in tar.getmembers()}
+        return {name: file.read().decode() for name, file in files.items() if file}
 
 
-def seen(found):
+def seen(found: dict[str, Any]) -> list[str]:
     return [one["Status"] for one in found["SecondaryStatusTransitions"]]
 
 
@@ -114,7 +120,7 @@ print("last line without an end", end="")
 """
 
 
-def test_a_training_job_from_channels_to_archives(ours, train):
+def test_a_training_job_from_channels_to_archives(ours: Stack, train: Callable[..., Any]) -> None:
     s3 = ours.client("s3")
     s3.put_object(Bucket="jobs", Key="whole/data/a/1.txt", Body=b"one")
     s3.put_object(Bucket="jobs", Key="whole/data/2.txt", Body=b"two")
@@ -181,14 +187,16 @@ def test_a_training_job_from_channels_to_archives(ours, train):
     assert min(point["Minimum"] for point in metrics) == 2
 
 
-def assert_logged(stack, job, lines, group="/aws/sagemaker/TrainingJobs", host="algo-1"):
+def assert_logged(
+    stack: Stack, job: str, lines: list[str], group: str = "/aws/sagemaker/TrainingJobs", host: str = "algo-1"
+) -> None:
     logs = stack.client("logs")
     (stream,) = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{job}/{host}-")["logStreams"]
     events = logs.get_log_events(logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=True)
     assert [event["message"] for event in events["events"]] == lines
 
 
-def test_a_job_that_fails_says_why(ours, train):
+def test_a_job_that_fails_says_why(ours: Stack, train: Callable[..., Any]) -> None:
     failed = train(
         "fails",
         """
@@ -211,7 +219,9 @@ sys.exit(3)
         )
 
 
-def test_what_is_missing_or_not_allowed_fails_the_job_and_names_it(ours, train, role, bucket):
+def test_what_is_missing_or_not_allowed_fails_the_job_and_names_it(
+    ours: Stack, train: Callable[..., Any], role: Callable[..., str], bucket: str
+) -> None:
     ours.client("s3").put_object(Bucket=bucket, Key="no-list", Body=b'{"prefix": "s3://jobs/"}')
     for name, given, said in (
         ("missing-1", channel("data", "s3://jobs/nothing/"), "No S3 objects found"),
@@ -231,7 +241,9 @@ def test_what_is_missing_or_not_allowed_fails_the_job_and_names_it(ours, train, 
         assert said in found["FailureReason"]
 
 
-def test_a_role_that_may_not_write_logs_costs_the_logs_alone(ours, train, role):
+def test_a_role_that_may_not_write_logs_costs_the_logs_alone(
+    ours: Stack, train: Callable[..., Any], role: Callable[..., str]
+) -> None:
     arn = role(
         ours, "unlogged", "sagemaker.amazonaws.com", {"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::*"}
     )
@@ -252,7 +264,7 @@ while True:
 """
 
 
-def start(stack, role_arn, name, script, until="Training", **members):
+def start(stack: Stack, role_arn: str, name: str, script: str, until: str = "Training", **members: Any) -> Any:
     """A training job that has got as far as `until`, and said a first word where that is Training."""
     sagemaker = stack.client("sagemaker")
     definitions = {"MetricDefinitions": [{"Name": "started", "Regex": "starte(d)"}, {"Name": "at", "Regex": "at (.+)"}]}
@@ -263,7 +275,7 @@ def start(stack, role_arn, name, script, until="Training", **members):
     return sagemaker
 
 
-def test_a_job_that_is_stopped_keeps_what_it_saved_in_time(ours, bucket, job_role):
+def test_a_job_that_is_stopped_keeps_what_it_saved_in_time(ours: Stack, bucket: str, job_role: str) -> None:
     sagemaker = start(ours, job_role, "stopped", STOPPABLE)
     sagemaker.stop_training_job(TrainingJobName="stopped")
     assert sagemaker.describe_training_job(TrainingJobName="stopped")["TrainingJobStatus"] in ("Stopping", "Stopped")
@@ -277,7 +289,7 @@ def test_a_job_that_is_stopped_keeps_what_it_saved_in_time(ours, bucket, job_rol
         sagemaker.stop_training_job(TrainingJobName="stopped")
 
 
-def test_a_job_runs_no_longer_than_it_may(ours, train):
+def test_a_job_runs_no_longer_than_it_may(ours: Stack, train: Callable[..., Any]) -> None:
     found = train("limited", STOPPABLE, StoppingCondition={"MaxRuntimeInSeconds": 5})
     assert (found["TrainingJobStatus"], found["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
     assert "FailureReason" not in found
@@ -297,8 +309,8 @@ while done < 60:
 """
 
 
-def test_a_spot_job_that_is_interrupted_goes_on_from_its_checkpoint(ours, bucket, job_role):
-    spot = {
+def test_a_spot_job_that_is_interrupted_goes_on_from_its_checkpoint(ours: Stack, bucket: str, job_role: str) -> None:
+    spot: dict[str, Any] = {
         "EnableManagedSpotTraining": True,
         "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 120},
         "CheckpointConfig": {"S3Uri": "s3://jobs/spot/checkpoints/"},
@@ -322,7 +334,7 @@ def test_a_spot_job_that_is_interrupted_goes_on_from_its_checkpoint(ours, bucket
     assert 6 <= found["BillableTimeInSeconds"] <= found["TrainingTimeInSeconds"] + 1
 
 
-def test_several_hosts_share_a_job(ours, train):
+def test_several_hosts_share_a_job(ours: Stack, train: Callable[..., Any]) -> None:
     s3 = ours.client("s3")
     for number in range(5):
         s3.put_object(Bucket="jobs", Key=f"hosts/data/{number}", Body=b"x")
@@ -355,7 +367,9 @@ print(name)
     assert failed["FailureReason"] == "AlgorithmError: enough, exit code: 1"
 
 
-def test_requests_that_cannot_be_are_refused(ours, bucket, job_role, train):
+def test_requests_that_cannot_be_are_refused(
+    ours: Stack, bucket: str, job_role: str, train: Callable[..., Any]
+) -> None:
     sagemaker = ours.client("sagemaker")
     spot = {"EnableManagedSpotTraining": True}
     pipe = {"TrainingInputMode": "Pipe"}
@@ -395,7 +409,7 @@ def test_requests_that_cannot_be_are_refused(ours, bucket, job_role, train):
         sagemaker.get_waiter("training_job_completed_or_stopped").wait(TrainingJobName="nothing", WaiterConfig=FAST)
 
 
-def test_lists_are_filtered_sorted_and_paged(ours, train):
+def test_lists_are_filtered_sorted_and_paged(ours: Stack, train: Callable[..., Any]) -> None:
     names = [f"listed-{number}" for number in (2, 0, 1)]
     for name in names:
         train(name, "sys.exit(name := 1)" if name == "listed-0" else "")
@@ -415,7 +429,9 @@ def test_lists_are_filtered_sorted_and_paged(ours, train):
     assert [one["TrainingJobName"] for one in later] == ["listed-1"]
 
 
-def test_roles_need_permission_on_the_job(ours, train, role, as_role):
+def test_roles_need_permission_on_the_job(
+    ours: Stack, train: Callable[..., Any], role: Callable[..., str], as_role: Callable[..., Any]
+) -> None:
     train("guarded", "")
     arn = "arn:aws:sagemaker:us-east-1:000000000000:training-job/guarded"
     looks = {"Effect": "Allow", "Action": "sagemaker:DescribeTrainingJob", "Resource": arn}
@@ -430,7 +446,9 @@ def test_roles_need_permission_on_the_job(ours, train, role, as_role):
             ask(**arguments)
 
 
-def test_without_the_training_environment_a_job_says_how_to_make_it(own, role, tmp_path):
+def test_without_the_training_environment_a_job_says_how_to_make_it(
+    own: Stack, role: Callable[..., str], tmp_path: Path
+) -> None:
     own = dataclasses.replace(own, variables={"BINTALLY_TRAINING_PYTHON": str(tmp_path / "python")})
     own.start_emulator()
     own.client("s3").create_bucket(Bucket="jobs")
@@ -440,7 +458,7 @@ def test_without_the_training_environment_a_job_says_how_to_make_it(own, role, t
     assert "make train-venv" in ended(sagemaker, "poor")["FailureReason"]
 
 
-def test_jobs_of_before_a_stop_are_told_as_ended_and_leave_no_process(own, role):
+def test_jobs_of_before_a_stop_are_told_as_ended_and_leave_no_process(own: Stack, role: Callable[..., str]) -> None:
     own.start_emulator()
     own.client("s3").create_bucket(Bucket="jobs")
     arn = role(own, "job", "sagemaker.amazonaws.com", ROLE_MAY)
@@ -464,7 +482,7 @@ time.sleep(300)
         sagemaker.create_training_job(**training_request(own, arn, "cut", ""))
 
 
-def test_every_change_of_a_job_is_an_event(ours, train):
+def test_every_change_of_a_job_is_an_event(ours: Stack, train: Callable[..., Any]) -> None:
     sqs, events = ours.client("sqs"), ours.client("events")
     queue = sqs.create_queue(QueueName="job-events")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -479,7 +497,7 @@ def test_every_change_of_a_job_is_an_event(ours, train):
     events.put_rule(Name="job-events", EventPattern=json.dumps(pattern))
     events.put_targets(Rule="job-events", Targets=[{"Id": "queue", "Arn": arn}])
     found = train("told", "sys.exit('all black')", Tags=[{"Key": "run", "Value": "7"}])
-    told = []
+    told: list[dict[str, Any]] = []
     while not told or told[-1]["detail"]["TrainingJobStatus"] == "InProgress":
         for message in sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5)["Messages"]:
             told.append(json.loads(message["Body"]))
@@ -493,7 +511,7 @@ def test_every_change_of_a_job_is_an_event(ours, train):
     assert last["detail"]["Tags"] == {"run": "7"}
 
 
-def test_a_process_that_does_not_heed_sigterm_is_killed_with_all_that_it_started():
+def test_a_process_that_does_not_heed_sigterm_is_killed_with_all_that_it_started() -> None:
     script = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -501,6 +519,7 @@ print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"]).p
 time.sleep(300)
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, process_group=0)
+    assert process.stdout is not None
     child = int(process.stdout.readline())
     started = time.monotonic()
     container.end([process], grace_seconds=0.5)
@@ -512,12 +531,12 @@ time.sleep(300)
         time.sleep(0.05)
 
 
-def test_an_objects_path_below_an_inputs_folder(ours, bucket):
+def test_an_objects_path_below_an_inputs_folder(ours: Stack, bucket: str) -> None:
     s3 = ours.client("s3")
     for key in ("paths/a/1.txt", "paths/a/b/2.txt", "paths/ab.txt", "paths/a/"):
         s3.put_object(Bucket=bucket, Key=key, Body=b"x")
 
-    def paths(uri):
+    def paths(uri: str) -> list[str]:
         return [one.path for one in channels.find(s3, {"S3Uri": f"s3://{bucket}/{uri}"})]
 
     assert paths("paths/a/") == ["1.txt", "b/2.txt"]

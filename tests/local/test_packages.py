@@ -1,14 +1,22 @@
 """The model registry on one machine, asked with boto3 as the stack asks it."""
 
 import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from local.stack import Stack
+
+Events = list[dict[str, Any]]
+Watch = Callable[[str], Callable[[int], Events]]
+
 PREFIX = "arn:aws:sagemaker:us-east-1:000000000000"
 
 
-def specification(version):
+def specification(version: str) -> dict[str, Any]:
     return {
         "Containers": [{"Image": "serving", "ModelDataUrl": f"s3://models/{version}/model.tar.gz"}],
         "SupportedContentTypes": ["application/x-image"],
@@ -16,25 +24,31 @@ def specification(version):
     }
 
 
+@dataclass(frozen=True)
+class Group:
+    """Makes a version of the group when it is called."""
+
+    name: str
+    sagemaker: Any
+
+    def __call__(self, **members: Any) -> Any:
+        wanted = {"ModelPackageGroupName": self.name, "InferenceSpecification": specification("v"), **members}
+        return self.sagemaker.create_model_package(**wanted)["ModelPackageArn"]
+
+
 @pytest.fixture
-def group(ours, request):
-    """A group named after the test, with versions made by calling it; both are removed afterwards."""
+def group(ours: Stack, request: pytest.FixtureRequest) -> Iterator[Group]:
+    """A group named after the test; it and its versions are removed afterwards."""
     sagemaker, name = ours.client("sagemaker"), request.node.name.replace("_", "-")[:63].rstrip("-")
     sagemaker.create_model_package_group(ModelPackageGroupName=name)
-
-    def version(**members):
-        wanted = {"ModelPackageGroupName": name, "InferenceSpecification": specification("v"), **members}
-        return sagemaker.create_model_package(**wanted)["ModelPackageArn"]
-
-    version.name = name
-    yield version
+    yield Group(name, sagemaker)
     for package in sagemaker.list_model_packages(ModelPackageGroupName=name)["ModelPackageSummaryList"]:
         sagemaker.delete_model_package(ModelPackageName=package["ModelPackageArn"])
     sagemaker.delete_model_package_group(ModelPackageGroupName=name)
 
 
 @pytest.fixture
-def events(ours, request):
+def events(ours: Stack, request: pytest.FixtureRequest) -> Iterator[Watch]:
     """The registry's events of a group, in order, as a rule delivers them to a queue."""
     name = f"registry-{request.node.name.replace('_', '-')[:50]}"
     sqs, bus = ours.client("sqs"), ours.client("events")
@@ -44,14 +58,14 @@ def events(ours, request):
     policy = json.dumps({"Version": "2012-10-17", "Statement": [{**allow, "Resource": arn}]})
     sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
 
-    def watch(group_name):
+    def watch(group_name: str) -> Callable[[int], Events]:
         detail = {"ModelPackageGroupName": [group_name]}
         pattern = {"source": ["aws.sagemaker"], "detail-type": ["SageMaker Model Package State Change"]}
         bus.put_rule(Name=name, EventPattern=json.dumps({**pattern, "detail": detail}))
         bus.put_targets(Rule=name, Targets=[{"Id": "queue", "Arn": arn}])
 
-        def take(count):
-            found = []
+        def take(count: int) -> Events:
+            found: Events = []
             while len(found) < count:
                 messages = sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5, MaxNumberOfMessages=1).get("Messages")
                 assert messages, f"{len(found)} of {count} events came"
@@ -66,7 +80,7 @@ def events(ours, request):
     bus.delete_rule(Name=name)
 
 
-def test_a_version_from_registration_to_deletion(ours, group):
+def test_a_version_from_registration_to_deletion(ours: Stack, group: Group) -> None:
     sagemaker = ours.client("sagemaker")
     statistics = {"ContentType": "application/json", "S3Uri": "s3://models/evaluation.json"}
     arn = group(
@@ -94,7 +108,7 @@ def test_a_version_from_registration_to_deletion(ours, group):
     assert group() == f"{PREFIX}:model-package/{group.name}/2"
 
 
-def test_an_update_sets_the_approval_and_merges_the_metadata(ours, group):
+def test_an_update_sets_the_approval_and_merges_the_metadata(ours: Stack, group: Group) -> None:
     sagemaker = ours.client("sagemaker")
     arn = group(CustomerMetadataProperties={"verdict": "promote", "run": "1"})
     sagemaker.update_model_package(
@@ -110,7 +124,7 @@ def test_an_update_sets_the_approval_and_merges_the_metadata(ours, group):
     assert described["LastModifiedTime"] > described["CreationTime"]
 
 
-def test_each_change_is_told(ours, group, events):
+def test_each_change_is_told(ours: Stack, group: Group, events: Watch) -> None:
     take = events(group.name)
     arn = group(CustomerMetadataProperties={"run": "1"})
     sagemaker = ours.client("sagemaker")
@@ -133,17 +147,17 @@ def test_each_change_is_told(ours, group, events):
     assert rejected["detail"]["CreationTime"].endswith("Z")
 
 
-def test_a_repeated_request_registers_once(group):
+def test_a_repeated_request_registers_once(group: Group) -> None:
     assert group(ClientToken="the-same") == group(ClientToken="the-same")
     assert group(ClientToken="another") == f"{PREFIX}:model-package/{group.name}/2"
 
 
-def test_versions_are_filtered_sorted_and_paged(ours, group):
+def test_versions_are_filtered_sorted_and_paged(ours: Stack, group: Group) -> None:
     sagemaker = ours.client("sagemaker")
     arns = [group(ModelApprovalStatus=status) for status in ("Approved", "Rejected", "Approved")] + [group()]
     paginator = sagemaker.get_paginator("list_model_packages")
 
-    def listed(size=100, **filters):
+    def listed(size: int = 100, **filters: Any) -> list[list[str]]:
         pages = paginator.paginate(ModelPackageGroupName=group.name, PaginationConfig={"PageSize": size}, **filters)
         return [[package["ModelPackageArn"] for package in page["ModelPackageSummaryList"]] for page in pages]
 
@@ -160,7 +174,7 @@ def test_versions_are_filtered_sorted_and_paged(ours, group):
     assert set(arns) <= {package["ModelPackageArn"] for package in versions}
 
 
-def test_groups(ours):
+def test_groups(ours: Stack) -> None:
     sagemaker = ours.client("sagemaker")
     names = ["Groups-b", "Groups-a", "Groups-c"]
     for name in names:
@@ -190,7 +204,7 @@ def test_groups(ours):
         sagemaker.describe_model_package_group(ModelPackageGroupName="Groups-a")
 
 
-def test_what_is_missing_or_not_supported_is_refused(ours, group):
+def test_what_is_missing_or_not_supported_is_refused(ours: Stack, group: Group) -> None:
     sagemaker = ours.client("sagemaker")
     plain = {"InferenceSpecification": specification("v")}
     for request, said in (
@@ -213,7 +227,7 @@ def test_what_is_missing_or_not_supported_is_refused(ours, group):
         raw.update_model_package(ModelPackageArn=group(), ModelApprovalStatus="Perhaps")
 
 
-def test_tags(ours):
+def test_tags(ours: Stack) -> None:
     sagemaker = ours.client("sagemaker")
     arn = sagemaker.create_model_package_group(
         ModelPackageGroupName="tagged", Tags=[{"Key": "stack", "Value": "one"}, {"Key": "part", "Value": "b"}]
@@ -226,7 +240,9 @@ def test_tags(ours):
         sagemaker.list_tags(ResourceArn=f"{arn}-of-another")
 
 
-def test_only_a_role_that_may_register_and_approve_can(ours, group, role, as_role):
+def test_only_a_role_that_may_register_and_approve_can(
+    ours: Stack, group: Group, role: Callable[..., str], as_role: Callable[..., Any]
+) -> None:
     own = f"{PREFIX}:model-package/{group.name}/*"
     create = {"Effect": "Allow", "Action": "sagemaker:CreateModelPackage", "Resource": own}
     approve = {"Effect": "Allow", "Action": "sagemaker:UpdateModelPackage", "Resource": own}
@@ -252,7 +268,7 @@ def test_only_a_role_that_may_register_and_approve_can(ours, group, role, as_rol
             operation(**arguments)
 
 
-def test_the_registry_comes_back_after_a_stop(own):
+def test_the_registry_comes_back_after_a_stop(own: Stack) -> None:
     own.start_emulator()
     sagemaker = own.client("sagemaker")
     group = sagemaker.create_model_package_group(ModelPackageGroupName="back", Tags=[{"Key": "a", "Value": "b"}])

@@ -8,20 +8,25 @@ import http.server
 import json
 import shutil
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from local.stack import Stack
 
 BOTH = pytest.mark.parametrize("which", ["bare", "ours"])
 
 
 @pytest.fixture
-def stack(which, request):
+def stack(which: str, request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(which)
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         yield launched
@@ -29,17 +34,17 @@ def browser():
 
 
 @pytest.fixture
-def page(browser):
+def page(browser: Browser) -> Iterator[Page]:
     """A page of another origin, in a real browser."""
 
     class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
+        def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.end_headers()
             self.wfile.write(b"<!doctype html><title>elsewhere</title>")
 
-        def log_message(self, *arguments):
+        def log_message(self, *arguments: object) -> None:
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
@@ -55,7 +60,7 @@ SEND = "([url, method, body, mode]) => fetch(url, {method, body, mode}).then(a =
 
 
 @BOTH
-def test_a_page_of_another_origin_cannot_wipe_the_stack(stack, which, page):
+def test_a_page_of_another_origin_cannot_wipe_the_stack(stack: Stack, which: str, page: Page) -> None:
     stack.client("s3").create_bucket(Bucket="photographs")
     stack.client("s3").put_object(Bucket="photographs", Key="incoming/a.jpg", Body=b"a")
     page.evaluate(SEND, [f"{stack.endpoint_url}/_ministack/reset", "POST", None, "no-cors"])
@@ -65,17 +70,23 @@ def test_a_page_of_another_origin_cannot_wipe_the_stack(stack, which, page):
 
 @BOTH
 def test_a_page_of_another_origin_cannot_run_python(
-    stack, which, page, function_role, signed_in_query, code_of, tmp_path
-):
+    stack: Stack,
+    which: str,
+    page: Page,
+    function_role: Callable[..., str],
+    signed_in_query: Callable[..., str],
+    code_of: Callable[[str], bytes],
+    tmp_path: Path,
+) -> None:
     touched = tmp_path / "touched"
     code = code_of(f"open({str(touched)!r}, 'w').close()")
-    body = {
+    function = {
         "FunctionName": "intruder",
         "Runtime": "python3.13",
         "Handler": "index.handler",
         "Role": function_role(stack, "any"),
     }
-    body = json.dumps(body | {"Code": {"ZipFile": base64.b64encode(code).decode()}})
+    body = json.dumps(function | {"Code": {"ZipFile": base64.b64encode(code).decode()}})
     functions = "/2015-03-31/functions"
     for path, content in ((functions, body), (f"{functions}/intruder/invocations", "{}")):
         address = signed_in_query(stack, "test", "test", "lambda", "POST", path, content.encode())
@@ -84,7 +95,9 @@ def test_a_page_of_another_origin_cannot_run_python(
 
 
 @BOTH
-def test_a_page_of_another_origin_reads_nothing(stack, which, page, signed_in_query):
+def test_a_page_of_another_origin_reads_nothing(
+    stack: Stack, which: str, page: Page, signed_in_query: Callable[..., str]
+) -> None:
     address = signed_in_query(stack, "test", "test", "sqs", "GET", "/?Action=ListQueues&Version=2012-11-05")
     seen = page.evaluate(SEND, [stack.endpoint_url + address, "GET", None, "cors"])
     assert ("Failed to fetch" in seen) == (which == "ours")

@@ -2,10 +2,15 @@
 
 import json
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, WaiterError
+
+from local.stack import Stack
 
 ROLE_MAY = {"Effect": "Allow", "Action": ["s3:*", "logs:*"], "Resource": "*"}
 CLUSTER = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
@@ -18,14 +23,33 @@ out = root / "processing" / "output"
 """
 
 
+@dataclass(frozen=True)
+class Processing:
+    """Starts a processing job whose entry point is a script, and waits for its end."""
+
+    request: Callable[..., dict[str, Any]]
+    sagemaker: Any
+
+    def __call__(self, name: str, script: str, **members: Any) -> Any:
+        self.sagemaker.create_processing_job(**self.request(name, script, **members))
+        return ended(self.sagemaker, name)
+
+
 @pytest.fixture(scope="module")
-def process(ours, role):
-    """Starts a processing job whose entry point is a script, and waits for its end unless told not to."""
+def process(ours: Stack, role: Callable[..., str]) -> Processing:
     s3, sagemaker = ours.client("s3"), ours.client("sagemaker")
     s3.create_bucket(Bucket="processing")
     arn = role(ours, "processing-job", "sagemaker.amazonaws.com", ROLE_MAY)
 
-    def request(name, script, *, inputs=(), uploaded="EndOfJob", count=1, **members):
+    def request(
+        name: str,
+        script: str,
+        *,
+        inputs: Iterable[dict[str, Any]] = (),
+        uploaded: str = "EndOfJob",
+        count: int = 1,
+        **members: Any,
+    ) -> dict[str, Any]:
         s3.put_object(Bucket="processing", Key=f"{name}/code/job.py", Body=(HEAD + script).encode())
         code = given("code", f"s3://processing/{name}/code/job.py", "/opt/ml/processing/input/code")
         output = {"S3Uri": f"s3://processing/{name}/out", "LocalPath": "/opt/ml/processing/output"}
@@ -45,20 +69,15 @@ def process(ours, role):
             **members,
         }
 
-    def run(name, script, **members):
-        sagemaker.create_processing_job(**request(name, script, **members))
-        return ended(sagemaker, name)
-
-    run.request = request
-    return run
+    return Processing(request, sagemaker)
 
 
-def given(name, uri, path, kind="S3Prefix", share="FullyReplicated"):
+def given(name: str, uri: str, path: str, kind: str = "S3Prefix", share: str = "FullyReplicated") -> dict[str, Any]:
     source = {"S3Uri": uri, "LocalPath": path, "S3DataType": kind, "S3InputMode": "File"}
     return {"InputName": name, "S3Input": {**source, "S3DataDistributionType": share}}
 
 
-def ended(sagemaker, name):
+def ended(sagemaker: Any, name: str) -> Any:
     deadline = time.monotonic() + 60
     while (found := sagemaker.describe_processing_job(ProcessingJobName=name))["ProcessingJobStatus"] in (
         "InProgress",
@@ -69,7 +88,7 @@ def ended(sagemaker, name):
     return found
 
 
-def outputs(stack, name):
+def outputs(stack: Stack, name: str) -> dict[str, bytes]:
     s3 = stack.client("s3")
     listed = s3.list_objects_v2(Bucket="processing", Prefix=f"{name}/out/").get("Contents", [])
     return {
@@ -78,7 +97,7 @@ def outputs(stack, name):
     }
 
 
-def test_a_processing_job_from_inputs_to_outputs(ours, process):
+def test_a_processing_job_from_inputs_to_outputs(ours: Stack, process: Processing) -> None:
     s3 = ours.client("s3")
     s3.put_object(Bucket="processing", Key="whole/data/a/1.txt", Body=b"one")
     s3.put_object(Bucket="processing", Key="whole/list", Body=b'[{"prefix": "s3://processing/whole/"}, "data/a/1.txt"]')
@@ -119,7 +138,7 @@ print("processed")
     assert [event["message"] for event in events] == ["processed"]
 
 
-def test_hosts_share_the_objects_and_all_their_outputs_are_kept(ours, process):
+def test_hosts_share_the_objects_and_all_their_outputs_are_kept(ours: Stack, process: Processing) -> None:
     for number in range(3):
         ours.client("s3").put_object(Bucket="processing", Key=f"hosts/data/{number}", Body=b"x")
     script = """
@@ -131,7 +150,7 @@ host = json.loads((root / "config" / "resourceconfig.json").read_text())["curren
     assert outputs(ours, "hosts") == {"algo-1": b"0 2", "algo-2": b"1"}
 
 
-def test_a_job_that_fails_says_why_and_uploads_nothing(ours, process):
+def test_a_job_that_fails_says_why_and_uploads_nothing(ours: Stack, process: Processing) -> None:
     failed = process(
         "fails", "(out / 'half').write_text('x'); (root / 'output' / 'failure').write_text('all bad'); sys.exit(1)"
     )
@@ -144,7 +163,7 @@ def test_a_job_that_fails_says_why_and_uploads_nothing(ours, process):
     assert "No S3 objects found under S3 URL" in missing["FailureReason"]
 
 
-def test_a_continuous_output_is_there_before_the_end_and_after_a_stop(ours, process):
+def test_a_continuous_output_is_there_before_the_end_and_after_a_stop(ours: Stack, process: Processing) -> None:
     sagemaker = ours.client("sagemaker")
     script = "(out / 'first').write_text('1'); time.sleep(300)"
     sagemaker.create_processing_job(**process.request("goes-on", script, uploaded="Continuous"))
@@ -160,12 +179,12 @@ def test_a_continuous_output_is_there_before_the_end_and_after_a_stop(ours, proc
         sagemaker.stop_processing_job(ProcessingJobName="goes-on")
 
 
-def test_a_job_runs_no_longer_than_it_may(process):
+def test_a_job_runs_no_longer_than_it_may(process: Processing) -> None:
     found = process("limited", "time.sleep(300)", StoppingCondition={"MaxRuntimeInSeconds": 1})
     assert found["ProcessingJobStatus"] == "Stopped"
 
 
-def test_requests_that_cannot_be_are_refused(ours, process):
+def test_requests_that_cannot_be_are_refused(ours: Stack, process: Processing) -> None:
     sagemaker = ours.client("sagemaker")
     data = given("data", "s3://processing/x", "/opt/ml/processing/x")
     vpc = {"VpcConfig": {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}}

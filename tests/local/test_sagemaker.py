@@ -4,24 +4,30 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
+from local.stack import Stack
 
 REALTIME = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
 
 
 @pytest.fixture(scope="module")
-def live(ours, model, settled):
+def live(ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]]) -> str:
     """An endpoint in service that tests may ask but not change."""
     ours.client("sagemaker").create_endpoint(EndpointName="live", EndpointConfigName=model(ours, "live", "v1"))
     assert settled(ours, "live")["EndpointStatus"] == "InService"
     return "live"
 
 
-def test_an_endpoint_from_model_to_deletion(ours, model, settled, ask):
+def test_an_endpoint_from_model_to_deletion(
+    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+) -> None:
     sagemaker = ours.client("sagemaker")
     arn = sagemaker.create_endpoint(EndpointName="whole", EndpointConfigName=model(ours, "whole", "v1"))["EndpointArn"]
     assert sagemaker.describe_endpoint(EndpointName="whole")["EndpointStatus"] == "Creating"
@@ -49,14 +55,16 @@ def test_an_endpoint_from_model_to_deletion(ours, model, settled, ask):
             describe(**name)
 
 
-def test_an_update_drops_no_request(ours, model, settled, ask):
+def test_an_update_drops_no_request(
+    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+) -> None:
     sagemaker = ours.client("sagemaker")
     sagemaker.create_endpoint(EndpointName="update", EndpointConfigName=model(ours, "update-1", "v1"))
     settled(ours, "update")
     model(ours, "update-2", "v2")
     asking, updated = threading.Barrier(5), threading.Event()
 
-    def keep_asking(_):
+    def keep_asking(_: object) -> list[str]:
         versions = [ask(ours, "update")["model_version"]]
         asking.wait()
         versions.append(ask(ours, "update", b"slow")["model_version"])
@@ -80,7 +88,9 @@ def test_an_update_drops_no_request(ours, model, settled, ask):
         assert versions == sorted(versions)
 
 
-def test_a_failed_update_leaves_the_old_model_in_service(ours, model, settled, ask):
+def test_a_failed_update_leaves_the_old_model_in_service(
+    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+) -> None:
     sagemaker = ours.client("sagemaker")
     sagemaker.create_endpoint(EndpointName="stays", EndpointConfigName=model(ours, "stays-1", "v1"))
     settled(ours, "stays")
@@ -95,7 +105,9 @@ def test_a_failed_update_leaves_the_old_model_in_service(ours, model, settled, a
     assert ask(ours, "stays") == before
 
 
-def test_an_endpoint_that_cannot_start_says_why(ours, model, settled, ask):
+def test_an_endpoint_that_cannot_start_says_why(
+    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+) -> None:
     sagemaker = ours.client("sagemaker")
     sagemaker.create_endpoint(EndpointName="fails", EndpointConfigName=model(ours, "fails", "broken"))
     with pytest.raises(ClientError, match="Cannot update in-progress endpoint"):
@@ -110,14 +122,18 @@ def test_an_endpoint_that_cannot_start_says_why(ours, model, settled, ask):
     sagemaker.delete_endpoint(EndpointName="fails")
 
 
-def test_model_data_that_is_no_archive_fails_the_endpoint(ours, model, settled):
+def test_model_data_that_is_no_archive_fails_the_endpoint(
+    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]]
+) -> None:
     name = model(ours, "garbled", "v1")
     ours.client("s3").put_object(Bucket="garbled-models", Key="v1/model.tar.gz", Body=b"not an archive")
     ours.client("sagemaker").create_endpoint(EndpointName="garbled", EndpointConfigName=name)
     assert "Failed to extract model data archive" in settled(ours, "garbled")["FailureReason"]
 
 
-def test_a_process_that_dies_is_started_again(ours, model, settled, ask):
+def test_a_process_that_dies_is_started_again(
+    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+) -> None:
     ours.client("sagemaker").create_endpoint(EndpointName="dies", EndpointConfigName=model(ours, "dies", "v1"))
     settled(ours, "dies")
     first = ask(ours, "dies")["pid"]
@@ -133,25 +149,29 @@ def test_a_process_that_dies_is_started_again(ours, model, settled, ask):
     raise AssertionError("it did not come back")
 
 
-def test_errors_of_the_container_arrive_as_model_errors(ours, live, ask):
+def test_errors_of_the_container_arrive_as_model_errors(
+    ours: Stack, live: str, ask: Callable[..., dict[str, Any]]
+) -> None:
     for status in (400, 415, 500, 503):
         with pytest.raises(ClientError) as caught:
             ask(ours, live, str(status).encode())
-        response = caught.value.response
+        response: Any = caught.value.response
         assert response["Error"]["Code"] == "ModelError"
         assert response["ResponseMetadata"]["HTTPStatusCode"] == 424
         assert response["OriginalStatusCode"] == status
         assert response["OriginalMessage"] == '{"error": "as asked"}'
 
 
-def test_a_request_above_the_limit_is_refused(ours, live, ask):
+def test_a_request_above_the_limit_is_refused(ours: Stack, live: str, ask: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(ClientError) as caught:
         ask(ours, live, bytes(4 * 1024 * 1024 + 1))
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 413
     assert ask(ours, live, bytes(4 * 1024 * 1024))["model_version"] == "v1"
 
 
-def test_slow_requests_run_at_once_and_block_nothing(ours, live, ask):
+def test_slow_requests_run_at_once_and_block_nothing(
+    ours: Stack, live: str, ask: Callable[..., dict[str, Any]]
+) -> None:
     with ThreadPoolExecutor(8) as pool:
         started = time.monotonic()
         slow = [pool.submit(ask, ours, live, b"slow") for _ in range(8)]
@@ -161,14 +181,16 @@ def test_slow_requests_run_at_once_and_block_nothing(ours, live, ask):
         assert others < time.monotonic() - started < 6
 
 
-def test_more_at_once_than_a_serverless_endpoint_takes_is_throttled(ours, model, settled, ask):
+def test_more_at_once_than_a_serverless_endpoint_takes_is_throttled(
+    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+) -> None:
     serverless = {"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}
     name = model(ours, "narrow", "v1", **serverless)
     ours.client("sagemaker").create_endpoint(EndpointName="narrow", EndpointConfigName=name)
     settled(ours, "narrow")
     codes = []
 
-    def try_it(_):
+    def try_it(_: object) -> None:
         try:
             ask(ours, "narrow", b"slow")
         except ClientError as error:
@@ -180,7 +202,9 @@ def test_more_at_once_than_a_serverless_endpoint_takes_is_throttled(ours, model,
     assert ask(ours, "narrow")["model_version"] == "v1"
 
 
-def test_only_a_role_that_may_invoke_this_endpoint_can(ours, live, role, as_role):
+def test_only_a_role_that_may_invoke_this_endpoint_can(
+    ours: Stack, live: str, role: Callable[..., str], as_role: Callable[..., Any]
+) -> None:
     arn = f"arn:aws:sagemaker:us-east-1:000000000000:endpoint/{live}"
     invoke = {"Effect": "Allow", "Action": "sagemaker:InvokeEndpoint"}
     may = role(ours, "asks", None, {**invoke, "Resource": arn})
@@ -204,7 +228,7 @@ def test_only_a_role_that_may_invoke_this_endpoint_can(ours, live, role, as_role
             operation(**arguments)
 
 
-def test_the_model_is_read_with_its_own_role(ours, role):
+def test_the_model_is_read_with_its_own_role(ours: Stack, role: Callable[..., str]) -> None:
     ours.client("s3").create_bucket(Bucket="unread-models")
     ours.client("s3").put_object(Bucket="unread-models", Key="model.tar.gz", Body=b"x")
     read = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::unread-models/*"}
@@ -227,7 +251,9 @@ def test_the_model_is_read_with_its_own_role(ours, role):
         sagemaker.create_model(ModelName="unread", PrimaryContainer=container, ExecutionRoleArn=may)
 
 
-def test_a_real_time_endpoint_cannot_become_serverless(ours, model, settled):
+def test_a_real_time_endpoint_cannot_become_serverless(
+    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]]
+) -> None:
     sagemaker = ours.client("sagemaker")
     sagemaker.create_endpoint(EndpointName="fixed", EndpointConfigName=model(ours, "fixed-1", "v1", **REALTIME))
     described = settled(ours, "fixed")
@@ -238,7 +264,7 @@ def test_a_real_time_endpoint_cannot_become_serverless(ours, model, settled):
     assert sagemaker.describe_endpoint(EndpointName="fixed")["EndpointStatus"] == "InService"
 
 
-def test_what_is_not_supported_is_refused_by_name(ours, model):
+def test_what_is_not_supported_is_refused_by_name(ours: Stack, model: Callable[..., str]) -> None:
     sagemaker = ours.client("sagemaker")
     name = model(ours, "plain", "v1")
     options = [{"CaptureMode": "Input"}]
@@ -256,7 +282,7 @@ def test_what_is_not_supported_is_refused_by_name(ours, model):
         sagemaker.list_notebook_instances()
 
 
-def test_requests_are_checked_against_the_service_model(ours):
+def test_requests_are_checked_against_the_service_model(ours: Stack) -> None:
     sagemaker = ours.client("sagemaker", parameter_validation=False)
     for operation, request, said in (
         (sagemaker.create_endpoint, {"EndpointName": "x"}, "EndpointConfigName"),
@@ -269,7 +295,7 @@ def test_requests_are_checked_against_the_service_model(ours):
             operation(**request)
 
 
-def test_lists_are_filtered_sorted_and_paged(ours, role):
+def test_lists_are_filtered_sorted_and_paged(ours: Stack, role: Callable[..., str]) -> None:
     ours.client("s3").create_bucket(Bucket="listed-models")
     ours.client("s3").put_object(Bucket="listed-models", Key="m.tar.gz", Body=b"x")
     read = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
@@ -286,7 +312,9 @@ def test_lists_are_filtered_sorted_and_paged(ours, role):
     assert [model["ModelName"] for model in by_name] == sorted(names)
 
 
-def test_endpoints_come_back_after_a_stop(own, model, settled, ask):
+def test_endpoints_come_back_after_a_stop(
+    own: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+) -> None:
     own.start_emulator()
     own.client("sagemaker").create_endpoint(EndpointName="back", EndpointConfigName=model(own, "back", "v1"))
     settled(own, "back")
@@ -298,7 +326,9 @@ def test_endpoints_come_back_after_a_stop(own, model, settled, ask):
     assert ask(own, "back")["model_version"] == "v1"
 
 
-def test_a_killed_emulator_takes_its_endpoints_with_it(own, model, settled, ask):
+def test_a_killed_emulator_takes_its_endpoints_with_it(
+    own: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+) -> None:
     own.start_emulator()
     own.client("sagemaker").create_endpoint(EndpointName="orphan", EndpointConfigName=model(own, "orphan", "v1"))
     settled(own, "orphan")

@@ -7,8 +7,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,7 +79,7 @@ RELEASE = {
 }
 
 
-def role(service, *actions):
+def role(service: str, *actions: str) -> dict[str, Any]:
     trust = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
     allow = {"Effect": "Allow", "Action": list(actions), "Resource": "*"}
     policy = {"PolicyName": "own", "PolicyDocument": {"Version": "2012-10-17", "Statement": [allow]}}
@@ -149,7 +151,7 @@ TEMPLATE = {
 
 
 @pytest.fixture
-def small(own, tmp_path, archive):
+def small(own: Stack, tmp_path: Path, archive: Callable[[str], bytes]) -> Stack:
     """A stack of the small template and a package of version v1; not running."""
     (tmp_path / "template.yaml").write_text(json.dumps(TEMPLATE))
     (tmp_path / "model.tar.gz").write_bytes(archive("v1"))
@@ -159,17 +161,19 @@ def small(own, tmp_path, archive):
 class Retrained(Stack):
     """One whose live model none of the shipped packages is."""
 
-    def live_model_data(self, outputs):
+    def live_model_data(self, outputs: dict[str, Any]) -> str:
         return f"s3://{outputs['ArtifactsBucket']}/models/retrained/model.tar.gz"
 
 
-def processes_of(stack):
+def processes_of(stack: Stack) -> list[int]:
     return processes.session_members(int(stack.pid_file.read_text()))
 
 
 @pytest.mark.timeout(900)  # Five times through `sam`; the limit is for a machine that hangs.
-def test_up_again_down_up_refused_wipe(small, archive, ask):
-    steps = []
+def test_up_again_down_up_refused_wipe(
+    small: Stack, archive: Callable[[str], bytes], ask: Callable[..., dict[str, Any]]
+) -> None:
+    steps: list[str] = []
     small.up(steps.append)
     assert steps[-1] == "Releasing model v1"
     small.wait_endpoint("small-serverless")
@@ -182,7 +186,7 @@ def test_up_again_down_up_refused_wipe(small, archive, ask):
     assert environment["ARTIFACTS_BUCKET"] == small.outputs()["ArtifactsBucket"]
     assert environment["ENDPOINT_NAME"] == "small-serverless"
 
-    def releases():
+    def releases() -> int:
         machine = small.outputs()["ReleaseStateMachine"]
         return len(small.client("stepfunctions").list_executions(stateMachineArn=machine)["executions"])
 
@@ -209,11 +213,12 @@ def test_up_again_down_up_refused_wipe(small, archive, ask):
 
     # A newer shipped package does not take the place of a model that this stack has made since.
     small.package.write_bytes(archive("v2"))
-    said = []
+    said: list[str] = []
     for _ in range(2):
         Retrained(**vars(small)).ship("v2", said.append)
-    assert [line.split(": ")[-1] for line in said] == ["bintally approve v2"]
-    assert small.find_package("v2")["ModelApprovalStatus"] == "PendingManualApproval"
+    assert [line.split(": ")[-1] for line in said] == ["bintally model approve v2"]
+    waiting = small.find_package("v2")
+    assert waiting is not None and waiting["ModelApprovalStatus"] == "PendingManualApproval"
     assert ask(small, "small-serverless")["model_version"] == "v1"
     assert small.down()
 
@@ -226,14 +231,14 @@ def test_up_again_down_up_refused_wipe(small, archive, ask):
     assert not small.home.exists()
 
 
-def test_a_template_that_does_not_build_says_so(small):
+def test_a_template_that_does_not_build_says_so(small: Stack) -> None:
     small.template.write_text("Resources: [")
     with pytest.raises(DeployFailed, match=r"sam build failed: .*sam-build.log"):
         small.up(lambda step: None)
     assert not small.running()
 
 
-def test_an_interrupted_up_leaves_nothing_running(small):
+def test_an_interrupted_up_leaves_nothing_running(small: Stack) -> None:
     up = f"""
 import signal, sys
 from pathlib import Path
@@ -258,7 +263,7 @@ stack.up(lambda step: print(step, flush=True))
     assert [number for number in numbers if str(small.home) in " ".join(processes.command_line(number))] == []
 
 
-def test_only_one_up_at_a_time(small):
+def test_only_one_up_at_a_time(small: Stack) -> None:
     small.home.mkdir()
     with (small.home / "up.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -267,7 +272,7 @@ def test_only_one_up_at_a_time(small):
     assert not small.running()
 
 
-def test_a_folder_of_others_is_neither_used_nor_removed(small):
+def test_a_folder_of_others_is_neither_used_nor_removed(small: Stack) -> None:
     small.home.mkdir()
     (small.home / "letter.txt").write_text("dear")
     with pytest.raises(StackError, match="contains files that Bintally did not create"):
@@ -277,7 +282,7 @@ def test_a_folder_of_others_is_neither_used_nor_removed(small):
     assert [path.name for path in small.home.iterdir()] == ["letter.txt"]
 
 
-def test_a_port_that_another_program_has_is_told(own):
+def test_a_port_that_another_program_has_is_told(own: Stack) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", own.port))
         other.listen()
@@ -286,7 +291,7 @@ def test_a_port_that_another_program_has_is_told(own):
     assert not own.pid_file.exists()
 
 
-def test_a_missing_or_unreadable_package_is_told_before_anything_starts(small):
+def test_a_missing_or_unreadable_package_is_told_before_anything_starts(small: Stack) -> None:
     small.package.write_bytes(b"no archive")
     with pytest.raises(PackageMissing, match="is not a model package"):
         small.up(lambda step: None)
@@ -296,11 +301,11 @@ def test_a_missing_or_unreadable_package_is_told_before_anything_starts(small):
     assert not small.home.exists()
 
 
-def test_the_version_is_that_of_the_package(small):
+def test_the_version_is_that_of_the_package(small: Stack) -> None:
     assert package_version(small.package) == "v1"
 
 
-def test_what_needs_a_running_stack_says_so(own):
+def test_what_needs_a_running_stack_says_so(own: Stack) -> None:
     for call in (own.outputs, own.environment, own.status):
         with pytest.raises(NotRunning, match="bintally up"):
             call()
@@ -309,7 +314,7 @@ def test_what_needs_a_running_stack_says_so(own):
         own.outputs()
 
 
-def test_what_a_crash_left_is_ended_by_the_next_down(own):
+def test_what_a_crash_left_is_ended_by_the_next_down(own: Stack) -> None:
     """The emulator dies and a process of its session lives on, as a function in the middle of its work does."""
     start = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, flush=True); sys.stdin.read()"
     words = [sys.executable, "-c", start, "local.emulator"]
@@ -326,7 +331,7 @@ def test_what_a_crash_left_is_ended_by_the_next_down(own):
     assert processes.session_members(emulator.pid) == []
 
 
-def test_a_pid_that_is_anothers_is_left_alone(own):
+def test_a_pid_that_is_anothers_is_left_alone(own: Stack) -> None:
     other = subprocess.Popen(["sleep", "600"], start_new_session=True)
     try:
         while not processes.command_line(other.pid):
@@ -350,5 +355,5 @@ def test_a_pid_that_is_anothers_is_left_alone(own):
         ("EndpointName", "ENDPOINT_NAME"),
     ],
 )
-def test_outputs_become_variables(name, variable):
+def test_outputs_become_variables(name: str, variable: str) -> None:
     assert upper_snake(name) == variable

@@ -1,10 +1,15 @@
 """Step Functions with SageMaker's jobs: what ministack alone lacks, and what ours does for a state machine."""
 
 import json
+import subprocess
 import time
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
+from local.stack import Stack
 
 BOTH = pytest.mark.parametrize("which", ["bare", "ours"])
 SAGEMAKER = "arn:aws:sagemaker:us-east-1:000000000000"
@@ -18,16 +23,24 @@ time.sleep(300)
 
 
 @pytest.fixture
-def stack(which, request):
+def stack(which: str, request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(which)
 
 
 @pytest.fixture(scope="module")
-def start(ours, role):
+def start(ours: Stack, role: Callable[..., str]) -> Callable[..., str]:
     """Starts an execution of a machine of one task, whose role may do what `.sync` needs but for what is taken away."""
     states = ours.client("stepfunctions")
 
-    def run(name, parameters, *, resource=SYNC, without=(), stack=ours, **task):
+    def run(
+        name: str,
+        parameters: dict[str, Any],
+        *,
+        resource: str = SYNC,
+        without: Iterable[str] = (),
+        stack: Stack = ours,
+        **task: Any,
+    ) -> Any:
         jobs = ["sagemaker:CreateTrainingJob", "sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob"]
         statements = [
             {"Action": [*jobs, "sagemaker:AddTags"], "Resource": f"{SAGEMAKER}:training-job/*"},
@@ -48,14 +61,14 @@ def start(ours, role):
 
 
 @pytest.fixture(scope="module")
-def training(ours, role):
+def training(ours: Stack, role: Callable[..., str]) -> Callable[[str, str], dict[str, Any]]:
     """The request for a training job that runs a script."""
     s3 = ours.client("s3")
     s3.create_bucket(Bucket="steps")
     may = {"Effect": "Allow", "Action": ["s3:*", "logs:*"], "Resource": "*"}
     arn = role(ours, "steps-job", "sagemaker.amazonaws.com", may)
 
-    def request(name, script):
+    def request(name: str, script: str) -> dict[str, Any]:
         s3.put_object(Bucket="steps", Key=f"{name}/job.py", Body=script.encode())
         source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://steps/{name}/job.py"}}
         return {
@@ -76,7 +89,7 @@ def training(ours, role):
     return request
 
 
-def ended(stack, execution, seconds=60):
+def ended(stack: Stack, execution: str, seconds: float = 60) -> Any:
     states = stack.client("stepfunctions")
     deadline = time.monotonic() + seconds
     while (found := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
@@ -85,24 +98,26 @@ def ended(stack, execution, seconds=60):
     return found
 
 
-def job_status(stack, name):
+def job_status(stack: Stack, name: str) -> Any:
     return stack.client("sagemaker").describe_training_job(TrainingJobName=name)["TrainingJobStatus"]
 
 
-def wait_until(condition, seconds=30):
+def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def running(stack, name):
+def running(stack: Stack, name: str) -> bool:
     """Whether the job's script has said its first word."""
     file = stack.home / "jobs" / "training-job" / name / "algo-1.log"
     return file.exists() and "started" in file.read_text()
 
 
-def test_a_task_waits_for_its_job_and_answers_with_its_description(ours, start, training):
+def test_a_task_waits_for_its_job_and_answers_with_its_description(
+    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
+) -> None:
     found = ended(ours, start("waits", training("waits", "print('done')")))
     assert found["status"] == "SUCCEEDED", found
     output = json.loads(found["output"])
@@ -114,7 +129,9 @@ def test_a_task_waits_for_its_job_and_answers_with_its_description(ours, start, 
     assert {"Key": "MANAGED_BY_AWS", "Value": "STARTED_BY_STEP_FUNCTIONS"} in tags
 
 
-def test_without_sync_a_task_only_creates(ours, start, training):
+def test_without_sync_a_task_only_creates(
+    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
+) -> None:
     plain = SYNC.removesuffix(".sync")
     only_these = ("sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob", "events:PutRule")
     found = ended(ours, start("creates", training("creates", SLEEPS), resource=plain, without=only_these))
@@ -123,7 +140,9 @@ def test_without_sync_a_task_only_creates(ours, start, training):
     ours.client("sagemaker").stop_training_job(TrainingJobName="creates")
 
 
-def test_a_job_that_fails_fails_its_task(ours, start, training):
+def test_a_job_that_fails_fails_its_task(
+    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
+) -> None:
     failed = ended(ours, start("fails", training("fails-in-steps", "raise SystemExit('all black')")))
     assert (failed["status"], failed["error"]) == ("FAILED", "States.TaskFailed")
     assert json.loads(failed["cause"])["FailureReason"] == "AlgorithmError: all black, exit code: 1"
@@ -132,7 +151,9 @@ def test_a_job_that_fails_fails_its_task(ours, start, training):
     assert caught["status"] == "SUCCEEDED"
 
 
-def test_errors_of_the_service_have_the_names_that_step_functions_gives_them(ours, start, training):
+def test_errors_of_the_service_have_the_names_that_step_functions_gives_them(
+    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
+) -> None:
     request = training("taken-in-steps", "")
     assert ended(ours, start("first", request))["status"] == "SUCCEEDED"
     taken = ended(ours, start("second", request))
@@ -155,7 +176,9 @@ def test_errors_of_the_service_have_the_names_that_step_functions_gives_them(our
         ("events:DescribeRule", "States.Permissions"),
     ],
 )
-def test_a_state_machine_needs_every_permission_that_sync_needs_on_aws(ours, start, training, missing, error):
+def test_a_state_machine_needs_every_permission_that_sync_needs_on_aws(
+    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]], missing: str, error: str
+) -> None:
     name = missing.replace(":", "-")
     found = ended(ours, start(name, training(name, ""), without=[missing]))
     assert found["error"] == error
@@ -164,7 +187,9 @@ def test_a_state_machine_needs_every_permission_that_sync_needs_on_aws(ours, sta
         job_status(ours, name)
 
 
-def test_an_execution_that_is_stopped_stops_its_job(ours, start, training):
+def test_an_execution_that_is_stopped_stops_its_job(
+    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
+) -> None:
     retry = [{"ErrorEquals": ["States.ALL"], "IntervalSeconds": 1, "MaxAttempts": 3}]
     execution = start("stopped", training("stopped-in-steps", SLEEPS), Retry=retry)
     wait_until(lambda: running(ours, "stopped-in-steps"))
@@ -174,14 +199,18 @@ def test_an_execution_that_is_stopped_stops_its_job(ours, start, training):
     assert ended(ours, execution)["status"] == "ABORTED"
 
 
-def test_a_task_that_is_out_of_time_stops_its_job(ours, start, training):
+def test_a_task_that_is_out_of_time_stops_its_job(
+    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
+) -> None:
     catch = [{"ErrorEquals": ["States.Timeout"], "Next": "Caught"}]
     execution = start("late", training("late", SLEEPS), TimeoutSeconds=5, Catch=catch)
     assert ended(ours, execution)["status"] == "SUCCEEDED"
     wait_until(lambda: job_status(ours, "late") == "Stopped")
 
 
-def test_a_job_that_someone_stops_fails_its_task(ours, start, training):
+def test_a_job_that_someone_stops_fails_its_task(
+    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
+) -> None:
     execution = start("someone", training("someone", SLEEPS))
     wait_until(lambda: running(ours, "someone"))
     ours.client("sagemaker").stop_training_job(TrainingJobName="someone")
@@ -191,7 +220,7 @@ def test_a_job_that_someone_stops_fails_its_task(ours, start, training):
 
 
 @BOTH
-def test_there_is_an_integration_of_sagemaker(stack, which, role):
+def test_there_is_an_integration_of_sagemaker(stack: Stack, which: str, role: Callable[..., str]) -> None:
     arn = role(stack, "no-integration", "states.amazonaws.com")
     states = stack.client("stepfunctions")
     task = {"Type": "Task", "Resource": SYNC, "Parameters": {"TrainingJobName": "x"}, "End": True}
@@ -203,7 +232,7 @@ def test_there_is_an_integration_of_sagemaker(stack, which, role):
 
 
 @BOTH
-def test_a_stopped_execution_stays_stopped(stack, which, role):
+def test_a_stopped_execution_stays_stopped(stack: Stack, which: str, role: Callable[..., str]) -> None:
     """A task that fails after the stop is not tried again, and its failure does not change how it ended."""
     any_function = {"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": "*"}
     arn = role(stack, "goes-on", "states.amazonaws.com", any_function)
@@ -215,7 +244,7 @@ def test_a_stopped_execution_stays_stopped(stack, which, role):
     machine = states.create_state_machine(name="goes-on", definition=definition, roleArn=arn)["stateMachineArn"]
     execution = states.start_execution(stateMachineArn=machine)["executionArn"]
 
-    def tries():
+    def tries() -> int:
         events = states.get_execution_history(executionArn=execution)["events"]
         return len([event for event in events if event["type"] == "TaskFailed"])
 
@@ -263,7 +292,9 @@ with ThreadPoolExecutor(4) as pool:
 
 
 @BOTH
-def test_of_tasks_that_want_one_lock_one_gets_it(which, inside):
+def test_of_tasks_that_want_one_lock_one_gets_it(
+    which: str, inside: Callable[[str, str], subprocess.CompletedProcess[str]]
+) -> None:
     ran = inside(LOCKS, which)
     assert ran.returncode == 0, ran.stderr
     assert (int(ran.stdout) > 50) if which == "bare" else (int(ran.stdout) == 50)  # each lock is wanted four times

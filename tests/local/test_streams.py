@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from local import emulator, processes
 from local.owner import make_key
-from local.stack import healthy
+from local.stack import Stack, healthy
 
 FOLLOWER = """
 Resources:
@@ -62,7 +63,7 @@ Outputs:
 
 
 @contextmanager
-def running(stack, which):
+def running(stack: Stack, which: str) -> Iterator[None]:
     """The emulator, stopped in order afterwards."""
     if which == "ours":
         stack.start_emulator()
@@ -71,9 +72,13 @@ def running(stack, which):
         return
     stack.make_home()
     settings = emulator.environment(stack.home, stack.port, make_key(stack.home))
-    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    command = [sys.executable, "-m", "ministack.app"]
-    process = subprocess.Popen(command, env=os.environ | settings, start_new_session=True, **output)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ministack.app"],
+        env=os.environ | settings,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         while not healthy(stack.endpoint_url):
             assert process.poll() is None
@@ -86,9 +91,10 @@ def running(stack, which):
         process.wait()
 
 
-def seen(stack, queue, number, seconds):
+def seen(stack: Stack, queue: str, number: int, seconds: float) -> list[str]:
     """What the function saw, in turn; waits for so many, but no longer."""
-    sqs, names, deadline = stack.client("sqs"), [], time.monotonic() + seconds
+    sqs, deadline = stack.client("sqs"), time.monotonic() + seconds
+    names: list[str] = []
     while len(names) < number and time.monotonic() < deadline:
         for message in sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1).get("Messages", []):
             names.append(message["Body"])
@@ -98,12 +104,12 @@ def seen(stack, queue, number, seconds):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("which", ["bare", "ours"])
-def test_a_stop_keeps_what_a_function_has_not_read_of_a_stream(own, which):
-    def put(*names):
+def test_a_stop_keeps_what_a_function_has_not_read_of_a_stream(own: Stack, which: str) -> None:
+    def put(*names: str) -> None:
         for name in names:
             own.client("dynamodb").put_item(TableName="followed", Item={"id": {"S": name}})
 
-    def switch(enabled):
+    def switch(enabled: bool) -> None:
         own.client("lambda").update_event_source_mapping(UUID=outputs["Mapping"], Enabled=enabled)
         time.sleep(1)
 

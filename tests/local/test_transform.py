@@ -2,16 +2,32 @@
 
 import json
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 
+from local.stack import Stack
+
 FAST = {"Delay": 1, "MaxAttempts": 60}
 
 
-@pytest.fixture(scope="module")
-def transform(ours, model):
+@dataclass(frozen=True)
+class Transform:
     """Runs a transform job over objects that are put for it, and describes its end."""
+
+    request: Callable[..., dict[str, Any]]
+    sagemaker: Any
+
+    def __call__(self, name: str, objects: dict[str, bytes], **members: Any) -> Any:
+        self.sagemaker.create_transform_job(**self.request(name, objects, **members))
+        return ended(self.sagemaker, name)
+
+
+@pytest.fixture(scope="module")
+def transform(ours: Stack, model: Callable[..., str]) -> Transform:
     s3, sagemaker = ours.client("s3"), ours.client("sagemaker")
     model(ours, "transform", "v1")
     may = {"Effect": "Allow", "Action": ["s3:*", "logs:*"], "Resource": "*"}
@@ -19,7 +35,16 @@ def transform(ours, model):
     ours.client("iam").put_role_policy(RoleName="transform-model", PolicyName="jobs", PolicyDocument=policy)
     s3.create_bucket(Bucket="transform")
 
-    def request(name, objects, *, manifest=False, count=1, output=(), wanted=(), **members):
+    def request(
+        name: str,
+        objects: dict[str, bytes],
+        *,
+        manifest: bool = False,
+        count: int = 1,
+        output: Iterable[tuple[str, Any]] = (),
+        wanted: Iterable[tuple[str, Any]] = (),
+        **members: Any,
+    ) -> dict[str, Any]:
         for key, body in objects.items():
             s3.put_object(Bucket="transform", Key=f"{name}/in/{key}", Body=body)
         uri = f"s3://transform/{name}/in/"
@@ -45,15 +70,10 @@ def transform(ours, model):
             **members,
         }
 
-    def run(name, objects, **members):
-        sagemaker.create_transform_job(**request(name, objects, **members))
-        return ended(sagemaker, name)
-
-    run.request = request
-    return run
+    return Transform(request, sagemaker)
 
 
-def ended(sagemaker, name):
+def ended(sagemaker: Any, name: str) -> Any:
     deadline = time.monotonic() + 60
     while (found := sagemaker.describe_transform_job(TransformJobName=name))["TransformJobStatus"] in (
         "InProgress",
@@ -64,7 +84,7 @@ def ended(sagemaker, name):
     return found
 
 
-def answers(stack, name):
+def answers(stack: Stack, name: str) -> dict[str, bytes]:
     s3 = stack.client("s3")
     listed = s3.list_objects_v2(Bucket="transform", Prefix=f"{name}/out/").get("Contents", [])
     return {
@@ -73,7 +93,7 @@ def answers(stack, name):
     }
 
 
-def test_every_object_gets_an_answer_beside_its_name(ours, transform):
+def test_every_object_gets_an_answer_beside_its_name(ours: Stack, transform: Transform) -> None:
     objects = {"a/1.jpg": b"one", "a/2.jpg": b"two", "3.jpg": b"three"}
     found = transform("prefix", objects)
     assert found["TransformJobStatus"] == "Completed"
@@ -88,7 +108,7 @@ def test_every_object_gets_an_answer_beside_its_name(ours, transform):
     assert not list((ours.home / "jobs" / "transform-job").glob("prefix*"))
 
 
-def test_a_manifest_is_answered_and_instances_share_it(ours, transform):
+def test_a_manifest_is_answered_and_instances_share_it(ours: Stack, transform: Transform) -> None:
     objects = {f"deep/{number}.png": b"x" for number in range(5)}
     found = transform("manifest", objects, manifest=True, count=2, output={"AssembleWith": "Line"})
     assert found["TransformJobStatus"] == "Completed"
@@ -98,23 +118,21 @@ def test_a_manifest_is_answered_and_instances_share_it(ours, transform):
     assert len({json.loads(body)["pid"] for body in made.values()}) == 2
 
 
-def test_as_many_at_once_as_asked(ours, transform):
+def test_as_many_at_once_as_asked(ours: Stack, transform: Transform) -> None:
     slow = {str(number): b"slow" for number in range(4)}  # each takes the app one second
 
-    def seconds(name, **members):
+    def seconds(name: str, **members: Any) -> float:
         found = transform(name, slow, **members)
         assert found["TransformJobStatus"] == "Completed"
         objects = ours.client("s3").list_objects_v2(Bucket="transform", Prefix=f"{name}/out/")["Contents"]
-        return (
-            max(one["LastModified"] for one in objects).timestamp()
-            - min(one["LastModified"] for one in objects).timestamp()
-        )
+        moments: list[float] = [one["LastModified"].timestamp() for one in objects]
+        return max(moments) - min(moments)
 
     assert seconds("in-turn") >= 2
     assert seconds("at-once", MaxConcurrentTransforms=4) <= 1
 
 
-def test_a_photograph_that_is_refused_fails_the_job_but_not_the_others(ours, transform):
+def test_a_photograph_that_is_refused_fails_the_job_but_not_the_others(ours: Stack, transform: Transform) -> None:
     found = transform("refused", {"1.jpg": b"fine", "2.jpg": b"415", "3.jpg": b"fine"})
     assert found["TransformJobStatus"] == "Failed"
     assert found["FailureReason"] == "ClientError: See job logs for more information"
@@ -131,7 +149,7 @@ def test_a_photograph_that_is_refused_fails_the_job_but_not_the_others(ours, tra
         )
 
 
-def test_what_may_go_well_the_next_time_is_tried_again(ours, transform):
+def test_what_may_go_well_the_next_time_is_tried_again(ours: Stack, transform: Transform) -> None:
     # The app dies of this body, and of every next try, once it has been started again; the other body outlasts that.
     often = {"InvocationsMaxRetries": 3, "InvocationsTimeoutInSeconds": 5}
     found = transform("dies", {"1": b"die", "2": b"fine"}, ModelClientConfig=often)
@@ -145,13 +163,13 @@ def test_what_may_go_well_the_next_time_is_tried_again(ours, transform):
     assert transform("late", {"1": b"slower"}, ModelClientConfig=late)["TransformJobStatus"] == "Failed"
 
 
-def test_an_object_above_the_largest_payload_is_refused(ours, transform):
+def test_an_object_above_the_largest_payload_is_refused(ours: Stack, transform: Transform) -> None:
     found = transform("large", {"1": bytes(1024 * 1024 + 1), "2": bytes(1024 * 1024)}, MaxPayloadInMB=1)
     assert found["TransformJobStatus"] == "Failed"
     assert answers(ours, "large").keys() == {"2.out"}
 
 
-def test_a_job_that_is_stopped_answers_no_more(ours, transform):
+def test_a_job_that_is_stopped_answers_no_more(ours: Stack, transform: Transform) -> None:
     sagemaker = ours.client("sagemaker")
     sagemaker.create_transform_job(**transform.request("stopped", {f"{number:02}": b"slow" for number in range(30)}))
     deadline = time.monotonic() + 30
@@ -163,7 +181,7 @@ def test_a_job_that_is_stopped_answers_no_more(ours, transform):
     assert len(answers(ours, "stopped")) < 15
 
 
-def test_a_model_that_does_not_load_fails_the_job(ours, transform, model):
+def test_a_model_that_does_not_load_fails_the_job(ours: Stack, transform: Transform, model: Callable[..., str]) -> None:
     model(ours, "transform-broken", "broken")
     may = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [may]})
@@ -173,7 +191,7 @@ def test_a_model_that_does_not_load_fails_the_job(ours, transform, model):
     assert "the model does not load" in found["FailureReason"]
 
 
-def test_requests_that_cannot_be_are_refused(ours, transform):
+def test_requests_that_cannot_be_are_refused(ours: Stack, transform: Transform) -> None:
     sagemaker = ours.client("sagemaker")
     for changed, said in (
         ({"ModelName": "no-such-model"}, "Could not find model"),

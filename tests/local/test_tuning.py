@@ -4,12 +4,16 @@ import json
 import math
 import textwrap
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 from localsagemaker.search import Search, check_scaling, worse_than_median
 from localsagemaker.wire import ServiceError
+
+from local.stack import Stack
 
 METRIC = {"Name": "validation:rps", "Regex": r"validation_rps ([0-9.]+)"}
 
@@ -31,7 +35,7 @@ open(os.environ["SM_MODEL_DIR"] + "/model.json", "w").write(json.dumps(given))
 
 
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory):
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a training.train that is TRIAL."""
     folder = tmp_path_factory.mktemp("image")
     (folder / "training").mkdir()
@@ -41,11 +45,21 @@ def trial(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def request_for(trial, role):
+def request_for(trial: Path, role: Callable[..., str]) -> Callable[..., dict[str, Any]]:
     """Makes the request of a tuning job, and on first use its bucket and role."""
     prepared = {}
 
-    def build(stack, name, *, most=3, parallel=2, static=None, ranges=None, strategy="Random", **members):
+    def build(
+        stack: Stack,
+        name: str,
+        *,
+        most: int | None = 3,
+        parallel: int = 2,
+        static: dict[str, str] | None = None,
+        ranges: dict[str, Any] | None = None,
+        strategy: str = "Random",
+        **members: Any,
+    ) -> dict[str, Any]:
         if stack.port not in prepared:
             stack.client("s3").create_bucket(Bucket="tuning")
             everything = {"Effect": "Allow", "Action": ["s3:*", "logs:*", "cloudwatch:PutMetricData"], "Resource": "*"}
@@ -86,10 +100,10 @@ def request_for(trial, role):
 
 
 @pytest.fixture(scope="module")
-def tuned(request_for):
+def tuned(request_for: Callable[..., dict[str, Any]]) -> Callable[..., tuple[Any, list[Any]]]:
     """Runs a tuning job to its end: its description, and its trials by name."""
 
-    def run(stack, name, **members):
+    def run(stack: Stack, name: str, **members: Any) -> tuple[Any, list[Any]]:
         sagemaker = stack.client("sagemaker")
         sagemaker.create_hyper_parameter_tuning_job(**request_for(stack, name, **members))
         return ended(sagemaker, name), trials(sagemaker, name)
@@ -97,7 +111,7 @@ def tuned(request_for):
     return run
 
 
-def ended(sagemaker, name):
+def ended(sagemaker: Any, name: str) -> Any:
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         found = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
@@ -107,13 +121,13 @@ def ended(sagemaker, name):
     raise TimeoutError(found)
 
 
-def trials(sagemaker, name, **filters):
+def trials(sagemaker: Any, name: str, **filters: Any) -> list[Any]:
     paginator = sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
     pages = paginator.paginate(HyperParameterTuningJobName=name, PaginationConfig={"PageSize": 2}, **filters)
     return [one for page in pages for one in page["TrainingJobSummaries"]]
 
 
-def running_trial(sagemaker, name):
+def running_trial(sagemaker: Any, name: str) -> Any:
     """Waits until a trial of the job has told its objective; its training job."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -125,11 +139,14 @@ def running_trial(sagemaker, name):
     raise TimeoutError(name)
 
 
-def value(trial):
-    return trial["FinalHyperParameterTuningJobObjectiveMetric"]["Value"]
+def value(trial: dict[str, Any]) -> float:
+    found: float = trial["FinalHyperParameterTuningJobObjectiveMetric"]["Value"]
+    return found
 
 
-def test_trials_are_training_jobs_and_the_best_of_them_is_told(ours, tuned):
+def test_trials_are_training_jobs_and_the_best_of_them_is_told(
+    ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]]
+) -> None:
     sagemaker = ours.client("sagemaker")
     tags = [{"Key": "stack", "Value": "one"}]
     described, found = tuned(ours, "whole", most=3, static={"epochs": "2"}, Tags=tags)
@@ -159,14 +176,16 @@ def test_trials_are_training_jobs_and_the_best_of_them_is_told(ours, tuned):
         ours.client("s3").head_object(Bucket="tuning", Key=key)
 
 
-def test_trials_run_at_once_but_never_more_than_allowed(ours, tuned):
+def test_trials_run_at_once_but_never_more_than_allowed(
+    ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]]
+) -> None:
     _, found = tuned(ours, "parallel", most=4, parallel=2, static={"seconds": "1"})
     moments = [one["TrainingStartTime"] for one in found]
     at_once = [sum(one["CreationTime"] <= moment < one["TrainingEndTime"] for one in found) for moment in moments]
     assert max(at_once) == 2
 
 
-def test_failed_trials_do_not_fail_the_job(ours, tuned):
+def test_failed_trials_do_not_fail_the_job(ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]]) -> None:
     grid = {"CategoricalParameterRanges": [{"Name": "batch-size", "Values": ["32", "64"]}]}
     static = {"fails": "32", "learning-rate": "0.01"}
     described, found = tuned(ours, "some-fail", strategy="Grid", most=None, ranges=grid, static=static)
@@ -184,7 +203,7 @@ def test_failed_trials_do_not_fail_the_job(ours, tuned):
     assert "FinalHyperParameterTuningJobObjectiveMetric" not in failed
 
 
-def test_a_job_fails_when_no_trial_succeeds(ours, tuned):
+def test_a_job_fails_when_no_trial_succeeds(ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]]) -> None:
     described, found = tuned(ours, "all-fail", most=8, static={"fails": "always"})
     assert described["HyperParameterTuningJobStatus"] == "Failed"
     assert "No training job succeeded after" in described["FailureReason"]
@@ -196,7 +215,9 @@ def test_a_job_fails_when_no_trial_succeeds(ours, tuned):
     assert silent["ObjectiveStatusCounters"] == {"Succeeded": 0, "Pending": 0, "Failed": 2}
 
 
-def test_a_trial_worse_than_the_median_is_stopped_early(ours, tuned):
+def test_a_trial_worse_than_the_median_is_stopped_early(
+    ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]]
+) -> None:
     # One at a time, in the grid's order; "start" is how much worse each is, and how much slower.
     grid = {"CategoricalParameterRanges": [{"Name": "start", "Values": ["0.1", "0.2", "0.3", "9"]}]}
     described, found = tuned(
@@ -218,7 +239,7 @@ def test_a_trial_worse_than_the_median_is_stopped_early(ours, tuned):
     assert described["BestTrainingJob"]["TunedHyperParameters"] == {"start": "0.1"}
 
 
-def test_a_stop_stops_the_trials(ours, request_for):
+def test_a_stop_stops_the_trials(ours: Stack, request_for: Callable[..., dict[str, Any]]) -> None:
     sagemaker = ours.client("sagemaker")
     sagemaker.create_hyper_parameter_tuning_job(**request_for(ours, "stopped", most=9, static={"seconds": "60"}))
     job = running_trial(sagemaker, "stopped")
@@ -237,11 +258,13 @@ def test_a_stop_stops_the_trials(ours, request_for):
         sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName="stopped")
 
 
-def test_a_warm_start_learns_from_its_parents(ours, tuned, request_for):
+def test_a_warm_start_learns_from_its_parents(
+    ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]], request_for: Callable[..., dict[str, Any]]
+) -> None:
     sagemaker = ours.client("sagemaker")
     tuned(ours, "parent", most=6, static={"batch-size": "64"})
 
-    def warm(kind):
+    def warm(kind: str) -> dict[str, Any]:
         return {"ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "parent"}], "WarmStartType": kind}
 
     both = {
@@ -292,7 +315,7 @@ def test_a_warm_start_learns_from_its_parents(ours, tuned, request_for):
         sagemaker.create_hyper_parameter_tuning_job(**request_for(ours, "refused", **both, WarmStartConfig=missing))
 
 
-def test_lists_are_filtered_sorted_and_paged(ours, tuned):
+def test_lists_are_filtered_sorted_and_paged(ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]]) -> None:
     sagemaker = ours.client("sagemaker")
     for name in ("listed-b", "listed-a"):
         tuned(ours, name, most=3, parallel=3)
@@ -309,7 +332,7 @@ def test_lists_are_filtered_sorted_and_paged(ours, tuned):
     assert trials(sagemaker, "listed-a", StatusEquals="Failed") == []
 
 
-def test_what_cannot_be_or_is_not_supported_is_refused(ours, request_for):
+def test_what_cannot_be_or_is_not_supported_is_refused(ours: Stack, request_for: Callable[..., dict[str, Any]]) -> None:
     sagemaker = ours.client("sagemaker")
     rate = {"Name": "learning-rate", "MinValue": "0", "MaxValue": "1"}
     numbers = [{**rate, "ScalingType": "Logarithmic"}]
@@ -361,7 +384,7 @@ def test_what_cannot_be_or_is_not_supported_is_refused(ours, request_for):
     ended(sagemaker, "twice")
 
 
-def test_each_change_of_status_is_told(ours, tuned):
+def test_each_change_of_status_is_told(ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]]) -> None:
     sqs, bus = ours.client("sqs"), ours.client("events")
     queue = sqs.create_queue(QueueName="tuning-events")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -375,7 +398,7 @@ def test_each_change_of_status_is_told(ours, tuned):
     bus.put_rule(Name="tuning-events", EventPattern=json.dumps({"source": ["aws.sagemaker"], **pattern}))
     bus.put_targets(Rule="tuning-events", Targets=[{"Id": "queue", "Arn": arn}])
     described, _ = tuned(ours, "told", most=2)
-    told = []
+    told: list[dict[str, Any]] = []
     while not told or told[-1]["detail"]["HyperParameterTuningJobStatus"] == "InProgress":
         (message,) = sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5, MaxNumberOfMessages=1)["Messages"]
         sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
@@ -387,7 +410,9 @@ def test_each_change_of_status_is_told(ours, tuned):
     assert last["detail"]["BestTrainingJob"]["TrainingJobName"] == described["BestTrainingJob"]["TrainingJobName"]
 
 
-def test_a_state_machine_waits_for_the_best_trial(ours, request_for, role):
+def test_a_state_machine_waits_for_the_best_trial(
+    ours: Stack, request_for: Callable[..., dict[str, Any]], role: Callable[..., str]
+) -> None:
     name, rule = "step", "StepFunctionsGetEventsForSageMakerTuningJobsRule"
     account = "us-east-1:000000000000"
     jobs = [f"sagemaker:{verb}HyperParameterTuningJob" for verb in ("Create", "Describe", "Stop")]
@@ -429,7 +454,9 @@ def test_a_state_machine_waits_for_the_best_trial(ours, request_for, role):
     assert {"Key": "MANAGED_BY_AWS", "Value": "STARTED_BY_STEP_FUNCTIONS"} in tags
 
 
-def test_a_job_that_a_stop_of_the_stack_cut_off_has_failed(own, request_for):
+def test_a_job_that_a_stop_of_the_stack_cut_off_has_failed(
+    own: Stack, request_for: Callable[..., dict[str, Any]]
+) -> None:
     own.start_emulator()
     sagemaker = own.client("sagemaker")
     sagemaker.create_hyper_parameter_tuning_job(**request_for(own, "before", most=1))
@@ -459,7 +486,7 @@ def test_a_job_that_a_stop_of_the_stack_cut_off_has_failed(own, request_for):
 # Without a stack
 
 
-def search_config(strategy, ranges, **members):
+def search_config(strategy: str, ranges: dict[str, Any], **members: Any) -> dict[str, Any]:
     metric = {"Type": "Minimize", "MetricName": "validation:rps"}
     return {"Strategy": strategy, "HyperParameterTuningJobObjective": metric, "ParameterRanges": ranges, **members}
 
@@ -475,7 +502,7 @@ MIXED = {
 }
 
 
-def distance(tuned):
+def distance(tuned: dict[str, str]) -> float:
     """Zero at rate 0.001, strength 0.5, momentum 0.99, 4 layers and a batch of 64."""
     return (
         (math.log10(float(tuned["rate"])) + 3) ** 2
@@ -486,7 +513,9 @@ def distance(tuned):
     )
 
 
-def searched(strategy, seed, count, past=()):
+def searched(
+    strategy: str, seed: int, count: int, past: Iterable[tuple[dict[str, str], float]] = ()
+) -> list[dict[str, str]]:
     """What a search proposes, one after the other, and how far each is from the best."""
     search = Search(search_config(strategy, MIXED, RandomSeed=seed), "search")
     for tuned, result in past:
@@ -499,7 +528,7 @@ def searched(strategy, seed, count, past=()):
     return found
 
 
-def test_proposals_lie_in_their_ranges_and_scales():
+def test_proposals_lie_in_their_ranges_and_scales() -> None:
     found = searched("Random", 0, 400)
     assert all(1e-5 <= float(one["rate"]) <= 0.1 for one in found)
     assert all(0.3 <= float(one["strength"]) <= 1.5 for one in found)
@@ -512,19 +541,19 @@ def test_proposals_lie_in_their_ranges_and_scales():
     assert sum(int(one["layers"]) <= 3 for one in found) > 200
 
 
-def test_a_seed_repeats_a_search():
+def test_a_seed_repeats_a_search() -> None:
     assert searched("Bayesian", 7, 12) == searched("Bayesian", 7, 12)
     assert searched("Bayesian", 7, 12) != searched("Bayesian", 8, 12)
 
 
-def test_bayesian_search_beats_random_search():
+def test_bayesian_search_beats_random_search() -> None:
     seeds = range(10)
     bayesian = [min(map(distance, searched("Bayesian", seed, 30))) for seed in seeds]
     random = [min(map(distance, searched("Random", seed, 30))) for seed in seeds]
     assert sum(bayesian) < 0.7 * sum(random)
 
 
-def test_what_is_known_makes_the_first_proposals_better():
+def test_what_is_known_makes_the_first_proposals_better() -> None:
     known = [(one, distance(one)) for one in searched("Random", 1, 40)]
     cold = [distance(searched("Bayesian", seed, 1)[0]) for seed in range(20)]
     warm = [distance(searched("Bayesian", seed, 1, known)[0]) for seed in range(20)]
@@ -534,15 +563,15 @@ def test_what_is_known_makes_the_first_proposals_better():
     assert searched("Bayesian", 3, 1, [*outside, ({}, 0)]) == searched("Bayesian", 3, 1)
 
 
-def test_a_grid_is_walked_once():
+def test_a_grid_is_walked_once() -> None:
     ranges = {"CategoricalParameterRanges": [{"Name": n, "Values": ["1", "2", "3"]} for n in ("a", "b")]}
     search = Search(search_config("Grid", ranges), "grid")
     found = [tuple(search.ask()[1].values()) for _ in range(9)]
     assert len(set(found)) == 9
 
 
-def test_the_median_rule():
-    previous = [[5, 3], [4, 2], [3, 1]]  # averages up to the second value: 4, 3, 2
+def test_the_median_rule() -> None:
+    previous: list[list[float]] = [[5, 3], [4, 2], [3, 1]]  # averages up to the second value: 4, 3, 2
     assert worse_than_median([9, 3.1], previous, minimize=True)
     assert not worse_than_median([9, 3.0], previous, minimize=True)
     assert worse_than_median([9, 2.9], previous, minimize=False)
@@ -551,7 +580,7 @@ def test_the_median_rule():
     assert not worse_than_median([], previous, minimize=True)
 
 
-def test_scales_that_cannot_be():
+def test_scales_that_cannot_be() -> None:
     one = {"Kind": "Continuous", "Name": "x", "MinValue": "0.5", "MaxValue": "0.9"}
     check_scaling({**one, "ScalingType": "ReverseLogarithmic"})
     for wrong in (
@@ -565,7 +594,7 @@ def test_scales_that_cannot_be():
             check_scaling({**one, **wrong})
 
 
-def test_the_emulator_starts_without_optuna():
+def test_the_emulator_starts_without_optuna() -> None:
     """It costs half a second, which only a tuning job should wait for."""
     import subprocess
     import sys

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
@@ -27,6 +28,8 @@ from PIL import Image
 
 from model import package, preprocess, serve
 from model.answer import CLASSES
+
+Body = bytes | str | Iterator[bytes]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COLOURS = {"red": "red", "lime": "lime", "blue": "blue", "black": "black"}
@@ -77,7 +80,7 @@ class Reply:
     body: bytes
 
     @property
-    def json(self):
+    def json(self) -> Any:
         return json.loads(self.body)
 
     @property
@@ -86,7 +89,8 @@ class Reply:
         assert set(self.json) == {"error"}
         assert set(self.json["error"]) == {"code", "message"}
         assert self.json["error"]["message"]
-        return self.json["error"]["code"]
+        code: str = self.json["error"]["code"]
+        return code
 
 
 @dataclass
@@ -119,7 +123,7 @@ class Endpoint:
                 time.sleep(0.05)
         raise AssertionError(f"it does not serve: {self.process.communicate()[1]}")
 
-    def ask(self, method: str, path: str, body=None, **headers: str) -> Reply:
+    def ask(self, method: str, path: str, body: Body | None = None, **headers: str) -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -129,10 +133,10 @@ class Endpoint:
         finally:
             connection.close()
 
-    def invoke(self, body, content_type: str) -> Reply:
+    def invoke(self, body: Body, content_type: str) -> Reply:
         return self.ask("POST", "/invocations", body, content_type=content_type)
 
-    def stop(self) -> tuple[int, list[dict]]:
+    def stop(self) -> tuple[int, list[dict[str, Any]]]:
         """Its exit code and its log."""
         self.process.send_signal(signal.SIGTERM)
         log = self.process.communicate(timeout=60)[1]
@@ -301,7 +305,7 @@ def test_bad_photograph_in_json_is_named_by_its_place(endpoint: Endpoint) -> Non
         b"\xff\xfe\x00",
     ],
 )
-def test_bad_json_is_refused(endpoint: Endpoint, body) -> None:
+def test_bad_json_is_refused(endpoint: Endpoint, body: bytes | str) -> None:
     reply = endpoint.invoke(body, "application/json")
     assert (reply.status, reply.error) == (400, "BadRequest")
 
@@ -349,7 +353,9 @@ def peak_memory(pid: int) -> int:
         ("POST", "/ping", 405, "GET"),
     ],
 )
-def test_there_are_two_paths_with_one_method_each(endpoint, method, path, status, allow) -> None:
+def test_there_are_two_paths_with_one_method_each(
+    endpoint: Endpoint, method: str, path: str, status: int, allow: str | None
+) -> None:
     reply = endpoint.ask(method, path)
     assert reply.status == status
     assert reply.error in ("NotFound", "MethodNotAllowed")
@@ -376,7 +382,7 @@ def slow_picture() -> bytes:
     return picture("lime", size=(8_000, 6_000))
 
 
-def test_more_than_the_queue_holds_is_refused(start) -> None:
+def test_more_than_the_queue_holds_is_refused(start: Callable[..., Endpoint]) -> None:
     endpoint = start("--queue", "2").wait()
     photograph = slow_picture()
     with ThreadPoolExecutor(8) as pool:
@@ -395,7 +401,7 @@ def test_more_than_the_queue_holds_is_refused(start) -> None:
     assert [answer["count"] for answer in reply.json] == [1] * 5
 
 
-def test_ping_answers_while_photographs_are_counted(start) -> None:
+def test_ping_answers_while_photographs_are_counted(start: Callable[..., Endpoint]) -> None:
     endpoint = start().wait()
     photograph = slow_picture()
     with ThreadPoolExecutor(4) as pool:
@@ -406,7 +412,7 @@ def test_ping_answers_while_photographs_are_counted(start) -> None:
         assert [one.result().status for one in counting] == [200] * 4
 
 
-def test_caller_who_hangs_up_leaves_no_place_taken(start) -> None:
+def test_caller_who_hangs_up_leaves_no_place_taken(start: Callable[..., Endpoint]) -> None:
     endpoint = start("--queue", "1").wait()
     for _ in range(3):
         caller = socket.create_connection(("127.0.0.1", endpoint.port))
@@ -436,7 +442,9 @@ def copied(colours: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_model_that_answers_its_golden_images_otherwise_is_not_well(start, copied: Path) -> None:
+def test_model_that_answers_its_golden_images_otherwise_is_not_well(
+    start: Callable[..., Endpoint], copied: Path
+) -> None:
     description = json.loads((copied / "package.json").read_text())
     description["golden"][0]["answer"]["probabilities"][1] -= 0.1
     (copied / "package.json").write_text(json.dumps(description))
@@ -451,7 +459,7 @@ def test_model_that_answers_its_golden_images_otherwise_is_not_well(start, copie
     assert any("golden/red.png" in line["message"] for line in log if line["level"] == "error")
 
 
-def test_model_without_golden_images_is_not_well(start, copied: Path) -> None:
+def test_model_without_golden_images_is_not_well(start: Callable[..., Endpoint], copied: Path) -> None:
     package.build(copied, model_version="colours-1", golden={})
     endpoint = start(folder=copied).wait()
     assert endpoint.ask("GET", "/ping").status == 503
@@ -476,7 +484,9 @@ def damage_network(folder: Path) -> None:
         (damage_network, "no model to serve"),
     ],
 )
-def test_package_that_does_not_verify_is_not_served(start, copied: Path, damage, reason: str) -> None:
+def test_package_that_does_not_verify_is_not_served(
+    start: Callable[..., Endpoint], copied: Path, damage: Callable[[Path], None], reason: str
+) -> None:
     damage(copied)
     endpoint = start(folder=copied)
     log = endpoint.process.communicate(timeout=60)[1]
@@ -486,7 +496,7 @@ def test_package_that_does_not_verify_is_not_served(start, copied: Path, damage,
     assert reason in json.loads(ours[0])["message"]
 
 
-def test_taken_port_is_told_in_one_line(start, endpoint: Endpoint) -> None:
+def test_taken_port_is_told_in_one_line(start: Callable[..., Endpoint], endpoint: Endpoint) -> None:
     second = start(port=endpoint.port)
     log = second.process.communicate(timeout=60)[1]
     assert second.process.returncode == 1
@@ -494,7 +504,7 @@ def test_taken_port_is_told_in_one_line(start, endpoint: Endpoint) -> None:
     assert f":{endpoint.port}" in json.loads(log)["message"]
 
 
-def test_it_starts_again_on_its_port_after_a_crash(start) -> None:
+def test_it_starts_again_on_its_port_after_a_crash(start: Callable[..., Endpoint]) -> None:
     first = start().wait()
     before = first.invoke(picture("blue"), "image/png").json
     first.process.kill()
@@ -503,7 +513,7 @@ def test_it_starts_again_on_its_port_after_a_crash(start) -> None:
     assert again.invoke(picture("blue"), "image/png").json == before
 
 
-def test_stopping_finishes_what_has_begun_and_takes_nothing_new(start) -> None:
+def test_stopping_finishes_what_has_begun_and_takes_nothing_new(start: Callable[..., Endpoint]) -> None:
     endpoint = start("serve").wait()
     photograph = slow_picture()
     with ThreadPoolExecutor(2) as pool:
@@ -519,7 +529,7 @@ def test_stopping_finishes_what_has_begun_and_takes_nothing_new(start) -> None:
     assert all(line["level"] == "info" for line in log)
 
 
-def test_log_is_a_line_of_json_for_each_thing_that_matters(start) -> None:
+def test_log_is_a_line_of_json_for_each_thing_that_matters(start: Callable[..., Endpoint]) -> None:
     endpoint = start().wait()
     endpoint.invoke(picture("red"), "image/png")
     endpoint.invoke(b"text\nand more", "image/png")

@@ -114,7 +114,7 @@ def test_after_the_last_try_it_waits_to_be_redriven(
     user.tries(8)
     endpoint.reset()
     environment = os.environ | {"BINTALLY_HOME": str(user.stack.home), "BINTALLY_PORT": str(user.stack.port)}
-    subprocess.run([Path(sys.executable).with_name("bintally"), "redrive"], env=environment, check=True)
+    subprocess.run([Path(sys.executable).with_name("bintally"), "stack", "redrive"], env=environment, check=True)
     items = user.wait_counts(*keys)
     user.wait_drained()
     assert len(user.counts(*keys)) == len(items) == len(keys)
@@ -134,7 +134,7 @@ def test_redriving_what_was_counted_meanwhile_adds_nothing(
     (item,) = user.wait_counts(key)
     user.sqs.send_message(QueueUrl=user.dead, MessageBody=event)
     environment = os.environ | {"BINTALLY_HOME": str(user.stack.home), "BINTALLY_PORT": str(user.stack.port)}
-    subprocess.run([Path(sys.executable).with_name("bintally"), "redrive"], env=environment, check=True)
+    subprocess.run([Path(sys.executable).with_name("bintally"), "stack", "redrive"], env=environment, check=True)
     user.wait_drained()
     assert user.depth(user.dead) == 0
     assert user.counts(key) == [item]

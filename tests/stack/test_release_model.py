@@ -109,21 +109,21 @@ def test_a_model_that_does_not_load_changes_nothing(releases: Releases) -> None:
 
 def test_the_command_line_releases_approves_and_goes_back(releases: Releases, bintally: Callable[..., Any]) -> None:
     releases.register("2026-11-01-aaaaaa", "PendingManualApproval")
-    states = {found["model_version"]: found["state"] for found in json.loads(bintally("models", "--json"))}
+    states = {found["model_version"]: found["state"] for found in json.loads(bintally("model", "list", "--json"))}
     assert states["2026-11-01-aaaaaa"] == "pending"
     assert states[releases.live_version()] == "live"
     before = releases.live_version()
-    assert "is being released" in bintally("approve", "2026-11-01-aaaaaa")
+    assert "is being released" in bintally("model", "approve", "2026-11-01-aaaaaa")
     releases.user.wait_for("the approved one", lambda: releases.live_version() == "2026-11-01-aaaaaa", 200)
     releases.user.wait_for("the release's end", lambda: releases.lock() is None, 60)
-    printed = bintally("rollback")
+    printed = bintally("model", "rollback")
     assert f"Going back from 2026-11-01-aaaaaa to {before}" in printed
     assert f"Model {before}: released." in printed
     assert releases.live_version() == before
-    printed = bintally("release", "2026-11-01-aaaaaa")
+    printed = bintally("model", "release", "2026-11-01-aaaaaa")
     assert "✓ The candidate answers the golden images" in printed
     assert releases.live_version() == "2026-11-01-aaaaaa"
-    assert "is rejected" in bintally("reject", "2026-11-01-aaaaaa", "--why", "a test")
+    assert "is rejected" in bintally("model", "reject", "2026-11-01-aaaaaa", "--why", "a test")
 
 
 def test_a_first_release_that_fails_leaves_no_endpoint(releases: Releases) -> None:

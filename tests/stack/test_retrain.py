@@ -234,11 +234,11 @@ def test_nothing_to_do_without_new_labels(retrainings: Retrainings) -> None:
 
 def test_the_command_shows_each_step(retrainings: Retrainings) -> None:
     environment = {"BINTALLY_HOME": str(retrainings.stack.home), "BINTALLY_PORT": str(retrainings.stack.port)}
-    shown = CliRunner().invoke(main, ["retrain", "--watch"], env=environment)
+    shown = CliRunner().invoke(main, ["retrain", "start", "--watch"], env=environment)
     assert shown.exit_code == 0, shown.output
-    assert "✓ Looking at what has come in" in shown.output
+    assert "✓ Reading the new labels" in shown.output
     assert "photographs have new labels, a run takes 1000" in " ".join(shown.output.split())
-    wrong = CliRunner().invoke(main, ["retrain", "--watch", "--set", "epoch=1"], env=environment)
+    wrong = CliRunner().invoke(main, ["retrain", "start", "--watch", "--set", "epoch=1"], env=environment)
     assert wrong.exit_code == 1
     assert "InvalidInput no such settings: epoch" in " ".join(wrong.output.split())
     retrainings.assert_clean()

@@ -15,7 +15,6 @@ from bintally import record
 from bintally.aws.queues import LONGEST_WAIT
 from bintally.count import WORST_SECONDS
 from bintally.retraining import LONGEST_STACK_NAME
-from samtranslator.public.translator import ManagedPolicyLoader
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
@@ -33,12 +32,8 @@ WITHOUT_RESOURCE = {
 }
 
 
-class NoManagedPolicies(ManagedPolicyLoader):
+class NoManagedPolicies:
     """The template names none, so there is nothing to load."""
-
-    def __init__(self) -> None:
-        self._policy_map = {}
-        self.max_pages = 0
 
     def load(self) -> dict[str, str]:
         return {}

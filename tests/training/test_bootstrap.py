@@ -47,7 +47,7 @@ def test_bounds_hold_as_often_as_they_say() -> None:
     bins = np.repeat(np.arange(200), 2)
     member = np.repeat(np.arange(4), [20, 80, 200, 100])[:, None] == np.arange(4)
     spread = np.array([0.2, 1.0, 0.5, 2.0])
-    one_by_one, all_four = np.zeros(4), 0
+    one_by_one, all_four = np.zeros(4), 0.0
     for number in range(400):
         noise = np.repeat(random.normal(size=200), 2)
         values = np.tile((noise * (member @ spread))[:, None], (1, 4))
@@ -55,7 +55,7 @@ def test_bounds_hold_as_often_as_they_say() -> None:
         drawn = Resamples.of(bins.astype(str), 200, seed=number).means(values, member)
         bounds = simultaneous_lower_bounds(estimates, drawn)
         one_by_one += bounds <= 0  # the true means
-        all_four += (bounds <= 0).all()
+        all_four += float((bounds <= 0).all())
     assert 0.90 <= all_four / 400 <= 0.98
     assert (one_by_one / 400 >= all_four / 400).all() and (one_by_one / 400).mean() > 0.965
 

@@ -102,10 +102,12 @@ def test_the_ranking_is_that_of_scikit_learn(seen: Answered, seed: int, digits: 
 
 
 def test_ranking_at_its_ends() -> None:
-    once = np.ones((1, 50))
-    assert comparison.ranking(np.full(50, 0.9), np.full(50, 0.1), once) == (1.0, pytest.approx(1.0))
-    assert comparison.ranking(np.full(50, 0.1), np.full(50, 0.9), once) == (0.0, 0.0)
-    assert comparison.ranking(np.full(50, 0.5), np.full(50, 0.5), once) == (0.5, pytest.approx(0.1))
+    def ranked(right: float, wrong: float) -> object:
+        return comparison.ranking(np.full(50, right), np.full(50, wrong), np.ones((1, 50)))
+
+    assert ranked(0.9, 0.1) == (1.0, pytest.approx(1.0))
+    assert ranked(0.1, 0.9) == (0.0, 0.0)
+    assert ranked(0.5, 0.5) == (0.5, pytest.approx(0.1))
 
 
 def test_falsified_records_are_wrong_by_a_little_and_stay_the_same() -> None:

@@ -116,11 +116,12 @@ def test_a_device_has_the_same_photographs(folder: Path) -> None:
 def test_photographs_that_do_not_fit_a_gpu_stay_outside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = data.read(folder)[:8]
     needed = 8 * 3 * data.STORED_SIZE**2
-    monkeypatch.setattr(data, "OnDevice", lambda *_: "on the device")
+    on_device: object = "on the device"
+    monkeypatch.setattr(data, "OnDevice", lambda *_: on_device)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * needed, 4 * needed))
     assert isinstance(data.training_on(torch.device("cuda"), few, seed=0), data.Training)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * needed + 2, 4 * needed))
-    assert data.training_on(torch.device("cuda"), few, seed=0) == "on the device"
+    assert data.training_on(torch.device("cuda"), few, seed=0) is on_device
     assert isinstance(data.training_on(torch.device("cpu"), few, seed=0), data.Training)
 
 

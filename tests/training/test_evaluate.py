@@ -20,7 +20,7 @@ from model.answer import CLASSES, answer
 from training import evaluate
 from training.dataset import drift, layout
 from training.dataset.layout import Line
-from training.verdict import comparison
+from training.verdict import comparison, metrics
 from training.verdict.metrics import softmax
 
 ROOT = Path(__file__).parents[2]
@@ -223,7 +223,7 @@ def test_the_worst_mistakes_are_shown_small(job: Path, page: Page) -> None:
     seen = comparison.read(job / "processing/output/evaluation/predictions.csv")
     shown = [attributes for tag, attributes in page.tags if tag == "img"]
     assert 12 < len(shown) <= 24 and all(len(str(attributes["src"])) < 20_000 for attributes in shown)
-    scores = comparison.metrics.ranked_probability_score(seen.challenger, seen.labels)
+    scores = metrics.ranked_probability_score(seen.challenger, seen.labels)
     assert shown[0]["alt"] == f"Bin {seen.bins[scores.argmax()]}"
     assert f"recorded {seen.quantities[scores.argmax()]}" in page.text
 

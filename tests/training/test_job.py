@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from localsagemaker.ports import free_port
@@ -49,8 +50,14 @@ class Job:
 
     def start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "training.train"]
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(command, cwd=REPOSITORY, env=self.environment, **streams)  # type: ignore[call-overload]
+        return subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def run(self) -> tuple[int, str]:
         """Exit code and log."""
@@ -181,7 +188,7 @@ def test_a_loss_that_is_not_finite_is_the_reason(rendered: Path, tmp_path: Path)
 def test_what_cannot_be_trained_on_is_the_reason(
     rendered: Path,
     tmp_path: Path,
-    given: dict[str, str],
+    given: dict[str, Any],
     spoilt: str,
     reason: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -390,7 +390,8 @@ def test_brightness_and_blur_are_of_the_picture(place: Place) -> None:
     lines = {line.id: line for line in index(place.process("a", photos))}
     checked, flat, white = (lines[place.id_of(photo)] for photo in photos)
     assert checked.brightness == pytest.approx(120 / 255, abs=0.01)
-    assert (flat.brightness, white.brightness) == (pytest.approx(120 / 255, abs=0.01), 1.0)
+    assert flat.brightness == pytest.approx(120 / 255, abs=0.01)
+    assert white.brightness == 1.0
     assert checked.blur > 10_000
     assert flat.blur == white.blur == 0
 
@@ -447,7 +448,7 @@ def test_drift_is_told_of_the_new_ones_against_the_reference(place: Place) -> No
     champion = place.process("champion", photos[:70])
     assert json.loads((champion / "drift.json").read_text())["reference"] is None
     many = [replace(photo, quantity=20) for photo in photos[70:]]
-    known = {"previous": str(champion / "index.jsonl"), "reference": str(champion / "dataset.json")}
+    known: dict[str, Any] = {"previous": str(champion / "index.jsonl"), "reference": str(champion / "dataset.json")}
     found = json.loads((place.process("new", many, **known) / "drift.json").read_text())
     assert found["reference"] == layout.summary_of(champion)["digest"]
     site = found["sites"]["AUS2"]
@@ -529,7 +530,7 @@ def test_reads_and_writes_s3(place: Place) -> None:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    aws = {
+    aws: dict[str, Any] = {
         "AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
     }  # fmt: skip

@@ -1,6 +1,8 @@
 """What S3 answers, and which of it is the photograph's fault."""
 
 import io
+import time
+from collections.abc import Iterator
 
 import boto3
 import pytest
@@ -14,13 +16,13 @@ KEY = {"Bucket": "b", "Key": "a/k.jpg", "VersionId": "1"}
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch):
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
     client = boto3.client(
         "s3", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b",
         config=Config(retries={"total_max_attempts": 1}),
     )  # fmt: skip
     monkeypatch.setattr(store, "client", lambda: client)
-    monkeypatch.setattr(store.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     with Stubber(client) as stubber:
         yield stubber
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_weighted_losses_of_two_processes_are_those_of_one() -> None:
     net, alone = torch.nn.Conv2d(3, 7, 1), Processes(0, 1, torch.device("cpu"))
     weights = inverse_frequencies(np.array([1, 2, 4, 8, 16, 32, 64]))
     logits, labels = torch.randn(64, 7), torch.randint(0, 7, (64,))
-    options = {"peak": 0.1, "weight_decay": 0.0, "label_smoothing": 0.05, "weights": weights}
+    options: dict[str, Any] = {"peak": 0.1, "weight_decay": 0.0, "label_smoothing": 0.05, "weights": weights}
     one, half = Learner(net, alone, **options), Learner(net, Half(0, 1, torch.device("cpu")), **options)
     halves = [half.loss(logits[part], labels[part]) for part in (slice(0, 32), slice(32, 64))]
     assert float(sum(halves) / 2) == pytest.approx(float(one.loss(logits, labels)), rel=1e-5)

@@ -74,7 +74,7 @@ class Processes:
     def has_bf16(self) -> bool:
         """Whether `device` computes in bfloat16 itself: a CPU that imitates it is ten times slower than in float32."""
         if self.device.type == "cuda":
-            return torch.cuda.is_bf16_supported(including_emulation=False)
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
         return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
     def wrapped(self, net: torch.nn.Module) -> torch.nn.Module:
@@ -142,10 +142,13 @@ class GlobalBatchNorm(torch.nn.BatchNorm2d):
             return super().forward(images)
         wide, world = images.float(), dist.get_world_size()
         own = torch.stack([wide.mean((0, 2, 3)), wide.square().mean((0, 2, 3))])
-        mean, square = Sum.apply(own) / world  # type: ignore[no-untyped-call]
+        total: torch.Tensor = Sum.apply(own)  # type: ignore[no-untyped-call]
+        mean, square = (total / world).unbind()
         variance = (square - mean.square()).clamp(min=0)
         with torch.no_grad():
             seen = world * images.numel() / images.shape[1]
+            assert self.num_batches_tracked is not None and self.momentum is not None
+            assert self.running_mean is not None and self.running_var is not None
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * seen / (seen - 1), self.momentum)

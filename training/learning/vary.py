@@ -110,7 +110,8 @@ def normalised(images: Tensor, brightness: Tensor, contrast: Tensor, colour: Ten
     matrix = (brightness * contrast)[:, None, None] * mix
     shift = (brightness * (1 - contrast) * grey)[:, None, None]
     flat = torch.baddbmm(shift, matrix, images.flatten(2)).clamp(0, 255)
-    return ((flat - mean) / std).unflatten(2, images.shape[2:])
+    normalised: Tensor = ((flat - mean) / std).unflatten(2, images.shape[2:])
+    return normalised
 
 
 def compressed(images: Tensor, quality: Tensor) -> Tensor:
@@ -147,7 +148,8 @@ def cosines(device: torch.device, pixels: int) -> Tensor:
     k = torch.arange(8.0)
     block = 0.5 * torch.cos((2 * k + 1) * k[:, None] * math.pi / 16)  # orthonormal DCT-II [8, 8]
     block[0] /= math.sqrt(2)
-    return torch.block_diag(*[block] * (pixels // 8)).to(device)
+    blocks: Tensor = torch.block_diag(*[block] * (pixels // 8))
+    return blocks.to(device)
 
 
 @cache

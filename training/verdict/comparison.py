@@ -64,7 +64,8 @@ def compare(seen: Answered, champion: str, challenger: str, *, draws: int = DRAW
         "paired": paired(seen, draws),
         "groups": groups(seen, draws),
     }
-    return without_nan(found)
+    told: dict[str, Any] = without_nan(found)
+    return told
 
 
 def figures(p: Floats, seen: Answered, draws: int) -> dict[str, Any]:

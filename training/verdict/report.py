@@ -11,6 +11,7 @@ import jinja2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.typing import RcKeyType
 from PIL import Image
 
 from model.answer import CLASSES, posterior_median
@@ -26,7 +27,7 @@ SITES = 40  # in the table of drift
 COLOURS = {"champion": "#64748b", "challenger": "#0f766e"}
 
 # Text stays text, in the page's own typeface; and the same figures make the same file.
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bintally",
     "font.family": "sans-serif",

@@ -1,4 +1,4 @@
-"""`bintally rollback`: back to the model that was live before."""
+"""`bintally model rollback`: back to the model that was live before."""
 
 import re
 
@@ -7,29 +7,30 @@ from rich.console import Console
 
 from cli.errors import CliError
 from cli.releases import release
-from local.stack import Stack, release_request
+from cli.stacks import chosen
+from deployed.stack import Deployed, release_request
 
 
 @click.command()
 def command() -> None:
     """Release the version of the model that was live before, at once, and show each step.
 
-    A real-time endpoint takes it without a canary, so that alarms about the model now live cannot stop it. Approvals
-    stay as they are: reject the version that you leave, or it comes back with the registry's next event about it.
+    A real-time endpoint takes it without a canary, so alarms about the current model cannot stop it. Approvals do not
+    change: reject the version that you leave, or the registry's next event about it releases it again.
     """
-    stack, console = Stack.from_environment(), Console(highlight=False)
+    stack, console = chosen(), Console(highlight=False)
     live, before = previous(stack)
     request = release_request(before)
     console.print(f"Going back from {release_request(live)['model_version']} to {request['model_version']}")
     release(stack, {**request, "at_once": True}, console)
 
 
-def previous(stack: Stack) -> tuple[str, str]:
+def previous(stack: Deployed) -> tuple[str, str]:
     """The s3:// addresses of the live model and of the one before it. Raises CliError when there is none."""
     outputs, sagemaker = stack.outputs(), stack.client("sagemaker")
     live = stack.live_model_data(outputs)
     if live is None:
-        raise CliError("no model is live; release one with: bintally release VERSION")
+        raise CliError("no model is live; release one with: bintally model release VERSION")
     endpoint = outputs["EndpointName"]
     configs = sagemaker.list_endpoint_configs(NameContains=endpoint, SortBy="CreationTime", SortOrder="Descending")
     for config in configs["EndpointConfigs"]:

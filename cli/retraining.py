@@ -1,26 +1,24 @@
-"""`bintally retrain`: starts a retraining by hand, and shows how it goes."""
+"""A retraining: started by hand, and watched until it ends."""
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import click
 from boto3.dynamodb.conditions import Key
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.markup import escape
 
 from cli.errors import CliError
-from local.stack import Stack
+from deployed.stack import Deployed
 
 POLL_SECONDS = 1.0
 RELEASE_SECONDS = 900.0
 STEPS = {
-    "Plan": "Looking at what has come in",
+    "Plan": "Reading the new labels",
     "Process": "Processing the photographs",
     "Tune": "Tuning",
     "Train": "Training",
@@ -41,52 +39,13 @@ JOBS = {  # step: log group, and what follows the run in the job's name
 }
 
 
-@click.command()
-@click.option("--force", is_flag=True, help="Also when there are few new labels.")
-@click.option("--approve", is_flag=True, help="Release the new model if it wins, without a person's approval.")
-@click.option("--watch", is_flag=True, help="Show each step until the end.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="For this run: epochs, sizes, trials, parallel, instances, start (champion or scratch), learning_rate, "
-    "calibration_photographs, seed.",
-)
-def command(force: bool, approve: bool, watch: bool, settings: tuple[str, ...]) -> None:
-    """Retrain on what has come in; the new model replaces the live one only if it is proved better.
-
-    With --watch it exits 1 when the run fails; a challenger that is not better is no failure.
-    """
-    stack, console = Stack.from_environment(), Console(highlight=False)
-    request = {"reason": "by hand", "force": force, "approve": approve, "settings": parsed(settings)}
-    execution = start(stack, request)
-    if not watch:
-        console.print(f"Started {execution}", soft_wrap=True)
-        return
-    ended = follow(stack, execution, console)
-    if ended.get("approval") == "Approved":
-        wait_live(stack, ended["model_version"], console)
-
-
-def parsed(settings: tuple[str, ...]) -> dict[str, Any]:
-    """Raises CliError for what is no NAME=VALUE."""
-    found: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals:
-            raise click.UsageError(f"--set takes NAME=VALUE, not {setting}")
-        found[name] = int(value) if re.fullmatch(r"\d+", value) and name not in ("sizes", "learning_rate") else value
-    return found
-
-
-def start(stack: Stack, request: dict[str, Any]) -> str:
+def start(stack: Deployed, request: dict[str, Any]) -> str:
     machine = stack.outputs()["RetrainStateMachine"]
     started = stack.client("stepfunctions").start_execution(stateMachineArn=machine, input=json.dumps(request))
     return str(started["executionArn"])
 
 
-def under_way(stack: Stack) -> str | None:
+def under_way(stack: Deployed) -> str | None:
     """The name of an execution that has not ended."""
     machine = stack.outputs()["RetrainStateMachine"]
     running = stack.client("stepfunctions").list_executions(stateMachineArn=machine, statusFilter="RUNNING")
@@ -97,7 +56,7 @@ def under_way(stack: Stack) -> str | None:
 class Watch:
     """What was seen of an execution so far; `step` is the state that it is in."""
 
-    stack: Stack
+    stack: Deployed
     execution: str
     seen: int = 0
     step: str = ""
@@ -114,8 +73,7 @@ class Watch:
 
     @cached_property
     def counts_table(self) -> Any:
-        resource = self.stack.session().resource("dynamodb", endpoint_url=self.stack.endpoint_url)
-        return resource.Table(self.stack.outputs()["CountsTable"])
+        return self.stack.counts_table()
 
     def look(self) -> Iterator[tuple[str, float]]:
         """Steps that have ended since the last look, with their seconds, by the execution's own clock."""
@@ -157,7 +115,7 @@ class Watch:
         return self.run
 
 
-def follow(stack: Stack, execution: str, console: Console) -> dict[str, Any]:
+def follow(stack: Deployed, execution: str, console: Console) -> dict[str, Any]:
     """Shows each step until the execution ends, and answers its output. Raises CliError when it failed."""
     watch = Watch(stack, execution)
     try:
@@ -172,7 +130,7 @@ def follow(stack: Stack, execution: str, console: Console) -> dict[str, Any]:
                 status.update(f"{STEPS.get(watch.step, watch.step)} [dim]{escape(detail)}[/]")
                 time.sleep(POLL_SECONDS)
     except BotoCoreError as error:
-        raise CliError(f"the stack stopped answering: {error} (see {stack.log_file})") from error
+        raise CliError(f"the stack stopped answering: {error}{stack.hint}") from error
     if found["status"] != "SUCCEEDED":
         raise CliError(
             f"retraining {found['status'].lower()}: {found.get('error', '')} {found.get('cause', '')}".strip()
@@ -180,7 +138,7 @@ def follow(stack: Stack, execution: str, console: Console) -> dict[str, Any]:
     output: dict[str, Any] = json.loads(found["output"])
     console.print(f"Run {output['run']}: [bold]{output['outcome']}[/]. {escape(output['reason'])}", soft_wrap=True)
     if output.get("approval") == "PendingManualApproval":
-        console.print(f"Put it into service with: [cyan]bintally approve {output['model_version']}[/]")
+        console.print(f"Deploy it with: [cyan]bintally model approve {output['model_version']}[/]")
     return output
 
 
@@ -207,12 +165,12 @@ def result_of(watch: Watch, step: str) -> str:
     return ""
 
 
-def wait_live(stack: Stack, version: str, console: Console) -> None:
+def wait_live(stack: Deployed, version: str, console: Console) -> None:
     """Waits until the registry's event has brought the version into service. Raises CliError when it did not."""
-    began = time.monotonic()
+    began, outputs = time.monotonic(), stack.outputs()
     with console.status(f"Releasing model {version}"):
-        while f"/models/{version}/" not in (stack.live_model_data(stack.outputs()) or ""):
+        while f"/models/{version}/" not in (stack.live_model_data(outputs) or ""):
             if time.monotonic() - began > RELEASE_SECONDS:
-                raise CliError(f"model {version} is not live after {RELEASE_SECONDS:.0f} s; see: bintally models")
+                raise CliError(f"model {version} is not live after {RELEASE_SECONDS:.0f} s. See: bintally model list")
             time.sleep(POLL_SECONDS)
     console.print(f"[green]✓[/] Model {version} is live [dim]{time.monotonic() - began:.1f} s[/]")

@@ -1,12 +1,12 @@
-"""`bintally release`: brings a version of the model into service."""
+"""`bintally model release`: release a version of the model by hand."""
 
 import click
 from rich.console import Console
 
 from cli.errors import CliError
 from cli.releases import release
+from cli.stacks import chosen
 from cli.versions import find_package, model_data_url
-from local.stack import Stack
 
 
 @click.command()
@@ -14,11 +14,11 @@ from local.stack import Stack
 def command(version: str) -> None:
     """Release a version of the model by hand, and show each step.
 
-    Exits 1 when it does not become live; the model before it then goes on answering.
+    Exits 1 when the version does not go live; the current model then stays.
     """
-    stack = Stack.from_environment()
+    stack = chosen()
     package = find_package(stack, version)
     if package["ModelApprovalStatus"] == "Rejected":
-        raise CliError(f"model {version} is rejected; to release it all the same: bintally approve {version}")
+        raise CliError(f"model {version} is rejected. To release it all the same: bintally model approve {version}")
     request = {"model_version": version, "model_data_url": model_data_url(package)}
     release(stack, request, Console(highlight=False))

@@ -1,14 +1,14 @@
-"""`bintally redrive`: what could not be counted, or read, goes back to its queue."""
+"""`bintally stack redrive`: retry everything in the dead-letter queues."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from cli.errors import CliError
-from local.stack import Stack
+from cli.progress import progress_bar
+from cli.stacks import chosen
 
 HOLD_SECONDS = 60  # for which a message is ours alone; ten are sent and deleted within one
 WAIT_SECONDS = 2  # for another message before the queue is taken for empty
@@ -16,24 +16,23 @@ WAIT_SECONDS = 2  # for another message before the queue is taken for empty
 
 @click.command()
 def command() -> None:
-    """Send what the dead-letter queues hold through counting, and reading of records, again.
+    """Retry everything in the dead-letter queues of photographs and of records.
 
-    Nothing is lost: a message leaves the dead-letter queue when its own queue has it. Nothing is counted
-    twice: a message that comes twice finds its photograph counted, or its records kept.
+    Nothing is lost: a message leaves the dead-letter queue once its own queue has it. Nothing is counted twice: a
+    repeated message finds its photograph counted, or its records stored.
     """
-    stack = Stack.from_environment()
+    stack = chosen()
     outputs = stack.outputs()
     sqs = stack.client("sqs")
-    columns = (TextColumn("redriving"), BarColumn(), MofNCompleteColumn())
     failed = 0
     for verb in ("Count", "Record"):
         dead, queue = outputs[f"{verb}DeadLetterQueueUrl"], outputs[f"{verb}QueueUrl"]
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("redriving", total=waiting(sqs, dead))
-            sent = 0
+        sent = 0
+        with progress_bar(Console(stderr=True), "Redriving", waiting(sqs, dead)) as advance:
             for moved, kept in redrive(sqs, dead, queue):
                 sent, failed = sent + moved, failed + kept
-                progress.update(task, completed=sent)
+                for _ in range(moved):
+                    advance()
         click.echo(f"{sent} messages sent back to the {verb.lower()} queue")
     if failed:
         raise CliError(f"{failed} messages could not be sent and stay in their dead-letter queue")

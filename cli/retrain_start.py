@@ -1,0 +1,50 @@
+"""`bintally retrain start`: start a retraining by hand and, if asked, watch it."""
+
+import re
+from typing import Any
+
+import click
+from rich.console import Console
+
+from cli.retraining import follow, start, wait_live
+from cli.stacks import chosen
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="Retrain even with few new labels.")
+@click.option("--approve", is_flag=True, help="Release the new model if it wins, without asking a person.")
+@click.option("--watch", is_flag=True, help="Show each step until the end.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="For this run: epochs, sizes, trials, parallel, instances, start (champion or scratch), learning_rate, "
+    "calibration_photographs, seed.",
+)
+def command(force: bool, approve: bool, watch: bool, settings: tuple[str, ...]) -> None:
+    """Start a retraining on the new labels, as the schedule does.
+
+    The new model replaces the live one only if it is proved better. With --watch the command exits 1 when the run
+    fails; a challenger that is not better is no failure.
+    """
+    stack, console = chosen(), Console(highlight=False)
+    request = {"reason": "by hand", "force": force, "approve": approve, "settings": parsed(settings)}
+    execution = start(stack, request)
+    if not watch:
+        console.print(f"Started {execution}", soft_wrap=True)
+        return
+    ended = follow(stack, execution, console)
+    if ended.get("approval") == "Approved":
+        wait_live(stack, ended["model_version"], console)
+
+
+def parsed(settings: tuple[str, ...]) -> dict[str, Any]:
+    """Raises CliError for what is no NAME=VALUE."""
+    found: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise click.UsageError(f"--set takes NAME=VALUE, not {setting}")
+        found[name] = int(value) if re.fullmatch(r"\d+", value) and name not in ("sizes", "learning_rate") else value
+    return found

@@ -1,0 +1,42 @@
+"""Which stack a command works on: the one that --stack names, else the one on this machine.
+
+boto3 is imported when a command asks for its stack, so that `bintally --help` stays quick.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from deployed.stack import Deployed
+    from local.stack import Stack
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The options --stack, --profile and --region as they were given."""
+
+    name: str | None = None
+    profile: str | None = None
+    region: str | None = None
+
+
+def choice() -> Choice:
+    context = click.get_current_context(silent=True)
+    return (context and context.find_object(Choice)) or Choice()
+
+
+def chosen() -> "Deployed":
+    """The stack that this command works on."""
+    from deployed.stack import Account
+
+    wanted = choice()
+    return Account(wanted.name, wanted.profile, wanted.region) if wanted.name else on_this_machine()
+
+
+def on_this_machine() -> "Stack":
+    """The local stack, whether it runs or not."""
+    from local.stack import Stack
+
+    return Stack.from_environment()

@@ -1,0 +1,55 @@
+"""What can go wrong with a stack. Each message is one line for the person at the terminal.
+
+StackError
+├── NotRunning        the local stack does not answer
+├── NotDeployed       the account and region have no stack of this name
+├── NoAccess          no credentials, an expired session, unknown keys, no region
+├── Denied            a permission is missing
+├── PortTaken         another program has the port
+├── PackageMissing    there is no model package to release
+├── DeployFailed      `sam build` or `sam deploy` failed
+└── ReleaseFailed     the release state machine did not succeed
+"""
+
+
+class StackError(Exception):
+    """The stack could not do what was asked."""
+
+
+class NotRunning(StackError):
+    """The emulator does not answer."""
+
+
+class NotDeployed(StackError):
+    """The account and region have no stack of this name."""
+
+
+class NoAccess(StackError):
+    """The caller is nobody to AWS: no credentials, an expired session, unknown keys, no region."""
+
+
+class Denied(StackError):
+    """The caller lacks a permission: `action`, on `resource` where AWS names it."""
+
+    def __init__(self, action: str, resource: str = "") -> None:
+        self.action, self.resource = action, resource
+        on = f" on {resource}" if resource else ""
+        super().__init__(
+            f"access denied. Missing permission: {action}{on}. docs/operations.md lists policies to attach"
+        )
+
+
+class PortTaken(StackError):
+    """Another program listens on the stack's port."""
+
+
+class PackageMissing(StackError):
+    """There is no model package, or it cannot be read."""
+
+
+class DeployFailed(StackError):
+    """`sam build` or `sam deploy` ended with an error."""
+
+
+class ReleaseFailed(StackError):
+    """The release state machine did not succeed."""

@@ -1,0 +1,260 @@
+"""A deployed stack: its clients, outputs, table, models and releases.
+
+stack = Account("bintally", region="eu-central-1")
+stack.client("s3").upload_file("bin.jpg", stack.outputs()["ImagesBucket"], "incoming/SEA1/P-4-B217/1.jpg")
+"""
+
+import json
+import os
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from deployed.access import explain, no_region, translate_refusals
+from deployed.errors import NotDeployed, ReleaseFailed
+
+RELEASE_SECONDS = 300
+EVENT_SECONDS = 30  # until the registry's event has started a release
+ENDPOINT_SECONDS = 120
+
+
+class Deployed(ABC):
+    """A stack in an account, or the one on this machine. `name` is CloudFormation's, and the model registry's group."""
+
+    name: str
+
+    @property
+    def client_settings(self) -> Mapping[str, Any]:
+        """What botocore's Config of each client contains besides what a caller asks for."""
+        return {}
+
+    @property
+    def hint(self) -> str:
+        """What an error adds about where to look, with a space before it."""
+        return ""
+
+    @abstractmethod
+    def session(self) -> boto3.Session:
+        """The caller's session. NotRunning or NoAccess where there is none."""
+
+    @property
+    def endpoint_url(self) -> str | None:
+        """Where every service answers; None for AWS's own addresses."""
+        return None
+
+    @abstractmethod
+    def require_running(self) -> None:
+        """NotRunning where the stack can answer nothing."""
+
+    @abstractmethod
+    def environment(self) -> dict[str, str]:
+        """What any AWS client needs to find the stack, and every output: ImagesBucket as IMAGES_BUCKET."""
+
+    @abstractmethod
+    def not_deployed(self) -> Exception:
+        """The error that says how to get a stack of this name."""
+
+    @abstractmethod
+    def where(self) -> dict[str, str]:
+        """Where the stack is, for a person: names and values."""
+
+    # Clients
+
+    def client(self, service: str, **config: Any) -> Any:
+        """A boto3 client of the stack; keyword arguments go to botocore's Config."""
+        session: Any = self.session()
+        settings = Config(**(dict(self.client_settings) | config))
+        return session.client(service, endpoint_url=self.endpoint_url, config=settings)
+
+    def counts_table(self) -> Any:
+        """boto3's Table of the counts."""
+        session: Any = self.session()
+        settings = Config(**self.client_settings)
+        resource = session.resource("dynamodb", endpoint_url=self.endpoint_url, config=settings)
+        return resource.Table(self.outputs()["CountsTable"])
+
+    def outputs(self) -> dict[str, str]:
+        """The stack's outputs by name. NotRunning when it is not up, NotDeployed where there is no such stack."""
+        self.require_running()
+        try:
+            found = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise
+            raise self.not_deployed() from error
+        return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+
+    def status(self) -> dict[str, str]:
+        """Where the stack is and which model is live."""
+        outputs = self.outputs()
+        return {
+            **self.where(),
+            "stack": self.name,
+            "endpoint": f"{outputs.get('EndpointName', '-')} {self.endpoint_status(outputs)}",
+            "model": self.live_model_data(outputs) or "none",
+        }
+
+    # The model registry
+
+    def packages(self) -> Iterator[dict[str, Any]]:
+        """The model packages in the registry, the newest first, as DescribeModelPackage has them."""
+        sagemaker = self.client("sagemaker")
+        pages = sagemaker.get_paginator("list_model_packages").paginate(
+            ModelPackageGroupName=self.name, SortBy="CreationTime", SortOrder="Descending"
+        )
+        for page in pages:
+            for summary in page["ModelPackageSummaryList"]:
+                yield sagemaker.describe_model_package(ModelPackageName=summary["ModelPackageArn"])
+
+    def find_package(self, model_version: str) -> dict[str, Any] | None:
+        """The newest model package of this version in the registry, as DescribeModelPackage has it."""
+        return next((found for found in self.packages() if version_of(found) == model_version), None)
+
+    # The endpoint
+
+    def live_model_data(self, outputs: dict[str, str]) -> str | None:
+        """The s3:// address of the model that the live endpoint serves; None when none is live."""
+        sagemaker = self.client("sagemaker")
+        try:
+            endpoint = sagemaker.describe_endpoint(EndpointName=outputs["EndpointName"])
+        except (ClientError, KeyError):
+            return None
+        if endpoint["EndpointStatus"] == "Failed":
+            return None
+        config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+        model = sagemaker.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
+        url: str = model["PrimaryContainer"]["ModelDataUrl"]
+        return url
+
+    def endpoint_status(self, outputs: dict[str, str]) -> str:
+        try:
+            found = self.client("sagemaker").describe_endpoint(EndpointName=outputs["EndpointName"])
+        except (ClientError, KeyError):
+            return "not released"
+        return str(found["EndpointStatus"])
+
+    def wait_endpoint(self, name: str) -> None:
+        """Waits until the endpoint is in service, as it is soon after a restart."""
+        deadline = time.monotonic() + ENDPOINT_SECONDS
+        while True:
+            found = self.client("sagemaker").describe_endpoint(EndpointName=name)
+            if found["EndpointStatus"] == "InService":
+                return
+            if found["EndpointStatus"] == "Failed" or time.monotonic() > deadline:
+                reason = found.get("FailureReason", "no reason given")
+                raise ReleaseFailed(f"endpoint {name} is {found['EndpointStatus']}: {reason}")
+            time.sleep(0.25)
+
+    def counting(self, outputs: dict[str, str]) -> bool:
+        """Whether the queue of photographs is being worked off, as it is from the first release on."""
+        mapping = self.client("lambda").get_event_source_mapping(UUID=outputs["CountMapping"])
+        return bool(mapping["State"] == "Enabled")
+
+    # Releases
+
+    def start_release(self, request: dict[str, Any], outputs: dict[str, str]) -> str:
+        """Starts a release by hand and answers its execution."""
+        name = re.sub("[^A-Za-z0-9-]", "-", request["model_version"])[:40]
+        started = self.client("stepfunctions").start_execution(
+            stateMachineArn=outputs["ReleaseStateMachine"],
+            name=f"by-hand-{name}-{int(time.time() * 1000)}",
+            input=json.dumps(request),
+        )
+        return str(started["executionArn"])
+
+    def release_of(self, package: str, outputs: dict[str, str]) -> str:
+        """The execution that the registry's event about a package has started."""
+        states = self.client("stepfunctions")
+        deadline = time.monotonic() + EVENT_SECONDS
+        while time.monotonic() < deadline:
+            newest = states.list_executions(stateMachineArn=outputs["ReleaseStateMachine"], maxResults=10)
+            for execution in newest["executions"]:
+                found = states.describe_execution(executionArn=execution["executionArn"])
+                if json.loads(found["input"]).get("detail", {}).get("ModelPackageArn") == package:
+                    return str(execution["executionArn"])
+            time.sleep(0.25)
+        raise ReleaseFailed(f"no release of {package} was started within {EVENT_SECONDS} s")
+
+    def wait_release(self, execution: str) -> None:
+        states = self.client("stepfunctions")
+        deadline = time.monotonic() + RELEASE_SECONDS
+        while (found := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
+            if time.monotonic() > deadline:
+                raise ReleaseFailed(f"the release takes over {RELEASE_SECONDS} s: {execution}")
+            time.sleep(0.25)
+        if found["status"] != "SUCCEEDED":
+            raise ReleaseFailed(how_it_failed(found))
+
+
+@dataclass(frozen=True)
+class Account(Deployed):
+    """A stack in the account of the caller's credentials. `profile` and `region` are AWS's usual ones where None."""
+
+    name: str
+    profile: str | None = None
+    region: str | None = None
+
+    @cached_property
+    def _session(self) -> boto3.Session:
+        try:
+            session = boto3.Session(
+                profile_name=self.profile, region_name=self.region or os.environ.get("AWS_REGION") or None
+            )
+        except BotoCoreError as error:
+            raise explain(error) from error
+        if session.region_name is None:
+            raise no_region()
+        translate_refusals(session)
+        return session
+
+    def session(self) -> boto3.Session:
+        return self._session
+
+    def require_running(self) -> None:
+        """AWS always runs."""
+
+    def environment(self) -> dict[str, str]:
+        """Without credentials: a shell takes them from where this command does."""
+        region = str(self.session().region_name)
+        found = {"BINTALLY_STACK": self.name, "AWS_REGION": region, "AWS_DEFAULT_REGION": region}
+        profile = {"AWS_PROFILE": self.profile} if self.profile else {}
+        return found | profile | {upper_snake(name): value for name, value in self.outputs().items()}
+
+    def not_deployed(self) -> NotDeployed:
+        return NotDeployed(
+            f"there is no stack {self.name} in {self.session().region_name}. "
+            "Check --stack, --region and --profile, or deploy it (docs/operations.md)"
+        )
+
+    def where(self) -> dict[str, str]:
+        caller = self.client("sts").get_caller_identity()
+        return {"account": caller["Account"], "region": str(self.session().region_name), "you": caller["Arn"]}
+
+
+def upper_snake(name: str) -> str:
+    """ImagesBucket as IMAGES_BUCKET, CountDeadLetterQueueUrl as COUNT_DEAD_LETTER_QUEUE_URL."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).upper()
+
+
+def version_of(package: dict[str, Any]) -> str:
+    """The model version that a model package in the registry says; empty when it says none."""
+    return str(package.get("CustomerMetadataProperties", {}).get("model_version", ""))
+
+
+def release_request(model_data_url: str) -> dict[str, str]:
+    """What a release by hand is started with; a package is stored at `s3://<bucket>/models/<version>/…`."""
+    return {"model_version": model_data_url.split("/")[4], "model_data_url": model_data_url}
+
+
+def how_it_failed(execution: dict[str, Any]) -> str:
+    """One line about a release that did not succeed, from DescribeExecution's answer."""
+    reason = " ".join(f"{execution.get('error', '')} {execution.get('cause', '')}".split())
+    return f"release {execution['status'].lower()}: {reason or 'no reason given'}"

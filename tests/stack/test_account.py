@@ -1,0 +1,195 @@
+"""The command as people use it on an account: from another folder, by the stack's name, with an IAM user's keys.
+
+The local stack is the account: its address is in AWS_ENDPOINT_URL, as any AWS client takes it. What each person may do
+is the policy that docs/operations.md prints.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from cli.errors import CliError
+from cli.model_rollback import previous
+from deployed.stack import Account
+from local.stack import REPOSITORY, Stack, package_version
+
+PAGE = (REPOSITORY / "docs" / "operations.md").read_text()
+PLACEHOLDERS = {"<region>": "us-east-1", "<account>": "000000000000"}
+
+
+def policy(name: str, stack: str) -> str:
+    """The policy that docs/operations.md prints under this name, for a stack of this account."""
+    (found,) = re.findall(rf"<!-- policy: {name} -->\n```json\n(.*?)```", PAGE, re.DOTALL)
+    for place, value in (PLACEHOLDERS | {"<stack>": stack}).items():
+        found = found.replace(place, value)
+    assert "<" not in found
+    return str(found)
+
+
+@dataclass(frozen=True)
+class Person:
+    """An IAM user at a shell in a folder that has nothing of Bintally."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def run(self, *words: str) -> tuple[int, str, str]:
+        """Exit code, output and errors of a `bintally` command."""
+        command = [Path(sys.executable).with_name("bintally"), *words]
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    def does(self, *words: str) -> str:
+        code, printed, errors = self.run(*words)
+        assert (code, errors) == (0, ""), (words, printed, errors)
+        return printed
+
+    def is_refused(self, *words: str, permission: str) -> None:
+        code, printed, errors = self.run(*words)
+        assert (code, printed, errors.count("\n")) == (1, "", 1), (words, printed, errors)
+        assert errors.startswith(f"Error: access denied. Missing permission: {permission}")
+
+
+@pytest.fixture(scope="module")
+def person(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Person]:
+    """person(name, *policies) makes an IAM user with these policies of docs/operations.md and no other right."""
+
+    def make(name: str, *policies: str) -> Person:
+        iam = stack.client("iam")
+        iam.create_user(UserName=name)
+        for each in policies:
+            iam.put_user_policy(UserName=name, PolicyName=each, PolicyDocument=policy(each, stack.name))
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        aws = {
+            "AWS_ENDPOINT_URL": stack.endpoint_url,
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+        return Person(tmp_path_factory.mktemp(name), kept | aws | {"BINTALLY_STACK": stack.name})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def inventory(person: Callable[..., Person]) -> Person:
+    return person("inventory", "inventory")
+
+
+@pytest.fixture(scope="module")
+def operator(person: Callable[..., Person]) -> Person:
+    return person("operator", "inventory", "operator")
+
+
+@pytest.fixture(scope="module")
+def version(stack: Stack) -> str:
+    """The shipped version of the model, live."""
+    found = package_version(stack.package)
+    live = stack.live_model_data(stack.outputs())
+    if live is None or f"/models/{found}/" not in live:
+        stack.release(found)
+    return found
+
+
+def test_an_inventory_person_uploads_and_reads_counts(
+    inventory: Person, user: Any, photograph: Callable[..., bytes]
+) -> None:
+    folder = inventory.folder / "ACC1" / "P-1"
+    folder.mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(photograph(41))
+    (folder / "b.heic").write_bytes(b"no photograph")
+    (folder / "labels.csv").write_text("id,quantity\na,3\n")
+    printed = inventory.does("upload", "--wait", ".")
+    assert printed.splitlines() == ["1 uploaded, 1 with a record, 1 left out (HEIC)", "1 counted, 0 rejected"]
+    (row,) = csv.DictReader(io.StringIO(inventory.does("counts", "--site", "ACC1", "--csv", "-")))
+    assert (row["bin"], row["recorded_quantity"]) == ("P-1", "3")
+    assert row["photograph"] == f"s3://{user.bucket}/incoming/ACC1/P-1/a.jpg"
+    assert "ACC1/P-1" in inventory.does("counts", "--recount", "--site", "ACC1")
+    assert "a.jpg" in inventory.does("counts", "--site", "ACC1", "--bin", "P-1")
+
+
+def test_an_inventory_person_is_refused_the_rest(inventory: Person, version: str) -> None:
+    inventory.is_refused("model", "release", version, permission="sagemaker:ListModelPackages")
+    inventory.is_refused("model", "rollback", permission="sagemaker:DescribeEndpoint")
+    inventory.is_refused("retrain", "start", permission="states:StartExecution")
+    inventory.is_refused("stack", "redrive", permission="sqs:GetQueueAttributes")
+    inventory.is_refused("status", permission="sagemaker:DescribeEndpoint")
+
+
+def test_env_names_the_stack_and_no_keys(inventory: Person, stack: Stack) -> None:
+    exports = dict(re.findall(r"export (\w+)=(\S+)", inventory.does("env")))
+    assert (exports["BINTALLY_STACK"], exports["AWS_REGION"]) == (stack.name, "us-east-1")
+    assert exports["IMAGES_BUCKET"] == stack.outputs()["ImagesBucket"]
+    assert "AWS_SECRET_ACCESS_KEY" not in exports
+
+
+def test_an_inventory_person_cannot_start_a_release_past_the_command(inventory: Person, stack: Stack) -> None:
+    """Not with the state machine, whose name they may read."""
+    keys = {name.lower(): inventory.environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    states = boto3.client("stepfunctions", "us-east-1", endpoint_url=stack.endpoint_url, **keys)
+    with pytest.raises(ClientError, match="not authorized to perform: states:StartExecution"):
+        states.start_execution(stateMachineArn=stack.outputs()["ReleaseStateMachine"], input="{}")
+
+
+def test_an_operator_releases_and_rejects(operator: Person, stack: Stack, version: str) -> None:
+    status = json.loads(operator.does("status", "--json"))
+    assert (status["region"], status["stack"]) == ("us-east-1", stack.name)
+    assert status["you"].endswith(":user/operator")
+    (found,) = [one for one in json.loads(operator.does("model", "list", "--json")) if one["state"] == "live"]
+    assert found["model_version"] == version
+    assert found["metrics"], "of the artifacts bucket"
+    assert f"Model {version}: already live" in operator.does("model", "release", version)
+    assert "was approved before" in operator.does("model", "approve", version)
+    printed = operator.does("stack", "redrive")
+    assert printed == "0 messages sent back to the count queue\n0 messages sent back to the record queue\n"
+
+
+def test_an_operator_may_go_back(operator: Person, monkeypatch: pytest.MonkeyPatch, stack: Stack) -> None:
+    """Everything that a rollback reads; its release is that of the test above."""
+    for name, value in operator.environment.items():
+        monkeypatch.setenv(name, value)
+    with contextlib.suppress(CliError):  # no other model was live
+        previous(Account(stack.name))
+
+
+def test_an_operator_starts_a_retraining_and_watches_it(operator: Person) -> None:
+    """With few labels it ends at once, as NothingToDo."""
+    printed = operator.does("retrain", "start", "--watch")
+    assert "nothing" in printed.lower()
+
+
+def test_a_stack_that_does_not_exist_is_one_line(stack: Stack, person: Callable[..., Person]) -> None:
+    owner = person("owner-of-none")
+    keys = stack.credentials() | {"BINTALLY_STACK": "other"}
+    code, printed, errors = Person(owner.folder, owner.environment | keys).run("counts")
+    assert (code, printed) == (3, "")
+    assert errors.startswith("Error: there is no stack other in us-east-1. Check --stack, --region and --profile")
+
+
+def test_without_a_name_the_local_stack_is_meant(inventory: Person, tmp_path: Path) -> None:
+    environment = {name: value for name, value in inventory.environment.items() if name != "BINTALLY_STACK"}
+    alone = Person(tmp_path, environment | {"BINTALLY_HOME": str(tmp_path / "home")})
+    assert alone.run("counts") == (3, "", "Error: the stack is not running; start it with: bintally up\n")
+
+
+def test_wrong_keys_are_one_line(inventory: Person) -> None:
+    wrong = Person(inventory.folder, inventory.environment | {"AWS_SECRET_ACCESS_KEY": "wrong"})
+    code, printed, errors = wrong.run("counts")
+    assert (code, printed, errors.count("\n")) == (1, "", 1)
+    assert errors.startswith("Error: AWS does not accept these credentials (")

@@ -1,0 +1,51 @@
+"""What holds the repository together beside its code: CI types what people type, Dockerfiles are sound."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
+TARGETS = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+
+
+def steps(workflow: Path) -> list[dict[str, Any]]:
+    jobs = yaml.safe_load(workflow.read_text())["jobs"]
+    return [step for job in jobs.values() for step in job["steps"]]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_every_step_of_a_workflow_is_a_make_target(workflow: Path) -> None:
+    commands = [step["run"] for step in steps(workflow) if "run" in step]
+    assert commands
+    for command in commands:
+        found = re.fullmatch(r"(?:sudo (?:--preserve-env=PATH )?)?make ([a-z-]+)(?: #.*)?", command)
+        assert found and found[1] in TARGETS, command
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_may_only_read_and_ends(workflow: Path) -> None:
+    document = yaml.safe_load(workflow.read_text())
+    assert document["permissions"] == {"contents": "read"}
+    assert all("timeout-minutes" in job for job in document["jobs"].values())
+
+
+def test_hooks_before_a_commit_run_what_is_installed() -> None:
+    """`repo: local`: nothing is fetched, and the versions are those that `make check` uses."""
+    for repository in yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"]:
+        assert repository["repo"] == "local"
+        for hook in repository["hooks"]:
+            assert hook["entry"].startswith(".venv/bin/")
+            assert (Path(sys.executable).parent / Path(hook["entry"].split()[0]).name).exists(), hook["entry"]
+
+
+@pytest.mark.parametrize("dockerfile", ["model/Dockerfile", "training/Dockerfile"])
+def test_dockerfiles_are_sound(dockerfile: str) -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run([hadolint, REPOSITORY / dockerfile], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
