@@ -11,8 +11,6 @@ import pytest
 from bintally.labels import log
 from bintally.labels.log import Label
 
-pytestmark = pytest.mark.xdist_group("count")  # they hold the queue up, and its services
-
 Photo = Callable[..., bytes]
 HEAD = "site,bin,expected_quantity,as_of\n"
 NOW = datetime.now(UTC)

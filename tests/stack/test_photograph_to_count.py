@@ -8,11 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from local.stack import Stack
-
-pytestmark = pytest.mark.xdist_group("count")  # they hold the queue up, and its services
 
 NAMES = {
     "site", "bin", "image", "status", "count", "is_minimum", "expected_capped", "confidence", "probabilities",
