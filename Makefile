@@ -24,7 +24,7 @@ SOON := not long and not upstream
 # Docker and debootstrap make images, chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
 
-.PHONY: system-packages help venv train-venv demo demo-retrain up down wipe lint types types-train contracts check test test-long upstream coverage docs notebook bench
+.PHONY: system-packages help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check test test-long upstream coverage docs notebook bench
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -48,10 +48,9 @@ down: venv ## Stop it; its state is kept
 wipe: venv ## Stop it and remove its state
 	@$(bin)/bintally down --wipe
 
-lint: contracts ## Check style, imports, the template, and the types of what needs no torch
+lint: contracts types ## Check style, imports, the template, and the types of what needs no torch
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
-	$(bin)/mypy functions
 	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(bin)/sam validate --template template.yaml
 
 types: .venv/test.installed ## Check the types of all that needs no torch
@@ -66,9 +65,8 @@ contracts: .venv/test.installed ## Check that imports keep the borders between t
 check: lint ## Lint, and the tests that need neither a stack nor torch: while you work
 	$(bin)/python -m pytest $(PARALLEL) -m "not stack and $(SOON)" $(UNIT_TESTS) $(TORCH_TESTS:%=--ignore=%)
 
-test: lint .venv-train/test.installed .venv-launch/installed ## Install what tests need and run all but the long ones
+test: lint types-train .venv-launch/installed ## Install what tests need and run all but the long ones
 	status=0; \
-	$(bin)/mypy --python-executable .venv-train/bin/python model || status=$$?; \
 	$(bin)/python -m pytest $(PARALLEL) -m "$(SOON)" $(ELSEWHERE) || status=$$?; \
 	.venv-train/bin/python -m pytest $(PARALLEL) -m "$(SOON)" $(TORCH_TESTS) || status=$$?; \
 	.venv-launch/bin/python -m pytest $(PARALLEL) $(LAUNCH_TESTS) || status=$$?; \

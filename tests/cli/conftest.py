@@ -22,7 +22,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     with mock_aws():
-        session = SESSION
+        session: Any = SESSION
         s3 = session.client("s3")
         s3.create_bucket(Bucket="images")
         s3.put_bucket_versioning(Bucket="images", VersioningConfiguration={"Status": "Enabled"})
@@ -42,7 +42,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
                 }
             ],
         )
-        stack = SimpleNamespace(
+        stack: Any = SimpleNamespace(
             name="bintally",
             endpoint_url=None,
             hint=" (see emulator.log)",

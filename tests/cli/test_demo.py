@@ -1,5 +1,6 @@
 """The demo: what it uploads, what it prints, and what it says when counts do not come."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,7 +76,12 @@ def test_photographs_without_a_count_fail_the_demo_but_show_the_others(counting:
 def test_a_stack_that_does_not_run_is_started(counting: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(counting.stack, "running", lambda: bool(told))
-    counting.stack.up = lambda say: (say("Starting AWS on this machine"), told.append("up"))
+
+    def up(say: Callable[[str], None]) -> None:
+        say("Starting AWS on this machine")
+        told.append("up")
+
+    counting.stack.up = up
     result = run()
     assert result.exit_code == 0, result.output
     assert told == ["up"]

@@ -101,7 +101,7 @@ def test_requests_are_not_signed(bucket: Any, tmp_path: Path, monkeypatch: pytes
         made.append(real(*arguments, **named))
         return made[-1]
 
-    monkeypatch.setattr(fetch_abid.boto3, "client", client)
+    monkeypatch.setattr(boto3, "client", client)
     signed: list[str] = []
     run(tmp_path, "--count", "1")
     made[0].meta.events.register("before-send.s3", lambda request, **_: signed.extend(request.headers.keys()))

@@ -9,20 +9,23 @@ import socket
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from localsagemaker.ports import free_port
 
 from cli.main import main
 from local.stack import Stack
 
+UpWith = Callable[[Path], Result]
 VERBS_THAT_NEED_THE_STACK = ["status", "env"]
 
 
 @pytest.fixture
-def stack(tmp_path, monkeypatch):
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     monkeypatch.setenv("BINTALLY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("BINTALLY_PORT", str(free_port()))
     found = Stack.from_environment()
@@ -30,7 +33,7 @@ def stack(tmp_path, monkeypatch):
     found.down()
 
 
-def bintally(*words):
+def bintally(*words: str) -> tuple[int, str, str]:
     """Exit code, output and error lines."""
     command = [sys.executable, "-c", "from cli.main import main; main(prog_name='bintally')", *words]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
@@ -38,23 +41,23 @@ def bintally(*words):
 
 
 @pytest.mark.parametrize("verb", VERBS_THAT_NEED_THE_STACK)
-def test_without_a_stack_it_says_how_to_start_one(stack, verb):
+def test_without_a_stack_it_says_how_to_start_one(stack: Stack, verb: str) -> None:
     shown = CliRunner(mix_stderr=False).invoke(main, [verb])
     assert (shown.exit_code, shown.stdout) == (3, "")
     assert shown.stderr == "Error: the stack is not running; start it with: bintally up\n"
 
 
-def test_down_without_a_stack_is_no_error(stack):
+def test_down_without_a_stack_is_no_error(stack: Stack) -> None:
     shown = CliRunner(mix_stderr=False).invoke(main, ["down"])
     assert (shown.exit_code, shown.output) == (0, "nothing was running\n")
 
 
 @pytest.fixture
-def up_with(stack, monkeypatch):
+def up_with(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[UpWith]:
     """Runs `bintally up` with a package of the test's own."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
 
-    def run(package):
+    def run(package: Path) -> Result:
         chosen = replace(stack, package=package)
         monkeypatch.setattr(Stack, "from_environment", classmethod(lambda cls: chosen))
         return CliRunner(mix_stderr=False).invoke(main, ["up"])
@@ -64,7 +67,7 @@ def up_with(stack, monkeypatch):
         signal.signal(number, handler)
 
 
-def test_up_on_a_taken_port_exits_4(stack, up_with, tmp_path):
+def test_up_on_a_taken_port_exits_4(stack: Stack, up_with: UpWith, tmp_path: Path) -> None:
     package = tmp_path / "model.tar.gz"
     with tarfile.open(package, "w:gz") as tar:
         content = b'{"model_version": "v1"}'
@@ -79,14 +82,14 @@ def test_up_on_a_taken_port_exits_4(stack, up_with, tmp_path):
     assert shown.stderr.splitlines()[-1].startswith(f"Error: port {stack.port} is taken by another program")
 
 
-def test_up_without_a_package_exits_5(up_with, tmp_path):
+def test_up_without_a_package_exits_5(up_with: UpWith, tmp_path: Path) -> None:
     shown = up_with(tmp_path / "none.tar.gz")
     assert shown.exit_code == 5
     assert shown.stderr.strip() == f"Error: there is no model package at {tmp_path}/none.tar.gz"
 
 
 @pytest.mark.stack
-def test_env_and_status_of_a_deployed_stack_then_down_and_wipe(stack):
+def test_env_and_status_of_a_deployed_stack_then_down_and_wipe(stack: Stack) -> None:
     stack.start_emulator()
     value = "it's a value"
     template = {

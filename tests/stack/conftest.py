@@ -42,10 +42,15 @@ def wait_for(what: str, check: Check, seconds: float = 180) -> Any:
     return found
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker runs what uses the shared stack: tests hold its queue up, take permissions away and let its services
+    fail. A file whose stack is its own names a group of its own."""
     for item in items:
         if "tests/stack/" in item.nodeid:
             item.add_marker(pytest.mark.stack)
+            if not item.get_closest_marker("xdist_group"):
+                item.add_marker(pytest.mark.xdist_group("stack"))
 
 
 class User:
@@ -78,7 +83,7 @@ class User:
         page: Item = {}
         while not found or "LastEvaluatedKey" in page:
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]} if page else {}
-            page = self.table.scan(ConsistentRead=True, **start)
+            page = dict(self.table.scan(ConsistentRead=True, **start))
             found += page["Items"]
             if not page["Items"]:
                 break

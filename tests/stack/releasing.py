@@ -158,7 +158,7 @@ class Releases:
         return {c["EndpointConfigName"] for c in configs}, {m["ModelName"] for m in models}
 
     def lock(self) -> Description | None:
-        found = self.user.table.get_item(Key={"PK": "LOCK#release", "SK": "LOCK"}, ConsistentRead=True)
+        found: Description = self.user.table.get_item(Key={"PK": "LOCK#release", "SK": "LOCK"}, ConsistentRead=True)
         return found.get("Item")
 
     def mapping(self) -> str:

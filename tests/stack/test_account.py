@@ -48,7 +48,7 @@ class Person:
 
     def run(self, *words: str) -> tuple[int, str, str]:
         """Exit code, output and errors of a `bintally` command."""
-        command = [Path(sys.executable).with_name("bintally"), *words]
+        command = [str(Path(sys.executable).with_name("bintally")), *words]
         done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
         return done.returncode, done.stdout, done.stderr
 
@@ -141,8 +141,9 @@ def test_env_names_the_stack_and_no_keys(inventory: Person, stack: Stack) -> Non
 
 def test_an_inventory_person_cannot_start_a_release_past_the_command(inventory: Person, stack: Stack) -> None:
     """Not with the state machine, whose name they may read."""
-    keys = {name.lower(): inventory.environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    states = boto3.client("stepfunctions", "us-east-1", endpoint_url=stack.endpoint_url, **keys)
+    key, secret = (inventory.environment[f"AWS_{name}"] for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"))
+    session: Any = boto3.Session(key, secret, region_name="us-east-1")
+    states = session.client("stepfunctions", endpoint_url=stack.endpoint_url)
     with pytest.raises(ClientError, match="not authorized to perform: states:StartExecution"):
         states.start_execution(stateMachineArn=stack.outputs()["ReleaseStateMachine"], input="{}")
 

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-pytestmark = pytest.mark.xdist_group("count")  # they hold the queue up, and its services
-
 MEGABYTE = 1024 * 1024
 EMOJI = "\N{PACKAGE}"
 

@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("count")  # they hold the queue up, and its services
-
 ENDPOINT_FAULTS: dict[str, dict[str, Any]] = {
     "500 in the container": {"status": 424, "error": "ModelError", "body": {"OriginalStatusCode": 500}},
     "503 in the container": {"status": 424, "error": "ModelError", "body": {"OriginalStatusCode": 503}},

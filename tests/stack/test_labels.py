@@ -11,8 +11,6 @@ import pytest
 from bintally.labels import log
 from bintally.labels.log import Label
 
-pytestmark = pytest.mark.xdist_group("count")  # they hold the queue up, and its services
-
 Photo = Callable[..., bytes]
 HEAD = "site,bin,expected_quantity,as_of\n"
 NOW = datetime.now(UTC)
@@ -102,7 +100,7 @@ def test_a_photograph_with_its_record_gives_a_label(clerk: Clerk, user: Any, pho
     (count,) = user.wait_counts(key)
     (label,) = clerk.wait_labels("LAB1", 1)
     image = {"bucket": user.bucket, "key": key, "version_id": version}
-    assert label["image"] == image and label["id"] == log.label_id(image, "record", label["as_of"], 3)  # type: ignore[arg-type]
+    assert label["image"] == image and label["id"] == log.label_id(image, "record", label["as_of"], 3)
     assert (label["bin"], label["quantity"], label["source"]) == ("A", 3, "record")
     assert (label["captured_at"], label["as_of"]) == (count["captured_at"], count["uploaded_at"])
     assert (label["count"], label["model_version"]) == (int(count["count"]), count["model_version"])

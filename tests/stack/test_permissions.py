@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-pytestmark = pytest.mark.xdist_group("count")  # they hold the queue up, and its services
-
 
 def role_of(user: Any) -> str:
     arn: str = user.functions.get_function_configuration(FunctionName=user.function)["Role"]

@@ -8,11 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from local.stack import Stack
-
-pytestmark = pytest.mark.xdist_group("count")  # they hold the queue up, and its services
 
 NAMES = {
     "site", "bin", "image", "status", "count", "is_minimum", "expected_capped", "confidence", "probabilities",
@@ -23,7 +19,7 @@ NAMES = {
 def cli(stack: Stack, *words: str) -> str:
     """What `bintally` prints."""
     environment = os.environ | {"BINTALLY_HOME": str(stack.home), "BINTALLY_PORT": str(stack.port)}
-    command = [Path(sys.executable).with_name("bintally"), *words]
+    command = [str(Path(sys.executable).with_name("bintally")), *words]
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 

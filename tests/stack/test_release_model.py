@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from local.stack import Stack, package_version
 from tests.stack.releasing import Description, Files, Releases, failed, inbox_of, overtake
 
-pytestmark = [pytest.mark.xdist_group("count"), pytest.mark.timeout(900)]  # a release takes 10 s on an idle machine
+pytestmark = pytest.mark.timeout(900)  # a release takes 10 s on an idle machine
 
 
 @pytest.fixture

@@ -21,8 +21,6 @@ from local.stack import REPOSITORY
 BASE_IMAGE = REPOSITORY / "tools" / "lambda_base_image.sh"
 BINTALLY = Path(sys.executable).with_name("bintally")
 
-pytestmark = pytest.mark.xdist_group("count")  # they hold the queue up, and its services
-
 
 def output_of(*command: str | Path, **environment: str) -> str:
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)

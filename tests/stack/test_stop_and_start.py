@@ -64,6 +64,7 @@ def own(tmp_path: Path, a_port: Callable[[], int]) -> Iterator[Stack]:
     stack.down()
 
 
+@pytest.mark.xdist_group("stop and start")
 @pytest.mark.timeout(1800)
 def test_stop_start_and_crash(own: Stack, a_user: Callable[[Stack], Any], photograph: Callable[..., bytes]) -> None:
     assert run(own, "status")[0] == 3  # not running
@@ -114,6 +115,7 @@ def test_stop_start_and_crash(own: Stack, a_user: Callable[[Stack], Any], photog
     assert not own.home.exists()
 
 
+@pytest.mark.xdist_group("interrupted up")
 @pytest.mark.parametrize("after", ["emulator.pid", "sam-build.log", "sam-deploy.log"])
 def test_ctrl_c_during_up_leaves_nothing(
     own: Stack, after: str, wait_for: Callable[..., Any], monkeypatch: pytest.MonkeyPatch

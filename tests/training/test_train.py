@@ -67,9 +67,10 @@ def test_a_run_stopped_in_the_middle_ends_as_one_that_was_not(labelled: Path, tm
     assert metrics.table(report) in whole.stdout
     assert set(report) == {"temperature", "validation"}  # choosing a recipe takes no look at test
     # A checkpoint goes on with its own recipe.
-    other = train(labelled, tmp_path / "whole", "--epochs", "2", "--learning-rate", "0.002", "--balance", "loss")
-    assert other.returncode == 1
-    assert "is of a run with other balance, learning_rate: choose another folder" in other.stderr
+    other = ["--data", str(labelled), "--out", str(tmp_path / "whole"), "--epochs", "2", *SMALL]
+    other += ["--learning-rate", "0.002", "--balance", "loss"]
+    with pytest.raises(SystemExit, match="is of a run with other balance, learning_rate: choose another folder"):
+        training.train.main(training.train.flags.parse_args(other))
 
 
 @pytest.mark.parametrize(("seconds", "saved"), [(0.0, [1, 2, 3]), (1e9, [1, 3])])
@@ -95,17 +96,19 @@ def test_two_processes_train_one_network(labelled: Path, tmp_path: Path) -> None
     assert json.loads((tmp_path / "metrics.json").read_text())["run"]["photographs"] == round(len(training) / 2)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(labelled: Path, tmp_path: Path) -> None:
-    found = train(labelled, tmp_path, "--epochs", "2", "--learning-rate", "1e30")
-    assert found.returncode == 1
-    assert "epoch 0, step" in found.stderr
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    arguments = ["--data", str(labelled), "--out", str(tmp_path), "--epochs", "2", "--learning-rate", "1e30", *SMALL]
+    with pytest.raises(SystemExit, match="epoch 0, step"):
+        training.train.main(training.train.flags.parse_args(arguments))
     assert not (tmp_path / "network.pt").exists()
 
 
-def test_imbalance_is_corrected_one_way_only(labelled: Path, tmp_path: Path) -> None:
-    found = train(labelled, tmp_path, "--balance", "loss", "sampler")
-    assert found.returncode == 1
-    assert "invalid choice: 'sampler'" in found.stderr
+def test_imbalance_is_corrected_one_way_only() -> None:
+    with pytest.raises(SystemExit, match="invalid choice: 'sampler'"):
+        training.train.flags.parse_args(["--balance", "loss", "sampler"])
 
 
 def test_balanced_sampling_draws_rare_counts_as_often() -> None:
