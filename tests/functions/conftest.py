@@ -72,7 +72,8 @@ class Raw(io.BytesIO):
 
 
 def http(status: int, body: bytes, **headers: str) -> AWSResponse:
-    return AWSResponse("https://aws", status, {name.replace("_", "-"): v for name, v in headers.items()}, Raw(body))
+    named: Any = {name.replace("_", "-"): value for name, value in headers.items()}
+    return AWSResponse("https://aws", status, named, Raw(body))
 
 
 @dataclass
@@ -131,12 +132,12 @@ class World:
             aws_request_id="a request",
             get_remaining_time_in_millis=lambda: remaining_ms,
         )
-        answer = count.handler({"Records": records}, context)  # type: ignore[arg-type]
+        answer = count.handler({"Records": records}, context)
         return [int(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]]
 
     def items(self, prefix: str = "") -> list[dict[str, Any]]:
         """All items whose SK begins with `prefix`."""
-        table = boto3.resource("dynamodb").Table("counts")
+        table: Any = boto3.resource("dynamodb").Table("counts")
         items, page = [], table.scan()
         items += page["Items"]
         while "LastEvaluatedKey" in page:
@@ -167,14 +168,14 @@ def counts_table() -> dict[str, Any]:
 @pytest.fixture
 def world(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with mock_aws():
-        s3, dynamodb, sqs = (boto3.client(name) for name in ("s3", "dynamodb", "sqs"))
+        s3, dynamodb, sqs = boto3.client("s3"), boto3.client("dynamodb"), boto3.client("sqs")
         s3.create_bucket(Bucket=BUCKET)
         s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
         dynamodb.create_table(TableName="counts", **counts_table())
         queue = sqs.create_queue(QueueName="count")["QueueUrl"]
         monkeypatch.setenv("COUNT_QUEUE_URL", queue)
         answering = Endpoint()
-        events = clients.endpoint().meta.events
+        events: Any = clients.endpoint().meta.events
         events.unregister("before-send", botocore_stubber)  # moto reads every body as text
         events.register("before-send.sagemaker-runtime.InvokeEndpoint", answering)
         monkeypatch.setattr("time.sleep", lambda _: None)
