@@ -19,7 +19,7 @@ from model import network
 from training.learning import data
 from training.learning.learner import Learner
 from training.learning.processes import Processes
-from training.train import step_keys
+from training.learning.schedule import step_keys
 
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 

@@ -40,7 +40,7 @@ from model.preprocess import MEAN, STD
 from training.learning import data
 from training.learning.learner import Learner, channels_last
 from training.learning.processes import Processes
-from training.train import step_keys
+from training.learning.schedule import step_keys
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 PEER_PHOTOGRAPHS, PEER_EPOCHS = 23_055, 50

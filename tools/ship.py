@@ -20,8 +20,8 @@ import torch
 
 from model import network, package
 from training.learning import data
+from training.learning.checkpoints import digest_of
 from training.learning.pack import Unfaithful, pack
-from training.train import digest_of
 from training.verdict import metrics
 from training.verdict.card import card
 from training.verdict.report import COLOURS, STYLE, reliability

@@ -14,7 +14,6 @@ served.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import signal
@@ -24,12 +23,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from model import network, package
 from model.answer import CLASSES
@@ -37,9 +37,11 @@ from model.preprocess import SIZE
 from training import container
 from training.dataset import layout
 from training.learning import data
+from training.learning.checkpoints import Checkpoint, Done, OtherRun, digest_of
 from training.learning.learner import Learner, NotFinite
 from training.learning.processes import Processes, ended_at_once
 from training.learning.profile import Profile
+from training.learning.schedule import inverse_frequencies, one_cycle, pays_to_compile, sizes_by_epoch, step_keys
 from training.verdict import metrics
 
 WATCHED = 512
@@ -48,8 +50,6 @@ CHECKED = 16
 """Steps after which the loss is looked at."""
 CHECKPOINT_SECONDS = 30
 """Between checkpoints of 400 MB: an epoch may take a second."""
-COMPILED_FROM = 600_000
-"""Photographs that a process learns from at an input size, from which it pays to compile for it: docs/benchmarks.md."""
 RESTORED_WITH = 64
 """Training photographs that the restored champion's statistics are measured on."""
 
@@ -85,191 +85,206 @@ flags.add_argument("--calibration-photographs", type=int, help="that int8 takes 
 
 
 @dataclass(frozen=True)
-class Done:
-    """How far training has come: whole epochs, steps of the next one, and the sum of their losses."""
+class Recipe:
+    """How the network is trained."""
 
-    epoch: int = 0
-    step: int = 0
-    loss: float = 0.0
+    epochs: int
+    sizes: str
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    label_smoothing: float
+    augmentation: float
+    balance: str
+    imagenet: bool
+    judged_at: int
+    seed: int
+
+    @classmethod
+    def of(cls, a: argparse.Namespace) -> Recipe:
+        return cls(**{field.name: getattr(a, field.name) for field in fields(cls)})
+
+    def kept(self) -> dict[str, Any]:
+        """What a run cannot change when it continues from a checkpoint; it may end after other epochs than it meant
+        to."""
+        names = ("seed", "learning_rate", "weight_decay", "label_smoothing", "augmentation", "balance", "imagenet")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Packaging:
+    """The model package to make of the trained network."""
+
+    folder: Path
+    dataset: Path | None
+    """Where a job's dataset is described; None outside of a job."""
+    parent: str | None
+    version: str | None
+    """None: date and weights."""
+    calibration: int | None
+    """Photographs that int8 takes its ranges from; None: the default."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is ready to train."""
+
+    recipe: Recipe
+    processes: Processes
+    splits: dict[str, list[data.Photograph]]
+    held_out: list[data.Photograph]
+    """The validation split, and after it the test split if that is to be judged too."""
+    judged: NDArray[np.uint8]
+    """The pictures of `held_out`, uint8 [N, S, S, 3]."""
+    training: data.Training
+    learner: Learner
+    sizes: list[int]
+    """By epoch, in pixels."""
+    batch: int
+    """Photographs of a step, of all processes together."""
+    checkpoint: Checkpoint
+    done: Done
+    """How far an earlier process came."""
+    profile: Profile | None
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch."""
+        return len(self.training) // self.batch
+
+    @property
+    def first(self) -> bool:
+        """Of several processes one speaks and writes."""
+        return self.processes.rank == 0
+
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """This process's part of every step that is left."""
+        order = step_keys(
+            self.training.labels,
+            self.sizes,
+            batch=self.batch,
+            epoch=self.done.epoch,
+            step=self.done.step,
+            seed=self.recipe.seed,
+            balanced=self.recipe.balance == "sampler",
+        )
+        return self.training.batches(keys[self.processes.rank :: self.processes.world] for keys in order)
 
 
 def main(a: argparse.Namespace) -> None:
-    torch.manual_seed(a.seed)
+    recipe, job = Recipe.of(a), not a.data
+    torch.manual_seed(recipe.seed)
     processes = Processes.join()
-    first = processes.rank == 0
-
-    # Data
-    splits: dict[str, list[data.Photograph]] = {"train": [], "validation": [], "test": []}
-    for photograph in read(a):
-        splits[photograph.split].append(photograph)
-    splits["train"] = data.share_of(splits["train"], a.share)
-    splits = {name: photographs[: a.limit] for name, photographs in splits.items()}
-    # A recipe is chosen without a look at the test split; a package says how good it is there.
-    held_out = splits["validation"] + (splits["test"] if a.package == "true" else [])
-    if not splits["validation"]:
-        raise SystemExit("no photographs in the validation split")
-    training = data.training_on(processes.device, splits["train"], a.seed, a.augmentation)
-    judged = data.pictures(held_out, a.judged_at)
-    counts = np.bincount(training.labels, minlength=len(CLASSES))
-    batch = a.batch_size * processes.world
-    steps = len(training) // batch
-    if steps == 0:
-        raise SystemExit(f"{len(training)} training photographs do not fill one batch of {batch}")
-    for name, photographs in splits.items() if first else ():
-        print(name, len(photographs), dict(sorted(Counter(p.label for p in photographs).items())), flush=True)
-
-    # Network
-    sizes = [int(size) for size in a.sizes.split(",")]
-    sizes = [sizes[epoch * len(sizes) // a.epochs] for epoch in range(a.epochs)]
-    learner = Learner(
-        initial(a, splits["train"]),
-        processes,
-        peak=a.learning_rate * batch / 64,
-        weight_decay=a.weight_decay,
-        label_smoothing=a.label_smoothing,
-        weights=inverse_frequencies(counts).to(processes.device) if a.balance == "loss" else None,
-        compiled=processes.device.type == "cuda" and pays_to_compile(sizes, steps * a.batch_size),
-    )
-
-    # Resume
-    out, checkpoint = a.out or container.output(), (a.checkpoints or a.out or container.checkpoints()) / "checkpoint.pt"
+    photographs = read(a.data, a.fold, champion=a.champion)
+    out = a.out or container.output()
     out.mkdir(parents=True, exist_ok=True)
-    done, of = Done(), {"photographs": digest_of(splits["train"]), "batch": batch, **recipe(a)}
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=processes.device, weights_only=True)
-        if state["of"] != of:
-            other = ", ".join(sorted(name for name in of if state["of"].get(name) != of[name]))
-            raise SystemExit(f"{checkpoint} is of a run with other {other}: choose another folder")
-        learner.resume(state)
-        done = Done(**state["done"])
-        if first:
-            print(f"resumes with epoch {done.epoch}, step {done.step}", flush=True)
-    profile = Profile(out / "profile") if first and not a.data else None
-
-    # Loop
-    order = step_keys(
-        training.labels,
-        sizes,
-        batch=batch,
-        epoch=done.epoch,
-        step=done.step,
-        seed=a.seed,
-        balanced=a.balance == "sampler",
-    )
-    batches = training.batches(keys[processes.rank :: processes.world] for keys in order)
-    stop, saved = threading.Event(), -math.inf
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    for epoch in range(done.epoch, a.epochs):
-        total, waited, seconds = torch.tensor(done.loss, device=processes.device), 0.0, 0.0
-        for step in range(done.step, steps):
-            started = time.monotonic()
-            images, labels = next(batches)
-            fetched = time.monotonic()
-            stopping = processes.any(stop.is_set())
-            try:
-                total += learner.step(images, labels, one_cycle((epoch + step / steps) / a.epochs))
-                if stopping or step % CHECKED == 0 or step == steps - 1:
-                    learner.check()
-            except NotFinite as error:
-                raise SystemExit(f"epoch {epoch}, step {step}: {error}") from error
-            ended = time.monotonic()
-            waited, seconds = waited + fetched - started, seconds + ended - started
-            if profile:
-                profile.step(fetched - started, ended - started, batch)
-            if stopping:
-                if first:
-                    save(checkpoint, learner, Done(epoch, step + 1, float(total)), of)
-                    print(f"asked to stop: checkpoint after epoch {epoch}, step {step}", flush=True)
-                end()
-        trained, done = (steps - done.step) * batch, Done(epoch + 1)
-        watched = splits["validation"] if epoch == a.epochs - 1 else splits["validation"][:WATCHED]
-        logits = learner.predict(judged[: len(watched)])
-        if first:
-            seen = metrics.summary(metrics.softmax(logits), np.array([p.quantity for p in watched]))
-            print(
-                f"epoch {epoch} size {sizes[epoch]} loss {float(total) / steps:.4f} seconds {seconds:.1f}"
-                f" waiting {waited / max(seconds, 1e-9):.4f} images_per_second {trained / max(seconds, 1e-9):.1f}"
-                f" validation_log_loss {seen['as_shipped']['log_loss']:.4f}"
-                f" validation_rps {seen['as_shipped']['rps']:.4f}"
-                f" validation_accuracy {seen['as_shipped']['accuracy']:.4f}"
-                f" validation_six_way {seen['as_published']['accuracy']:.4f}",
-                flush=True,
-            )
-            if epoch == a.epochs - 1 or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                save(checkpoint, learner, done, of)
-                saved = time.monotonic()
-    signal.signal(signal.SIGTERM, end)
-    if profile:
-        profile.end()
-
-    # Predictions, metrics from them, and the package
-    logits = learner.predict(judged)
-    if first:
-        predictions, trained = out / "predictions.csv", learner.average.cpu()
-        if a.data:
-            torch.save({"network": trained.state_dict(), "photographs": of["photographs"]}, out / "network.pt")
-        if a.package == "true":
-            report = make_package(a, trained, splits["train"], held_out, predictions)
-        else:
-            metrics.write_predictions(predictions, held_out, logits)
-            report = metrics.report(metrics.read_predictions(predictions))
-        run = {"photographs": len(training), "epochs": a.epochs, "sizes": a.sizes, "judged_at": a.judged_at}
-        report = {"run": run, **report}
-        (out / "metrics.json").write_text(json.dumps(report, indent=1) + "\n")
-        print(metrics.table(report))
-
-
-def make_package(
-    a: argparse.Namespace,
-    trained: torch.nn.Module,
-    training: list[data.Photograph],
-    held_out: list[data.Photograph],
-    predictions: Path,
-) -> dict[str, Any]:
-    """The report of the int8 network; its package lies in the job's model folder, or beside the predictions."""
-    from training.learning import pack  # needs OpenVINO, which a machine that only trains has not
-
-    folder = container.channel("dataset")
-    digest = layout.summary_of(folder)["digest"] if folder and not a.data else data.digest(training)
-    try:
-        return pack.pack(
-            trained,
-            training,
-            held_out,
-            predictions.with_name("package") if a.data else container.model(),
-            predictions=predictions,
-            details={"training_data_digest": digest, "parent": None if a.parent == "none" else a.parent},
-            calibration=a.calibration_photographs or pack.CALIBRATION_PHOTOGRAPHS,
+    packaging = None
+    if a.package == "true":
+        packaging = Packaging(
+            folder=container.model() if job else out / "package",
+            dataset=container.channel("dataset") if job else None,
+            parent=None if a.parent == "none" else a.parent,
             version=a.model_version,
-        ).report
-    except pack.Unfaithful as error:
-        raise SystemExit(str(error)) from error
+            calibration=a.calibration_photographs,
+        )
+    run = prepare(
+        recipe,
+        processes,
+        split(photographs, share=a.share, limit=a.limit),
+        # A recipe is chosen without a look at the test split; a package says how good it is there.
+        tested=packaging is not None,
+        champion=a.champion or (champion_of_job() if job else None),
+        checkpoint=(a.checkpoints or a.out or container.checkpoints()) / "checkpoint.pt",
+        profile=out / "profile" if job else None,
+    )
+    train(run)
+    finish(run, out, packaging, keeps_network=not job)
 
 
-def read(a: argparse.Namespace) -> list[data.Photograph]:
-    """The photographs of a folder or of a job's channels."""
-    if a.fold is not None and (a.champion or not a.data):
+# Prepare
+
+
+def read(folder: Path | None, fold: int | None, *, champion: Path | None) -> list[data.Photograph]:
+    """The photographs of a folder or, without one, of a job's channels."""
+    if fold is not None and (champion or not folder):
         raise SystemExit("--fold is for --data, and not with --champion, which may have seen what is held out")
-    if a.data:
-        everything = data.read(a.data)
-        return everything if a.fold is None else data.hold_out(everything, a.fold)
+    if folder:
+        everything = data.read(folder)
+        return everything if fold is None else data.hold_out(everything, fold)
     folders = {name: container.channel(name) for name in ("dataset", "train", "validation")}
-    if missing := [name for name, folder in folders.items() if folder is None]:
+    if missing := [name for name, found in folders.items() if found is None]:
         raise SystemExit(f"neither --data nor a channel {missing[0]}")
-    found = {name: folder for name, folder in folders.items() if folder}
+    shards = {name: found for name, found in folders.items() if found}
     try:
-        return data.read_shards(found.pop("dataset"), found)
+        return data.read_shards(shards.pop("dataset"), shards)
     except layout.BadDataset as error:
         raise SystemExit(str(error)) from error
 
 
-def initial(a: argparse.Namespace, training: list[data.Photograph]) -> torch.nn.Module:
-    """The network to begin with: the champion's, ImageNet's, or random weights."""
+def split(photographs: list[data.Photograph], *, share: float, limit: int | None) -> dict[str, list[data.Photograph]]:
+    """By split: this share of the training photographs, and only so many of each."""
+    splits: dict[str, list[data.Photograph]] = {"train": [], "validation": [], "test": []}
+    for photograph in photographs:
+        splits[photograph.split].append(photograph)
+    splits["train"] = data.share_of(splits["train"], share)
+    return {name: found[:limit] for name, found in splits.items()}
+
+
+def champion_of_job() -> Path | None:
     channel = container.channel("champion")
-    archive = a.champion or (channel / "model.tar.gz" if channel and not a.data else None)
+    return channel / "model.tar.gz" if channel else None
+
+
+def prepare(
+    recipe: Recipe,
+    processes: Processes,
+    splits: dict[str, list[data.Photograph]],
+    *,
+    tested: bool,
+    champion: Path | None,
+    checkpoint: Path,
+    profile: Path | None,
+) -> Run:
+    """Decodes the photographs, makes the network, and continues from the checkpoint if there is one."""
+    held_out = splits["validation"] + (splits["test"] if tested else [])
+    if not splits["validation"]:
+        raise SystemExit("no photographs in the validation split")
+    training = data.training_on(processes.device, splits["train"], recipe.seed, recipe.augmentation)
+    judged = data.pictures(held_out, recipe.judged_at)
+    batch = recipe.batch_size * processes.world
+    if (steps := len(training) // batch) == 0:
+        raise SystemExit(f"{len(training)} training photographs do not fill one batch of {batch}")
+    for name, photographs in splits.items() if processes.rank == 0 else ():
+        print(name, len(photographs), dict(sorted(Counter(p.label for p in photographs).items())), flush=True)
+    sizes = sizes_by_epoch(recipe.sizes, recipe.epochs)
+    counts = np.bincount(training.labels, minlength=len(CLASSES))
+    learner = Learner(
+        initial(champion, splits["train"], imagenet=recipe.imagenet),
+        processes,
+        peak=recipe.learning_rate * batch / 64,
+        weight_decay=recipe.weight_decay,
+        label_smoothing=recipe.label_smoothing,
+        weights=inverse_frequencies(counts).to(processes.device) if recipe.balance == "loss" else None,
+        compiled=processes.device.type == "cuda" and pays_to_compile(sizes, steps * recipe.batch_size),
+    )
+    kept = Checkpoint(checkpoint, {"photographs": digest_of(splits["train"]), "batch": batch, **recipe.kept()})
+    try:
+        done = kept.resume(learner, processes.device)
+    except OtherRun as error:
+        raise SystemExit(str(error)) from error
+    if done and processes.rank == 0:
+        print(f"resumes with epoch {done.epoch}, step {done.step}", flush=True)
+    profiled = Profile(profile) if profile and processes.rank == 0 else None
+    return Run(
+        recipe, processes, splits, held_out, judged, training, learner, sizes, batch, kept, done or Done(), profiled
+    )
+
+
+def initial(archive: Path | None, training: list[data.Photograph], *, imagenet: bool) -> torch.nn.Module:
+    """The network to begin with: the champion's, ImageNet's, or random weights."""
     if archive is None:
-        return network.build(imagenet=a.imagenet)
-    from model.restore import restore  # needs OpenVINO too
+        return network.build(imagenet=imagenet)
+    from model.restore import restore  # needs OpenVINO, which a machine that only trains has not
 
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -279,66 +294,142 @@ def initial(a: argparse.Namespace, training: list[data.Photograph]) -> torch.nn.
             raise SystemExit(f"cannot start from {archive}: {error}") from error
 
 
-def pays_to_compile(sizes: list[int], photographs: int) -> bool:
-    """Whether a process learns from enough of them, so many in each epoch at these sizes, to compile for each size."""
-    return photographs * len(sizes) >= COMPILED_FROM * len(set(sizes))
+# Train
 
 
-def inverse_frequencies(counts: np.ndarray) -> torch.Tensor:
-    """A weight for each class, mean 1 over the photographs; none for a class that has none."""
-    seen = counts > 0
-    return torch.tensor(np.where(seen, counts.sum() / seen.sum() / np.maximum(counts, 1), 0), dtype=torch.float32)
+@dataclass
+class Clock:
+    """Where an epoch's seconds went."""
+
+    seconds: float = 0.0
+    waited: float = 0.0
+    """For data."""
 
 
-def step_keys(
-    labels: list[int], sizes: list[int], *, batch: int, epoch: int, step: int, seed: int, balanced: bool
-) -> Iterator[list[data.Key]]:
-    """The photographs of each step from this one of this epoch on, `batch` for all processes together."""
-    for number in range(epoch, len(sizes)):
-        order = epoch_keys(labels, number, sizes[number], seed=seed, balanced=balanced)
-        for start in range(step * batch if number == epoch else 0, len(order) - batch + 1, batch):
-            yield order[start : start + batch]
+def train(run: Run) -> None:
+    """All epochs that are left. Asked to stop, it leaves a checkpoint and ends the process."""
+    stop, saved = threading.Event(), -math.inf
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    batches, start = run.batches(), run.done
+    for epoch in range(start.epoch, run.recipe.epochs):
+        clock = Clock()
+        loss = train_epoch(run, epoch, start, batches, stop, clock)
+        trained, start = (run.steps - start.step) * run.batch, Done(epoch + 1)
+        last = epoch == run.recipe.epochs - 1
+        watched = run.splits["validation"] if last else run.splits["validation"][:WATCHED]
+        logits = run.learner.predict(run.judged[: len(watched)])
+        if not run.first:
+            continue
+        seen = metrics.summary(metrics.softmax(logits), np.array([p.quantity for p in watched]))
+        report_epoch(epoch, run.sizes[epoch], loss / run.steps, clock, trained, seen)
+        if last or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            run.checkpoint.save(run.learner, start)
+            saved = time.monotonic()
+    signal.signal(signal.SIGTERM, end)
+    if run.profile:
+        run.profile.end()
 
 
-def epoch_keys(labels: list[int], epoch: int, size: int, *, seed: int, balanced: bool) -> list[data.Key]:
-    """The order of an epoch, the same in every process: the key of each place."""
-    random = np.random.default_rng((seed, epoch))
-    if balanced:
-        frequency = np.bincount(labels, minlength=len(CLASSES))[labels]
-        order = random.choice(len(labels), len(labels), p=(1 / frequency) / (1 / frequency).sum())
-    else:
-        order = random.permutation(len(labels))
-    return [(epoch, place, int(index), size) for place, index in enumerate(order)]
+def train_epoch(
+    run: Run,
+    epoch: int,
+    start: Done,
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
+    stop: threading.Event,
+    clock: Clock,
+) -> float:
+    """The sum of the steps' losses, those before an interruption included."""
+    total = torch.tensor(start.loss, device=run.processes.device)
+    for step in range(start.step, run.steps):
+        started = time.monotonic()
+        images, labels = next(batches)
+        fetched = time.monotonic()
+        stopping = run.processes.any(stop.is_set())
+        try:
+            total += run.learner.step(images, labels, one_cycle((epoch + step / run.steps) / run.recipe.epochs))
+            if stopping or step % CHECKED == 0 or step == run.steps - 1:
+                run.learner.check()
+        except NotFinite as error:
+            raise SystemExit(f"epoch {epoch}, step {step}: {error}") from error
+        ended = time.monotonic()
+        clock.waited, clock.seconds = clock.waited + fetched - started, clock.seconds + ended - started
+        if run.profile:
+            run.profile.step(fetched - started, ended - started, run.batch)
+        if stopping:
+            if run.first:
+                run.checkpoint.save(run.learner, Done(epoch, step + 1, float(total)))
+                print(f"asked to stop: checkpoint after epoch {epoch}, step {step}", flush=True)
+            end()
+    return float(total)
 
 
-def one_cycle(progress: float, warm_up: float = 0.15) -> float:
-    """Share of the peak learning rate: up in a line, then down a cosine to nothing (Smith 2018)."""
-    if progress < warm_up:
-        return max(progress / warm_up, 0.01)
-    return float((1 + np.cos(np.pi * (progress - warm_up) / (1 - warm_up))) / 2)
-
-
-def recipe(a: argparse.Namespace) -> dict[str, Any]:
-    """What a run cannot change when it goes on from a checkpoint; it may end after other epochs than it meant to."""
-    names = ("seed", "learning_rate", "weight_decay", "label_smoothing", "augmentation", "balance", "imagenet")
-    return {name: getattr(a, name) for name in names}
-
-
-def digest_of(photographs: list[data.Photograph]) -> str:
-    """A name for which photographs these are, and their labels."""
-    return hashlib.sha256("".join(f"{p.id},{p.label}\n" for p in photographs).encode()).hexdigest()
-
-
-def save(checkpoint: Path, learner: Learner, done: Done, of: dict[str, Any]) -> None:
-    """Replaces the checkpoint in one move: one that was cut off could not be resumed from."""
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({**learner.state(), "done": asdict(done), "of": of}, checkpoint.with_suffix(".new"))
-    checkpoint.with_suffix(".new").replace(checkpoint)
+def report_epoch(epoch: int, size: int, loss: float, clock: Clock, trained: int, seen: dict[str, Any]) -> None:
+    """One line, which the state machine's metric expressions read."""
+    seconds = max(clock.seconds, 1e-9)
+    print(
+        f"epoch {epoch} size {size} loss {loss:.4f} seconds {clock.seconds:.1f}"
+        f" waiting {clock.waited / seconds:.4f} images_per_second {trained / seconds:.1f}"
+        f" validation_log_loss {seen['as_shipped']['log_loss']:.4f}"
+        f" validation_rps {seen['as_shipped']['rps']:.4f}"
+        f" validation_accuracy {seen['as_shipped']['accuracy']:.4f}"
+        f" validation_six_way {seen['as_published']['accuracy']:.4f}",
+        flush=True,
+    )
 
 
 def end(*_: object) -> NoReturn:
     """As a process ends that was asked to: no failure, so no reason is left."""
     raise SystemExit(128 + signal.SIGTERM)
+
+
+# Finish
+
+
+def finish(run: Run, out: Path, packaging: Packaging | None, *, keeps_network: bool) -> None:
+    """Predictions of what was held out, figures from them, and the package if one is wanted."""
+    logits = run.learner.predict(run.judged)
+    if not run.first:
+        return
+    predictions, trained = out / "predictions.csv", run.learner.average.cpu()
+    if keeps_network:
+        photographs = run.checkpoint.of["photographs"]
+        torch.save({"network": trained.state_dict(), "photographs": photographs}, out / "network.pt")
+    if packaging:
+        report = make_package(trained, run.splits["train"], run.held_out, packaging, predictions)
+    else:
+        metrics.write_predictions(predictions, run.held_out, logits)
+        report = metrics.report(metrics.read_predictions(predictions))
+    recipe = run.recipe
+    told = {"photographs": len(run.training), "epochs": recipe.epochs, "sizes": recipe.sizes}
+    report = {"run": told | {"judged_at": recipe.judged_at}, **report}
+    (out / "metrics.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(metrics.table(report))
+
+
+def make_package(
+    trained: torch.nn.Module,
+    training: list[data.Photograph],
+    held_out: list[data.Photograph],
+    wanted: Packaging,
+    predictions: Path,
+) -> dict[str, Any]:
+    """The report of the int8 network, whose package is in its folder then."""
+    from training.learning import pack  # needs OpenVINO too
+
+    digest = layout.summary_of(wanted.dataset)["digest"] if wanted.dataset else data.digest(training)
+    try:
+        return pack.pack(
+            trained,
+            training,
+            held_out,
+            wanted.folder,
+            predictions=predictions,
+            details={"training_data_digest": digest, "parent": wanted.parent},
+            calibration=wanted.calibration or pack.CALIBRATION_PHOTOGRAPHS,
+            version=wanted.version,
+        ).report
+    except pack.Unfaithful as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import training.train
-from training.learning import data
+from training.learning import checkpoints, data
 from training.learning.learner import Learner
 from training.learning.processes import Processes
-from training.train import epoch_keys, inverse_frequencies, one_cycle, pays_to_compile
+from training.learning.schedule import epoch_keys, inverse_frequencies, one_cycle, pays_to_compile
 from training.verdict import metrics
 
 pytestmark = pytest.mark.timeout(900)  # three trainings in a test: 40 s on an idle machine, minutes on a busy one
@@ -79,7 +79,7 @@ def test_quick_epochs_do_not_leave_a_checkpoint_each(
 ) -> None:
     found: list[int] = []
     monkeypatch.setattr(training.train, "CHECKPOINT_SECONDS", seconds)
-    monkeypatch.setattr(training.train, "save", lambda _, __, done, ___: found.append(done.epoch))
+    monkeypatch.setattr(checkpoints.Checkpoint, "save", lambda _, __, done: found.append(done.epoch))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     arguments = ["--data", str(labelled), "--out", str(tmp_path), "--epochs", "3", "--limit", "16"]
     training.train.main(training.train.flags.parse_args([*arguments, *SMALL]))
