@@ -33,7 +33,7 @@ from sagemaker.train.model_trainer import Mode, ModelTrainer
 from sagemaker.train.tuner import HyperparameterTuner
 
 from local.errors import StackError
-from local.stack import Stack
+from local.stack import Local
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAME = "by-hand"  # what the jobs' names begin with
@@ -80,7 +80,7 @@ def enter(a: argparse.Namespace) -> Session:
     if a.on == "stack":
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             del os.environ[name]
-        os.environ.update(Stack.from_environment().environment())
+        os.environ.update(Local.from_environment().environment())
     own = boto3.Session()
     found = own.client("cloudformation").describe_stacks(StackName=a.stack)["Stacks"][0]
     outputs = {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}

@@ -9,7 +9,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from local.stack import Stack
+from local.stack import Local
 
 KEYS = [("PK", "HASH"), ("SK", "RANGE")]
 OUTPUTS = {"ImagesBucket": "images", "CountsTable": "counts"}
@@ -17,7 +17,7 @@ OUTPUTS = {"ImagesBucket": "images", "CountsTable": "counts"}
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """A versioned bucket and the counts table, in moto; `Stack.from_environment` finds them."""
+    """A versioned bucket and the counts table, in moto; `Local.from_environment` finds them."""
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     with mock_aws():
@@ -52,7 +52,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
             running=lambda: True,
             status=lambda: {"model": "s3://artifacts/models/1/model.tar.gz"},
         )
-        monkeypatch.setattr(Stack, "from_environment", lambda: stack)
+        monkeypatch.setattr(Local, "from_environment", lambda: stack)
         yield SimpleNamespace(s3=s3, table=table, stack=stack)
 
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from localsagemaker.ports import free_port
 
 from cli.main import main
-from local.stack import Stack
+from local.stack import Local
 
 VERBS_THAT_NEED_THE_STACK = ["status", "env"]
 
@@ -25,7 +25,7 @@ VERBS_THAT_NEED_THE_STACK = ["status", "env"]
 def stack(tmp_path, monkeypatch):
     monkeypatch.setenv("BINTALLY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("BINTALLY_PORT", str(free_port()))
-    found = Stack.from_environment()
+    found = Local.from_environment()
     yield found
     found.down()
 
@@ -56,7 +56,7 @@ def up_with(stack, monkeypatch):
 
     def run(package):
         chosen = replace(stack, package=package)
-        monkeypatch.setattr(Stack, "from_environment", classmethod(lambda cls: chosen))
+        monkeypatch.setattr(Local, "from_environment", classmethod(lambda cls: chosen))
         return CliRunner(mix_stderr=False).invoke(main, ["up"])
 
     yield run

@@ -14,7 +14,7 @@ import pytest
 
 from local import processes
 from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, ReleaseFailed, StackError
-from local.stack import Stack, package_version, upper_snake
+from local.stack import Local, package_version, upper_snake
 
 RELEASE = {
     "StartAt": "Asked",
@@ -156,7 +156,7 @@ def small(own, tmp_path, archive):
     return replace(own, name="small", template=tmp_path / "template.yaml", package=tmp_path / "model.tar.gz")
 
 
-class Retrained(Stack):
+class Retrained(Local):
     """One whose live model none of the shipped packages is."""
 
     def live_model_data(self, outputs):
@@ -238,10 +238,10 @@ def test_an_interrupted_up_leaves_nothing_running(small):
 import signal, sys
 from pathlib import Path
 from cli.up import interrupt
-from local.stack import Stack
+from local.stack import Local
 signal.signal(signal.SIGTERM, interrupt)
 template, package = Path({str(small.template)!r}), Path({str(small.package)!r})
-stack = Stack(Path({str(small.home)!r}), {small.port}, "small", template, package)
+stack = Local(Path({str(small.home)!r}), {small.port}, "small", template, package)
 stack.up(lambda step: print(step, flush=True))
 """
     process = subprocess.Popen([sys.executable, "-c", up], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -22,7 +22,7 @@ from localsagemaker.ports import free_port
 from PIL import Image, ImageDraw
 
 from local import processes
-from local.stack import Stack
+from local.stack import Local
 
 Item = dict[str, Any]
 Check = Callable[[], Any]
@@ -49,7 +49,7 @@ class User:
 
     wait_for = staticmethod(wait_for)
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Local) -> None:
         self.stack = stack
         self.outputs = stack.outputs()
         self.bucket = self.outputs["ImagesBucket"]
@@ -207,8 +207,8 @@ def environment_of(pid: int) -> str:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(home=tmp_path_factory.mktemp("home"), port=free_port())
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    stack = Local(home=tmp_path_factory.mktemp("home"), port=free_port())
     stack.up(print)
     try:
         yield stack
@@ -227,12 +227,12 @@ def a_port() -> Callable[[], int]:
 
 
 @pytest.fixture(scope="session")
-def a_user() -> Callable[[Stack], User]:
+def a_user() -> Callable[[Local], User]:
     return User
 
 
 @pytest.fixture(scope="session")
-def user(stack: Stack) -> User:
+def user(stack: Local) -> User:
     """Retries come after 1, 2, 4 s instead of 30, 60, 120 s: the deployed waits are the template tests' affair."""
     user = User(stack)
     user.configure(RETRY_SECONDS="1")
@@ -297,7 +297,7 @@ class Relay(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Local) -> None:
         super().__init__(("127.0.0.1", 0), RelayHandler)
         self.stack = stack
         self.reset()
@@ -363,7 +363,7 @@ class RelayHandler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def relay_to(stack: Stack) -> Iterator[Relay]:
+def relay_to(stack: Local) -> Iterator[Relay]:
     relay = Relay(stack)
     thread = threading.Thread(target=relay.serve_forever, daemon=True)
     thread.start()

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 from cli.main import main
 from local import processes
-from local.stack import Stack, package_version
+from local.stack import Local, package_version
 from tests.stack.releasing import inbox_of
 from training.dataset.layout import split_of
 
@@ -60,7 +60,7 @@ def bins(wanted: dict[str, int]) -> list[str]:
 class Retrainings:
     """Someone who retrains and looks at what came of it."""
 
-    def __init__(self, stack: Stack, user: Any, inbox: str) -> None:
+    def __init__(self, stack: Local, user: Any, inbox: str) -> None:
         self.stack, self.user, self.inbox = stack, user, inbox
         self.outputs = stack.outputs()
         self.artifacts = self.outputs["ArtifactsBucket"]
@@ -188,13 +188,13 @@ class Retrainings:
 
 
 @pytest.fixture(scope="module")
-def inbox(stack: Stack) -> Iterator[str]:
+def inbox(stack: Local) -> Iterator[str]:
     with inbox_of(stack, "Retrain Finished") as inbox:
         yield inbox
 
 
 @pytest.fixture(scope="module")
-def retrainings(stack: Stack, user: Any, inbox: str) -> Iterator[Retrainings]:
+def retrainings(stack: Local, user: Any, inbox: str) -> Iterator[Retrainings]:
     """The shipped model is live again when the module ends. What is uploaded here is counted so badly that the drift
     alarm would start runs in between: its rule is off but in its own test."""
     events = stack.client("events")
@@ -430,16 +430,16 @@ def test_the_drift_alarm_starts_a_run(retrainings: Retrainings) -> None:
     assert retrainings.output(found[-1]["executionArn"])["outcome"] == "nothing to do"
 
 
-def drift_rule(stack: Stack) -> str:
+def drift_rule(stack: Local) -> str:
     rules = stack.client("events").list_rules()["Rules"]
     return str(next(rule["Name"] for rule in rules if "DriftRule" in rule["Name"]))
 
 
 def test_a_run_that_a_stop_of_the_stack_cut_off_is_taken_over(
-    tmp_path: Path, a_port: Callable[[], int], a_user: Callable[[Stack], Any]
+    tmp_path: Path, a_port: Callable[[], int], a_user: Callable[[Local], Any]
 ) -> None:
     """On a stack of its own, stopped in mid-training."""
-    stack = Stack(home=tmp_path, port=a_port())
+    stack = Local(home=tmp_path, port=a_port())
     stack.up(print)
     try:
         first = Retrainings(stack, a_user(stack), "")
