@@ -20,7 +20,7 @@ from rich.table import Table
 
 from cli.errors import CliError
 from cli.up import interrupt, start
-from local.stack import REPOSITORY, Stack
+from local.stack import REPOSITORY, Local
 
 CORES = len(os.sched_getaffinity(0))
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -44,12 +44,12 @@ def json_of(arguments: list[str], settings: Any) -> Numbers:
 
 
 @contextlib.contextmanager
-def own_stack(console: Console, *parameters: str) -> Iterator[Stack]:
+def own_stack(console: Console, *parameters: str) -> Iterator[Local]:
     """A stack for one measurement, with the template's `parameters`. When that fails its logs stay."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     home = Path(tempfile.mkdtemp(prefix="bintally-bench-"))
-    stack = Stack(home=home, port=free_port(), parameters=parameters)
+    stack = Local(home=home, port=free_port(), parameters=parameters)
     start(stack, console)
     try:
         yield stack

@@ -21,7 +21,7 @@ from cli.errors import CliError
 from cli.photographs import Photograph, Uploaded, send
 from cli.readings import counted
 from deployed.stack import how_it_failed
-from local.stack import REPOSITORY, Stack, package_version
+from local.stack import REPOSITORY, Local, package_version
 from model.answer import CLASSES, Answer
 
 PARAMETERS = ("EndpointMode=realtime", "CanaryPercent=50", "CanaryWaitSeconds=20", "LowConfidenceShare=0.4")
@@ -85,7 +85,7 @@ class Stream:
     A request that waits holds no other up. It is asked once: what botocore would try again is a failure here.
     """
 
-    def __init__(self, stack: Stack, outputs: dict[str, str], bodies: list[bytes]) -> None:
+    def __init__(self, stack: Local, outputs: dict[str, str], bodies: list[bytes]) -> None:
         self.endpoint, self.bucket, self.bodies = outputs["EndpointName"], outputs["ImagesBucket"], bodies
         self.runtime = stack.client("sagemaker-runtime", retries={"total_max_attempts": 1}, max_pool_connections=32)
         self.s3 = stack.client("s3")
@@ -174,7 +174,7 @@ def changed(package: Path, version: str, *, unsure: bool) -> bytes:
     return out.getvalue()
 
 
-def quick_alarm(stack: Stack) -> str:
+def quick_alarm(stack: Local) -> str:
     """The alarm about low confidence by a period of 15 seconds, 300 as deployed; answers its name."""
     cloudwatch = stack.client("cloudwatch")
     (alarm,) = (a for a in cloudwatch.describe_alarms()["MetricAlarms"] if a["MetricName"] == "LowConfidenceExcess")
@@ -184,7 +184,7 @@ def quick_alarm(stack: Stack) -> str:
     return str(alarm["AlarmName"])
 
 
-def release(stack: Stack, outputs: dict[str, str], version: str, package: bytes, expected: str) -> float:
+def release(stack: Local, outputs: dict[str, str], version: str, package: bytes, expected: str) -> float:
     """Seconds of the release by the execution's own clock. Raises CliError when it does not end as `expected`."""
     bucket, key = outputs["ArtifactsBucket"], f"models/{version}/model.tar.gz"
     stack.client("s3").put_object(Bucket=bucket, Key=key, Body=package)
@@ -207,7 +207,7 @@ def ended_as(execution: dict[str, Any]) -> str:
     return "rolled back" if execution.get("error") == "RolledBack" else "failed"
 
 
-def wait_quiet(stack: Stack, alarm: str) -> None:
+def wait_quiet(stack: Local, alarm: str) -> None:
     """Waits until the alarm rings no longer: it would end the next canary."""
     cloudwatch, deadline = stack.client("cloudwatch"), time.monotonic() + PATIENCE_SECONDS
     while cloudwatch.describe_alarms(AlarmNames=[alarm])["MetricAlarms"][0]["StateValue"] == "ALARM":

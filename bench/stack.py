@@ -27,7 +27,7 @@ from cli.readings import counted, encoded, history, pages, seconds_until_counted
 from cli.stacks import chosen, on_this_machine
 from deployed.stack import Deployed
 from local import processes
-from local.stack import Stack
+from local.stack import Local
 
 PATIENCE_SECONDS = 180.0
 
@@ -122,7 +122,7 @@ def totals_of(site: str, day: str) -> Numbers:
 
 def cpu_by_part(stack: Deployed) -> dict[str, float]:
     """CPU seconds so far of the endpoint, the count function and the emulator with all the rest; none on AWS."""
-    if not isinstance(stack, Stack):
+    if not isinstance(stack, Local):
         return {}
     session = stack.emulator_pid()
     used = {"endpoint": 0.0, "count function": 0.0, "emulator": 0.0}

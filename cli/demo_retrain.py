@@ -19,7 +19,7 @@ from cli.photographs import Photograph, send
 from cli.readings import Count, counted
 from cli.up import interrupt
 from deployed.stack import Deployed
-from local.stack import REPOSITORY, Stack
+from local.stack import REPOSITORY, Local
 
 SITE = "DEMO1"
 PATIENCE_SECONDS = 300.0
@@ -136,7 +136,7 @@ def wait_labels(stack: Deployed, counts: list[Count], console: Console) -> None:
 
 def show_report(stack: Deployed, run: str, console: Console) -> None:
     """Stores the evaluation's report beside the local stack's state, else here, and says where."""
-    path = (stack.home if isinstance(stack, Stack) else Path.cwd()) / f"report-{run}.html"
+    path = (stack.home if isinstance(stack, Local) else Path.cwd()) / f"report-{run}.html"
     key = f"retrain/{run}/evaluation/report.html"
     stack.client("s3").download_file(stack.outputs()["ArtifactsBucket"], key, str(path))
     console.print(f"Report: {path}", soft_wrap=True)

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from deployed.stack import Deployed
-    from local.stack import Stack
+    from local.stack import Local
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ def chosen() -> "Deployed":
     return Account(wanted.name, wanted.profile, wanted.region) if wanted.name else on_this_machine()
 
 
-def on_this_machine() -> "Stack":
+def on_this_machine() -> "Local":
     """The local stack, whether it runs or not."""
-    from local.stack import Stack
+    from local.stack import Local
 
-    return Stack.from_environment()
+    return Local.from_environment()

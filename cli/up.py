@@ -8,14 +8,14 @@ import click
 from rich.console import Console
 
 from cli.stacks import on_this_machine
-from local.stack import Stack
+from local.stack import Local
 
 
 def interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def start(stack: Stack, console: Console) -> None:
+def start(stack: Local, console: Console) -> None:
     """`stack.up`, each step shown while it runs and, with its seconds, when it is done."""
     done: list[tuple[str, float]] = []
 

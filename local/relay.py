@@ -85,10 +85,10 @@ def url_of(address: str, port: int) -> str:
 
 
 def main() -> None:
-    from local.stack import Stack
+    from local.stack import Local
 
     try:
-        with relay(bridge_address(), Stack.from_environment().port) as url:
+        with relay(bridge_address(), Local.from_environment().port) as url:
             print(f"Relaying {url} to the local stack until Ctrl-C", flush=True)
             threading.Event().wait()
     except KeyboardInterrupt:

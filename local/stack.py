@@ -1,6 +1,6 @@
 """The whole stack on this machine: start it, deploy the real template to it, release the model, stop it.
 
-stack = Stack.from_environment()
+stack = Local.from_environment()
 stack.up(print)
 stack.client("s3").upload_file("bin.jpg", stack.outputs()["ImagesBucket"], "incoming/SEA1/P-4-B217/1.jpg")
 stack.down()
@@ -46,7 +46,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Stack(Deployed):
+class Local(Deployed):
     """One local stack and its process. `home` keeps its state, logs, builds and pid file; `port` is the emulator's.
 
     `template` and `package` are the repository's own unless a test gives others; `parameters` are the template's, as
@@ -62,7 +62,7 @@ class Stack(Deployed):
     variables: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def from_environment(cls) -> "Stack":
+    def from_environment(cls) -> "Local":
         """BINTALLY_HOME (default `.bintally` in the repository) and BINTALLY_PORT (default 4566)."""
         home = os.environ.get("BINTALLY_HOME") or REPOSITORY / ".bintally"
         port = os.environ.get("BINTALLY_PORT") or "4566"

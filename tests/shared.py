@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from local.stack import Stack
+from local.stack import Local
 
 
 def folder_of(factory: pytest.TempPathFactory) -> Path:
@@ -21,7 +21,7 @@ def folder_of(factory: pytest.TempPathFactory) -> Path:
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
 
 
-def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Stack]) -> Stack:
+def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Local]) -> Local:
     """The run's stack of this name. `make` starts one whose home is the folder that it is given."""
     folder = folder_of(factory)
     folder.mkdir(exist_ok=True)
@@ -31,7 +31,7 @@ def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], St
         if not told.exists():
             stack = make(folder / name)
             told.write_text(json.dumps({"port": stack.port, "name": stack.name}))
-    return Stack(home=folder / name, **json.loads(told.read_text()))
+    return Local(home=folder / name, **json.loads(told.read_text()))
 
 
 def stop_all(factory: pytest.TempPathFactory) -> None:
@@ -39,4 +39,4 @@ def stop_all(factory: pytest.TempPathFactory) -> None:
     for pid_file in folder_of(factory).glob("*/emulator.pid"):
         told = pid_file.parent.with_suffix(".json")
         port = json.loads(told.read_text())["port"] if told.exists() else 1  # nobody answers there
-        Stack(home=pid_file.parent, port=port).down()
+        Local(home=pid_file.parent, port=port).down()

@@ -14,7 +14,7 @@ from bench import redeploy, retrain, whole
 from bench.redeploy import Request
 from cli.bench import command
 from cli.errors import PACKAGE_MISSING, USAGE, CliError
-from local.stack import Stack
+from local.stack import Local
 
 
 def run(*arguments: object) -> Result:
@@ -149,7 +149,7 @@ def test_failed_requests_are_a_failure_of_the_command(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("unsure", [False, True])
 def test_a_changed_package_is_another_version_that_passes_its_own_golden_images(unsure: bool) -> None:
-    with tarfile.open(fileobj=io.BytesIO(redeploy.changed(Stack.package, "mine", unsure=unsure))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(redeploy.changed(Local.package, "mine", unsure=unsure))) as tar:
         file = tar.extractfile("package.json")
         assert file is not None
         description = json.load(file)

@@ -9,7 +9,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from local.stack import Stack
+from local.stack import Local
 
 KEYS = [("PK", "HASH"), ("SK", "RANGE")]
 SESSION = boto3.Session("test", "test", region_name="us-east-1")  # one: a new one reads every service's model again
@@ -18,7 +18,7 @@ OUTPUTS = {"ImagesBucket": "images", "CountsTable": "counts"}
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """A versioned bucket and the counts table, in moto; `Stack.from_environment` finds them."""
+    """A versioned bucket and the counts table, in moto; `Local.from_environment` finds them."""
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     with mock_aws():
@@ -53,7 +53,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
             running=lambda: True,
             status=lambda: {"model": "s3://artifacts/models/1/model.tar.gz"},
         )
-        monkeypatch.setattr(Stack, "from_environment", lambda: stack)
+        monkeypatch.setattr(Local, "from_environment", lambda: stack)
         yield SimpleNamespace(s3=s3, table=table, stack=stack)
 
 

@@ -18,7 +18,7 @@ from cli.counts import HISTORY_NAMES, LATEST_NAMES, command
 from cli.main import main
 from cli.readings import CSV_FIELDS, csv_row, table_of
 
-PAGE = 400  # items of about 2.5 KB: a page of a Query ends at 1 MB
+PAGE = 200  # items of about 2.5 KB; a page of a Query ends at 1 MB
 
 
 def run(*arguments: str, columns: str = "80") -> Result:
@@ -144,12 +144,12 @@ def test_memory_does_not_grow_with_the_bins(
     tmp_path: Path,
     arguments: tuple[str, ...],
 ) -> None:
-    """The peak at 8,000 bins is less than 1 MB above that at 800; all items at once would be some 20 MB."""
+    """The peak at 4,000 bins is less than 1 MB above that at 400; all items at once would be some 10 MB."""
     words = [str(tmp_path / "counts.csv") if word == "FILE" else word for word in arguments]
     item = count_item()
     monkeypatch.setattr("cli.counts.click.get_text_stream", lambda name: (tmp_path / "counts.json").open("w"))
     peaks = {}
-    for bins in (800, 800, 8_000):  # the first one loads what is loaded once
+    for bins in (400, 400, 4_000):  # the first one loads what is loaded once
         pages = Pages(bins, item)
         monkeypatch.setattr(aws.stack, "counts_table", lambda pages=pages: pages)
         tracemalloc.start()
@@ -157,7 +157,7 @@ def test_memory_does_not_grow_with_the_bins(
         peaks[bins] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert pages.read == bins // PAGE
-    assert peaks[8_000] < peaks[800] + 1_000_000
+    assert peaks[4_000] < peaks[400] + 1_000_000
 
 
 # Narrow terminals

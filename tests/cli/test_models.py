@@ -12,7 +12,7 @@ from moto import mock_aws
 
 from cli.main import main
 from local.errors import NotRunning
-from local.stack import Stack
+from local.stack import Local
 
 SESSION = boto3.Session("test", "test", region_name="us-east-1")
 OUTPUTS = {"EndpointName": "bintally-serverless", "ArtifactsBucket": "artifacts"}
@@ -25,9 +25,9 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A session of a running stack's account."""
     with mock_aws():
         session = SESSION
-        monkeypatch.setattr(Stack, "require_running", lambda self: None)
-        monkeypatch.setattr(Stack, "outputs", lambda self: OUTPUTS)
-        monkeypatch.setattr(Stack, "client", lambda self, service: session.client(service))
+        monkeypatch.setattr(Local, "require_running", lambda self: None)
+        monkeypatch.setattr(Local, "outputs", lambda self: OUTPUTS)
+        monkeypatch.setattr(Local, "client", lambda self, service: session.client(service))
         session.client("s3").create_bucket(Bucket="artifacts")
         session.client("sagemaker").create_model_package_group(ModelPackageGroupName="bintally")
         yield session
@@ -162,20 +162,20 @@ def test_an_unknown_version_is_one_line(aws: Any, register: Callable[..., str], 
 
 @pytest.mark.parametrize("words", [["list"], ["approve", "1"], ["reject", "1"], ["release", "1"], ["rollback"]])
 def test_without_a_stack_it_exits_3(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
-    def down(self: Stack) -> None:
+    def down(self: Local) -> None:
         raise NotRunning("the stack is not running; start it with: bintally up")
 
-    monkeypatch.setattr(Stack, "require_running", down)
+    monkeypatch.setattr(Local, "require_running", down)
     shown = run("model", *words)
     assert (shown.exit_code, shown.stderr.startswith("Error: the stack is not running")) == (3, True)
 
 
 @pytest.mark.parametrize("words", [["list"], ["approve", "1"]])
 def test_a_registry_that_is_not_there_is_one_line(aws: Any, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
-    def missing(self: Stack) -> None:
+    def missing(self: Local) -> None:
         raise ClientError({"Error": {"Code": "ValidationException", "Message": "no such group"}}, "ListModelPackages")
 
-    monkeypatch.setattr(Stack, "packages", missing)
+    monkeypatch.setattr(Local, "packages", missing)
     shown = run("model", *words)
     assert (shown.exit_code, len(shown.stderr.splitlines())) == (1, 1)
     assert "no such group" in shown.stderr

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from cli import releases
 from cli.main import main
-from local.stack import REPOSITORY, Stack
+from local.stack import REPOSITORY, Local
 
 MACHINE = "arn:aws:states:us-east-1:000000000000:stateMachine:bintally-release"
 EXECUTION = MACHINE.replace("stateMachine", "execution") + ":by-hand"
@@ -32,10 +32,10 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Stubber]]:
         service: Stubber(boto3.client(service, "us-east-1", aws_access_key_id="test", aws_secret_access_key="test"))
         for service in ("stepfunctions", "sagemaker")
     }
-    monkeypatch.setattr(Stack, "require_running", lambda self: None)
-    monkeypatch.setattr(Stack, "outputs", lambda self: OUTPUTS)
-    monkeypatch.setattr(Stack, "client", lambda self, service: found[service].client)
-    monkeypatch.setattr(Stack, "packages", lambda self: iter([PACKAGE]))
+    monkeypatch.setattr(Local, "require_running", lambda self: None)
+    monkeypatch.setattr(Local, "outputs", lambda self: OUTPUTS)
+    monkeypatch.setattr(Local, "client", lambda self, service: found[service].client)
+    monkeypatch.setattr(Local, "packages", lambda self: iter([PACKAGE]))
     monkeypatch.setattr(releases, "POLL_SECONDS", 0)
     with found["stepfunctions"], found["sagemaker"]:
         yield found
@@ -118,7 +118,7 @@ def live(clients: dict[str, Stubber], monkeypatch: pytest.MonkeyPatch) -> Callab
     def set_(version: str | None, **configs: str) -> None:
         addresses = {name: f"s3://artifacts/models/{each}/model.tar.gz" for name, each in configs.items()}
         url = f"s3://artifacts/models/{version}/model.tar.gz" if version else None
-        monkeypatch.setattr(Stack, "live_model_data", lambda self, outputs: url)
+        monkeypatch.setattr(Local, "live_model_data", lambda self, outputs: url)
         if version is None:
             return
         listed = [

@@ -18,17 +18,17 @@ from click.testing import CliRunner, Result
 from localsagemaker.ports import free_port
 
 from cli.main import main
-from local.stack import Stack
+from local.stack import Local
 
 UpWith = Callable[[Path], Result]
 VERBS_THAT_NEED_THE_STACK = ["status", "env"]
 
 
 @pytest.fixture
-def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Local]:
     monkeypatch.setenv("BINTALLY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("BINTALLY_PORT", str(free_port()))
-    found = Stack.from_environment()
+    found = Local.from_environment()
     yield found
     found.down()
 
@@ -41,25 +41,25 @@ def bintally(*words: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("verb", VERBS_THAT_NEED_THE_STACK)
-def test_without_a_stack_it_says_how_to_start_one(stack: Stack, verb: str) -> None:
+def test_without_a_stack_it_says_how_to_start_one(stack: Local, verb: str) -> None:
     shown = CliRunner(mix_stderr=False).invoke(main, [verb])
     assert (shown.exit_code, shown.stdout) == (3, "")
     assert shown.stderr == "Error: the stack is not running; start it with: bintally up\n"
 
 
-def test_down_without_a_stack_is_no_error(stack: Stack) -> None:
+def test_down_without_a_stack_is_no_error(stack: Local) -> None:
     shown = CliRunner(mix_stderr=False).invoke(main, ["down"])
     assert (shown.exit_code, shown.output) == (0, "nothing was running\n")
 
 
 @pytest.fixture
-def up_with(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[UpWith]:
+def up_with(stack: Local, monkeypatch: pytest.MonkeyPatch) -> Iterator[UpWith]:
     """Runs `bintally up` with a package of the test's own."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
 
     def run(package: Path) -> Result:
         chosen = replace(stack, package=package)
-        monkeypatch.setattr(Stack, "from_environment", classmethod(lambda cls: chosen))
+        monkeypatch.setattr(Local, "from_environment", classmethod(lambda cls: chosen))
         return CliRunner(mix_stderr=False).invoke(main, ["up"])
 
     yield run
@@ -67,7 +67,7 @@ def up_with(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[UpWith]:
         signal.signal(number, handler)
 
 
-def test_up_on_a_taken_port_exits_4(stack: Stack, up_with: UpWith, tmp_path: Path) -> None:
+def test_up_on_a_taken_port_exits_4(stack: Local, up_with: UpWith, tmp_path: Path) -> None:
     package = tmp_path / "model.tar.gz"
     with tarfile.open(package, "w:gz") as tar:
         content = b'{"model_version": "v1"}'
@@ -89,7 +89,7 @@ def test_up_without_a_package_exits_5(up_with: UpWith, tmp_path: Path) -> None:
 
 
 @pytest.mark.stack
-def test_env_and_status_of_a_deployed_stack_then_down_and_wipe(stack: Stack) -> None:
+def test_env_and_status_of_a_deployed_stack_then_down_and_wipe(stack: Local) -> None:
     stack.start_emulator()
     value = "it's a value"
     template = {

@@ -12,7 +12,7 @@ from cli import photographs
 from cli import upload as verb
 from cli.main import main
 from cli.photographs import Photograph, Uploaded, find
-from local.stack import REPOSITORY, Stack
+from local.stack import REPOSITORY, Local
 
 
 @pytest.fixture
@@ -175,4 +175,4 @@ def test_the_shipped_samples_all_have_bins_and_records() -> None:
     assert len(found) == 16
     assert {photograph.site for photograph in found} == {"AUS2", "SEA1"}
     assert all(photograph.recorded is not None for photograph in found)
-    assert Stack.from_environment is not None
+    assert Local.from_environment is not None

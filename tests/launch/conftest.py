@@ -11,7 +11,7 @@ import boto3
 import pytest
 from localsagemaker.ports import free_port
 
-from local.stack import Stack
+from local.stack import Local
 
 REPOSITORY = Path(__file__).parents[2]
 SETTINGS = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
@@ -64,10 +64,10 @@ Outputs:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(home=tmp_path_factory.mktemp("home"), port=free_port())
-    start = "import sys; from pathlib import Path; from local.stack import Stack; "
-    start += "Stack(home=Path(sys.argv[1]), port=int(sys.argv[2])).start_emulator()"
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    stack = Local(home=tmp_path_factory.mktemp("home"), port=free_port())
+    start = "import sys; from pathlib import Path; from local.stack import Local; "
+    start += "Local(home=Path(sys.argv[1]), port=int(sys.argv[2])).start_emulator()"
     python = REPOSITORY / ".venv" / "bin" / "python"
     subprocess.run([python, "-c", start, stack.home, str(stack.port)], check=True, cwd=REPOSITORY)
     cloudformation = stack.client("cloudformation")
@@ -78,7 +78,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def environment(stack: Stack) -> Iterator[dict[str, str]]:
+def environment(stack: Local) -> Iterator[dict[str, str]]:
     """The SDK finds the stack as any program does: by AWS's own environment variables."""
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith("AWS_")]:

@@ -22,7 +22,7 @@ from localsagemaker.ports import free_port
 
 from local import emulator, processes
 from local.owner import make_key
-from local.stack import REGION, Stack, healthy
+from local.stack import REGION, Local, healthy
 from tests.shared import shared
 
 # Speaks the container contract. Its answer names its model and process; a body says what else it should do.
@@ -89,11 +89,11 @@ def own_build(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def ours(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Stack:
+def ours(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Local:
     """A running emulator that the tests of all workers share; they use names of their own in it."""
 
-    def make(home: Path) -> Stack:
-        stack = Stack(home=home, port=free_port(), variables=variables)
+    def make(home: Path) -> Local:
+        stack = Local(home=home, port=free_port(), variables=variables)
         stack.start_emulator()
         return stack
 
@@ -101,9 +101,9 @@ def ours(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     """ministack with the same settings and nothing of ours."""
-    stack = Stack(home=tmp_path_factory.mktemp("bare"), port=free_port())
+    stack = Local(home=tmp_path_factory.mktemp("bare"), port=free_port())
     stack.make_home()
     settings = emulator.environment(stack.home, stack.port, make_key(stack.home))
     process = subprocess.Popen(
@@ -122,9 +122,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def own(variables: dict[str, str], tmp_path: Path) -> Iterator[Stack]:
+def own(variables: dict[str, str], tmp_path: Path) -> Iterator[Local]:
     """A stack that is not running, for tests that start, stop or kill it."""
-    stack = Stack(home=tmp_path / "home", port=free_port(), variables=variables)
+    stack = Local(home=tmp_path / "home", port=free_port(), variables=variables)
     yield stack
     stack.down()
 
@@ -141,7 +141,7 @@ def policy() -> Callable[..., str]:
 def role(policy: Callable[..., str]) -> Callable[..., str]:
     """Makes a role that `service` (or the account, when None) may assume and that may do what is listed."""
 
-    def make(stack: Stack, name: str, service: str | None, *statements: dict[str, Any]) -> str:
+    def make(stack: Local, name: str, service: str | None, *statements: dict[str, Any]) -> str:
         principal = {"Service": service} if service else {"AWS": "arn:aws:iam::000000000000:root"}
         trust = policy({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"})
         iam = stack.client("iam")
@@ -176,7 +176,7 @@ def code_of() -> Callable[[str], bytes]:
 def signed_in_query() -> Callable[..., str]:
     """The path of a request that carries its signature in the query, as a page can send it without a preflight."""
 
-    def sign(stack: Stack, key: str, secret: str, service: str, method: str, path: str, body: bytes = b"") -> str:
+    def sign(stack: Local, key: str, secret: str, service: str, method: str, path: str, body: bytes = b"") -> str:
         request = AWSRequest(method, stack.endpoint_url + path, data=body)
         SigV4QueryAuth(Credentials(key, secret), service, REGION).add_auth(request)
         parts = urlsplit(request.prepare().url)
@@ -189,7 +189,7 @@ def signed_in_query() -> Callable[..., str]:
 def as_role() -> Callable[..., Any]:
     """A client that acts as a role."""
 
-    def client(stack: Stack, role_arn: str, service: str) -> Any:
+    def client(stack: Local, role_arn: str, service: str) -> Any:
         keys = stack.client("sts").assume_role(RoleArn=role_arn, RoleSessionName="test")["Credentials"]
         session: Any = boto3.Session(
             aws_access_key_id=keys["AccessKeyId"],
@@ -222,7 +222,7 @@ def archive() -> Callable[[str], bytes]:
 def model(role: Callable[..., str], archive: Callable[[str], bytes]) -> Callable[..., str]:
     """Makes model, configuration and role for a version; the configuration is named as the model."""
 
-    def make(stack: Stack, name: str, version: str, **variant: Any) -> str:
+    def make(stack: Local, name: str, version: str, **variant: Any) -> str:
         s3, sagemaker = stack.client("s3"), stack.client("sagemaker")
         bucket, key = f"{name}-models", f"{version}/model.tar.gz"
         s3.create_bucket(Bucket=bucket)
@@ -247,7 +247,7 @@ def model(role: Callable[..., str], archive: Callable[[str], bytes]) -> Callable
 def settled() -> Callable[..., dict[str, Any]]:
     """The endpoint's description once it is in service or failed."""
 
-    def wait(stack: Stack, endpoint: str) -> dict[str, Any]:
+    def wait(stack: Local, endpoint: str) -> dict[str, Any]:
         sagemaker = stack.client("sagemaker")
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
@@ -265,7 +265,7 @@ def ask() -> Callable[..., dict[str, Any]]:
     """Invokes an endpoint without retries and reads its JSON answer."""
     clients: dict[int, Any] = {}
 
-    def invoke(stack: Stack, endpoint: str, body: bytes = b"count") -> dict[str, Any]:
+    def invoke(stack: Local, endpoint: str, body: bytes = b"count") -> dict[str, Any]:
         if stack.port not in clients:
             clients[stack.port] = stack.client("sagemaker-runtime", retries={"total_max_attempts": 1})
         answer = clients[stack.port].invoke_endpoint(EndpointName=endpoint, Body=body, ContentType="image/jpeg")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from local import alarms, cloudwatch
-from local.stack import Stack
+from local.stack import Local
 
 BOTH = pytest.mark.parametrize("which", ["bare", "ours"])
 SOON = {"bare": 5.0, "ours": 60.0}  # seconds, with what ministack alone never does and with what ours does
@@ -126,7 +126,7 @@ def test_old_values_take_less_and_less_room_and_keep_their_statistics() -> None:
 # Alarms on the running emulator
 
 
-def put_alarm(stack: Stack, name: str, **members: Any) -> None:
+def put_alarm(stack: Local, name: str, **members: Any) -> None:
     """An alarm that is in ALARM when any of its periods of 10 s has a value of 1 or more."""
     plain = {
         **{"Namespace": "Tests", "MetricName": name, "Statistic": "Maximum", "Period": 10, "EvaluationPeriods": 1},
@@ -135,17 +135,17 @@ def put_alarm(stack: Stack, name: str, **members: Any) -> None:
     stack.client("cloudwatch").put_metric_alarm(AlarmName=name, **(plain | members))
 
 
-def put_value(stack: Stack, name: str, value: float, **dimensions: str) -> None:
+def put_value(stack: Local, name: str, value: float, **dimensions: str) -> None:
     listed = [{"Name": key, "Value": each} for key, each in dimensions.items()]
     datum = {"MetricName": name, "Value": value, "Dimensions": listed}
     stack.client("cloudwatch").put_metric_data(Namespace="Tests", MetricData=[datum])
 
 
-def state(stack: Stack, name: str) -> Any:
+def state(stack: Local, name: str) -> Any:
     return stack.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"][0]["StateValue"]
 
 
-def settled_state(stack: Stack, name: str) -> Any:
+def settled_state(stack: Local, name: str) -> Any:
     """Its state two seconds after it has one."""
     assert eventually(lambda: state(stack, name) != "INSUFFICIENT_DATA")
     time.sleep(2)
@@ -153,7 +153,7 @@ def settled_state(stack: Stack, name: str) -> Any:
 
 
 @BOTH
-def test_an_alarm_sees_its_own_dimensions_only(stack: Stack, which: str) -> None:
+def test_an_alarm_sees_its_own_dimensions_only(stack: Local, which: str) -> None:
     put_alarm(stack, "dimension", Dimensions=[{"Name": "Queue", "Value": "mine"}])
     put_value(stack, "dimension", 5, Queue="another")
     if which == "bare":
@@ -165,7 +165,7 @@ def test_an_alarm_sees_its_own_dimensions_only(stack: Stack, which: str) -> None
 
 
 @BOTH
-def test_an_alarm_is_evaluated_without_new_data(stack: Stack, which: str) -> None:
+def test_an_alarm_is_evaluated_without_new_data(stack: Local, which: str) -> None:
     put_alarm(stack, "silence", TreatMissingData="breaching")
     put_alarm(stack, "goes-back")
     put_value(stack, "goes-back", 1)
@@ -179,7 +179,7 @@ def test_an_alarm_is_evaluated_without_new_data(stack: Stack, which: str) -> Non
 
 
 @BOTH
-def test_an_alarm_takes_as_many_datapoints_as_it_says(stack: Stack, which: str) -> None:
+def test_an_alarm_takes_as_many_datapoints_as_it_says(stack: Local, which: str) -> None:
     put_alarm(stack, "two", EvaluationPeriods=2, DatapointsToAlarm=2)
     put_value(stack, "two", 1)
     if which == "bare":
@@ -192,7 +192,7 @@ def test_an_alarm_takes_as_many_datapoints_as_it_says(stack: Stack, which: str) 
 
 
 @BOTH
-def test_percentiles(stack: Stack, which: str) -> None:
+def test_percentiles(stack: Local, which: str) -> None:
     name = "percentile"
     put_alarm(stack, name, ExtendedStatistic="p90", Threshold=100)
     stack.client("cloudwatch").put_metric_data(
@@ -205,7 +205,7 @@ def test_percentiles(stack: Stack, which: str) -> None:
     assert eventually(lambda: state(stack, name) == "ALARM")
 
 
-def own_queue(stack: Stack, name: str) -> tuple[str, str]:
+def own_queue(stack: Local, name: str) -> tuple[str, str]:
     """A queue that topics and rules may send to: its address and ARN."""
     sqs = stack.client("sqs")
     url = sqs.create_queue(QueueName=name)["QueueUrl"]
@@ -216,7 +216,7 @@ def own_queue(stack: Stack, name: str) -> tuple[str, str]:
     return url, arn
 
 
-def received(stack: Stack, url: str, seconds: float = SOON["ours"]) -> list[Any]:
+def received(stack: Local, url: str, seconds: float = SOON["ours"]) -> list[Any]:
     """The bodies of the first messages that come within `seconds`."""
     receive = stack.client("sqs").receive_message
     found = eventually(lambda: receive(QueueUrl=url, WaitTimeSeconds=1).get("Messages"), seconds)
@@ -224,7 +224,7 @@ def received(stack: Stack, url: str, seconds: float = SOON["ours"]) -> list[Any]
 
 
 @BOTH
-def test_a_change_of_state_is_an_event(stack: Stack, which: str) -> None:
+def test_a_change_of_state_is_an_event(stack: Local, which: str) -> None:
     events = stack.client("events")
     url, arn = own_queue(stack, "alarm-events")
     pattern = {"source": ["aws.cloudwatch"], "detail": {"alarmName": ["tells"], "state": {"value": ["ALARM"]}}}
@@ -247,7 +247,7 @@ def test_a_change_of_state_is_an_event(stack: Stack, which: str) -> None:
     assert metric["metricStat"]["metric"] == {"namespace": "Tests", "name": "tells", "dimensions": {"A": "1"}}
 
 
-def test_an_alarm_that_is_set_by_hand_tells_too(ours: Stack) -> None:
+def test_an_alarm_that_is_set_by_hand_tells_too(ours: Local) -> None:
     events = ours.client("events")
     url, arn = own_queue(ours, "by-hand")
     pattern = {"source": ["aws.cloudwatch"], "detail": {"alarmName": ["by-hand"], "state": {"value": ["ALARM"]}}}
@@ -260,7 +260,7 @@ def test_an_alarm_that_is_set_by_hand_tells_too(ours: Stack) -> None:
     assert eventually(lambda: state(ours, "by-hand") == "OK")
 
 
-def test_an_alarm_tells_its_topic(ours: Stack) -> None:
+def test_an_alarm_tells_its_topic(ours: Local) -> None:
     url, arn = own_queue(ours, "alarm-topic")
     sns = ours.client("sns")
     topic = sns.create_topic(Name="alarm-topic")["TopicArn"]
@@ -272,7 +272,7 @@ def test_an_alarm_tells_its_topic(ours: Stack) -> None:
     assert (message["AlarmName"], message["NewStateValue"]) == ("to-topic", "ALARM")
 
 
-def test_an_alarm_starts_a_state_machine(ours: Stack, role: Callable[..., str]) -> None:
+def test_an_alarm_starts_a_state_machine(ours: Local, role: Callable[..., str]) -> None:
     states, events = ours.client("stepfunctions"), ours.client("events")
     definition = json.dumps({"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}})
     acts = role(ours, "alarm-machine", "states.amazonaws.com")
@@ -290,7 +290,7 @@ def test_an_alarm_starts_a_state_machine(ours: Stack, role: Callable[..., str]) 
 # Metrics
 
 
-def statistics(stack: Stack, namespace: str, name: str, **dimensions: str) -> Any:
+def statistics(stack: Local, namespace: str, name: str, **dimensions: str) -> Any:
     """Statistics of the last minutes, all added up; nothing when there are no values."""
     now = datetime.now(UTC)
     points = stack.client("cloudwatch").get_metric_statistics(
@@ -325,7 +325,7 @@ EMBEDDED: dict[str, Any] = {
 
 
 @BOTH
-def test_embedded_metrics_become_metrics(stack: Stack, which: str) -> None:
+def test_embedded_metrics_become_metrics(stack: Local, which: str) -> None:
     logs, now = stack.client("logs"), int(time.time() * 1000)
     logs.create_log_group(logGroupName="embedded")
     logs.create_log_stream(logGroupName="embedded", logStreamName="one")
@@ -342,7 +342,7 @@ def test_embedded_metrics_become_metrics(stack: Stack, which: str) -> None:
     assert statistics(stack, "Embedded", "Time", service="count")["Maximum"] == 12
 
 
-def make_function(stack: Stack, name: str, role_arn: str, code: str, **members: Any) -> None:
+def make_function(stack: Local, name: str, role_arn: str, code: str, **members: Any) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("index.py", code)
@@ -367,7 +367,7 @@ def handler(event, context):
 
 
 @BOTH
-def test_a_function_that_a_queue_feeds_has_metrics(stack: Stack, which: str, role: Callable[..., str]) -> None:
+def test_a_function_that_a_queue_feeds_has_metrics(stack: Local, which: str, role: Callable[..., str]) -> None:
     url, arn = own_queue(stack, "fed")
     take = {"Effect": "Allow", "Action": "sqs:*", "Resource": arn}
     make_function(stack, "fed", role(stack, "fed", "lambda.amazonaws.com", take), FED)
@@ -392,7 +392,7 @@ def test_a_function_that_a_queue_feeds_has_metrics(stack: Stack, which: str, rol
 
 
 @BOTH
-def test_a_function_behind_a_stream_has_an_age(stack: Stack, which: str, role: Callable[..., str]) -> None:
+def test_a_function_behind_a_stream_has_an_age(stack: Local, which: str, role: Callable[..., str]) -> None:
     table = stack.client("dynamodb").create_table(
         TableName="aged",
         BillingMode="PAY_PER_REQUEST",
@@ -417,7 +417,7 @@ def test_a_function_behind_a_stream_has_an_age(stack: Stack, which: str, role: C
     assert found is None if which == "bare" else 4000 < found["Maximum"] < 60_000
 
 
-def test_an_invocation_by_a_client_is_recorded_once(ours: Stack, role: Callable[..., str]) -> None:
+def test_an_invocation_by_a_client_is_recorded_once(ours: Local, role: Callable[..., str]) -> None:
     acts = role(ours, "once", "lambda.amazonaws.com")
     make_function(ours, "once", acts, "def handler(event, context): return 1")
     ours.client("lambda").invoke(FunctionName="once")
@@ -427,7 +427,7 @@ def test_an_invocation_by_a_client_is_recorded_once(ours: Stack, role: Callable[
 
 
 @BOTH
-def test_a_queue_has_metrics(stack: Stack, which: str) -> None:
+def test_a_queue_has_metrics(stack: Local, which: str) -> None:
     sqs = stack.client("sqs")
     url = sqs.create_queue(QueueName="measured")["QueueUrl"]
     for _ in range(3):
@@ -446,7 +446,7 @@ def test_a_queue_has_metrics(stack: Stack, which: str) -> None:
 
 
 @BOTH
-def test_a_state_machine_has_metrics(stack: Stack, which: str, role: Callable[..., str]) -> None:
+def test_a_state_machine_has_metrics(stack: Local, which: str, role: Callable[..., str]) -> None:
     states = stack.client("stepfunctions")
     acts = role(stack, "measured-machine", "states.amazonaws.com")
 
@@ -471,7 +471,7 @@ def test_a_state_machine_has_metrics(stack: Stack, which: str, role: Callable[..
 
 
 @BOTH
-def test_an_execution_that_takes_too_long_times_out(stack: Stack, which: str, role: Callable[..., str]) -> None:
+def test_an_execution_that_takes_too_long_times_out(stack: Local, which: str, role: Callable[..., str]) -> None:
     states = stack.client("stepfunctions")
     late = {"TimeoutSeconds": 1, "StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 8, "End": True}}}
     machine = states.create_state_machine(
@@ -495,7 +495,7 @@ def test_an_execution_that_takes_too_long_times_out(stack: Stack, which: str, ro
     assert "ExecutionTimedOut" in history and "ExecutionSucceeded" not in history
 
 
-def test_alarms_and_metrics_come_back_after_a_stop(own: Stack) -> None:
+def test_alarms_and_metrics_come_back_after_a_stop(own: Local) -> None:
     own.start_emulator()
     put_alarm(own, "kept", Period=60)
     put_value(own, "kept", 1)

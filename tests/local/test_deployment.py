@@ -18,7 +18,7 @@ from localsagemaker.deployment import Plan, Traffic, planned
 from localsagemaker.server import Server
 from localsagemaker.wire import ServiceError
 
-from local.stack import Stack
+from local.stack import Local
 
 OLD, NEW = cast(Server, "old"), cast(Server, "new")
 REALTIME = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 2}
@@ -118,7 +118,7 @@ def test_an_update_goes_back_for_an_alarm_or_a_time_too_long() -> None:
 
 
 @pytest.fixture
-def endpoint(ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]]) -> Callable[..., str]:
+def endpoint(ours: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]]) -> Callable[..., str]:
     """Makes a real-time endpoint that serves v1, and a configuration `<name>-2` of another version."""
 
     def make(name: str, version: str = "v2") -> str:
@@ -131,11 +131,11 @@ def endpoint(ours: Stack, model: Callable[..., str], settled: Callable[..., dict
     return make
 
 
-def describe(stack: Stack, name: str) -> Any:
+def describe(stack: Local, name: str) -> Any:
     return stack.client("sagemaker").describe_endpoint(EndpointName=name)
 
 
-def update(stack: Stack, name: str, **members: Any) -> None:
+def update(stack: Local, name: str, **members: Any) -> None:
     stack.client("sagemaker").update_endpoint(EndpointName=name, EndpointConfigName=f"{name}-2", **members)
 
 
@@ -146,7 +146,7 @@ def until(condition: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def baking(stack: Stack, name: str) -> Any:
+def baking(stack: Local, name: str) -> Any:
     """Waits until the new process takes its share; the summary that tells of it."""
 
     def summary() -> Any:
@@ -157,7 +157,7 @@ def baking(stack: Stack, name: str) -> Any:
 
 
 @contextlib.contextmanager
-def stream(stack: Stack, ask: Callable[..., dict[str, Any]], name: str) -> Iterator[list[str]]:
+def stream(stack: Local, ask: Callable[..., dict[str, Any]], name: str) -> Iterator[list[str]]:
     """Four clients that ask without a pause, slow requests among them; yields what they were answered, or how they
     failed, and ends with the block."""
     answers, ended = [], threading.Event()
@@ -180,7 +180,7 @@ def stream(stack: Stack, ask: Callable[..., dict[str, Any]], name: str) -> Itera
         list(clients)
 
 
-def put_alarm(stack: Stack, name: str, endpoint_name: str = "none", metric: str = "Invocation5XXErrors") -> str:
+def put_alarm(stack: Local, name: str, endpoint_name: str = "none", metric: str = "Invocation5XXErrors") -> str:
     """In ALARM when there was one in the last 10 seconds; endpoint and metric as the template's alarms have them."""
     stack.client("cloudwatch").put_metric_alarm(
         AlarmName=name,
@@ -201,7 +201,7 @@ def put_alarm(stack: Stack, name: str, endpoint_name: str = "none", metric: str 
 
 
 def test_a_canary_gets_its_share_and_then_everything(
-    ours: Stack,
+    ours: Local,
     endpoint: Callable[..., str],
     settled: Callable[..., dict[str, Any]],
     ask: Callable[..., dict[str, Any]],
@@ -228,7 +228,7 @@ def test_a_canary_gets_its_share_and_then_everything(
 
 
 def test_a_promotion_fails_no_request(
-    ours: Stack,
+    ours: Local,
     endpoint: Callable[..., str],
     settled: Callable[..., dict[str, Any]],
     ask: Callable[..., dict[str, Any]],
@@ -243,7 +243,7 @@ def test_a_promotion_fails_no_request(
 
 
 def test_an_alarm_takes_the_traffic_back_and_fails_no_request(
-    ours: Stack,
+    ours: Local,
     endpoint: Callable[..., str],
     settled: Callable[..., dict[str, Any]],
     ask: Callable[..., dict[str, Any]],
@@ -266,7 +266,7 @@ def test_an_alarm_takes_the_traffic_back_and_fails_no_request(
 
 
 def test_a_model_that_fails_is_rolled_back_by_the_endpoint_s_own_errors(
-    ours: Stack,
+    ours: Local,
     endpoint: Callable[..., str],
     settled: Callable[..., dict[str, Any]],
     ask: Callable[..., dict[str, Any]],
@@ -289,7 +289,7 @@ def test_a_model_that_fails_is_rolled_back_by_the_endpoint_s_own_errors(
     assert received_statuses(ours, url) == ["UPDATING", "ROLLING_BACK", "IN_SERVICE"]
 
 
-def status_events(stack: Stack, name: str) -> Any:
+def status_events(stack: Local, name: str) -> Any:
     """A queue with the state-change events of an endpoint from now on."""
     sqs, events = stack.client("sqs"), stack.client("events")
     url = sqs.create_queue(QueueName=f"{name}-statuses")["QueueUrl"]
@@ -303,7 +303,7 @@ def status_events(stack: Stack, name: str) -> Any:
     return url
 
 
-def received_statuses(stack: Stack, url: str) -> list[str]:
+def received_statuses(stack: Local, url: str) -> list[str]:
     found = []
     while messages := stack.client("sqs").receive_message(QueueUrl=url, WaitTimeSeconds=2).get("Messages", []):
         for message in messages:
@@ -315,7 +315,7 @@ def received_statuses(stack: Stack, url: str) -> list[str]:
 
 
 def test_an_alarm_that_is_in_alarm_already_lets_nothing_begin(
-    ours: Stack,
+    ours: Local,
     endpoint: Callable[..., str],
     settled: Callable[..., dict[str, Any]],
     ask: Callable[..., dict[str, Any]],
@@ -333,7 +333,7 @@ def test_an_alarm_that_is_in_alarm_already_lets_nothing_begin(
 
 
 def test_what_an_update_refuses(
-    ours: Stack,
+    ours: Local,
     endpoint: Callable[..., str],
     model: Callable[..., str],
     settled: Callable[..., dict[str, Any]],
@@ -358,7 +358,7 @@ def test_what_an_update_refuses(
 
 
 def test_properties_and_the_deployment_are_retained_when_asked(
-    ours: Stack, endpoint: Callable[..., str], model: Callable[..., str], settled: Callable[..., dict[str, Any]]
+    ours: Local, endpoint: Callable[..., str], model: Callable[..., str], settled: Callable[..., dict[str, Any]]
 ) -> None:
     name = endpoint("retains")
     sagemaker = ours.client("sagemaker")
@@ -381,7 +381,7 @@ def test_properties_and_the_deployment_are_retained_when_asked(
 
 
 def test_deleting_an_endpoint_in_its_canary_ends_both_processes(
-    ours: Stack, endpoint: Callable[..., str], ask: Callable[..., dict[str, Any]]
+    ours: Local, endpoint: Callable[..., str], ask: Callable[..., dict[str, Any]]
 ) -> None:
     name = endpoint("gone")
     update(ours, name, DeploymentConfig=guardrails(percent=50))
@@ -396,7 +396,7 @@ def test_deleting_an_endpoint_in_its_canary_ends_both_processes(
 
 
 def test_a_stop_in_a_canary_brings_the_old_model_back(
-    own: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+    own: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
 ) -> None:
     own.start_emulator()
     sagemaker = own.client("sagemaker")
@@ -419,7 +419,7 @@ def test_a_stop_in_a_canary_brings_the_old_model_back(
 # Metrics
 
 
-def totals(stack: Stack, metric: str, endpoint_name: str, statistic: str = "Sum") -> Any:
+def totals(stack: Local, metric: str, endpoint_name: str, statistic: str = "Sum") -> Any:
     """The sum, or another statistic, of the last minutes, which may lie in two hours."""
     now = datetime.now(UTC)
     points = stack.client("cloudwatch").get_metric_statistics(
@@ -441,7 +441,7 @@ def totals(stack: Stack, metric: str, endpoint_name: str, statistic: str = "Sum"
 
 
 def test_an_endpoint_has_metrics(
-    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+    ours: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
 ) -> None:
     sagemaker = ours.client("sagemaker")
     sagemaker.create_endpoint(EndpointName="measured", EndpointConfigName=model(ours, "measured", "v1"))
@@ -462,7 +462,7 @@ def test_an_endpoint_has_metrics(
 
 
 def test_metrics_tell_of_both_processes_in_a_canary(
-    ours: Stack, endpoint: Callable[..., str], ask: Callable[..., dict[str, Any]]
+    ours: Local, endpoint: Callable[..., str], ask: Callable[..., dict[str, Any]]
 ) -> None:
     name = endpoint("both", "failing")
     update(ours, name, DeploymentConfig=guardrails(percent=50))

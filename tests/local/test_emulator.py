@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from local.stack import Stack
+from local.stack import Local
 
 BOTH = pytest.mark.parametrize("which", ["bare", "ours"])
 
@@ -21,7 +21,7 @@ def stack(which: str, request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(which)
 
 
-def event_of_upload(stack: Stack, versioned: bool) -> tuple[Any, str | None]:
+def event_of_upload(stack: Local, versioned: bool) -> tuple[Any, str | None]:
     """The event that EventBridge delivers for an upload, and the upload's version."""
     name = "events-versioned" if versioned else "events-plain"
     s3, sqs, events = stack.client("s3"), stack.client("sqs"), stack.client("events")
@@ -43,21 +43,21 @@ def event_of_upload(stack: Stack, versioned: bool) -> tuple[Any, str | None]:
 
 
 @BOTH
-def test_events_of_a_versioned_bucket_carry_the_version(stack: Stack, which: str) -> None:
+def test_events_of_a_versioned_bucket_carry_the_version(stack: Local, which: str) -> None:
     event, version = event_of_upload(stack, versioned=True)
     assert version
     assert event["detail"]["object"]["key"] == "incoming/a b+c.jpg"
     assert event["detail"]["object"].get("version-id") == (version if which == "ours" else None)
 
 
-def test_events_of_a_plain_bucket_carry_no_version(ours: Stack) -> None:
+def test_events_of_a_plain_bucket_carry_no_version(ours: Local) -> None:
     event, _ = event_of_upload(ours, versioned=False)
     assert "version-id" not in event["detail"]["object"]
 
 
 @BOTH
 def test_a_policy_that_demands_tls_lets_roles_in_over_loopback(
-    stack: Stack, which: str, role: Callable[..., str], as_role: Callable[..., Any], policy: Callable[..., str]
+    stack: Local, which: str, role: Callable[..., str], as_role: Callable[..., Any], policy: Callable[..., str]
 ) -> None:
     s3 = stack.client("s3")
     s3.create_bucket(Bucket="tls-only")
@@ -78,7 +78,7 @@ def test_a_policy_that_demands_tls_lets_roles_in_over_loopback(
 
 
 @BOTH
-def test_cloudformation_makes_model_package_groups(stack: Stack, which: str) -> None:
+def test_cloudformation_makes_model_package_groups(stack: Local, which: str) -> None:
     cloudformation, sagemaker = stack.client("cloudformation"), stack.client("sagemaker")
     properties = {"ModelPackageGroupName": "made-by-a-stack", "ModelPackageGroupDescription": "described"}
     group = {"Type": "AWS::SageMaker::ModelPackageGroup", "Properties": properties}
@@ -99,7 +99,7 @@ def test_cloudformation_makes_model_package_groups(stack: Stack, which: str) -> 
 
 
 @BOTH
-def test_there_is_a_sagemaker(stack: Stack, which: str) -> None:
+def test_there_is_a_sagemaker(stack: Local, which: str) -> None:
     sagemaker = stack.client("sagemaker", retries={"total_max_attempts": 1})
     if which == "ours":
         assert isinstance(sagemaker.list_endpoints()["Endpoints"], list)
@@ -108,7 +108,7 @@ def test_there_is_a_sagemaker(stack: Stack, which: str) -> None:
             sagemaker.list_endpoints()
 
 
-def run(stack: Stack, name: str, role_arn: str, resource: str, arguments: dict[str, Any]) -> Any:
+def run(stack: Local, name: str, role_arn: str, resource: str, arguments: dict[str, Any]) -> Any:
     """The end of an execution of one task."""
     states = stack.client("stepfunctions")
     task = {"Type": "Task", "Resource": resource, "Parameters": arguments, "End": True}
@@ -133,7 +133,7 @@ TASKS: dict[str, tuple[str, dict[str, Any], str]] = {
 @BOTH
 @pytest.mark.parametrize("kind", TASKS)
 def test_a_state_machine_may_do_only_what_its_role_may(
-    stack: Stack, which: str, kind: str, role: Callable[..., str]
+    stack: Local, which: str, kind: str, role: Callable[..., str]
 ) -> None:
     resource, arguments, action = TASKS[kind]
     dynamodb = stack.client("dynamodb")
@@ -157,7 +157,7 @@ def test_a_state_machine_may_do_only_what_its_role_may(
         assert action in refused["cause"]
 
 
-def test_a_state_machine_needs_to_be_allowed_to_pass_the_role_of_a_model(ours: Stack, role: Callable[..., str]) -> None:
+def test_a_state_machine_needs_to_be_allowed_to_pass_the_role_of_a_model(ours: Local, role: Callable[..., str]) -> None:
     create = {"Effect": "Allow", "Action": "sagemaker:CreateModel", "Resource": "*"}
     model_role = role(ours, "passed", "sagemaker.amazonaws.com")
     arguments = {
@@ -179,7 +179,7 @@ def test_a_state_machine_needs_to_be_allowed_to_pass_the_role_of_a_model(ours: S
 
 
 def test_a_state_machine_needs_to_be_allowed_to_look_at_the_alarms_of_an_update(
-    ours: Stack, role: Callable[..., str]
+    ours: Local, role: Callable[..., str]
 ) -> None:
     update = {"Effect": "Allow", "Action": "sagemaker:UpdateEndpoint", "Resource": "*"}
     alarm = "arn:aws:cloudwatch:us-east-1:000000000000:alarm:watched"
@@ -194,7 +194,7 @@ def test_a_state_machine_needs_to_be_allowed_to_look_at_the_alarms_of_an_update(
     assert "Could not find endpoint" in asked["cause"]
 
 
-def test_a_state_machine_needs_to_be_allowed_to_invoke_a_function(ours: Stack, role: Callable[..., str]) -> None:
+def test_a_state_machine_needs_to_be_allowed_to_invoke_a_function(ours: Local, role: Callable[..., str]) -> None:
     function = "arn:aws:lambda:us-east-1:000000000000:function:nothing"
     invoke = {"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": function}
     task = ("arn:aws:states:::lambda:invoke", {"FunctionName": function, "Payload": {}})
@@ -204,7 +204,7 @@ def test_a_state_machine_needs_to_be_allowed_to_invoke_a_function(ours: Stack, r
     assert allowed["error"] == "Lambda.ResourceNotFoundException"
 
 
-def test_only_loopback_is_bound(ours: Stack) -> None:
+def test_only_loopback_is_bound(ours: Local) -> None:
     sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     listening = "0A"
     bound = [local for _, local, _, state, *_ in sockets if state == listening and local.endswith(f":{ours.port:04X}")]
@@ -241,7 +241,7 @@ Outputs: {Queue: {Value: !Ref Queue}}
 
 
 @BOTH
-def test_a_concurrency_that_a_parameter_gives_is_a_number(stack: Stack, which: str) -> None:
+def test_a_concurrency_that_a_parameter_gives_is_a_number(stack: Local, which: str) -> None:
     cloudformation, sqs = stack.client("cloudformation"), stack.client("sqs")
     cloudformation.create_stack(
         StackName="concurrency", TemplateBody=CONCURRENCY, Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_IAM"]

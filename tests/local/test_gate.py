@@ -26,7 +26,7 @@ from botocore.exceptions import ClientError
 from local.errors import StackError
 from local.gate import Gate
 from local.owner import key_file, make_key, read_key
-from local.stack import REGION, Stack
+from local.stack import REGION, Local
 
 BOTH = pytest.mark.parametrize("which", ["bare", "ours"])
 NOBODY = 65534
@@ -45,7 +45,7 @@ class Answer:
 
 
 def raw(
-    stack: Stack, method: str = "GET", path: str = "/_ministack/health", body: bytes | None = None, **headers: str
+    stack: Local, method: str = "GET", path: str = "/_ministack/health", body: bytes | None = None, **headers: str
 ) -> Answer:
     """One raw request; header names have _ for -."""
     connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=30)
@@ -64,7 +64,7 @@ def refused(answer: Answer, says: str = "") -> bool:
 
 
 @BOTH
-def test_no_answer_lets_every_origin_read_it(stack: Stack, which: str, signed_in_query: Callable[..., str]) -> None:
+def test_no_answer_lets_every_origin_read_it(stack: Local, which: str, signed_in_query: Callable[..., str]) -> None:
     key, secret = stack.owner_key().access_key_id, stack.owner_key().secret_access_key
     path = signed_in_query(stack, key, secret, "sqs", "GET", "/?Action=ListQueues&Version=2012-11-05")
     answer = raw(stack, "GET", path)
@@ -73,7 +73,7 @@ def test_no_answer_lets_every_origin_read_it(stack: Stack, which: str, signed_in
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "https://127.0.0.1:{port}"])
-def test_a_foreign_origin_is_refused_even_with_the_owners_key(ours: Stack, origin: str) -> None:
+def test_a_foreign_origin_is_refused_even_with_the_owners_key(ours: Local, origin: str) -> None:
     origin = origin.format(port=ours.port)
     link = urlsplit(ours.client("s3", signature_version="s3v4").generate_presigned_url("list_buckets"))
     path = f"{link.path}?{link.query}"
@@ -82,7 +82,7 @@ def test_a_foreign_origin_is_refused_even_with_the_owners_key(ours: Stack, origi
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "a1b2c3d4.execute-api.localhost"])
-def test_the_stacks_own_pages_may_call_it(ours: Stack, name: str) -> None:
+def test_the_stacks_own_pages_may_call_it(ours: Local, name: str) -> None:
     host = f"{name}:{ours.port}"
     assert raw(ours, Host=host, Origin=f"http://{host}").status == 200
 
@@ -100,14 +100,14 @@ def test_the_stacks_own_pages_may_call_it(ours: Stack, name: str) -> None:
         "",
     ],
 )
-def test_dns_rebinding_is_refused(ours: Stack, host: str) -> None:
+def test_dns_rebinding_is_refused(ours: Local, host: str) -> None:
     """A foreign name that its owner lets resolve to 127.0.0.1: the page has the stack's origin, not its Host."""
     host = host.format(port=ours.port)
     assert refused(raw(ours, Host=host), f"Host {host or 'missing'} ")
 
 
 @BOTH
-def test_ministack_alone_serves_any_host(stack: Stack, which: str) -> None:
+def test_ministack_alone_serves_any_host(stack: Local, which: str) -> None:
     assert raw(stack, Host="evil.example:80").status == (200 if which == "bare" else 403)
 
 
@@ -127,11 +127,11 @@ def test_ministack_alone_serves_any_host(stack: Stack, which: str) -> None:
         ("GET", "/_localstack/health"),
     ],
 )
-def test_the_emulators_administration_is_closed(ours: Stack, method: str, path: str) -> None:
+def test_the_emulators_administration_is_closed(ours: Local, method: str, path: str) -> None:
     assert refused(raw(ours, method, path), f"{path} is closed")
 
 
-def test_health_and_answers_of_custom_resources_are_open(ours: Stack) -> None:
+def test_health_and_answers_of_custom_resources_are_open(ours: Local) -> None:
     assert raw(ours).status == 200
     assert raw(ours, "PUT", "/_ministack/cfn-response/no-such-token", b"{}").status == 200
 
@@ -139,7 +139,7 @@ def test_health_and_answers_of_custom_resources_are_open(ours: Stack) -> None:
 # Keys
 
 
-def client(stack: Stack, service: str, key: str, secret: str) -> Any:
+def client(stack: Local, service: str, key: str, secret: str) -> Any:
     session: Any = boto3.Session(key, secret, region_name=REGION)
     return session.client(service, endpoint_url=stack.endpoint_url)
 
@@ -159,13 +159,13 @@ UNKNOWN = r"InvalidAccessKeyId|InvalidClientTokenId|UnrecognizedClientException"
 
 @pytest.mark.parametrize("service", CALLS)
 @pytest.mark.parametrize("key", ["test", "000000000000", "123456789012", "AKIAIOSFODNN7EXAMPLE"])
-def test_no_other_key_is_the_owner(ours: Stack, service: str, key: str) -> None:
+def test_no_other_key_is_the_owner(ours: Local, service: str, key: str) -> None:
     with pytest.raises(ClientError, match=UNKNOWN):
         CALLS[service](client(ours, service, key, "test"))
 
 
 @pytest.mark.parametrize("service", CALLS)
-def test_the_owners_signature_is_checked(ours: Stack, service: str) -> None:
+def test_the_owners_signature_is_checked(ours: Local, service: str) -> None:
     key = ours.owner_key()
     if service != "iam":
         CALLS[service](ours.client(service))
@@ -176,7 +176,7 @@ def test_the_owners_signature_is_checked(ours: Stack, service: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/any-bucket/key", "/?Action=ListQueues", "/2015-03-31/functions", "/v2/", "/_aws/sqs/messages"]
 )
-def test_a_request_without_a_key_is_refused(ours: Stack, path: str) -> None:
+def test_a_request_without_a_key_is_refused(ours: Local, path: str) -> None:
     assert refused(raw(ours, path=path), "not signed")
     assert refused(raw(ours, "POST", path, b"", X_Amz_Target="DynamoDB_20120810.ListTables"), "not signed")
 
@@ -184,7 +184,7 @@ def test_a_request_without_a_key_is_refused(ours: Stack, path: str) -> None:
 @pytest.mark.parametrize("key", ["", "test", "000000000000", "owner"])
 @pytest.mark.parametrize("service", ["s3", "lambda"])
 def test_a_wrong_signature_in_the_query_is_refused(
-    ours: Stack, service: str, key: str, signed_in_query: Callable[..., str]
+    ours: Local, service: str, key: str, signed_in_query: Callable[..., str]
 ) -> None:
     key = ours.owner_key().access_key_id if key == "owner" else key
     path = "/" if service == "s3" else "/2015-03-31/functions"
@@ -230,7 +230,7 @@ QUERY = (
     ],
 )
 def test_the_owners_key_id_alone_opens_nothing(
-    ours: Stack, target: str, authorizations: list[str], query: str, scope: str
+    ours: Local, target: str, authorizations: list[str], query: str, scope: str
 ) -> None:
     """The id is in every link that the owner signs. Two claims of a signature must not vouch for each other."""
     method, path, headers, reveals = TARGETS[target]
@@ -248,7 +248,7 @@ def test_the_owners_key_id_alone_opens_nothing(
     assert answer.status in (400, 403) and reveals not in body
 
 
-def test_a_users_signature_does_not_vouch_for_the_owners_key(ours: Stack) -> None:
+def test_a_users_signature_does_not_vouch_for_the_owners_key(ours: Local) -> None:
     iam = ours.client("iam")
     iam.create_user(UserName="nobody")
     key = iam.create_access_key(UserName="nobody")["AccessKey"]
@@ -264,14 +264,14 @@ def test_a_users_signature_does_not_vouch_for_the_owners_key(ours: Stack) -> Non
 @pytest.mark.parametrize(
     "path", ["/v2/_catalog", "/oauth2/token", "/login", "/logout", "/pool/.well-known/jwks.json", "/oauth2/authorize"]
 )
-def test_services_that_do_not_run_answer_nobody(ours: Stack, host: str, path: str) -> None:
+def test_services_that_do_not_run_answer_nobody(ours: Local, host: str, path: str) -> None:
     """Neither a container registry nor a sign-in page, also not under an API's name."""
     for method in ("GET", "POST"):
         answer = raw(ours, method, path, Host=f"{host}:{ours.port}")
         assert answer.status in (403, 404) and "repositories" not in answer.body
 
 
-def test_links_that_the_owner_signed_work_without_a_key(ours: Stack) -> None:
+def test_links_that_the_owner_signed_work_without_a_key(ours: Local) -> None:
     s3 = ours.client("s3", signature_version="s3v4")
     s3.create_bucket(Bucket="links")
     s3.put_object(Bucket="links", Key="a b.jpg", Body=b"a")
@@ -280,7 +280,7 @@ def test_links_that_the_owner_signed_work_without_a_key(ours: Stack) -> None:
     assert raw(ours, path=f"{link.path}?{link.query}".replace("a%20b", "another")).status == 403
 
 
-def test_every_home_has_a_key_of_its_own(ours: Stack, own: Stack) -> None:
+def test_every_home_has_a_key_of_its_own(ours: Local, own: Local) -> None:
     own.make_home()
     first, second = ours.owner_key(), make_key(own.home)
     assert first.access_key_id != second.access_key_id and first.secret_access_key != second.secret_access_key
@@ -298,14 +298,14 @@ def test_one_of_several_first_starts_makes_the_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"access_key_id": "x"}', b"\xff\xfe"])
-def test_a_spoiled_key_file_is_named(own: Stack, content: bytes) -> None:
+def test_a_spoiled_key_file_is_named(own: Local, content: bytes) -> None:
     own.make_home()
     key_file(own.home).write_bytes(content)
     with pytest.raises(StackError, match=r"owner\.json is not a key file"):
         own.credentials()
 
 
-def test_a_lost_key_of_a_running_stack_is_named(own: Stack) -> None:
+def test_a_lost_key_of_a_running_stack_is_named(own: Local) -> None:
     own.start_emulator()
     kept = key_file(own.home).read_bytes()
     key_file(own.home).unlink()
@@ -318,7 +318,7 @@ def test_a_lost_key_of_a_running_stack_is_named(own: Stack) -> None:
     assert own.client("sts").get_caller_identity()["Arn"].endswith(":root")
 
 
-def test_a_home_of_another_user_is_refused(own: Stack) -> None:
+def test_a_home_of_another_user_is_refused(own: Local) -> None:
     if os.geteuid():
         pytest.skip("only root can give a folder away")
     own.make_home()
@@ -331,7 +331,7 @@ def test_a_home_of_another_user_is_refused(own: Stack) -> None:
 
 
 @BOTH
-def test_another_user_of_this_machine_gets_nowhere(stack: Stack, which: str) -> None:
+def test_another_user_of_this_machine_gets_nowhere(stack: Local, which: str) -> None:
     """As `nobody`: neither the key, nor a state file, nor the emulator's administration."""
     if os.geteuid():
         pytest.skip("only root can become another user")
@@ -364,7 +364,7 @@ def loose(home: Path) -> list[Path]:
 
 
 def test_a_home_is_its_users_alone_also_one_from_before(
-    own: Stack,
+    own: Local,
     model: Callable[..., str],
     settled: Callable[..., dict[str, Any]],
     ask: Callable[..., dict[str, Any]],
@@ -400,7 +400,7 @@ def test_a_home_is_its_users_alone_also_one_from_before(
 
 @BOTH
 def test_a_functions_keys_are_not_made_of_its_name(
-    stack: Stack, which: str, function_role: Callable[..., str], code_of: Callable[[str], bytes]
+    stack: Local, which: str, function_role: Callable[..., str], code_of: Callable[[str], bytes]
 ) -> None:
     """Whoever knows a function's name and its role's could compute its keys."""
     role = function_role(stack, "guessed")

@@ -17,7 +17,7 @@ import pytest
 from botocore.exceptions import ClientError, WaiterError
 
 from local import processes
-from local.stack import Stack
+from local.stack import Local
 from localsagemaker import channels, container
 
 ROLE_MAY = {"Effect": "Allow", "Action": ["s3:*", "logs:*", "cloudwatch:PutMetricData"], "Resource": "*"}
@@ -31,18 +31,18 @@ root = Path(os.environ["SM_OPT_ML"])
 
 
 @pytest.fixture(scope="module")
-def bucket(ours: Stack) -> str:
+def bucket(ours: Local) -> str:
     ours.client("s3").create_bucket(Bucket="jobs")
     return "jobs"
 
 
 @pytest.fixture(scope="module")
-def job_role(ours: Stack, role: Callable[..., str]) -> str:
+def job_role(ours: Local, role: Callable[..., str]) -> str:
     return role(ours, "job", "sagemaker.amazonaws.com", ROLE_MAY)
 
 
 def training_request(
-    stack: Stack, role_arn: str, name: str, script: str, bucket: str = "jobs", **members: Any
+    stack: Local, role_arn: str, name: str, script: str, bucket: str = "jobs", **members: Any
 ) -> dict[str, Any]:
     """A training job whose entry point is `script`, given through a channel of its own."""
     stack.client("s3").put_object(Bucket=bucket, Key=f"{name}/code/job.py", Body=(HEAD + script).encode())
@@ -71,7 +71,7 @@ def channel(name: str, uri: str, kind: str = "S3Prefix", share: str = "FullyRepl
 
 
 @pytest.fixture
-def train(ours: Stack, bucket: str, job_role: str) -> Callable[..., Any]:
+def train(ours: Local, bucket: str, job_role: str) -> Callable[..., Any]:
     """Runs a training job to its end and describes it."""
     sagemaker = ours.client("sagemaker")
 
@@ -94,7 +94,7 @@ def reached(sagemaker: Any, name: str, condition: Callable[[Any], object], secon
     return found
 
 
-def archive_of(stack: Stack, url: str) -> dict[str, str]:
+def archive_of(stack: Local, url: str) -> dict[str, str]:
     """The members of a tar.gz in S3, by name."""
     key = url.removeprefix("s3://jobs/")
     body = stack.client("s3").get_object(Bucket="jobs", Key=key)["Body"].read()
@@ -120,7 +120,7 @@ print("last line without an end", end="")
 """
 
 
-def test_a_training_job_from_channels_to_archives(ours: Stack, train: Callable[..., Any]) -> None:
+def test_a_training_job_from_channels_to_archives(ours: Local, train: Callable[..., Any]) -> None:
     s3 = ours.client("s3")
     s3.put_object(Bucket="jobs", Key="whole/data/a/1.txt", Body=b"one")
     s3.put_object(Bucket="jobs", Key="whole/data/2.txt", Body=b"two")
@@ -188,7 +188,7 @@ def test_a_training_job_from_channels_to_archives(ours: Stack, train: Callable[.
 
 
 def assert_logged(
-    stack: Stack, job: str, lines: list[str], group: str = "/aws/sagemaker/TrainingJobs", host: str = "algo-1"
+    stack: Local, job: str, lines: list[str], group: str = "/aws/sagemaker/TrainingJobs", host: str = "algo-1"
 ) -> None:
     logs = stack.client("logs")
     (stream,) = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{job}/{host}-")["logStreams"]
@@ -196,7 +196,7 @@ def assert_logged(
     assert [event["message"] for event in events["events"]] == lines
 
 
-def test_a_job_that_fails_says_why(ours: Stack, train: Callable[..., Any]) -> None:
+def test_a_job_that_fails_says_why(ours: Local, train: Callable[..., Any]) -> None:
     failed = train(
         "fails",
         """
@@ -220,7 +220,7 @@ sys.exit(3)
 
 
 def test_what_is_missing_or_not_allowed_fails_the_job_and_names_it(
-    ours: Stack, train: Callable[..., Any], role: Callable[..., str], bucket: str
+    ours: Local, train: Callable[..., Any], role: Callable[..., str], bucket: str
 ) -> None:
     ours.client("s3").put_object(Bucket=bucket, Key="no-list", Body=b'{"prefix": "s3://jobs/"}')
     for name, given, said in (
@@ -242,7 +242,7 @@ def test_what_is_missing_or_not_allowed_fails_the_job_and_names_it(
 
 
 def test_a_role_that_may_not_write_logs_costs_the_logs_alone(
-    ours: Stack, train: Callable[..., Any], role: Callable[..., str]
+    ours: Local, train: Callable[..., Any], role: Callable[..., str]
 ) -> None:
     arn = role(
         ours, "unlogged", "sagemaker.amazonaws.com", {"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::*"}
@@ -264,7 +264,7 @@ while True:
 """
 
 
-def start(stack: Stack, role_arn: str, name: str, script: str, until: str = "Training", **members: Any) -> Any:
+def start(stack: Local, role_arn: str, name: str, script: str, until: str = "Training", **members: Any) -> Any:
     """A training job that has got as far as `until`, and said a first word where that is Training."""
     sagemaker = stack.client("sagemaker")
     definitions = {"MetricDefinitions": [{"Name": "started", "Regex": "starte(d)"}, {"Name": "at", "Regex": "at (.+)"}]}
@@ -275,7 +275,7 @@ def start(stack: Stack, role_arn: str, name: str, script: str, until: str = "Tra
     return sagemaker
 
 
-def test_a_job_that_is_stopped_keeps_what_it_saved_in_time(ours: Stack, bucket: str, job_role: str) -> None:
+def test_a_job_that_is_stopped_keeps_what_it_saved_in_time(ours: Local, bucket: str, job_role: str) -> None:
     sagemaker = start(ours, job_role, "stopped", STOPPABLE)
     sagemaker.stop_training_job(TrainingJobName="stopped")
     assert sagemaker.describe_training_job(TrainingJobName="stopped")["TrainingJobStatus"] in ("Stopping", "Stopped")
@@ -289,7 +289,7 @@ def test_a_job_that_is_stopped_keeps_what_it_saved_in_time(ours: Stack, bucket: 
         sagemaker.stop_training_job(TrainingJobName="stopped")
 
 
-def test_a_job_runs_no_longer_than_it_may(ours: Stack, train: Callable[..., Any]) -> None:
+def test_a_job_runs_no_longer_than_it_may(ours: Local, train: Callable[..., Any]) -> None:
     found = train("limited", STOPPABLE, StoppingCondition={"MaxRuntimeInSeconds": 5})
     assert (found["TrainingJobStatus"], found["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
     assert "FailureReason" not in found
@@ -309,7 +309,7 @@ while done < 60:
 """
 
 
-def test_a_spot_job_that_is_interrupted_goes_on_from_its_checkpoint(ours: Stack, bucket: str, job_role: str) -> None:
+def test_a_spot_job_that_is_interrupted_goes_on_from_its_checkpoint(ours: Local, bucket: str, job_role: str) -> None:
     spot: dict[str, Any] = {
         "EnableManagedSpotTraining": True,
         "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 120},
@@ -334,7 +334,7 @@ def test_a_spot_job_that_is_interrupted_goes_on_from_its_checkpoint(ours: Stack,
     assert 6 <= found["BillableTimeInSeconds"] <= found["TrainingTimeInSeconds"] + 1
 
 
-def test_several_hosts_share_a_job(ours: Stack, train: Callable[..., Any]) -> None:
+def test_several_hosts_share_a_job(ours: Local, train: Callable[..., Any]) -> None:
     s3 = ours.client("s3")
     for number in range(5):
         s3.put_object(Bucket="jobs", Key=f"hosts/data/{number}", Body=b"x")
@@ -368,7 +368,7 @@ print(name)
 
 
 def test_requests_that_cannot_be_are_refused(
-    ours: Stack, bucket: str, job_role: str, train: Callable[..., Any]
+    ours: Local, bucket: str, job_role: str, train: Callable[..., Any]
 ) -> None:
     sagemaker = ours.client("sagemaker")
     spot = {"EnableManagedSpotTraining": True}
@@ -409,7 +409,7 @@ def test_requests_that_cannot_be_are_refused(
         sagemaker.get_waiter("training_job_completed_or_stopped").wait(TrainingJobName="nothing", WaiterConfig=FAST)
 
 
-def test_lists_are_filtered_sorted_and_paged(ours: Stack, train: Callable[..., Any]) -> None:
+def test_lists_are_filtered_sorted_and_paged(ours: Local, train: Callable[..., Any]) -> None:
     names = [f"listed-{number}" for number in (2, 0, 1)]
     for name in names:
         train(name, "sys.exit(name := 1)" if name == "listed-0" else "")
@@ -430,7 +430,7 @@ def test_lists_are_filtered_sorted_and_paged(ours: Stack, train: Callable[..., A
 
 
 def test_roles_need_permission_on_the_job(
-    ours: Stack, train: Callable[..., Any], role: Callable[..., str], as_role: Callable[..., Any]
+    ours: Local, train: Callable[..., Any], role: Callable[..., str], as_role: Callable[..., Any]
 ) -> None:
     train("guarded", "")
     arn = "arn:aws:sagemaker:us-east-1:000000000000:training-job/guarded"
@@ -447,7 +447,7 @@ def test_roles_need_permission_on_the_job(
 
 
 def test_without_the_training_environment_a_job_says_how_to_make_it(
-    own: Stack, role: Callable[..., str], tmp_path: Path
+    own: Local, role: Callable[..., str], tmp_path: Path
 ) -> None:
     own = dataclasses.replace(own, variables={"BINTALLY_TRAINING_PYTHON": str(tmp_path / "python")})
     own.start_emulator()
@@ -458,7 +458,7 @@ def test_without_the_training_environment_a_job_says_how_to_make_it(
     assert "make train-venv" in ended(sagemaker, "poor")["FailureReason"]
 
 
-def test_jobs_of_before_a_stop_are_told_as_ended_and_leave_no_process(own: Stack, role: Callable[..., str]) -> None:
+def test_jobs_of_before_a_stop_are_told_as_ended_and_leave_no_process(own: Local, role: Callable[..., str]) -> None:
     own.start_emulator()
     own.client("s3").create_bucket(Bucket="jobs")
     arn = role(own, "job", "sagemaker.amazonaws.com", ROLE_MAY)
@@ -482,7 +482,7 @@ time.sleep(300)
         sagemaker.create_training_job(**training_request(own, arn, "cut", ""))
 
 
-def test_every_change_of_a_job_is_an_event(ours: Stack, train: Callable[..., Any]) -> None:
+def test_every_change_of_a_job_is_an_event(ours: Local, train: Callable[..., Any]) -> None:
     sqs, events = ours.client("sqs"), ours.client("events")
     queue = sqs.create_queue(QueueName="job-events")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -531,7 +531,7 @@ time.sleep(300)
         time.sleep(0.05)
 
 
-def test_an_objects_path_below_an_inputs_folder(ours: Stack, bucket: str) -> None:
+def test_an_objects_path_below_an_inputs_folder(ours: Local, bucket: str) -> None:
     s3 = ours.client("s3")
     for key in ("paths/a/1.txt", "paths/a/b/2.txt", "paths/ab.txt", "paths/a/"):
         s3.put_object(Bucket=bucket, Key=key, Body=b"x")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from local.stack import Stack
+from local.stack import Local
 
 Events = list[dict[str, Any]]
 Watch = Callable[[str], Callable[[int], Events]]
@@ -37,7 +37,7 @@ class Group:
 
 
 @pytest.fixture
-def group(ours: Stack, request: pytest.FixtureRequest) -> Iterator[Group]:
+def group(ours: Local, request: pytest.FixtureRequest) -> Iterator[Group]:
     """A group named after the test; it and its versions are removed afterwards."""
     sagemaker, name = ours.client("sagemaker"), request.node.name.replace("_", "-")[:63].rstrip("-")
     sagemaker.create_model_package_group(ModelPackageGroupName=name)
@@ -48,7 +48,7 @@ def group(ours: Stack, request: pytest.FixtureRequest) -> Iterator[Group]:
 
 
 @pytest.fixture
-def events(ours: Stack, request: pytest.FixtureRequest) -> Iterator[Watch]:
+def events(ours: Local, request: pytest.FixtureRequest) -> Iterator[Watch]:
     """The registry's events of a group, in order, as a rule delivers them to a queue."""
     name = f"registry-{request.node.name.replace('_', '-')[:50]}"
     sqs, bus = ours.client("sqs"), ours.client("events")
@@ -80,7 +80,7 @@ def events(ours: Stack, request: pytest.FixtureRequest) -> Iterator[Watch]:
     bus.delete_rule(Name=name)
 
 
-def test_a_version_from_registration_to_deletion(ours: Stack, group: Group) -> None:
+def test_a_version_from_registration_to_deletion(ours: Local, group: Group) -> None:
     sagemaker = ours.client("sagemaker")
     statistics = {"ContentType": "application/json", "S3Uri": "s3://models/evaluation.json"}
     arn = group(
@@ -108,7 +108,7 @@ def test_a_version_from_registration_to_deletion(ours: Stack, group: Group) -> N
     assert group() == f"{PREFIX}:model-package/{group.name}/2"
 
 
-def test_an_update_sets_the_approval_and_merges_the_metadata(ours: Stack, group: Group) -> None:
+def test_an_update_sets_the_approval_and_merges_the_metadata(ours: Local, group: Group) -> None:
     sagemaker = ours.client("sagemaker")
     arn = group(CustomerMetadataProperties={"verdict": "promote", "run": "1"})
     sagemaker.update_model_package(
@@ -124,7 +124,7 @@ def test_an_update_sets_the_approval_and_merges_the_metadata(ours: Stack, group:
     assert described["LastModifiedTime"] > described["CreationTime"]
 
 
-def test_each_change_is_told(ours: Stack, group: Group, events: Watch) -> None:
+def test_each_change_is_told(ours: Local, group: Group, events: Watch) -> None:
     take = events(group.name)
     arn = group(CustomerMetadataProperties={"run": "1"})
     sagemaker = ours.client("sagemaker")
@@ -152,7 +152,7 @@ def test_a_repeated_request_registers_once(group: Group) -> None:
     assert group(ClientToken="another") == f"{PREFIX}:model-package/{group.name}/2"
 
 
-def test_versions_are_filtered_sorted_and_paged(ours: Stack, group: Group) -> None:
+def test_versions_are_filtered_sorted_and_paged(ours: Local, group: Group) -> None:
     sagemaker = ours.client("sagemaker")
     arns = [group(ModelApprovalStatus=status) for status in ("Approved", "Rejected", "Approved")] + [group()]
     paginator = sagemaker.get_paginator("list_model_packages")
@@ -174,7 +174,7 @@ def test_versions_are_filtered_sorted_and_paged(ours: Stack, group: Group) -> No
     assert set(arns) <= {package["ModelPackageArn"] for package in versions}
 
 
-def test_groups(ours: Stack) -> None:
+def test_groups(ours: Local) -> None:
     sagemaker = ours.client("sagemaker")
     names = ["Groups-b", "Groups-a", "Groups-c"]
     for name in names:
@@ -204,7 +204,7 @@ def test_groups(ours: Stack) -> None:
         sagemaker.describe_model_package_group(ModelPackageGroupName="Groups-a")
 
 
-def test_what_is_missing_or_not_supported_is_refused(ours: Stack, group: Group) -> None:
+def test_what_is_missing_or_not_supported_is_refused(ours: Local, group: Group) -> None:
     sagemaker = ours.client("sagemaker")
     plain = {"InferenceSpecification": specification("v")}
     for request, said in (
@@ -227,7 +227,7 @@ def test_what_is_missing_or_not_supported_is_refused(ours: Stack, group: Group) 
         raw.update_model_package(ModelPackageArn=group(), ModelApprovalStatus="Perhaps")
 
 
-def test_tags(ours: Stack) -> None:
+def test_tags(ours: Local) -> None:
     sagemaker = ours.client("sagemaker")
     arn = sagemaker.create_model_package_group(
         ModelPackageGroupName="tagged", Tags=[{"Key": "stack", "Value": "one"}, {"Key": "part", "Value": "b"}]
@@ -241,7 +241,7 @@ def test_tags(ours: Stack) -> None:
 
 
 def test_only_a_role_that_may_register_and_approve_can(
-    ours: Stack, group: Group, role: Callable[..., str], as_role: Callable[..., Any]
+    ours: Local, group: Group, role: Callable[..., str], as_role: Callable[..., Any]
 ) -> None:
     own = f"{PREFIX}:model-package/{group.name}/*"
     create = {"Effect": "Allow", "Action": "sagemaker:CreateModelPackage", "Resource": own}
@@ -268,7 +268,7 @@ def test_only_a_role_that_may_register_and_approve_can(
             operation(**arguments)
 
 
-def test_the_registry_comes_back_after_a_stop(own: Stack) -> None:
+def test_the_registry_comes_back_after_a_stop(own: Local) -> None:
     own.start_emulator()
     sagemaker = own.client("sagemaker")
     group = sagemaker.create_model_package_group(ModelPackageGroupName="back", Tags=[{"Key": "a", "Value": "b"}])

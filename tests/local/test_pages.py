@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from local.stack import Stack
+from local.stack import Local
 
 BOTH = pytest.mark.parametrize("which", ["bare", "ours"])
 
@@ -60,7 +60,7 @@ SEND = "([url, method, body, mode]) => fetch(url, {method, body, mode}).then(a =
 
 
 @BOTH
-def test_a_page_of_another_origin_cannot_wipe_the_stack(stack: Stack, which: str, page: Page) -> None:
+def test_a_page_of_another_origin_cannot_wipe_the_stack(stack: Local, which: str, page: Page) -> None:
     stack.client("s3").create_bucket(Bucket="photographs")
     stack.client("s3").put_object(Bucket="photographs", Key="incoming/a.jpg", Body=b"a")
     page.evaluate(SEND, [f"{stack.endpoint_url}/_ministack/reset", "POST", None, "no-cors"])
@@ -70,7 +70,7 @@ def test_a_page_of_another_origin_cannot_wipe_the_stack(stack: Stack, which: str
 
 @BOTH
 def test_a_page_of_another_origin_cannot_run_python(
-    stack: Stack,
+    stack: Local,
     which: str,
     page: Page,
     function_role: Callable[..., str],
@@ -96,7 +96,7 @@ def test_a_page_of_another_origin_cannot_run_python(
 
 @BOTH
 def test_a_page_of_another_origin_reads_nothing(
-    stack: Stack, which: str, page: Page, signed_in_query: Callable[..., str]
+    stack: Local, which: str, page: Page, signed_in_query: Callable[..., str]
 ) -> None:
     address = signed_in_query(stack, "test", "test", "sqs", "GET", "/?Action=ListQueues&Version=2012-11-05")
     seen = page.evaluate(SEND, [stack.endpoint_url + address, "GET", None, "cors"])

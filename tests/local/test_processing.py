@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 
-from local.stack import Stack
+from local.stack import Local
 
 ROLE_MAY = {"Effect": "Allow", "Action": ["s3:*", "logs:*"], "Resource": "*"}
 CLUSTER = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
@@ -36,7 +36,7 @@ class Processing:
 
 
 @pytest.fixture(scope="module")
-def process(ours: Stack, role: Callable[..., str]) -> Processing:
+def process(ours: Local, role: Callable[..., str]) -> Processing:
     s3, sagemaker = ours.client("s3"), ours.client("sagemaker")
     s3.create_bucket(Bucket="processing")
     arn = role(ours, "processing-job", "sagemaker.amazonaws.com", ROLE_MAY)
@@ -88,7 +88,7 @@ def ended(sagemaker: Any, name: str) -> Any:
     return found
 
 
-def outputs(stack: Stack, name: str) -> dict[str, bytes]:
+def outputs(stack: Local, name: str) -> dict[str, bytes]:
     s3 = stack.client("s3")
     listed = s3.list_objects_v2(Bucket="processing", Prefix=f"{name}/out/").get("Contents", [])
     return {
@@ -97,7 +97,7 @@ def outputs(stack: Stack, name: str) -> dict[str, bytes]:
     }
 
 
-def test_a_processing_job_from_inputs_to_outputs(ours: Stack, process: Processing) -> None:
+def test_a_processing_job_from_inputs_to_outputs(ours: Local, process: Processing) -> None:
     s3 = ours.client("s3")
     s3.put_object(Bucket="processing", Key="whole/data/a/1.txt", Body=b"one")
     s3.put_object(Bucket="processing", Key="whole/list", Body=b'[{"prefix": "s3://processing/whole/"}, "data/a/1.txt"]')
@@ -138,7 +138,7 @@ print("processed")
     assert [event["message"] for event in events] == ["processed"]
 
 
-def test_hosts_share_the_objects_and_all_their_outputs_are_kept(ours: Stack, process: Processing) -> None:
+def test_hosts_share_the_objects_and_all_their_outputs_are_kept(ours: Local, process: Processing) -> None:
     for number in range(3):
         ours.client("s3").put_object(Bucket="processing", Key=f"hosts/data/{number}", Body=b"x")
     script = """
@@ -150,7 +150,7 @@ host = json.loads((root / "config" / "resourceconfig.json").read_text())["curren
     assert outputs(ours, "hosts") == {"algo-1": b"0 2", "algo-2": b"1"}
 
 
-def test_a_job_that_fails_says_why_and_uploads_nothing(ours: Stack, process: Processing) -> None:
+def test_a_job_that_fails_says_why_and_uploads_nothing(ours: Local, process: Processing) -> None:
     failed = process(
         "fails", "(out / 'half').write_text('x'); (root / 'output' / 'failure').write_text('all bad'); sys.exit(1)"
     )
@@ -163,7 +163,7 @@ def test_a_job_that_fails_says_why_and_uploads_nothing(ours: Stack, process: Pro
     assert "No S3 objects found under S3 URL" in missing["FailureReason"]
 
 
-def test_a_continuous_output_is_there_before_the_end_and_after_a_stop(ours: Stack, process: Processing) -> None:
+def test_a_continuous_output_is_there_before_the_end_and_after_a_stop(ours: Local, process: Processing) -> None:
     sagemaker = ours.client("sagemaker")
     script = "(out / 'first').write_text('1'); time.sleep(300)"
     sagemaker.create_processing_job(**process.request("goes-on", script, uploaded="Continuous"))
@@ -184,7 +184,7 @@ def test_a_job_runs_no_longer_than_it_may(process: Processing) -> None:
     assert found["ProcessingJobStatus"] == "Stopped"
 
 
-def test_requests_that_cannot_be_are_refused(ours: Stack, process: Processing) -> None:
+def test_requests_that_cannot_be_are_refused(ours: Local, process: Processing) -> None:
     sagemaker = ours.client("sagemaker")
     data = given("data", "s3://processing/x", "/opt/ml/processing/x")
     vpc = {"VpcConfig": {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}}

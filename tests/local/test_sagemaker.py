@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from local.stack import Stack
+from local.stack import Local
 
 REALTIME = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
 
 
 @pytest.fixture(scope="module")
-def live(ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]]) -> str:
+def live(ours: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]]) -> str:
     """An endpoint in service that tests may ask but not change."""
     ours.client("sagemaker").create_endpoint(EndpointName="live", EndpointConfigName=model(ours, "live", "v1"))
     assert settled(ours, "live")["EndpointStatus"] == "InService"
@@ -26,7 +26,7 @@ def live(ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str
 
 
 def test_an_endpoint_from_model_to_deletion(
-    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+    ours: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
 ) -> None:
     sagemaker = ours.client("sagemaker")
     arn = sagemaker.create_endpoint(EndpointName="whole", EndpointConfigName=model(ours, "whole", "v1"))["EndpointArn"]
@@ -56,7 +56,7 @@ def test_an_endpoint_from_model_to_deletion(
 
 
 def test_an_update_drops_no_request(
-    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+    ours: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
 ) -> None:
     sagemaker = ours.client("sagemaker")
     sagemaker.create_endpoint(EndpointName="update", EndpointConfigName=model(ours, "update-1", "v1"))
@@ -89,7 +89,7 @@ def test_an_update_drops_no_request(
 
 
 def test_a_failed_update_leaves_the_old_model_in_service(
-    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+    ours: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
 ) -> None:
     sagemaker = ours.client("sagemaker")
     sagemaker.create_endpoint(EndpointName="stays", EndpointConfigName=model(ours, "stays-1", "v1"))
@@ -106,7 +106,7 @@ def test_a_failed_update_leaves_the_old_model_in_service(
 
 
 def test_an_endpoint_that_cannot_start_says_why(
-    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+    ours: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
 ) -> None:
     sagemaker = ours.client("sagemaker")
     sagemaker.create_endpoint(EndpointName="fails", EndpointConfigName=model(ours, "fails", "broken"))
@@ -123,7 +123,7 @@ def test_an_endpoint_that_cannot_start_says_why(
 
 
 def test_model_data_that_is_no_archive_fails_the_endpoint(
-    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]]
+    ours: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]]
 ) -> None:
     name = model(ours, "garbled", "v1")
     ours.client("s3").put_object(Bucket="garbled-models", Key="v1/model.tar.gz", Body=b"not an archive")
@@ -132,7 +132,7 @@ def test_model_data_that_is_no_archive_fails_the_endpoint(
 
 
 def test_a_process_that_dies_is_started_again(
-    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+    ours: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
 ) -> None:
     ours.client("sagemaker").create_endpoint(EndpointName="dies", EndpointConfigName=model(ours, "dies", "v1"))
     settled(ours, "dies")
@@ -150,7 +150,7 @@ def test_a_process_that_dies_is_started_again(
 
 
 def test_errors_of_the_container_arrive_as_model_errors(
-    ours: Stack, live: str, ask: Callable[..., dict[str, Any]]
+    ours: Local, live: str, ask: Callable[..., dict[str, Any]]
 ) -> None:
     for status in (400, 415, 500, 503):
         with pytest.raises(ClientError) as caught:
@@ -162,7 +162,7 @@ def test_errors_of_the_container_arrive_as_model_errors(
         assert response["OriginalMessage"] == '{"error": "as asked"}'
 
 
-def test_a_request_above_the_limit_is_refused(ours: Stack, live: str, ask: Callable[..., dict[str, Any]]) -> None:
+def test_a_request_above_the_limit_is_refused(ours: Local, live: str, ask: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(ClientError) as caught:
         ask(ours, live, bytes(4 * 1024 * 1024 + 1))
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 413
@@ -170,7 +170,7 @@ def test_a_request_above_the_limit_is_refused(ours: Stack, live: str, ask: Calla
 
 
 def test_slow_requests_run_at_once_and_block_nothing(
-    ours: Stack, live: str, ask: Callable[..., dict[str, Any]]
+    ours: Local, live: str, ask: Callable[..., dict[str, Any]]
 ) -> None:
     with ThreadPoolExecutor(8) as pool:
         started = time.monotonic()
@@ -182,7 +182,7 @@ def test_slow_requests_run_at_once_and_block_nothing(
 
 
 def test_more_at_once_than_a_serverless_endpoint_takes_is_throttled(
-    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+    ours: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
 ) -> None:
     serverless = {"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}
     name = model(ours, "narrow", "v1", **serverless)
@@ -203,7 +203,7 @@ def test_more_at_once_than_a_serverless_endpoint_takes_is_throttled(
 
 
 def test_only_a_role_that_may_invoke_this_endpoint_can(
-    ours: Stack, live: str, role: Callable[..., str], as_role: Callable[..., Any]
+    ours: Local, live: str, role: Callable[..., str], as_role: Callable[..., Any]
 ) -> None:
     arn = f"arn:aws:sagemaker:us-east-1:000000000000:endpoint/{live}"
     invoke = {"Effect": "Allow", "Action": "sagemaker:InvokeEndpoint"}
@@ -228,7 +228,7 @@ def test_only_a_role_that_may_invoke_this_endpoint_can(
             operation(**arguments)
 
 
-def test_the_model_is_read_with_its_own_role(ours: Stack, role: Callable[..., str]) -> None:
+def test_the_model_is_read_with_its_own_role(ours: Local, role: Callable[..., str]) -> None:
     ours.client("s3").create_bucket(Bucket="unread-models")
     ours.client("s3").put_object(Bucket="unread-models", Key="model.tar.gz", Body=b"x")
     read = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::unread-models/*"}
@@ -252,7 +252,7 @@ def test_the_model_is_read_with_its_own_role(ours: Stack, role: Callable[..., st
 
 
 def test_a_real_time_endpoint_cannot_become_serverless(
-    ours: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]]
+    ours: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]]
 ) -> None:
     sagemaker = ours.client("sagemaker")
     sagemaker.create_endpoint(EndpointName="fixed", EndpointConfigName=model(ours, "fixed-1", "v1", **REALTIME))
@@ -264,7 +264,7 @@ def test_a_real_time_endpoint_cannot_become_serverless(
     assert sagemaker.describe_endpoint(EndpointName="fixed")["EndpointStatus"] == "InService"
 
 
-def test_what_is_not_supported_is_refused_by_name(ours: Stack, model: Callable[..., str]) -> None:
+def test_what_is_not_supported_is_refused_by_name(ours: Local, model: Callable[..., str]) -> None:
     sagemaker = ours.client("sagemaker")
     name = model(ours, "plain", "v1")
     options = [{"CaptureMode": "Input"}]
@@ -282,7 +282,7 @@ def test_what_is_not_supported_is_refused_by_name(ours: Stack, model: Callable[.
         sagemaker.list_notebook_instances()
 
 
-def test_requests_are_checked_against_the_service_model(ours: Stack) -> None:
+def test_requests_are_checked_against_the_service_model(ours: Local) -> None:
     sagemaker = ours.client("sagemaker", parameter_validation=False)
     for operation, request, said in (
         (sagemaker.create_endpoint, {"EndpointName": "x"}, "EndpointConfigName"),
@@ -295,7 +295,7 @@ def test_requests_are_checked_against_the_service_model(ours: Stack) -> None:
             operation(**request)
 
 
-def test_lists_are_filtered_sorted_and_paged(ours: Stack, role: Callable[..., str]) -> None:
+def test_lists_are_filtered_sorted_and_paged(ours: Local, role: Callable[..., str]) -> None:
     ours.client("s3").create_bucket(Bucket="listed-models")
     ours.client("s3").put_object(Bucket="listed-models", Key="m.tar.gz", Body=b"x")
     read = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
@@ -313,7 +313,7 @@ def test_lists_are_filtered_sorted_and_paged(ours: Stack, role: Callable[..., st
 
 
 def test_endpoints_come_back_after_a_stop(
-    own: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+    own: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
 ) -> None:
     own.start_emulator()
     own.client("sagemaker").create_endpoint(EndpointName="back", EndpointConfigName=model(own, "back", "v1"))
@@ -327,7 +327,7 @@ def test_endpoints_come_back_after_a_stop(
 
 
 def test_a_killed_emulator_takes_its_endpoints_with_it(
-    own: Stack, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+    own: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
 ) -> None:
     own.start_emulator()
     own.client("sagemaker").create_endpoint(EndpointName="orphan", EndpointConfigName=model(own, "orphan", "v1"))

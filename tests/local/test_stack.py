@@ -17,7 +17,7 @@ import pytest
 from deployed.stack import upper_snake
 from local import processes
 from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, ReleaseFailed, StackError
-from local.stack import Stack, package_version
+from local.stack import Local, package_version
 
 RELEASE = {
     "StartAt": "Asked",
@@ -152,27 +152,27 @@ TEMPLATE = {
 
 
 @pytest.fixture
-def small(own: Stack, tmp_path: Path, archive: Callable[[str], bytes]) -> Stack:
+def small(own: Local, tmp_path: Path, archive: Callable[[str], bytes]) -> Local:
     """A stack of the small template and a package of version v1; not running."""
     (tmp_path / "template.yaml").write_text(json.dumps(TEMPLATE))
     (tmp_path / "model.tar.gz").write_bytes(archive("v1"))
     return replace(own, name="small", template=tmp_path / "template.yaml", package=tmp_path / "model.tar.gz")
 
 
-class Retrained(Stack):
+class Retrained(Local):
     """One whose live model none of the shipped packages is."""
 
     def live_model_data(self, outputs: dict[str, Any]) -> str:
         return f"s3://{outputs['ArtifactsBucket']}/models/retrained/model.tar.gz"
 
 
-def processes_of(stack: Stack) -> list[int]:
+def processes_of(stack: Local) -> list[int]:
     return processes.session_members(int(stack.pid_file.read_text()))
 
 
 @pytest.mark.timeout(900)  # Five times through `sam`; the limit is for a machine that hangs.
 def test_up_again_down_up_refused_wipe(
-    small: Stack, archive: Callable[[str], bytes], ask: Callable[..., dict[str, Any]]
+    small: Local, archive: Callable[[str], bytes], ask: Callable[..., dict[str, Any]]
 ) -> None:
     steps: list[str] = []
     small.up(steps.append)
@@ -232,22 +232,22 @@ def test_up_again_down_up_refused_wipe(
     assert not small.home.exists()
 
 
-def test_a_template_that_does_not_build_says_so(small: Stack) -> None:
+def test_a_template_that_does_not_build_says_so(small: Local) -> None:
     small.template.write_text("Resources: [")
     with pytest.raises(DeployFailed, match=r"sam build failed: .*sam-build.log"):
         small.up(lambda step: None)
     assert not small.running()
 
 
-def test_an_interrupted_up_leaves_nothing_running(small: Stack) -> None:
+def test_an_interrupted_up_leaves_nothing_running(small: Local) -> None:
     up = f"""
 import signal, sys
 from pathlib import Path
 from cli.up import interrupt
-from local.stack import Stack
+from local.stack import Local
 signal.signal(signal.SIGTERM, interrupt)
 template, package = Path({str(small.template)!r}), Path({str(small.package)!r})
-stack = Stack(Path({str(small.home)!r}), {small.port}, "small", template, package)
+stack = Local(Path({str(small.home)!r}), {small.port}, "small", template, package)
 stack.up(lambda step: print(step, flush=True))
 """
     process = subprocess.Popen([sys.executable, "-c", up], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -264,7 +264,7 @@ stack.up(lambda step: print(step, flush=True))
     assert [number for number in numbers if str(small.home) in " ".join(processes.command_line(number))] == []
 
 
-def test_only_one_up_at_a_time(small: Stack) -> None:
+def test_only_one_up_at_a_time(small: Local) -> None:
     small.home.mkdir()
     with (small.home / "up.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -273,7 +273,7 @@ def test_only_one_up_at_a_time(small: Stack) -> None:
     assert not small.running()
 
 
-def test_a_folder_of_others_is_neither_used_nor_removed(small: Stack) -> None:
+def test_a_folder_of_others_is_neither_used_nor_removed(small: Local) -> None:
     small.home.mkdir()
     (small.home / "letter.txt").write_text("dear")
     with pytest.raises(StackError, match="contains files that Bintally did not create"):
@@ -283,7 +283,7 @@ def test_a_folder_of_others_is_neither_used_nor_removed(small: Stack) -> None:
     assert [path.name for path in small.home.iterdir()] == ["letter.txt"]
 
 
-def test_a_port_that_another_program_has_is_told(own: Stack) -> None:
+def test_a_port_that_another_program_has_is_told(own: Local) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", own.port))
         other.listen()
@@ -292,7 +292,7 @@ def test_a_port_that_another_program_has_is_told(own: Stack) -> None:
     assert not own.pid_file.exists()
 
 
-def test_a_missing_or_unreadable_package_is_told_before_anything_starts(small: Stack) -> None:
+def test_a_missing_or_unreadable_package_is_told_before_anything_starts(small: Local) -> None:
     small.package.write_bytes(b"no archive")
     with pytest.raises(PackageMissing, match="is not a model package"):
         small.up(lambda step: None)
@@ -302,11 +302,11 @@ def test_a_missing_or_unreadable_package_is_told_before_anything_starts(small: S
     assert not small.home.exists()
 
 
-def test_the_version_is_that_of_the_package(small: Stack) -> None:
+def test_the_version_is_that_of_the_package(small: Local) -> None:
     assert package_version(small.package) == "v1"
 
 
-def test_what_needs_a_running_stack_says_so(own: Stack) -> None:
+def test_what_needs_a_running_stack_says_so(own: Local) -> None:
     for call in (own.outputs, own.environment, own.status):
         with pytest.raises(NotRunning, match="bintally up"):
             call()
@@ -315,7 +315,7 @@ def test_what_needs_a_running_stack_says_so(own: Stack) -> None:
         own.outputs()
 
 
-def test_what_a_crash_left_is_ended_by_the_next_down(own: Stack) -> None:
+def test_what_a_crash_left_is_ended_by_the_next_down(own: Local) -> None:
     """The emulator dies and a process of its session lives on, as a function in the middle of its work does."""
     start = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, flush=True); sys.stdin.read()"
     words = [sys.executable, "-c", start, "local.emulator"]
@@ -332,7 +332,7 @@ def test_what_a_crash_left_is_ended_by_the_next_down(own: Stack) -> None:
     assert processes.session_members(emulator.pid) == []
 
 
-def test_a_pid_that_is_anothers_is_left_alone(own: Stack) -> None:
+def test_a_pid_that_is_anothers_is_left_alone(own: Local) -> None:
     other = subprocess.Popen(["sleep", "600"], start_new_session=True)
     try:
         while not processes.command_line(other.pid):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from local.stack import Stack
+from local.stack import Local
 
 BOTH = pytest.mark.parametrize("which", ["bare", "ours"])
 SAGEMAKER = "arn:aws:sagemaker:us-east-1:000000000000"
@@ -28,7 +28,7 @@ def stack(which: str, request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="module")
-def start(ours: Stack, role: Callable[..., str]) -> Callable[..., str]:
+def start(ours: Local, role: Callable[..., str]) -> Callable[..., str]:
     """Starts an execution of a machine of one task, whose role may do what `.sync` needs but for what is taken away."""
     states = ours.client("stepfunctions")
 
@@ -38,7 +38,7 @@ def start(ours: Stack, role: Callable[..., str]) -> Callable[..., str]:
         *,
         resource: str = SYNC,
         without: Iterable[str] = (),
-        stack: Stack = ours,
+        stack: Local = ours,
         **task: Any,
     ) -> Any:
         jobs = ["sagemaker:CreateTrainingJob", "sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob"]
@@ -61,7 +61,7 @@ def start(ours: Stack, role: Callable[..., str]) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="module")
-def training(ours: Stack, role: Callable[..., str]) -> Callable[[str, str], dict[str, Any]]:
+def training(ours: Local, role: Callable[..., str]) -> Callable[[str, str], dict[str, Any]]:
     """The request for a training job that runs a script."""
     s3 = ours.client("s3")
     s3.create_bucket(Bucket="steps")
@@ -89,7 +89,7 @@ def training(ours: Stack, role: Callable[..., str]) -> Callable[[str, str], dict
     return request
 
 
-def ended(stack: Stack, execution: str, seconds: float = 60) -> Any:
+def ended(stack: Local, execution: str, seconds: float = 60) -> Any:
     states = stack.client("stepfunctions")
     deadline = time.monotonic() + seconds
     while (found := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
@@ -98,7 +98,7 @@ def ended(stack: Stack, execution: str, seconds: float = 60) -> Any:
     return found
 
 
-def job_status(stack: Stack, name: str) -> Any:
+def job_status(stack: Local, name: str) -> Any:
     return stack.client("sagemaker").describe_training_job(TrainingJobName=name)["TrainingJobStatus"]
 
 
@@ -109,14 +109,14 @@ def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.1)
 
 
-def running(stack: Stack, name: str) -> bool:
+def running(stack: Local, name: str) -> bool:
     """Whether the job's script has said its first word."""
     file = stack.home / "jobs" / "training-job" / name / "algo-1.log"
     return file.exists() and "started" in file.read_text()
 
 
 def test_a_task_waits_for_its_job_and_answers_with_its_description(
-    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
+    ours: Local, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
 ) -> None:
     found = ended(ours, start("waits", training("waits", "print('done')")))
     assert found["status"] == "SUCCEEDED", found
@@ -130,7 +130,7 @@ def test_a_task_waits_for_its_job_and_answers_with_its_description(
 
 
 def test_without_sync_a_task_only_creates(
-    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
+    ours: Local, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
 ) -> None:
     plain = SYNC.removesuffix(".sync")
     only_these = ("sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob", "events:PutRule")
@@ -141,7 +141,7 @@ def test_without_sync_a_task_only_creates(
 
 
 def test_a_job_that_fails_fails_its_task(
-    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
+    ours: Local, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
 ) -> None:
     failed = ended(ours, start("fails", training("fails-in-steps", "raise SystemExit('all black')")))
     assert (failed["status"], failed["error"]) == ("FAILED", "States.TaskFailed")
@@ -152,7 +152,7 @@ def test_a_job_that_fails_fails_its_task(
 
 
 def test_errors_of_the_service_have_the_names_that_step_functions_gives_them(
-    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
+    ours: Local, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
 ) -> None:
     request = training("taken-in-steps", "")
     assert ended(ours, start("first", request))["status"] == "SUCCEEDED"
@@ -177,7 +177,7 @@ def test_errors_of_the_service_have_the_names_that_step_functions_gives_them(
     ],
 )
 def test_a_state_machine_needs_every_permission_that_sync_needs_on_aws(
-    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]], missing: str, error: str
+    ours: Local, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]], missing: str, error: str
 ) -> None:
     name = missing.replace(":", "-")
     found = ended(ours, start(name, training(name, ""), without=[missing]))
@@ -188,7 +188,7 @@ def test_a_state_machine_needs_every_permission_that_sync_needs_on_aws(
 
 
 def test_an_execution_that_is_stopped_stops_its_job(
-    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
+    ours: Local, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
 ) -> None:
     retry = [{"ErrorEquals": ["States.ALL"], "IntervalSeconds": 1, "MaxAttempts": 3}]
     execution = start("stopped", training("stopped-in-steps", SLEEPS), Retry=retry)
@@ -200,7 +200,7 @@ def test_an_execution_that_is_stopped_stops_its_job(
 
 
 def test_a_task_that_is_out_of_time_stops_its_job(
-    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
+    ours: Local, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
 ) -> None:
     catch = [{"ErrorEquals": ["States.Timeout"], "Next": "Caught"}]
     execution = start("late", training("late", SLEEPS), TimeoutSeconds=5, Catch=catch)
@@ -209,7 +209,7 @@ def test_a_task_that_is_out_of_time_stops_its_job(
 
 
 def test_a_job_that_someone_stops_fails_its_task(
-    ours: Stack, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
+    ours: Local, start: Callable[..., str], training: Callable[[str, str], dict[str, Any]]
 ) -> None:
     execution = start("someone", training("someone", SLEEPS))
     wait_until(lambda: running(ours, "someone"))
@@ -220,7 +220,7 @@ def test_a_job_that_someone_stops_fails_its_task(
 
 
 @BOTH
-def test_there_is_an_integration_of_sagemaker(stack: Stack, which: str, role: Callable[..., str]) -> None:
+def test_there_is_an_integration_of_sagemaker(stack: Local, which: str, role: Callable[..., str]) -> None:
     arn = role(stack, "no-integration", "states.amazonaws.com")
     states = stack.client("stepfunctions")
     task = {"Type": "Task", "Resource": SYNC, "Parameters": {"TrainingJobName": "x"}, "End": True}
@@ -232,7 +232,7 @@ def test_there_is_an_integration_of_sagemaker(stack: Stack, which: str, role: Ca
 
 
 @BOTH
-def test_a_stopped_execution_stays_stopped(stack: Stack, which: str, role: Callable[..., str]) -> None:
+def test_a_stopped_execution_stays_stopped(stack: Local, which: str, role: Callable[..., str]) -> None:
     """A task that fails after the stop is not tried again, and its failure does not change how it ended."""
     any_function = {"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": "*"}
     arn = role(stack, "goes-on", "states.amazonaws.com", any_function)

@@ -11,7 +11,7 @@ import pytest
 
 from local import emulator, processes
 from local.owner import make_key
-from local.stack import Stack, healthy
+from local.stack import Local, healthy
 
 FOLLOWER = """
 Resources:
@@ -63,7 +63,7 @@ Outputs:
 
 
 @contextmanager
-def running(stack: Stack, which: str) -> Iterator[None]:
+def running(stack: Local, which: str) -> Iterator[None]:
     """The emulator, stopped in order afterwards."""
     if which == "ours":
         stack.start_emulator()
@@ -91,7 +91,7 @@ def running(stack: Stack, which: str) -> Iterator[None]:
         process.wait()
 
 
-def seen(stack: Stack, queue: str, number: int, seconds: float) -> list[str]:
+def seen(stack: Local, queue: str, number: int, seconds: float) -> list[str]:
     """What the function saw, in turn; waits for so many, but no longer."""
     sqs, deadline = stack.client("sqs"), time.monotonic() + seconds
     names: list[str] = []
@@ -104,7 +104,7 @@ def seen(stack: Stack, queue: str, number: int, seconds: float) -> list[str]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("which", ["bare", "ours"])
-def test_a_stop_keeps_what_a_function_has_not_read_of_a_stream(own: Stack, which: str) -> None:
+def test_a_stop_keeps_what_a_function_has_not_read_of_a_stream(own: Local, which: str) -> None:
     def put(*names: str) -> None:
         for name in names:
             own.client("dynamodb").put_item(TableName="followed", Item={"id": {"S": name}})

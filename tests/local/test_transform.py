@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 
-from local.stack import Stack
+from local.stack import Local
 
 FAST = {"Delay": 1, "MaxAttempts": 60}
 
@@ -27,7 +27,7 @@ class Transform:
 
 
 @pytest.fixture(scope="module")
-def transform(ours: Stack, model: Callable[..., str]) -> Transform:
+def transform(ours: Local, model: Callable[..., str]) -> Transform:
     s3, sagemaker = ours.client("s3"), ours.client("sagemaker")
     model(ours, "transform", "v1")
     may = {"Effect": "Allow", "Action": ["s3:*", "logs:*"], "Resource": "*"}
@@ -84,7 +84,7 @@ def ended(sagemaker: Any, name: str) -> Any:
     return found
 
 
-def answers(stack: Stack, name: str) -> dict[str, bytes]:
+def answers(stack: Local, name: str) -> dict[str, bytes]:
     s3 = stack.client("s3")
     listed = s3.list_objects_v2(Bucket="transform", Prefix=f"{name}/out/").get("Contents", [])
     return {
@@ -93,7 +93,7 @@ def answers(stack: Stack, name: str) -> dict[str, bytes]:
     }
 
 
-def test_every_object_gets_an_answer_beside_its_name(ours: Stack, transform: Transform) -> None:
+def test_every_object_gets_an_answer_beside_its_name(ours: Local, transform: Transform) -> None:
     objects = {"a/1.jpg": b"one", "a/2.jpg": b"two", "3.jpg": b"three"}
     found = transform("prefix", objects)
     assert found["TransformJobStatus"] == "Completed"
@@ -108,7 +108,7 @@ def test_every_object_gets_an_answer_beside_its_name(ours: Stack, transform: Tra
     assert not list((ours.home / "jobs" / "transform-job").glob("prefix*"))
 
 
-def test_a_manifest_is_answered_and_instances_share_it(ours: Stack, transform: Transform) -> None:
+def test_a_manifest_is_answered_and_instances_share_it(ours: Local, transform: Transform) -> None:
     objects = {f"deep/{number}.png": b"x" for number in range(5)}
     found = transform("manifest", objects, manifest=True, count=2, output={"AssembleWith": "Line"})
     assert found["TransformJobStatus"] == "Completed"
@@ -118,7 +118,7 @@ def test_a_manifest_is_answered_and_instances_share_it(ours: Stack, transform: T
     assert len({json.loads(body)["pid"] for body in made.values()}) == 2
 
 
-def test_as_many_at_once_as_asked(ours: Stack, transform: Transform) -> None:
+def test_as_many_at_once_as_asked(ours: Local, transform: Transform) -> None:
     slow = {str(number): b"slow" for number in range(4)}  # each takes the app one second
 
     def seconds(name: str, **members: Any) -> float:
@@ -132,7 +132,7 @@ def test_as_many_at_once_as_asked(ours: Stack, transform: Transform) -> None:
     assert seconds("at-once", MaxConcurrentTransforms=4) <= 1
 
 
-def test_a_photograph_that_is_refused_fails_the_job_but_not_the_others(ours: Stack, transform: Transform) -> None:
+def test_a_photograph_that_is_refused_fails_the_job_but_not_the_others(ours: Local, transform: Transform) -> None:
     found = transform("refused", {"1.jpg": b"fine", "2.jpg": b"415", "3.jpg": b"fine"})
     assert found["TransformJobStatus"] == "Failed"
     assert found["FailureReason"] == "ClientError: See job logs for more information"
@@ -149,7 +149,7 @@ def test_a_photograph_that_is_refused_fails_the_job_but_not_the_others(ours: Sta
         )
 
 
-def test_what_may_go_well_the_next_time_is_tried_again(ours: Stack, transform: Transform) -> None:
+def test_what_may_go_well_the_next_time_is_tried_again(ours: Local, transform: Transform) -> None:
     # The app dies of this body, and of every next try, once it has been started again; the other body outlasts that.
     often = {"InvocationsMaxRetries": 3, "InvocationsTimeoutInSeconds": 5}
     found = transform("dies", {"1": b"die", "2": b"fine"}, ModelClientConfig=often)
@@ -163,13 +163,13 @@ def test_what_may_go_well_the_next_time_is_tried_again(ours: Stack, transform: T
     assert transform("late", {"1": b"slower"}, ModelClientConfig=late)["TransformJobStatus"] == "Failed"
 
 
-def test_an_object_above_the_largest_payload_is_refused(ours: Stack, transform: Transform) -> None:
+def test_an_object_above_the_largest_payload_is_refused(ours: Local, transform: Transform) -> None:
     found = transform("large", {"1": bytes(1024 * 1024 + 1), "2": bytes(1024 * 1024)}, MaxPayloadInMB=1)
     assert found["TransformJobStatus"] == "Failed"
     assert answers(ours, "large").keys() == {"2.out"}
 
 
-def test_a_job_that_is_stopped_answers_no_more(ours: Stack, transform: Transform) -> None:
+def test_a_job_that_is_stopped_answers_no_more(ours: Local, transform: Transform) -> None:
     sagemaker = ours.client("sagemaker")
     sagemaker.create_transform_job(**transform.request("stopped", {f"{number:02}": b"slow" for number in range(30)}))
     deadline = time.monotonic() + 30
@@ -181,7 +181,7 @@ def test_a_job_that_is_stopped_answers_no_more(ours: Stack, transform: Transform
     assert len(answers(ours, "stopped")) < 15
 
 
-def test_a_model_that_does_not_load_fails_the_job(ours: Stack, transform: Transform, model: Callable[..., str]) -> None:
+def test_a_model_that_does_not_load_fails_the_job(ours: Local, transform: Transform, model: Callable[..., str]) -> None:
     model(ours, "transform-broken", "broken")
     may = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [may]})
@@ -191,7 +191,7 @@ def test_a_model_that_does_not_load_fails_the_job(ours: Stack, transform: Transf
     assert "the model does not load" in found["FailureReason"]
 
 
-def test_requests_that_cannot_be_are_refused(ours: Stack, transform: Transform) -> None:
+def test_requests_that_cannot_be_are_refused(ours: Local, transform: Transform) -> None:
     sagemaker = ours.client("sagemaker")
     for changed, said in (
         ({"ModelName": "no-such-model"}, "Could not find model"),

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from localsagemaker.search import Search, check_scaling, worse_than_median
 from localsagemaker.wire import ServiceError
 
-from local.stack import Stack
+from local.stack import Local
 
 METRIC = {"Name": "validation:rps", "Regex": r"validation_rps ([0-9.]+)"}
 
@@ -50,7 +50,7 @@ def request_for(trial: Path, role: Callable[..., str]) -> Callable[..., dict[str
     prepared = {}
 
     def build(
-        stack: Stack,
+        stack: Local,
         name: str,
         *,
         most: int | None = 3,
@@ -103,7 +103,7 @@ def request_for(trial: Path, role: Callable[..., str]) -> Callable[..., dict[str
 def tuned(request_for: Callable[..., dict[str, Any]]) -> Callable[..., tuple[Any, list[Any]]]:
     """Runs a tuning job to its end: its description, and its trials by name."""
 
-    def run(stack: Stack, name: str, **members: Any) -> tuple[Any, list[Any]]:
+    def run(stack: Local, name: str, **members: Any) -> tuple[Any, list[Any]]:
         sagemaker = stack.client("sagemaker")
         sagemaker.create_hyper_parameter_tuning_job(**request_for(stack, name, **members))
         return ended(sagemaker, name), trials(sagemaker, name)
@@ -145,7 +145,7 @@ def value(trial: dict[str, Any]) -> float:
 
 
 def test_trials_are_training_jobs_and_the_best_of_them_is_told(
-    ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]]
+    ours: Local, tuned: Callable[..., tuple[Any, list[Any]]]
 ) -> None:
     sagemaker = ours.client("sagemaker")
     tags = [{"Key": "stack", "Value": "one"}]
@@ -177,7 +177,7 @@ def test_trials_are_training_jobs_and_the_best_of_them_is_told(
 
 
 def test_trials_run_at_once_but_never_more_than_allowed(
-    ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]]
+    ours: Local, tuned: Callable[..., tuple[Any, list[Any]]]
 ) -> None:
     _, found = tuned(ours, "parallel", most=4, parallel=2, static={"seconds": "1"})
     moments = [one["TrainingStartTime"] for one in found]
@@ -185,7 +185,7 @@ def test_trials_run_at_once_but_never_more_than_allowed(
     assert max(at_once) == 2
 
 
-def test_failed_trials_do_not_fail_the_job(ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]]) -> None:
+def test_failed_trials_do_not_fail_the_job(ours: Local, tuned: Callable[..., tuple[Any, list[Any]]]) -> None:
     grid = {"CategoricalParameterRanges": [{"Name": "batch-size", "Values": ["32", "64"]}]}
     static = {"fails": "32", "learning-rate": "0.01"}
     described, found = tuned(ours, "some-fail", strategy="Grid", most=None, ranges=grid, static=static)
@@ -203,7 +203,7 @@ def test_failed_trials_do_not_fail_the_job(ours: Stack, tuned: Callable[..., tup
     assert "FinalHyperParameterTuningJobObjectiveMetric" not in failed
 
 
-def test_a_job_fails_when_no_trial_succeeds(ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]]) -> None:
+def test_a_job_fails_when_no_trial_succeeds(ours: Local, tuned: Callable[..., tuple[Any, list[Any]]]) -> None:
     described, found = tuned(ours, "all-fail", most=8, static={"fails": "always"})
     assert described["HyperParameterTuningJobStatus"] == "Failed"
     assert "No training job succeeded after" in described["FailureReason"]
@@ -216,7 +216,7 @@ def test_a_job_fails_when_no_trial_succeeds(ours: Stack, tuned: Callable[..., tu
 
 
 def test_a_trial_worse_than_the_median_is_stopped_early(
-    ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]]
+    ours: Local, tuned: Callable[..., tuple[Any, list[Any]]]
 ) -> None:
     # One at a time, in the grid's order; "start" is how much worse each is, and how much slower.
     grid = {"CategoricalParameterRanges": [{"Name": "start", "Values": ["0.1", "0.2", "0.3", "9"]}]}
@@ -239,7 +239,7 @@ def test_a_trial_worse_than_the_median_is_stopped_early(
     assert described["BestTrainingJob"]["TunedHyperParameters"] == {"start": "0.1"}
 
 
-def test_a_stop_stops_the_trials(ours: Stack, request_for: Callable[..., dict[str, Any]]) -> None:
+def test_a_stop_stops_the_trials(ours: Local, request_for: Callable[..., dict[str, Any]]) -> None:
     sagemaker = ours.client("sagemaker")
     sagemaker.create_hyper_parameter_tuning_job(**request_for(ours, "stopped", most=9, static={"seconds": "60"}))
     job = running_trial(sagemaker, "stopped")
@@ -259,7 +259,7 @@ def test_a_stop_stops_the_trials(ours: Stack, request_for: Callable[..., dict[st
 
 
 def test_a_warm_start_learns_from_its_parents(
-    ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]], request_for: Callable[..., dict[str, Any]]
+    ours: Local, tuned: Callable[..., tuple[Any, list[Any]]], request_for: Callable[..., dict[str, Any]]
 ) -> None:
     sagemaker = ours.client("sagemaker")
     tuned(ours, "parent", most=6, static={"batch-size": "64"})
@@ -315,7 +315,7 @@ def test_a_warm_start_learns_from_its_parents(
         sagemaker.create_hyper_parameter_tuning_job(**request_for(ours, "refused", **both, WarmStartConfig=missing))
 
 
-def test_lists_are_filtered_sorted_and_paged(ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]]) -> None:
+def test_lists_are_filtered_sorted_and_paged(ours: Local, tuned: Callable[..., tuple[Any, list[Any]]]) -> None:
     sagemaker = ours.client("sagemaker")
     for name in ("listed-b", "listed-a"):
         tuned(ours, name, most=3, parallel=3)
@@ -332,7 +332,7 @@ def test_lists_are_filtered_sorted_and_paged(ours: Stack, tuned: Callable[..., t
     assert trials(sagemaker, "listed-a", StatusEquals="Failed") == []
 
 
-def test_what_cannot_be_or_is_not_supported_is_refused(ours: Stack, request_for: Callable[..., dict[str, Any]]) -> None:
+def test_what_cannot_be_or_is_not_supported_is_refused(ours: Local, request_for: Callable[..., dict[str, Any]]) -> None:
     sagemaker = ours.client("sagemaker")
     rate = {"Name": "learning-rate", "MinValue": "0", "MaxValue": "1"}
     numbers = [{**rate, "ScalingType": "Logarithmic"}]
@@ -384,7 +384,7 @@ def test_what_cannot_be_or_is_not_supported_is_refused(ours: Stack, request_for:
     ended(sagemaker, "twice")
 
 
-def test_each_change_of_status_is_told(ours: Stack, tuned: Callable[..., tuple[Any, list[Any]]]) -> None:
+def test_each_change_of_status_is_told(ours: Local, tuned: Callable[..., tuple[Any, list[Any]]]) -> None:
     sqs, bus = ours.client("sqs"), ours.client("events")
     queue = sqs.create_queue(QueueName="tuning-events")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -411,7 +411,7 @@ def test_each_change_of_status_is_told(ours: Stack, tuned: Callable[..., tuple[A
 
 
 def test_a_state_machine_waits_for_the_best_trial(
-    ours: Stack, request_for: Callable[..., dict[str, Any]], role: Callable[..., str]
+    ours: Local, request_for: Callable[..., dict[str, Any]], role: Callable[..., str]
 ) -> None:
     name, rule = "step", "StepFunctionsGetEventsForSageMakerTuningJobsRule"
     account = "us-east-1:000000000000"
@@ -455,7 +455,7 @@ def test_a_state_machine_waits_for_the_best_trial(
 
 
 def test_a_job_that_a_stop_of_the_stack_cut_off_has_failed(
-    own: Stack, request_for: Callable[..., dict[str, Any]]
+    own: Local, request_for: Callable[..., dict[str, Any]]
 ) -> None:
     own.start_emulator()
     sagemaker = own.client("sagemaker")

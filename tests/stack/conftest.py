@@ -24,7 +24,7 @@ from localsagemaker.ports import free_port
 from PIL import Image, ImageDraw
 
 from local import processes
-from local.stack import REPOSITORY, Stack
+from local.stack import REPOSITORY, Local
 from tests.shared import shared
 
 KEPT_BUILDS = 2
@@ -58,7 +58,7 @@ class User:
 
     wait_for = staticmethod(wait_for)
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Local) -> None:
         self.stack = stack
         self.outputs = stack.outputs()
         self.bucket = self.outputs["ImagesBucket"]
@@ -227,9 +227,9 @@ def builds() -> None:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
-    def make(home: Path) -> Stack:
-        stack = Stack(home=home, port=free_port())
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Local:
+    def make(home: Path) -> Local:
+        stack = Local(home=home, port=free_port())
         stack.up(print)
         return stack
 
@@ -247,12 +247,12 @@ def a_port() -> Callable[[], int]:
 
 
 @pytest.fixture(scope="session")
-def a_user() -> Callable[[Stack], User]:
+def a_user() -> Callable[[Local], User]:
     return User
 
 
 @pytest.fixture(scope="session")
-def user(stack: Stack) -> User:
+def user(stack: Local) -> User:
     """Retries come after 1, 2, 4 s instead of 30, 60, 120 s: the deployed waits are the template tests' affair."""
     user = User(stack)
     user.configure(RETRY_SECONDS="1")
@@ -317,7 +317,7 @@ class Relay(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Local) -> None:
         super().__init__(("127.0.0.1", 0), RelayHandler)
         self.stack = stack
         self.reset()
@@ -383,7 +383,7 @@ class RelayHandler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def relay_to(stack: Stack) -> Iterator[Relay]:
+def relay_to(stack: Local) -> Iterator[Relay]:
     relay = Relay(stack)
     thread = threading.Thread(target=relay.serve_forever, daemon=True)
     thread.start()

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from local.stack import Stack
+from local.stack import Local
 
 Description = dict[str, Any]
 Files = dict[str, bytes]
@@ -31,7 +31,7 @@ def packed(files: Files) -> bytes:
 class Releases:
     """Someone who releases models to the stack and looks at what came of it."""
 
-    def __init__(self, stack: Stack, user: Any, inbox: str) -> None:
+    def __init__(self, stack: Local, user: Any, inbox: str) -> None:
         self.stack, self.user, self.inbox = stack, user, inbox
         self.outputs = stack.outputs()
         self.endpoint, self.bucket = self.outputs["EndpointName"], self.outputs["ArtifactsBucket"]
@@ -195,7 +195,7 @@ def overtake(releases: Releases, version: str) -> str:
 
 
 @contextlib.contextmanager
-def inbox_of(stack: Stack, ending: str = "Release Finished") -> Iterator[str]:
+def inbox_of(stack: Local, ending: str = "Release Finished") -> Iterator[str]:
     """A queue that hears what is told of ends: the alerts topic's messages and the bus's events of that detail type."""
     name = ending.replace(" ", "-").lower()
     sqs, sns, events = stack.client("sqs"), stack.client("sns"), stack.client("events")

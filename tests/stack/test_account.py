@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError
 from cli.errors import CliError
 from cli.model_rollback import previous
 from deployed.stack import Account
-from local.stack import REPOSITORY, Stack, package_version
+from local.stack import REPOSITORY, Local, package_version
 
 PAGE = (REPOSITORY / "docs" / "operations.md").read_text()
 PLACEHOLDERS = {"<region>": "us-east-1", "<account>": "000000000000"}
@@ -64,7 +64,7 @@ class Person:
 
 
 @pytest.fixture(scope="module")
-def person(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Person]:
+def person(stack: Local, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Person]:
     """person(name, *policies) makes an IAM user with these policies of docs/operations.md and no other right."""
 
     def make(name: str, *policies: str) -> Person:
@@ -98,7 +98,7 @@ def operator(person: Callable[..., Person]) -> Person:
 
 
 @pytest.fixture(scope="module")
-def version(stack: Stack) -> str:
+def version(stack: Local) -> str:
     """The shipped version of the model, live."""
     found = package_version(stack.package)
     live = stack.live_model_data(stack.outputs())
@@ -132,14 +132,14 @@ def test_an_inventory_person_is_refused_the_rest(inventory: Person, version: str
     inventory.is_refused("status", permission="sagemaker:DescribeEndpoint")
 
 
-def test_env_names_the_stack_and_no_keys(inventory: Person, stack: Stack) -> None:
+def test_env_names_the_stack_and_no_keys(inventory: Person, stack: Local) -> None:
     exports = dict(re.findall(r"export (\w+)=(\S+)", inventory.does("env")))
     assert (exports["BINTALLY_STACK"], exports["AWS_REGION"]) == (stack.name, "us-east-1")
     assert exports["IMAGES_BUCKET"] == stack.outputs()["ImagesBucket"]
     assert "AWS_SECRET_ACCESS_KEY" not in exports
 
 
-def test_an_inventory_person_cannot_start_a_release_past_the_command(inventory: Person, stack: Stack) -> None:
+def test_an_inventory_person_cannot_start_a_release_past_the_command(inventory: Person, stack: Local) -> None:
     """Not with the state machine, whose name they may read."""
     key, secret = (inventory.environment[f"AWS_{name}"] for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"))
     session: Any = boto3.Session(key, secret, region_name="us-east-1")
@@ -148,7 +148,7 @@ def test_an_inventory_person_cannot_start_a_release_past_the_command(inventory: 
         states.start_execution(stateMachineArn=stack.outputs()["ReleaseStateMachine"], input="{}")
 
 
-def test_an_operator_releases_and_rejects(operator: Person, stack: Stack, version: str) -> None:
+def test_an_operator_releases_and_rejects(operator: Person, stack: Local, version: str) -> None:
     status = json.loads(operator.does("status", "--json"))
     assert (status["region"], status["stack"]) == ("us-east-1", stack.name)
     assert status["you"].endswith(":user/operator")
@@ -161,7 +161,7 @@ def test_an_operator_releases_and_rejects(operator: Person, stack: Stack, versio
     assert printed == "0 messages sent back to the count queue\n0 messages sent back to the record queue\n"
 
 
-def test_an_operator_may_go_back(operator: Person, monkeypatch: pytest.MonkeyPatch, stack: Stack) -> None:
+def test_an_operator_may_go_back(operator: Person, monkeypatch: pytest.MonkeyPatch, stack: Local) -> None:
     """Everything that a rollback reads; its release is that of the test above."""
     for name, value in operator.environment.items():
         monkeypatch.setenv(name, value)
@@ -175,7 +175,7 @@ def test_an_operator_starts_a_retraining_and_watches_it(operator: Person) -> Non
     assert "nothing" in printed.lower()
 
 
-def test_a_stack_that_does_not_exist_is_one_line(stack: Stack, person: Callable[..., Person]) -> None:
+def test_a_stack_that_does_not_exist_is_one_line(stack: Local, person: Callable[..., Person]) -> None:
     owner = person("owner-of-none")
     keys = stack.credentials() | {"BINTALLY_STACK": "other"}
     code, printed, errors = Person(owner.folder, owner.environment | keys).run("counts")

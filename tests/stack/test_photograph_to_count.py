@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from local.stack import Stack
+from local.stack import Local
 
 NAMES = {
     "site", "bin", "image", "status", "count", "is_minimum", "expected_capped", "confidence", "probabilities",
@@ -16,7 +16,7 @@ NAMES = {
 }  # fmt: skip
 
 
-def cli(stack: Stack, *words: str) -> str:
+def cli(stack: Local, *words: str) -> str:
     """What `bintally` prints."""
     environment = os.environ | {"BINTALLY_HOME": str(stack.home), "BINTALLY_PORT": str(stack.port)}
     command = [str(Path(sys.executable).with_name("bintally")), *words]

@@ -13,34 +13,34 @@ from typing import Any
 
 import pytest
 
-from local.stack import Stack, package_version
+from local.stack import Local, package_version
 from tests.stack.releasing import Description, Files, Releases, failed, inbox_of, overtake, packed, unpacked
 
 pytestmark = [pytest.mark.xdist_group("release"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def releasing(tmp_path_factory: pytest.TempPathFactory, a_port: Callable[[], int]) -> Iterator[Stack]:
+def releasing(tmp_path_factory: pytest.TempPathFactory, a_port: Callable[[], int]) -> Iterator[Local]:
     serving = json.dumps([sys.executable, str(Path(__file__).with_name("serving.py"))])
     folder = tmp_path_factory.mktemp("releasing")
     package = folder / "model.tar.gz"
-    files = unpacked(Stack.package.read_bytes())
+    files = unpacked(Local.package.read_bytes())
     package.write_bytes(packed({name: content for name, content in files.items() if not name.startswith("model.")}))
-    stack = Stack(home=folder / "home", port=a_port(), package=package, variables={"BINTALLY_SERVING": serving})
+    stack = Local(home=folder / "home", port=a_port(), package=package, variables={"BINTALLY_SERVING": serving})
     stack.up(print)
     yield stack
     stack.down()
 
 
 @pytest.fixture(scope="module")
-def user(releasing: Stack, a_user: Callable[[Stack], Any]) -> Any:
+def user(releasing: Local, a_user: Callable[[Local], Any]) -> Any:
     user = a_user(releasing)
     user.configure(RETRY_SECONDS="1")
     return user
 
 
 @pytest.fixture(scope="module")
-def releases(releasing: Stack, user: Any) -> Iterator[Releases]:
+def releases(releasing: Local, user: Any) -> Iterator[Releases]:
     with inbox_of(releasing) as inbox:
         yield Releases(releasing, user, inbox)
 

@@ -16,18 +16,18 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from bench import redeploy
-from local.stack import REPOSITORY, Stack, package_version
+from local.stack import REPOSITORY, Local, package_version
 from tests.stack.releasing import Description, Files, Releases, inbox_of
 
 pytestmark = [pytest.mark.xdist_group("canary"), pytest.mark.timeout(900)]
 
 PARAMETERS = ("EndpointMode=realtime", "CanaryPercent=50", "CanaryWaitSeconds=20", "LowConfidenceShare=0.3")
-SHIPPED = package_version(Stack.package)
+SHIPPED = package_version(Local.package)
 
 
 @pytest.fixture(scope="module")
-def realtime(tmp_path_factory: pytest.TempPathFactory, a_port: Callable[[], int]) -> Iterator[Stack]:
-    stack = Stack(home=tmp_path_factory.mktemp("realtime"), port=a_port(), parameters=PARAMETERS)
+def realtime(tmp_path_factory: pytest.TempPathFactory, a_port: Callable[[], int]) -> Iterator[Local]:
+    stack = Local(home=tmp_path_factory.mktemp("realtime"), port=a_port(), parameters=PARAMETERS)
     stack.up(print)
     try:
         yield stack
@@ -36,7 +36,7 @@ def realtime(tmp_path_factory: pytest.TempPathFactory, a_port: Callable[[], int]
 
 
 @pytest.fixture(scope="module")
-def releases(realtime: Stack, a_user: Callable[[Stack], Any]) -> Iterator[Releases]:
+def releases(realtime: Local, a_user: Callable[[Local], Any]) -> Iterator[Releases]:
     user = a_user(realtime)
     user.configure(RETRY_SECONDS="1")
     with inbox_of(realtime) as inbox:
@@ -44,7 +44,7 @@ def releases(realtime: Stack, a_user: Callable[[Stack], Any]) -> Iterator[Releas
 
 
 @pytest.fixture(scope="module")
-def quick_alarm(realtime: Stack) -> str:
+def quick_alarm(realtime: Local) -> str:
     return redeploy.quick_alarm(realtime)
 
 

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from local.stack import Stack, package_version
+from local.stack import Local, package_version
 from tests.stack.releasing import Description, Files, Releases, failed, inbox_of, overtake
 
 pytestmark = pytest.mark.timeout(900)  # a release takes 10 s on an idle machine
 
 
 @pytest.fixture
-def bintally(stack: Stack) -> Callable[..., str]:
+def bintally(stack: Local) -> Callable[..., str]:
     """bintally(word, …) runs the command and answers what it printed; it must exit 0."""
 
     def run(*words: str) -> str:
@@ -36,7 +36,7 @@ def bintally(stack: Stack) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="module")
-def releases(stack: Stack, user: Any) -> Iterator[Releases]:
+def releases(stack: Local, user: Any) -> Iterator[Releases]:
     """The shipped model is live again when the module ends."""
     with inbox_of(stack) as inbox:
         yield Releases(stack, user, inbox)

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 from cli.main import main
 from local import processes
-from local.stack import Stack
+from local.stack import Local
 from tests.stack.releasing import inbox_of
 from training.dataset.layout import split_of
 
@@ -64,7 +64,7 @@ def bins(wanted: dict[str, int]) -> list[str]:
 class Retrainings:
     """Someone who retrains and looks at what came of it."""
 
-    def __init__(self, stack: Stack, user: Any, inbox: str) -> None:
+    def __init__(self, stack: Local, user: Any, inbox: str) -> None:
         self.stack, self.user, self.inbox = stack, user, inbox
         self.outputs = stack.outputs()
         self.artifacts = self.outputs["ArtifactsBucket"]
@@ -192,30 +192,30 @@ class Retrainings:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, a_port: Callable[[], int]) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, a_port: Callable[[], int]) -> Iterator[Local]:
     python = str(Path(__file__).with_name("trainer.py"))
     home = tmp_path_factory.mktemp("retrain")
-    stack = Stack(home=home, port=a_port(), variables={"BINTALLY_TRAINING_PYTHON": python})
+    stack = Local(home=home, port=a_port(), variables={"BINTALLY_TRAINING_PYTHON": python})
     stack.up(print)
     yield stack
     stack.down()
 
 
 @pytest.fixture(scope="module")
-def user(stack: Stack, a_user: Callable[[Stack], Any]) -> Any:
+def user(stack: Local, a_user: Callable[[Local], Any]) -> Any:
     user = a_user(stack)
     user.configure(RETRY_SECONDS="1")
     return user
 
 
 @pytest.fixture(scope="module")
-def inbox(stack: Stack) -> Iterator[str]:
+def inbox(stack: Local) -> Iterator[str]:
     with inbox_of(stack, "Retrain Finished") as inbox:
         yield inbox
 
 
 @pytest.fixture(scope="module")
-def retrainings(stack: Stack, user: Any, inbox: str) -> Retrainings:
+def retrainings(stack: Local, user: Any, inbox: str) -> Retrainings:
     """What is uploaded here is counted so badly that the drift alarm would start runs in between: its rule is off but
     in its own test."""
     stack.client("events").disable_rule(Name=drift_rule(stack))
@@ -466,6 +466,6 @@ def test_the_drift_alarm_starts_a_run(retrainings: Retrainings) -> None:
     assert retrainings.output(found[-1]["executionArn"])["outcome"] == "nothing to do"
 
 
-def drift_rule(stack: Stack) -> str:
+def drift_rule(stack: Local) -> str:
     rules = stack.client("events").list_rules()["Rules"]
     return str(next(rule["Name"] for rule in rules if "DriftRule" in rule["Name"]))

@@ -14,7 +14,7 @@ import pytest
 from bintally.labels import log
 from localsagemaker.ports import port_taken
 
-from local.stack import Stack
+from local.stack import Local
 
 KEY = "incoming/SEA1/P-1-A1/2026-11-22T10:15:00Z.jpg"
 
@@ -44,7 +44,7 @@ def start(home: Path, port: int, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def run(stack: Stack, *words: str) -> tuple[int, str]:
+def run(stack: Local, *words: str) -> tuple[int, str]:
     """Exit code and output of a `bintally` command."""
     process = start(stack.home, stack.port, *words)
     printed, _ = process.communicate(timeout=600)
@@ -58,15 +58,15 @@ def labelled(user: Any) -> set[str]:
 
 
 @pytest.fixture
-def own(tmp_path: Path, a_port: Callable[[], int]) -> Iterator[Stack]:
-    stack = Stack(home=tmp_path / "own", port=a_port())
+def own(tmp_path: Path, a_port: Callable[[], int]) -> Iterator[Local]:
+    stack = Local(home=tmp_path / "own", port=a_port())
     yield stack
     stack.down()
 
 
 @pytest.mark.xdist_group("stop and start")
 @pytest.mark.timeout(1800)
-def test_stop_start_and_crash(own: Stack, a_user: Callable[[Stack], Any], photograph: Callable[..., bytes]) -> None:
+def test_stop_start_and_crash(own: Local, a_user: Callable[[Local], Any], photograph: Callable[..., bytes]) -> None:
     assert run(own, "status")[0] == 3  # not running
     code, printed = run(own, "up")
     assert code == 0, printed
@@ -118,7 +118,7 @@ def test_stop_start_and_crash(own: Stack, a_user: Callable[[Stack], Any], photog
 @pytest.mark.xdist_group("interrupted up")
 @pytest.mark.parametrize("after", ["emulator.pid", "sam-build.log", "sam-deploy.log"])
 def test_ctrl_c_during_up_leaves_nothing(
-    own: Stack, after: str, wait_for: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    own: Local, after: str, wait_for: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if after == "sam-build.log":
         monkeypatch.delenv("BINTALLY_BUILDS")  # there is nothing left to build
@@ -133,8 +133,8 @@ def test_ctrl_c_during_up_leaves_nothing(
     assert not port_taken(own.port)
 
 
-def test_a_taken_port_is_named(own: Stack, stack: Stack) -> None:
-    taken = Stack(home=own.home, port=stack.port)
+def test_a_taken_port_is_named(own: Local, stack: Local) -> None:
+    taken = Local(home=own.home, port=stack.port)
     code, printed = run(taken, "up")
     assert code == 4
     assert f"port {stack.port} is taken" in printed
