@@ -20,6 +20,14 @@ with contextlib.suppress(ImportError):
     default_user_config["core"]["reset_boto3_session"] = False
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """pytest-xdist tells the groups of tests by their ids. A pytest that does not let it would spread them over all
+    workers without a word, as 9.2 does with pytest-xdist 3.8."""
+    if getattr(session.config.option, "loadgroup", False):
+        lost = [item for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
+        assert not lost, f"pytest {pytest.__version__} keeps no groups together: {lost[0].nodeid}"
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
