@@ -60,7 +60,7 @@ def command(abid: Path | None) -> None:
     found.sort(key=lambda count: (-count.get("priority", 1), count["captured_at"]))
     console.print()
     console.print(table_of(found, "What to recount first", NAMES))
-    console.print(MEANING)
+    console.print(MEANING, soft_wrap=True)
     if choice().name is None:
         console.print(NEXT.format(address=stack.endpoint_url), soft_wrap=True)
     if len(found) < len(photographs):
