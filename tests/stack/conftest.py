@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from localsagemaker.ports import free_port
 from PIL import Image, ImageDraw
 
@@ -360,7 +363,7 @@ class RelayHandler(BaseHTTPRequestHandler):
             self.send(reply.status, {"Content-Type": "application/json", "x-amzn-errortype": reply.error}, reply.body)
             return
         connection = http.client.HTTPConnection("127.0.0.1", self.server.stack.port, timeout=120)
-        connection.request(self.command, self.path, body, dict(self.headers))
+        connection.request(self.command, self.path, body, self.signed_again(body))
         answer = connection.getresponse()
         content = answer.read()
         self.server.after(operation)
@@ -368,6 +371,17 @@ class RelayHandler(BaseHTTPRequestHandler):
         connection.close()
 
     do_GET = do_PUT = do_POST
+
+    def signed_again(self, body: bytes) -> dict[str, str]:
+        """The headers, signed by the stack's owner: the stack refuses a Host that is not its own, and the caller has
+        signed the relay's."""
+        region, service = self.headers["Authorization"].split("/")[2:4]
+        old = ("host", "authorization", "x-amz-date", "x-amz-security-token", "content-length")
+        kept = {name: value for name, value in self.headers.items() if name.lower() not in old}
+        request = AWSRequest(self.command, self.server.stack.endpoint_url + self.path, kept, body)
+        key = self.server.stack.owner_key()
+        SigV4Auth(Credentials(key.access_key_id, key.secret_access_key), service, region).add_auth(request)
+        return dict(request.headers.items())
 
     def send(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
