@@ -14,9 +14,11 @@ TORCH_TESTS := tests/training tests/tools tests/experiments tests/bench/test_tor
 LAUNCH_TESTS := tests/launch
 ELSEWHERE := $(TORCH_TESTS:%=--ignore=%) $(LAUNCH_TESTS:%=--ignore=%)
 UNIT_TESTS := tests/bench tests/cli tests/docs tests/functions tests/model tests/template localsagemaker/tests
-# Tests wait more than they compute: three workers keep two cores busy.
+# Tests of a stack wait more than they compute: three workers keep two cores busy. Others compute.
 WORKERS ?= 3
-PARALLEL = --numprocesses $(WORKERS) --dist loadgroup --durations 25
+PARALLEL = --numprocesses $(WORKERS) $(GROUPED)
+GROUPED := --dist loadgroup --durations 25
+check coverage: WORKERS := 2
 SOON := not long and not upstream
 
 # Docker and debootstrap make images, chromium attacks the local stack, the AWS CLI and curl use it.
@@ -62,8 +64,8 @@ test: lint .venv-train/test.installed .venv-launch/installed ## Install what tes
 	status=0; \
 	$(bin)/mypy --python-executable .venv-train/bin/python model || status=$$?; \
 	$(bin)/python -m pytest $(PARALLEL) -m "$(SOON)" $(ELSEWHERE) || status=$$?; \
-	.venv-train/bin/python -m pytest $(PARALLEL) -m "$(SOON)" $(TORCH_TESTS) || status=$$?; \
-	.venv-launch/bin/python -m pytest $(PARALLEL) $(LAUNCH_TESTS) || status=$$?; \
+	OMP_NUM_THREADS=1 .venv-train/bin/python -m pytest --numprocesses 2 $(GROUPED) -m "$(SOON)" $(TORCH_TESTS) || status=$$?; \
+	.venv-launch/bin/python -m pytest --durations 25 $(LAUNCH_TESTS) || status=$$?; \
 	exit $$status
 
 system-packages: ## Install the Debian packages that tests need, as root
