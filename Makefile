@@ -16,9 +16,11 @@ TORCH_TYPES := experiments tools training $(addprefix bench/,eager_server.py tra
 LAUNCH_TESTS := tests/launch
 ELSEWHERE := $(TORCH_TESTS:%=--ignore=%) $(LAUNCH_TESTS:%=--ignore=%)
 UNIT_TESTS := tests/bench tests/cli tests/docs tests/functions tests/model tests/template localsagemaker/tests
-# Tests wait more than they compute: three workers keep two cores busy.
+# Tests of a stack wait more than they compute: three workers keep two cores busy. Others compute.
 WORKERS ?= 3
-PARALLEL = --numprocesses $(WORKERS) --dist loadgroup --durations 25
+PARALLEL = --numprocesses $(WORKERS) $(GROUPED)
+GROUPED := --dist loadgroup --durations 25
+check coverage: WORKERS := 2
 SOON := not long and not upstream
 
 # Docker and debootstrap make images, chromium attacks the local stack, the AWS CLI and curl use it.
@@ -68,8 +70,8 @@ check: lint ## Lint, and the tests that need neither a stack nor torch: while yo
 test: lint types-train .venv-launch/installed ## Install what tests need and run all but the long ones
 	status=0; \
 	$(bin)/python -m pytest $(PARALLEL) -m "$(SOON)" $(ELSEWHERE) || status=$$?; \
-	.venv-train/bin/python -m pytest $(PARALLEL) -m "$(SOON)" $(TORCH_TESTS) || status=$$?; \
-	.venv-launch/bin/python -m pytest $(PARALLEL) $(LAUNCH_TESTS) || status=$$?; \
+	OMP_NUM_THREADS=1 .venv-train/bin/python -m pytest --numprocesses 2 $(GROUPED) -m "$(SOON)" $(TORCH_TESTS) || status=$$?; \
+	.venv-launch/bin/python -m pytest --durations 25 $(LAUNCH_TESTS) || status=$$?; \
 	exit $$status
 
 system-packages: ## Install the Debian packages that tests need, as root
