@@ -375,7 +375,7 @@ def test_requests_that_cannot_be_are_refused(ours, bucket, job_role, train):
         ),
         ({"ResourceConfig": {**RESOURCES, "VolumeKmsKeyId": "k"}}, "one machine: ResourceConfig.VolumeKmsKeyId"),
         ({"AlgorithmSpecification": pipe}, "TrainingInputMode Pipe"),
-        ({"AlgorithmSpecification": {"MetricDefinitions": [{"Name": "n", "Regex": "("}]}}, "metric n is not one"),
+        ({"AlgorithmSpecification": {"MetricDefinitions": [{"Name": "n", "Regex": "("}]}}, "metric n is invalid"),
         ({"AlgorithmSpecification": {"MetricDefinitions": [{"Name": "n", "Regex": "x"}]}}, "must have one group"),
         ({"CheckpointConfig": {"S3Uri": "s3://jobs/x", "LocalPath": "/tmp/x"}}, "not below /opt/ml"),
         ({"CheckpointConfig": {"S3Uri": "s3://jobs/x", "LocalPath": "/opt/ml/../x"}}, "not below /opt/ml"),
@@ -459,7 +459,7 @@ time.sleep(300)
     own.start_emulator()
     found = ended(sagemaker, "cut")
     assert (found["TrainingJobStatus"], found["SecondaryStatus"]) == ("Failed", "Failed")
-    assert found["FailureReason"] == "The job was cut off by a stop of the local stack."
+    assert found["FailureReason"] == "The job was interrupted by a stop of the local stack."
     with pytest.raises(ClientError, match="ResourceInUse"):
         sagemaker.create_training_job(**training_request(own, arn, "cut", ""))
 
