@@ -4,14 +4,14 @@ SHELL := bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 bin := .venv/bin
-# A private uv where the machine has none: plain pip would take a torch that torchvision cannot load.
+# A private uv if the machine lacks it: plain pip would install a torch that torchvision cannot load.
 UV := $(shell command -v uv || echo .uv/bin/uv)
-# These import torch; everything else, the local stack above all, is tested without it.
+# These import torch; everything else, in particular the local stack, is tested without it.
 TORCH_TESTS := tests/training tests/tools tests/experiments tests/bench/test_torch.py $(addprefix tests/model/test_,network.py export.py restore.py)
-# The SageMaker SDK from outside, in an environment of its own.
+# The SageMaker SDK, in a separate environment.
 LAUNCH_TESTS := tests/launch
 
-# Docker and debootstrap make images, chromium attacks the local stack, the AWS CLI and curl use it.
+# Docker and debootstrap build images, chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
 
 .PHONY: system-packages contracts help venv train-venv demo demo-retrain up down wipe lint test bench
@@ -19,14 +19,14 @@ SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io gi
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-venv: .venv/demo.installed ## Make .venv with all that the demo needs, then: source .venv/bin/activate
+venv: .venv/demo.installed ## Make .venv for the demo, then: source .venv/bin/activate
 
-train-venv: .venv-train/installed ## Make .venv-train with torch as well (5 GB)
+train-venv: .venv-train/installed ## Make .venv-train with torch (5 GB)
 
-demo: venv ## From nothing to counted photographs; ABID=../shared/abid takes real ones
+demo: venv ## Start a stack and count sample photographs; ABID=../shared/abid takes real ones
 	@$(bin)/bintally demo
 
-demo-retrain: venv train-venv ## From labelled photographs to a new model that answers (5 GB for torch)
+demo-retrain: venv train-venv ## Retrain on labelled photographs and deploy the better model (5 GB for torch)
 	@$(bin)/bintally demo-retrain
 
 up: venv ## Start AWS on this machine, deploy the stack, release the shipped model
@@ -46,10 +46,10 @@ lint: .venv/test.installed .venv-train/test.installed ## Check style, types and 
 	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(bin)/sam validate --lint --template template.yaml
 	$(bin)/cfn-lint template.yaml
 
-contracts: .venv/test.installed ## Check that imports keep the borders between the folders
+contracts: .venv/test.installed ## Check that imports respect the borders between the folders
 	PYTHONPATH=functions:localsagemaker/src $(bin)/lint-imports
 
-test: lint .venv-launch/installed ## Install what tests need and run them all
+test: lint .venv-launch/installed ## Install the tests' requirements and run all tests
 	status=0; \
 	$(bin)/python -m pytest $(TORCH_TESTS:%=--ignore=%) $(LAUNCH_TESTS:%=--ignore=%) || status=$$?; \
 	.venv-train/bin/python -m pytest $(TORCH_TESTS) || status=$$?; \
@@ -60,7 +60,7 @@ system-packages: ## Install the Debian packages that tests need, as root
 	@apt-get update -qq
 	@DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null
 
-bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole way and the count function
+bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole path and the count function
 	@$(bin)/bintally bench
 
 .PHONY: docs notebook
@@ -76,7 +76,7 @@ notebook: train-venv .venv-launch/notebook.installed up ## Run the notebook on t
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv 2>/dev/null || \
 	  { $(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv; }
 
-# --seed: `sam build` wants a pip in the environment.
+# --seed: `sam build` needs pip in the environment.
 .venv/bin/python: | $(UV)
 	@$(UV) venv --quiet --seed --allow-existing --no-python-downloads --python "$$(command -v $(PYTHON))" .venv
 
