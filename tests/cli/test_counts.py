@@ -1,4 +1,4 @@
-"""Reading counts and saying them to a person."""
+"""Reading counts and printing them."""
 
 import json
 from decimal import Decimal

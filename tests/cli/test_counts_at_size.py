@@ -1,4 +1,4 @@
-"""counts with as many bins as warehouses have: exports, memory, narrow terminals, and what is said of nothing."""
+"""counts with as many bins as warehouses have: exports, memory, narrow terminals, and empty results."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The demo: what it uploads, what it prints, and what it says when counts do not come."""
+"""The demo: its uploads, its output, and its errors when counts are missing."""
 
 from pathlib import Path
 from types import SimpleNamespace

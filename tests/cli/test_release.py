@@ -1,4 +1,4 @@
-"""release and rollback: what they start, what they print, how they end. tests/stack/test_release.py runs them."""
+"""release and rollback: their input, their output, and their exit codes. tests/stack/test_release.py runs them."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The follow function from a batch of the table's stream to the label log: which labels, and each once."""
+"""The follow function, from a batch of the table's stream to the label log: it writes each label once."""
 
 import itertools
 import json
