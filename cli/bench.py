@@ -74,7 +74,9 @@ def serving(
 
 @click.command()
 @photographs_option
-@click.option("--count", "burst", type=click.IntRange(1), default=2000, show_default=True, help="Photographs at once.")
+@click.option(
+    "--count", "burst", type=click.IntRange(1), default=2000, show_default=True, help="Photographs in the burst."
+)
 @click.option("--steady", type=click.IntRange(1), default=60, show_default=True, help="Photographs sent one a second.")
 @json_option
 def way(photographs: Path, burst: int, steady: int, json_file: Path | None) -> None:

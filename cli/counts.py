@@ -28,7 +28,7 @@ HISTORY_NAMES = ("Taken (UTC)", "Photograph", *LATEST_NAMES[2:])
 
 
 class Reading:
-    """Which counts to read, and how many were read."""
+    """The counts to read, and the number read so far."""
 
     def __init__(self, stack: Deployed, site: str | None, bin_: str | None, recount: bool, top: int | None) -> None:
         self.table, self.s3 = stack.counts_table(), stack.client("s3")

@@ -93,7 +93,7 @@ class Deployed(ABC):
         return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
 
     def status(self) -> dict[str, str]:
-        """Where the stack is and which model is live."""
+        """The stack's location and the live model."""
         outputs = self.outputs()
         return {
             **self.where(),

@@ -138,9 +138,9 @@ def page(found: OutOfFold, report: dict[str, Any], photographs: dict[str, data.P
     place = {str(id_): index for index, id_ in enumerate(seen.ids)}
     empty = report["empty_bins"]
     sections = {
-        "Records that are believed least": suspects(found),
-        "Recorded as empty, not told so": [place[id_] for id_ in empty["missed"]],
-        "Told as empty, recorded as holding something": [place[id_] for id_ in empty["seen_where_there_is_something"]],
+        "Least probable records": suspects(found),
+        "Recorded as empty, not counted as empty": [place[id_] for id_ in empty["missed"]],
+        "Counted as empty, recorded with items": [place[id_] for id_ in empty["seen_where_there_is_something"]],
     }
     shown = {title: [entry(index) for index in indices] for title, indices in sections.items()}
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)

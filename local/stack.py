@@ -172,7 +172,7 @@ class Stack(Deployed):
         return pid if processes.session_members(pid) else None
 
     def status(self) -> dict[str, str]:
-        """Where it runs and which model is live. Raises NotRunning when it does not run."""
+        """The stack's location and the live model. Raises NotRunning when it does not run."""
         return {**super().status(), "log": str(self.log_file)}
 
     def where(self) -> dict[str, str]:

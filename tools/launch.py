@@ -64,7 +64,7 @@ flags.add_argument("--champion", help="S3 URI of a model.tar.gz to start from")
 flags.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a hyperparameter")
 flags.add_argument("--spot", action="store_true", help="on spot instances, with checkpoints")
 flags.add_argument("--trials", type=int, default=4)
-flags.add_argument("--parallel", type=int, default=1, help="trials at once")
+flags.add_argument("--parallel", type=int, default=1, help="maximum concurrent trials")
 flags.add_argument("arguments", nargs="*", help="after --: arguments of training.process")
 
 

@@ -319,7 +319,7 @@ def hang_label(rng: Random, picture: Image.Image) -> None:
 
 
 def photograph(rng: Random, picture: Image.Image) -> Image.Image:
-    """What the camera adds: unsharpness, haze, a cast, fall-off towards the corners, noise."""
+    """Adds the camera's effects: unsharpness, haze, a cast, fall-off towards the corners, noise."""
     w, h = picture.size
     pixels = np.asarray(picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.1) * w / 500)), dtype=float)
     haze = rng.uniform(0.08, 0.26)

@@ -162,7 +162,7 @@ def calibration_error(p: Floats, labels: Ints, bins: int = 15) -> float:
 
 
 def perfectly_calibrated(p: Floats, draws: int = 200, seed: int = 0) -> dict[str, float]:
-    """What `calibration_error` gives if the truth is drawn from `p` itself: even then it is not zero."""
+    """The `calibration_error` if the truth is drawn from `p` itself: even then it is not zero."""
     random = np.random.default_rng(seed)
     thresholds = np.cumsum(p, axis=1)
     errors = []

@@ -24,7 +24,7 @@ _TIMESTAMP = re.compile(
 
 @dataclass(frozen=True)
 class Place:
-    """Where a photograph was taken. Both ids are empty when the key names none; no real id is empty."""
+    """The place of a photograph. Both ids are empty when the key names none; no real id is empty."""
 
     site: str
     bin: str

@@ -7,7 +7,7 @@ from functools import cache
 
 @dataclass(frozen=True)
 class CountSettings:
-    """What `count` reads."""
+    """The settings of `count`."""
 
     counts_table: str
     endpoint_name: str

@@ -69,7 +69,7 @@ class Followed:
 
     lines: int
     aside: tuple[str, ...]
-    """Why stream records were quarantined, one reason each."""
+    """The reasons for which stream records were quarantined, one each."""
 
 
 def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:

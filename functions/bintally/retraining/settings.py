@@ -9,7 +9,7 @@ from bintally.retraining.names import Knobs
 
 @dataclass(frozen=True)
 class RetrainSettings:
-    """What `plan` and `conclude` read."""
+    """The settings of `plan` and `conclude`."""
 
     stack_name: str
     counts_table: str
@@ -50,7 +50,7 @@ def retrain_settings() -> RetrainSettings:
 
 @dataclass(frozen=True)
 class Margins:
-    """What a challenger must reach, in ranked probability score (docs/decisions/judge.md gives the reasons)."""
+    """The margins for a challenger, in ranked probability score (docs/decisions/judge.md gives the reasons)."""
 
     superiority: float
     """The lower bound of the gain over all photographs must exceed this."""
