@@ -6,9 +6,9 @@ SHELL := bash
 export PYTHONDONTWRITEBYTECODE :=
 PYTHON ?= python3
 bin := .venv/bin
-# A private uv where the machine has none: plain pip would take a torch that torchvision cannot load.
+# A private uv if the machine lacks it: plain pip would install a torch that torchvision cannot load.
 UV := $(shell command -v uv || echo .uv/bin/uv)
-# These import torch; everything else, the local stack above all, is tested without it.
+# These import torch; everything else, in particular the local stack, is tested without it.
 TORCH_TESTS := tests/training tests/tools tests/experiments tests/bench/test_torch.py $(addprefix tests/model/test_,network.py export.py restore.py)
 TORCH_TYPES := experiments tools training $(addprefix bench/,eager_server.py training_loop.py training_speed.py) \
   $(addprefix model/,export.py network.py restore.py) $(TORCH_TESTS)
@@ -23,7 +23,7 @@ GROUPED := --dist loadgroup --durations 25
 check coverage: WORKERS := 2
 SOON := not long and not upstream
 
-# Docker and debootstrap make images, chromium attacks the local stack, the AWS CLI and curl use it.
+# Docker and debootstrap build images, chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
 
 .PHONY: system-packages help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check test test-long upstream coverage docs notebook bench
@@ -31,14 +31,14 @@ SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io gi
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-venv: .venv/demo.installed ## Make .venv with all that the demo needs, then: source .venv/bin/activate
+venv: .venv/demo.installed ## Make .venv for the demo, then: source .venv/bin/activate
 
-train-venv: .venv-train/installed ## Make .venv-train with torch as well (5 GB)
+train-venv: .venv-train/installed ## Make .venv-train with torch (5 GB)
 
-demo: venv ## From nothing to counted photographs; ABID=../shared/abid takes real ones
+demo: venv ## Start a stack and count sample photographs; ABID=../shared/abid takes real ones
 	@$(bin)/bintally demo
 
-demo-retrain: venv train-venv ## From labelled photographs to a new model that answers (5 GB for torch)
+demo-retrain: venv train-venv ## Retrain on labelled photographs and deploy the better model (5 GB for torch)
 	@$(bin)/bintally demo-retrain
 
 up: venv ## Start AWS on this machine, deploy the stack, release the shipped model
@@ -61,7 +61,7 @@ types: .venv/test.installed ## Check the types of all that needs no torch
 types-train: .venv/test.installed .venv-train/test.installed ## Check the types of what imports torch
 	$(bin)/mypy --cache-dir .mypy_cache/train --python-executable .venv-train/bin/python $(TORCH_TYPES)
 
-contracts: .venv/test.installed ## Check that imports keep the borders between the folders
+contracts: .venv/test.installed ## Check that imports respect the borders between the folders
 	PYTHONPATH=functions:localsagemaker/src $(bin)/lint-imports
 
 check: lint ## Lint, and the tests that need neither a stack nor torch: while you work
@@ -103,7 +103,7 @@ notebook: train-venv .venv-launch/notebook.installed up ## Run the notebook on t
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv 2>/dev/null || \
 	  { $(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv; }
 
-# --seed: `sam build` wants a pip in the environment.
+# --seed: `sam build` needs pip in the environment.
 .venv/bin/python: | $(UV)
 	@$(UV) venv --quiet --seed --allow-existing --no-python-downloads --python "$$(command -v $(PYTHON))" .venv
 

@@ -1,10 +1,10 @@
-"""Posts photographs to a serving app from a process of its own, and prints what it saw as JSON.
+"""Posts photographs to a serving app from a separate process, and prints its measurements as JSON.
 
     python -m bench.client --port 8080 --photographs DIR --concurrency 8 --seconds 5
     python -m bench.client --port 8080 --photographs DIR --rate 60 --seconds 20
 
-Without a rate, each of `concurrency` callers asks again as soon as it is answered. With one, requests leave
-at random times (exponential gaps), whether or not earlier ones are answered, and count from when they were due.
+Without a rate, each of `concurrency` callers asks again as soon as it is answered. With one, requests are sent
+at random times (exponential gaps), whether or not earlier ones are answered, and timed from when they were due.
 """
 
 import argparse
@@ -29,7 +29,7 @@ class Client:
         self.latencies: list[float] = []  # seconds
 
     async def ask(self, due: float) -> None:
-        """One photograph; anything but a 200 ends the run."""
+        """Sends one photograph; any answer except a 200 ends the run."""
         reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(next(self.requests))
         head = await reader.readuntil(b"\r\n\r\n")
@@ -63,7 +63,7 @@ class Client:
 async def measure(options: argparse.Namespace) -> dict[str, float | None]:
     photographs = [path.read_bytes() for path in sorted(options.photographs.glob("*.jp*g"))]
     client = Client(options.port, [HEAD.format(len(one)).encode() + one for one in photographs])
-    await client.closed(options.concurrency, 0.5)  # connections are made, caches are warm
+    await client.closed(options.concurrency, 0.5)  # connections are open, caches are warm
     warmed_up = len(client.latencies)
     client.latencies.clear()
     wall, cpu = time.perf_counter(), time.process_time()

@@ -1,4 +1,4 @@
-"""What the benchmarks share: CPU time of processes, tables, the JSON report."""
+"""Shared by the benchmarks: CPU time of processes, tables, the JSON report."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ Numbers = dict[str, Any]
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time that a process has used so far, with that of its finished children."""
+    """User and system time of a process so far, including its finished children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(int(field) for field in fields[11:15]) / TICKS
 
@@ -45,7 +45,7 @@ def json_of(arguments: list[str], settings: Any) -> Numbers:
 
 @contextlib.contextmanager
 def own_stack(console: Console, *parameters: str) -> Iterator[Local]:
-    """A stack for one measurement, with the template's `parameters`. When that fails its logs stay."""
+    """A stack for one measurement, with the template's `parameters`. After a failure its logs are kept."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     home = Path(tempfile.mkdtemp(prefix="bintally-bench-"))
@@ -91,7 +91,7 @@ def machine() -> Numbers:
 
 
 def write(json_file: Path | None, name: str, report: Numbers) -> None:
-    """Adds a report to a JSON file, beside those of the other commands."""
+    """Adds a report to a JSON file, next to those of the other commands."""
     if json_file is None:
         return
     found = json.loads(json_file.read_text()) if json_file.exists() else {}

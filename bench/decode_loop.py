@@ -1,4 +1,4 @@
-"""Decodes photographs and shrinks them to 224 x 224, antialiased, and nothing else, on every core.
+"""Only decodes photographs and shrinks them to 224 x 224, antialiased, on every core.
 
 python -m bench.decode_loop --manifest manifest.jsonl
 

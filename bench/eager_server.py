@@ -1,9 +1,9 @@
-"""The peer that serving is measured against: the same network in eager torch, float32, behind the same HTTP server.
+"""The server that serving is compared with: the same network in eager torch, float32, behind the same HTTP server.
 
     SAGEMAKER_BIND_TO_PORT=8081 .venv-train/bin/python -m bench.eager_server
 
-Same decoding, preprocessing, queue and answers as `model.serve`; only the network runs otherwise: torch in
-eval and inference mode, with all cores for a photograph alone and one core for each of several, as ours has.
+Same decoding, preprocessing, queue and answers as `model.serve`; only the network runs differently: torch in
+eval and inference mode, with all cores for a single photograph and one core for each of several, like ours.
 The weights are random, since they do not change the time.
 """
 

@@ -1,4 +1,4 @@
-"""Counts photographs in one process, from JPEG bytes to probabilities with no HTTP between, as fast as it can.
+"""Counts photographs in one process, from JPEG bytes to probabilities without HTTP, as fast as possible.
 
 SM_MODEL_DIR=DIR python -m bench.loop --photographs DIR --concurrency 8 --seconds 5
 """

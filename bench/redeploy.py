@@ -1,4 +1,4 @@
-"""`bintally bench retrain redeploy`: requests without a pause while models are released, promoted and rolled back."""
+"""`bintally bench retrain redeploy`: sends requests without a pause while models are promoted and rolled back."""
 
 import io
 import itertools
@@ -34,7 +34,7 @@ UPDATES = ("before", "promoted", "rolled back")
 
 @dataclass(frozen=True)
 class Request:
-    """One request: when it was due (monotonic), how long after that it was answered, by which model, what was wrong."""
+    """One request: when it was due (monotonic), seconds until its answer, the model that answered, its fault."""
 
     due: float
     latency_ms: float
@@ -43,7 +43,7 @@ class Request:
 
 
 def measure_redeploy(console: Console, photographs: Path, rounds: int) -> Numbers:
-    """{"summary", "rows", "requests", "failed", …}: each round a while of nothing, a promotion and a rollback."""
+    """{"summary", "rows", "requests", "failed", …}: each round is a quiet phase, a promotion and a rollback."""
     bodies = [path.read_bytes() for path in jpegs(photographs) if path.suffix.lower() in (".jpg", ".jpeg")][:500]
     with own_stack(console, *PARAMETERS) as stack:
         outputs, alarm = stack.outputs(), quick_alarm(stack)
@@ -80,9 +80,9 @@ def measure_redeploy(console: Console, photographs: Path, rounds: int) -> Number
 
 
 class Stream:
-    """Requests to the endpoint and photographs for the count function, at a steady pace until it is left.
+    """Sends requests to the endpoint and photographs to the count function, at a steady pace until the block ends.
 
-    A request that waits holds no other up. It is asked once: what botocore would try again is a failure here.
+    A waiting request does not delay others. It is sent once: an error that botocore would retry is a failure here.
     """
 
     def __init__(self, stack: Local, outputs: dict[str, str], bodies: list[bytes]) -> None:
@@ -127,7 +127,7 @@ class Stream:
         return Request(due, 1000 * (time.monotonic() - due), version, fault)
 
     def _upload_all(self) -> None:
-        """The repository's samples, which the shipped model is sure of: the share of unsure counts is the new one's."""
+        """Uploads the repository's samples. The shipped model is sure of them: unsure counts are the new one's."""
         samples = jpegs(REPOSITORY / "samples")
         for place in itertools.count():
             if self._ended.wait(1 / COUNTED_PER_SECOND):
@@ -137,7 +137,7 @@ class Stream:
 
 
 def read_answer(body: bytes) -> tuple[str, str]:
-    """The version that answered, and what is wrong with the answer by its contract (`model.answer`), else empty."""
+    """The version that answered, and the answer's violation of its contract (`model.answer`), else empty."""
     try:
         found = json.loads(body)
         version, shares, count = found["model_version"], found["probabilities"], found["count"]
@@ -175,7 +175,7 @@ def changed(package: Path, version: str, *, unsure: bool) -> bytes:
 
 
 def quick_alarm(stack: Local) -> str:
-    """The alarm about low confidence by a period of 15 seconds, 300 as deployed; answers its name."""
+    """Sets the period of the low-confidence alarm to 15 seconds, 300 as deployed; returns its name."""
     cloudwatch = stack.client("cloudwatch")
     (alarm,) = (a for a in cloudwatch.describe_alarms()["MetricAlarms"] if a["MetricName"] == "LowConfidenceExcess")
     kept = ("AlarmName", "Namespace", "MetricName", "Dimensions", "Statistic", "ComparisonOperator", "Threshold")
@@ -185,7 +185,7 @@ def quick_alarm(stack: Local) -> str:
 
 
 def release(stack: Local, outputs: dict[str, str], version: str, package: bytes, expected: str) -> float:
-    """Seconds of the release by the execution's own clock. Raises CliError when it does not end as `expected`."""
+    """Seconds of the release by the execution's clock. Raises CliError when it does not end as `expected`."""
     bucket, key = outputs["ArtifactsBucket"], f"models/{version}/model.tar.gz"
     stack.client("s3").put_object(Bucket=bucket, Key=key, Body=package)
     request = {"model_version": version, "model_data_url": f"s3://{bucket}/{key}"}
@@ -208,7 +208,7 @@ def ended_as(execution: dict[str, Any]) -> str:
 
 
 def wait_quiet(stack: Local, alarm: str) -> None:
-    """Waits until the alarm rings no longer: it would end the next canary."""
+    """Waits until the alarm no longer fires: it would end the next canary."""
     cloudwatch, deadline = stack.client("cloudwatch"), time.monotonic() + PATIENCE_SECONDS
     while cloudwatch.describe_alarms(AlarmNames=[alarm])["MetricAlarms"][0]["StateValue"] == "ALARM":
         if time.monotonic() > deadline:
@@ -219,7 +219,7 @@ def wait_quiet(stack: Local, alarm: str) -> None:
 def row_of(
     requests: list[Request], update: str, turn: int, began: float, ended: float, seconds: float, old: str, new: str
 ) -> Numbers:
-    """What the requests that were due in a window saw. An answer of any model but the two is a failure too."""
+    """The results of the requests that were due in a window. An answer of a third model is also a failure."""
     asked = [request for request in requests if began <= request.due < ended]
     good = [request for request in asked if not request.fault and request.model_version in (old, new)]
     return {
@@ -259,4 +259,4 @@ def show_redeploy(console: Console, report: Numbers) -> None:
     console.print(f"{report['failed']} of {report['requests']} requests failed, with those between the updates")
     for fault in report["faults"][:5]:
         console.print(f"  {fault}", markup=False)
-    console.print(f"{report['counted']} of {report['uploaded']} photographs that came meanwhile were counted")
+    console.print(f"{report['counted']} of {report['uploaded']} photographs uploaded at the same time were counted")

@@ -1,4 +1,4 @@
-"""`bintally bench retrain`: what a retraining run is made of, each beside the least that it could cost."""
+"""`bintally bench retrain`: measures the parts of a retraining run, each against its minimum cost."""
 
 import json
 import os
@@ -21,12 +21,12 @@ from local import processes
 from local.stack import REPOSITORY
 
 SPEED_PHOTOGRAPHS = 18_000
-"""At least so many a round, the photographs over and over: at 6,000 the start of the processes is still a tenth."""
+"""Minimum photographs per round, by repeating them: at 6,000 the start of the processes is still a tenth."""
 MEMORY_PHOTOGRAPHS = (1000, 9000)
 
 
 def measure_processing(console: Console, photographs: Path, rounds: int) -> Numbers:
-    """{"summary", "rows"}: training/process.py and a bare decode-and-resize loop in turns, and the job's memory."""
+    """{"summary", "rows"}: training/process.py alternating with a bare decode-and-resize loop, and the job's memory."""
     rows: list[Numbers] = []
     with tempfile.TemporaryDirectory() as folder, progress_bar(console) as progress:
         work = Path(folder)
@@ -55,7 +55,7 @@ def jpegs(folder: Path) -> list[Path]:
 
 
 def write_manifest(file: Path, photographs: list[Path]) -> Path:
-    """Each a bin of its own, and of other copies of the same file another version."""
+    """Each photograph is a separate bin, and a different version from other copies of the same file."""
     with file.open("w") as out:
         for place, path in enumerate(photographs):
             image = {"bucket": str(path.parent), "key": path.name, "version_id": str(place)}
@@ -66,7 +66,7 @@ def write_manifest(file: Path, photographs: list[Path]) -> Path:
 
 
 def run_job(manifest: Path, work: Path) -> Numbers:
-    """The job as it is called, with its interpreter's start and the dataset written, and the memory of all it runs."""
+    """The whole job, from the interpreter's start to the written dataset, and the memory of all its processes."""
     with tempfile.TemporaryDirectory(dir=work) as out:
         places = [f"--{name}={out}/{name}" for name in ("dataset", "parts", "shards")]
         command = [sys.executable, "-m", "training.process", "--manifest", str(manifest), *places]
@@ -79,11 +79,11 @@ def run_job(manifest: Path, work: Path) -> Numbers:
                 members = processes.session_members(job.pid)
                 peak = max(peak, sum(map(resident_mb, members)))
                 cpu |= {pid: own_cpu_seconds(pid) or cpu.get(pid, 0.0) for pid in members}
-                time.sleep(0.25)  # to look costs milliseconds, which the job would have had
+                time.sleep(0.25)  # each reading costs milliseconds of the job's time
             seconds = time.perf_counter() - started
             log.seek(0)
             said = log.read().strip().splitlines()
-        # The last thing that it writes. Few photographs may leave a split empty, which it then still complains of.
+        # The last file that it writes. Few photographs may leave a split empty, which it then still reports.
         if not (Path(out) / "dataset" / "dataset.json").exists():
             raise CliError(f"training.process failed: {said[-1] if said else 'no output'}")
     with manifest.open() as lines:
@@ -100,7 +100,7 @@ def speed(photographs: int, seconds: float, cpu_seconds: float) -> Numbers:
 
 
 def resident_mb(pid: int) -> float:
-    """Of a process; what it shares with others is counted for each."""
+    """Resident memory of a process; shared memory is counted for each process."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:  # it has ended
@@ -109,7 +109,7 @@ def resident_mb(pid: int) -> float:
 
 
 def own_cpu_seconds(pid: int) -> float:
-    """User and system time of a process without its children's, which are counted themselves."""
+    """User and system time of a process without its children, which are counted separately."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""`bintally bench serving`: the serving app beside an eager torch server and a loop without HTTP."""
+"""`bintally bench serving`: compares the serving app with an eager torch server and a loop without HTTP."""
 
 import contextlib
 import os
@@ -51,7 +51,7 @@ def measure(
             for turn in range(rounds):
                 for concurrency in (1, 8):
                     load = ["--concurrency", str(concurrency), "--seconds", str(seconds)]
-                    # Who goes first changes from round to round: a machine that slows down slows all alike.
+                    # The order changes from round to round, so a machine that slows down affects all equally.
                     for subject in rotated(["ours", "eager", "loop"], turn):
                         measured = (
                             ask_loop(jpegs, load, settings) if subject == "loop" else servers[subject].ask(jpegs, load)
@@ -76,10 +76,10 @@ class Server:
     process: subprocess.Popen[bytes]
 
     def ask(self, jpegs: Path, load: list[str]) -> Numbers:
-        """What bench/client.py saw, with this server's CPU time beside it and the client's taken off.
+        """The results of bench/client.py with this server's CPU time, and without the client's.
 
-        A client of concurrency c occupies at most min(c, cores) cores. What it used of them the server
-        could not use: its CPU time divided by that number is taken off the wall time.
+        A client of concurrency c occupies at most min(c, cores) cores. The server could not use the client's share:
+        the client's CPU time divided by that number is subtracted from the wall time.
         """
         before = cpu_seconds(self.process.pid)
         arguments = ["--port", str(self.port), "--photographs", str(jpegs), *load]
@@ -99,7 +99,7 @@ class Server:
         }
 
     def peak_memory(self) -> float:
-        """MB."""
+        """Peak memory in MB."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))
 
@@ -125,7 +125,7 @@ def server(arguments: list[str], settings: dict[str, str]) -> Iterator[Server]:
 
 
 def log_of(log: Any) -> bytes:
-    """All that was written so far. The position is shared with the writer, so it is left at the end."""
+    """Everything that was written so far. The writer shares the file position, so this leaves it at the end."""
     return os.pread(log.fileno(), 1_000_000, 0)
 
 
@@ -187,7 +187,7 @@ def show(console: Console, summary: Numbers) -> None:
 
 
 def flat_copy(photographs: Path, folder: Path) -> Path:
-    """The JPEGs below a folder as links in one folder, which the client and the loop read alike."""
+    """The JPEGs below a folder as links in one folder, which both the client and the loop read."""
     found = sorted(path for path in photographs.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not found:
         raise CliError(f"there are no JPEGs in {photographs}", USAGE)

@@ -52,13 +52,13 @@ def jpegs(folder: Path) -> list[Path]:
 
 
 def bench_photographs(files: list[Path], name: str, number: int) -> list[Photograph]:
-    """The files over and over, each time as a bin of its own, at a site that is new."""
+    """The files repeated, each copy as a separate bin, at a new site."""
     site = f"bench-{name}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     return [Photograph(files[place % len(files)], site, f"{place:05}", None) for place in range(number)]
 
 
 def measure_burst(stack: Deployed, counts: Any, photographs: list[Photograph], progress: Progress) -> Numbers:
-    """All at once: how many a second from the first upload to the last count, and each counted once."""
+    """Uploads all together: photographs a second from the first upload to the last count, each counted once."""
     site, number = photographs[0].site, len(photographs)
     task = progress.add_task("Burst", total=number)
     before = cpu_by_part(stack)
@@ -66,7 +66,7 @@ def measure_burst(stack: Deployed, counts: Any, photographs: list[Photograph], p
     send(stack.client("s3", max_pool_connections=16), stack.outputs()["ImagesBucket"], photographs, ignore)
     uploaded = time.time()
     done, last_change = 0, time.monotonic()
-    # The day's totals are few items however long the burst is, so that looking costs the stack little.
+    # The day's totals are few items however long the burst is, so reading them costs the stack little.
     while done < number and time.monotonic() - last_change < PATIENCE_SECONDS:
         time.sleep(1)
         if (now := day_total(counts, site)) > done:
@@ -91,7 +91,7 @@ def measure_burst(stack: Deployed, counts: Any, photographs: list[Photograph], p
 
 
 def measure_steady(stack: Deployed, counts: Any, photographs: list[Photograph], progress: Progress) -> Numbers:
-    """One photograph a second: seconds from the start of its upload to its count."""
+    """Uploads one photograph a second: seconds from the start of its upload to its count."""
     task = progress.add_task("One a second", total=len(photographs))
     s3, bucket = stack.client("s3"), stack.outputs()["ImagesBucket"]
     uploads: list[Uploaded] = []
@@ -121,7 +121,7 @@ def totals_of(site: str, day: str) -> Numbers:
 
 
 def cpu_by_part(stack: Deployed) -> dict[str, float]:
-    """CPU seconds so far of the endpoint, the count function and the emulator with all the rest; none on AWS."""
+    """CPU seconds so far of the endpoint, the count function, and the emulator with everything else; empty on AWS."""
     if not isinstance(stack, Local):
         return {}
     session = stack.emulator_pid()
@@ -156,12 +156,12 @@ def measure_function(console: Console, photographs: Path, number: int) -> Number
     counts, files = stack.counts_table(), jpegs(photographs)
     built = stack.home / "build" / "CountFunction"
     if not built.is_dir():
-        raise CliError(f"there is no {built}; build it with: bintally up")
+        raise CliError(f"{built} does not exist. Build it with: bintally up")
     settings = os.environ | {"PYTHONPATH": str(built), "AWS_DEFAULT_REGION": "us-east-1"}
     with progress_bar(console) as progress:
         imports = progress.add_task("Importing", total=11)
         times = [import_ms(settings, progress, imports) for _ in range(11)]
-        # The first ones start the function; they are counted, but not measured.
+        # The first photographs start the function; they are counted, but not measured.
         measure_burst(stack, counts, bench_photographs(files, "warm", 50), progress)
         measured = measure_burst(stack, counts, bench_photographs(files, "function", number), progress)
     return {
@@ -185,9 +185,9 @@ def show_function(console: Console, report: Numbers) -> None:
 
 
 def import_ms(settings: dict[str, str], progress: Progress, task: Any) -> float:
-    """One import of the handler's module in a new interpreter, without the interpreter's own start.
+    """Milliseconds to import the handler's module in a new interpreter, without the interpreter's start.
 
-    The emulator brings pyOpenSSL, which botocore imports where it finds it; Lambda's runtime has none.
+    The emulator installs pyOpenSSL, which botocore then imports; Lambda's runtime lacks it.
     """
     code = (
         "import sys, time; sys.modules['OpenSSL'] = None; t = time.perf_counter(); import bintally.count;"
@@ -205,4 +205,4 @@ def moment(text: str) -> float:
 
 
 def ignore() -> None:
-    """A tick that nobody counts."""
+    """A tick that does nothing."""

@@ -1,4 +1,4 @@
-"""`bintally bench retrain training`: does the input hold training up?"""
+"""`bintally bench retrain training`: measures whether the input slows training down."""
 
 import os
 import statistics
@@ -11,15 +11,15 @@ from cli.errors import PACKAGE_MISSING, CliError
 from local.stack import REPOSITORY
 
 SIZES = (64, 128)
-"""Edges in pixels: the least and the most that the shipped network was trained at. At the least, a step is cheap and
-its photographs are nearly as much work to prepare."""
+"""Edges in pixels: the smallest and the largest that the shipped network was trained at. At the smallest, a step is
+cheap and its photographs are nearly as much work to prepare."""
 TRAINING_PYTHON = REPOSITORY / ".venv-train" / "bin" / "python"
 
 
 def measure_training(console: Console, photographs: Path, rounds: int) -> Numbers:
-    """{"summary", "rows"}: steps of training/train.py and the same steps on batches in memory, in turns."""
+    """{"summary", "rows"}: steps of training/train.py alternating with the same steps on batches in memory."""
     if not TRAINING_PYTHON.exists():
-        raise CliError(f"there is no {TRAINING_PYTHON}; make it with: make train-venv", PACKAGE_MISSING)
+        raise CliError(f"{TRAINING_PYTHON} does not exist. Install it with: make train-venv", PACKAGE_MISSING)
     folder = photographs / "images224" if (photographs / "images224").is_dir() else photographs
     rows: list[Numbers] = []
     for size in SIZES:

@@ -1,8 +1,8 @@
-"""Training steps as training/train.py does them, and the same steps on batches that are already in memory.
+"""Times training steps of training/train.py, and the same steps on batches that are already in memory.
 
 python -m bench.training_loop --photographs ../shared/abid --size 64 --rounds 5
 
-Both take turns, step by step, with the same network and photographs. With a Python that has torch.
+Both alternate, step by step, with the same network and photographs. Needs a Python with torch.
 """
 
 import argparse
@@ -25,9 +25,9 @@ Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
 def measure(learner: Learner, subjects: dict[str, Batches], steps: int, photographs: int) -> list[dict[str, Any]]:
-    """A step of one, then a step of the other, and so on: what else the machine does then troubles both alike.
+    """Alternates steps of the two, so that other work on the machine affects both equally.
 
-    Batches are made ahead; the next one is begun when one is taken, so a step pays for its own.
+    Batches are prepared ahead; taking one starts the next, so each step pays for one batch.
     """
     for batches in subjects.values():
         learner.step(*next(batches), 0.0)  # fills the pipeline, as the first step of a run does

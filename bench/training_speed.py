@@ -1,19 +1,19 @@
-"""How fast a network is trained, in one run: the step alone, the whole loop, the eager step, and the usual loop.
+"""Measures training speed in one run: the step alone, the whole loop, the eager step, and the usual loop.
 
     python -m bench.training_speed --photographs ../shared/abid/images224 --size 128 --batch-size 256
 
-- `step`: steps of `training/learning/learner.py` on one random batch that lies on the device; on a GPU compiled, as
-  in a long run.
+- `step`: steps of `training/learning/learner.py` on one random batch on the device; compiled on a GPU, as in a long
+  run.
 - `loop`: the same steps on photographs as `training/train.py` feeds them.
-- `eager`: the network as torch makes it, without bfloat16, channels-last and compiler (float32 on a CPU; on a GPU
-  torch lets convolutions round to TF32).
+- `eager`: torch's network without bfloat16, channels-last and compiler (float32 on a CPU; on a GPU torch rounds
+  convolutions to TF32).
 - `usual`: the loop of torchvision's references/classification/train.py: worker processes that decode and vary each
   photograph with Pillow and torchvision's transforms, eager, SGD.
 
-Subjects take turns in every round; medians are over rounds and ratios within them. Beside them stand the share of two
-ceilings that the step reaches, each measured here: the arithmetic of the network's convolutions and products
-(forward and backward) over a large matrix product's, and the bytes that these operations and the optimiser must move
-at least over a large copy's. Needs torch, torchvision, numpy and Pillow alone.
+Subjects alternate in every round; medians are over rounds and ratios within them. The report also contains the step's
+shares of two ceilings, both measured here: the arithmetic of the network's convolutions and products (forward and
+backward) over a large matrix product's, and the minimum bytes that these operations and the optimiser must move over a
+large copy's. Needs only torch, torchvision, numpy and Pillow.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from training.learning.schedule import step_keys
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 PEER_PHOTOGRAPHS, PEER_EPOCHS = 23_055, 50
-"""What the reference project trained on, in about 4 hours on two GPUs."""
+"""Photographs that the reference project trained on, in about 4 hours on two GPUs."""
 
 
 class Files(Dataset[tuple[torch.Tensor, int]]):
@@ -69,7 +69,7 @@ class Files(Dataset[tuple[torch.Tensor, int]]):
 
 
 class Bytes(TorchDispatchMode):
-    """Counts what convolutions and matrix products read and write, each operand once."""
+    """Counts the bytes that convolutions and matrix products read and write, each operand once."""
 
     total = 0
 
@@ -96,12 +96,12 @@ def synchronise(device: torch.device) -> None:
 
 
 def usual(files: list[Path], a: argparse.Namespace, device: torch.device) -> Callable[[int], float]:
-    """Photographs a second of so many steps of the usual loop, once its workers have no more than they make."""
+    """Photographs a second over a number of steps of the usual loop, once its workers' stock of batches is used up."""
     net = network.build().to(device)
     optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
 
     def measure(steps: int) -> float:
-        ahead = 2 * a.workers  # batches that wait when the first is asked for
+        ahead = 2 * a.workers  # batches in stock when the first is requested
         loader = DataLoader(
             Files(files, a.size, a.batch_size * (ahead + steps)),
             batch_size=a.batch_size,

@@ -1,4 +1,4 @@
-"""`bintally bench retrain whole`: one small retrain on real photographs, step by step, and what came of it."""
+"""`bintally bench retrain whole`: measures one small retraining on real photographs, step by step, with its outcome."""
 
 import hashlib
 import json
@@ -25,11 +25,11 @@ import json, pathlib, sys
 from training.learning import data
 print(json.dumps([[p.id, p.split, p.quantity, p.group] for p in data.read(pathlib.Path(sys.argv[1]))]))
 """
-"""What the shipped model was trained with says which photographs it was not trained on; it needs torch."""
+"""The code that trained the shipped model lists the photographs and their splits; it needs torch."""
 
 
 def measure_whole(console: Console, photographs: Path, _rounds: int, number: int | None = None) -> Numbers:
-    """{"steps", "outcome", "reason", "photographs", "test_bins", "rps", …}: on a stack of its own, once."""
+    """{"steps", "outcome", "reason", "photographs", "test_bins", "rps", …}: on a separate stack, once."""
     sent = unseen(photographs, number)
     with own_stack(console) as stack:
         steps: list[tuple[str, float]] = []
@@ -53,10 +53,10 @@ def measure_whole(console: Console, photographs: Path, _rounds: int, number: int
 
 
 def unseen(folder: Path, number: int | None) -> list[Photograph]:
-    """The validation and test photographs of the shipped model, at most `number`: the bins in an order that says
-    nothing about them. Raises CliError."""
+    """The validation and test photographs of the shipped model, at most `number`, with the bins in a neutral order.
+    Raises CliError."""
     if not TRAINING_PYTHON.exists():
-        raise CliError("retraining needs the training environment: make train-venv", PACKAGE_MISSING)
+        raise CliError("retraining needs the training environment. Install it with: make train-venv", PACKAGE_MISSING)
     images = next((f for f in (folder.absolute() / "images224", folder.absolute() / "images") if f.is_dir()), None)
     if images is None or not (folder / "labels.csv").is_file():
         raise CliError(f"{folder} needs images/ and a labels.csv with the columns id, quantity and group", USAGE)

@@ -1,6 +1,6 @@
-"""`bintally bench`: how fast serving, the whole way and the count function are, and what retraining costs.
+"""`bintally bench`: measures serving, the whole path, the count function and retraining.
 
-docs/benchmarks.md says how each number comes about.
+docs/benchmarks.md describes how each figure is measured.
 """
 
 from pathlib import Path
@@ -20,10 +20,10 @@ photographs_option = click.option(
     "--photographs",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=REPOSITORY / "samples",
-    help="JPEGs to measure with (default: the samples of the repository).",
+    help="Folder of JPEGs to measure with (default: the repository's samples).",
 )
 json_option = click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all that was measured here."
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="File for all measurements."
 )
 
 
@@ -32,8 +32,8 @@ json_option = click.option(
 def command(context: click.Context) -> None:
     """Measure serving, the whole path and the count function; all three when none is named.
 
-    Measure on a machine that does nothing else. `way` and `function` measure the running stack, and `way` also one on
-    AWS (--stack); `retrain` starts its own stacks, and is measured only when it is named.
+    Measure on an idle machine. `way` and `function` measure the running stack, and `way` also one on AWS (--stack);
+    `retrain` starts its own stacks, and is measured only when it is named.
     """
     if choice().name is not None and context.invoked_subcommand != "way":
         raise CliError("only bench way measures a stack on AWS; the others measure this machine", USAGE)
@@ -55,7 +55,7 @@ def command(context: click.Context) -> None:
     "--eager-python",
     type=click.Path(dir_okay=False, path_type=Path),
     default=REPOSITORY / ".venv-train" / "bin" / "python",
-    help="A Python with torch, for the peer (default: that of `make train-venv`).",
+    help="Python with torch, for the comparison (default: that of `make train-venv`).",
 )
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--seconds", type=click.FloatRange(0.5), default=5.0, show_default=True, help="Each measurement lasts.")
@@ -63,9 +63,9 @@ def command(context: click.Context) -> None:
 def serving(
     photographs: Path, package: Path, eager_python: Path, rounds: int, seconds: float, json_file: Path | None
 ) -> None:
-    """The serving app over HTTP beside the same network in eager torch, and beside a loop without HTTP."""
+    """Measure the serving app over HTTP, the same network in eager torch, and a loop without HTTP."""
     if not eager_python.exists():
-        raise CliError(f"there is no {eager_python}; make it with: make train-venv", PACKAGE_MISSING)
+        raise CliError(f"{eager_python} does not exist. Install it with: make train-venv", PACKAGE_MISSING)
     console = Console(highlight=False)
     report = bench.serving.measure(console, photographs, package, eager_python, rounds, seconds)
     bench.serving.show(console, report["summary"])
@@ -74,11 +74,13 @@ def serving(
 
 @click.command()
 @photographs_option
-@click.option("--count", "burst", type=click.IntRange(1), default=2000, show_default=True, help="Photographs at once.")
-@click.option("--steady", type=click.IntRange(1), default=60, show_default=True, help="Photographs at one a second.")
+@click.option(
+    "--count", "burst", type=click.IntRange(1), default=2000, show_default=True, help="Photographs in the burst."
+)
+@click.option("--steady", type=click.IntRange(1), default=60, show_default=True, help="Photographs sent one a second.")
 @json_option
 def way(photographs: Path, burst: int, steady: int, json_file: Path | None) -> None:
-    """From S3 to the table on the stack that runs: a burst, then one photograph a second."""
+    """Measure from S3 to the table on the running stack: a burst, then one photograph a second."""
     console = Console(highlight=False)
     report = bench.stack.measure_way(console, photographs, burst, steady)
     bench.stack.show_way(console, report)
@@ -92,7 +94,7 @@ def way(photographs: Path, burst: int, steady: int, json_file: Path | None) -> N
 @click.option("--count", type=click.IntRange(1), default=200, show_default=True, help="Photographs to count.")
 @json_option
 def function(photographs: Path, count: int, json_file: Path | None) -> None:
-    """Import time and unzipped size of the count function, and its CPU beside the endpoint's time."""
+    """Measure the count function's import time, unzipped size and CPU time, and the endpoint's time."""
     console = Console(highlight=False)
     report = bench.stack.measure_function(console, photographs, count)
     bench.stack.show_function(console, report)
@@ -102,13 +104,13 @@ def function(photographs: Path, count: int, json_file: Path | None) -> None:
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(bench.retrain.MEASUREMENTS)))
 @photographs_option
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Of all parts but `whole`.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Except of `whole`.")
 @click.option("--number", type=click.IntRange(50), help="Photographs that `whole` retrains on (default: all).")
 @json_option
 def retrain(parts: tuple[str, ...], photographs: Path, rounds: int, number: int | None, json_file: Path | None) -> None:
-    """What a retraining run is made of; all PARTS when none is named.
+    """Measure the parts of a retraining run; all PARTS when none is named.
 
-    `redeploy` and `whole` start a stack of their own; `whole` needs a folder with images/ and a labels.csv.
+    `redeploy` and `whole` start their own stack; `whole` needs a folder with images/ and a labels.csv.
     """
     console = Console(highlight=False)
     report = {}

@@ -20,15 +20,15 @@ from deployed.stack import Deployed
 
 REFRESH_SECONDS = 1.0
 ROWS = 50
-"""Of a table on the terminal without --top."""
+"""Rows of a table on the terminal without --top."""
 WIDE = 140
-"""From this width on, a table has room for the photograph's address."""
+"""Minimum terminal width for a column with the photograph's address."""
 LATEST_NAMES = ("Bin", "Taken (UTC)", "Count", "Confidence", "Recorded", "Record\nright")
 HISTORY_NAMES = ("Taken (UTC)", "Photograph", *LATEST_NAMES[2:])
 
 
 class Reading:
-    """Which counts to read, and how many were read."""
+    """The counts to read, and the number read so far."""
 
     def __init__(self, stack: Deployed, site: str | None, bin_: str | None, recount: bool, top: int | None) -> None:
         self.table, self.s3 = stack.counts_table(), stack.client("s3")
@@ -43,7 +43,7 @@ class Reading:
     def all(self) -> Iterator[Count]:
         """Page by page: one bin's history, the newest first; else each bin's newest count, by site and bin.
 
-        With --recount those that have a record alone.
+        With --recount only those that have a record.
         """
         self.read = self.chosen = 0
         names = [] if self.bin is not None else sites(self.s3, self.bucket) if self.site is None else [self.site]
@@ -57,15 +57,15 @@ class Reading:
                 yield count
 
     def first(self, number: int) -> list[Count]:
-        """The first `number` in the order of a table; no more than that is in memory."""
+        """The first `number` in the order of a table; memory holds no more than that."""
         if self.bin is not None:
             return list(islice(self.all(), number))
         return nlargest(number, self.all(), key=priority if self.recount else newest)
 
     def exported(self) -> Iterator[Count]:
-        """For CSV and JSON: the first --top in the order of a table, else all as they are read.
+        """For CSV and JSON: the first --top in the order of a table, else all in the order of reading.
 
-        --recount without --top sorts all of them, in memory.
+        --recount without --top sorts all of them in memory.
         """
         if self.top is not None:
             yield from self.first(self.top)
@@ -75,27 +75,27 @@ class Reading:
             yield from self.all()
 
     def explain_nothing(self) -> str:
-        """Why nothing was found. Raises CliError where a site or a bin was named that has no photograph."""
+        """The reason why nothing was found. Raises CliError for a named site or bin that has no photograph."""
         if self.recount and self.read:
             return f"None of the {self.read} counts has a record. Send records with photographs: bintally upload --help"
         known = sites(self.s3, self.bucket)
-        uploaded = "Sites with photographs: " + ", ".join(known) if known else "No photograph was uploaded yet"
+        uploaded = "Sites with photographs: " + ", ".join(known) if known else "No photographs have been uploaded yet"
         if self.bin is not None:
             site = self.site_of_bin
             also = f"See its bins: bintally counts --site {site}" if site in known else uploaded
             raise CliError(f"site {site} has no count of bin {self.bin}. {also}")
         if self.site is not None and self.site not in known:
-            raise CliError(f"there is no site {self.site}. {uploaded}")
+            raise CliError(f"site {self.site} does not exist. {uploaded}")
         if known:
             place = f"site {self.site}" if self.site is not None else f"{len(known)} sites"
-            return f"Photographs of {place} are uploaded and none is counted yet. Is a model live? See: bintally status"
+            return f"Photographs of {place} are uploaded, but none is counted yet. See: bintally status"
         return "No counts yet. Upload photographs with: bintally upload PATH"
 
 
 @click.command()
 @click.option("--site", help="Only the bins of this site.")
-@click.option("--bin", "bin_", help='One bin\'s history, rejected photographs too. Of site "default" without --site.')
-@click.option("--recount", is_flag=True, help="Only bins with a record, the one most likely wrong first.")
+@click.option("--bin", "bin_", help='One bin\'s history, with rejected photographs. Of site "default" without --site.')
+@click.option("--recount", is_flag=True, help="Only bins with a record; the record most likely wrong comes first.")
 @click.option(
     "--top", type=click.IntRange(1), metavar="N", help=f"Only the first N.  [default: {ROWS} in a table, else all]"
 )
@@ -103,7 +103,7 @@ class Reading:
     "--csv", "csv_file", type=click.Path(dir_okay=False, allow_dash=True), help="Write a CSV file; - is stdout."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
-@click.option("--watch", is_flag=True, help="Show new counts as they come, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show new counts as they arrive, until Ctrl-C.")
 def command(
     site: str | None,
     bin_: str | None,
@@ -118,13 +118,13 @@ def command(
     "Record right" is the probability that the inventory record is right. Recount bins first where it is low:
     --recount sorts by it. Where it is lower than a blind guess, the line is yellow.
 
-    --csv and --json contain the photograph's address (s3://…) and, without --top, every bin in the order of site and
-    bin. A table shows the address where the terminal is wide enough.
+    --csv and --json contain the photograph's address (s3://…) and, without --top, every bin, sorted by site and bin.
+    A table shows the address if the terminal is wide enough.
     """
     if sum((csv_file is not None, as_json, watch)) > 1:
-        raise CliError("--csv, --json and --watch do not go together", USAGE)
+        raise CliError("--csv, --json and --watch exclude each other. Give one of them", USAGE)
     if recount and bin_ is not None:
-        raise CliError("--recount is of all bins, not of one bin's history", USAGE)
+        raise CliError("--recount sorts all bins and excludes --bin. Leave out one of them", USAGE)
     reading = Reading(chosen(), site, bin_, recount, top)
     try:
         if csv_file is not None:
@@ -155,14 +155,14 @@ def priority(count: Count) -> Any:
     return count["priority"]
 
 
-# Saying it
+# Output
 
 
 def title_of(reading: Reading) -> str:
     place = "All sites" if reading.site is None else f"Site {reading.site}"
     if reading.bin is not None:
         place = f"Bin {reading.bin}, site {reading.site_of_bin}"
-    return place + (", what to recount first" if reading.recount else "")
+    return place + (", bins to recount first" if reading.recount else "")
 
 
 def names_of(reading: Reading, console: Console) -> tuple[str, ...]:
@@ -193,12 +193,12 @@ def show_for_ever(reading: Reading) -> None:
 
 
 def export(path: str, write: Callable[[IO[str]], None]) -> None:
-    """Writes a file that is there whole or not at all; `-` is stdout."""
+    """Writes the file completely or not at all; `-` is stdout."""
     try:
         with click.open_file(path, "w", encoding="utf-8", atomic=path != "-") as file:
             write(file)
     except BrokenPipeError:
-        raise  # whoever read has read enough; click ends quietly
+        raise  # the reader has closed the pipe; click exits quietly
     except OSError as error:
         raise CliError(f"cannot write {path}: {error.strerror}") from error
 
@@ -211,7 +211,7 @@ def write_csv(file: IO[str], counts: Iterable[Count]) -> None:
 
 
 def write_json(file: IO[str], counts: Iterable[Count]) -> None:
-    """One list, written count by count."""
+    """Writes one list, count by count."""
     before = "["
     for count in counts:
         item = plain(count) | {"photograph": address(count)}

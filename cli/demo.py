@@ -1,4 +1,4 @@
-"""`bintally demo`: from nothing to counted photographs, and how to go on from there."""
+"""`bintally demo`: starts a stack, counts sample photographs, and prints the next commands."""
 
 import signal
 from pathlib import Path
@@ -21,7 +21,7 @@ MEANING = """
 "Record right" is the probability that a photograph shows what the inventory record says.
 Recount bins where it is low: a count suggests what to recount, and overwrites nothing."""
 NEXT = """
-The stack goes on running at {address}. Use it with any AWS client:
+The stack keeps running at {address}. Use it with any AWS client:
   [cyan]eval "$(bintally env)"[/]
   [cyan]aws s3 cp bin.jpg s3://$IMAGES_BUCKET/incoming/SEA1/P-4-B217/2026-11-22T10:15:00Z.jpg[/]
   [cyan]bintally counts --site SEA1 --bin P-4-B217[/]
@@ -34,13 +34,13 @@ The bintally command is in .venv: [cyan]source .venv/bin/activate[/]"""
     "--abid",
     envvar="ABID",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Count real photographs: a folder as fetch-abid makes it. Also from the variable ABID.",
+    help="Count the real photographs in a folder that fetch-abid has written. Also read from ABID.",
 )
 def command(abid: Path | None) -> None:
     """Start the stack if it does not run, upload sample photographs, wait for their counts, print them.
 
-    The samples are rendered pictures that the repository ships. The model learned from real photographs, so it
-    does better on those: --abid. The stack is left running. With --stack the photographs go to that stack.
+    The samples are rendered pictures in the repository. The model was trained on real photographs and counts those
+    better: --abid. The stack keeps running. With --stack the photographs are uploaded to that stack.
     """
     photographs = real(abid) if abid else find([REPOSITORY / "samples"], None, None)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -59,7 +59,7 @@ def command(abid: Path | None) -> None:
             progress.advance(counting)
     found.sort(key=lambda count: (-count.get("priority", 1), count["captured_at"]))
     console.print()
-    console.print(table_of(found, "What to recount first", NAMES))
+    console.print(table_of(found, "Bins to recount first", NAMES))
     console.print(MEANING, soft_wrap=True)
     if choice().name is None:
         console.print(NEXT.format(address=stack.endpoint_url), soft_wrap=True)
@@ -69,7 +69,7 @@ def command(abid: Path | None) -> None:
 
 
 def ready_stack(console: Console) -> Deployed:
-    """The stack to work on; the local one is started unless it runs. Raises CliError for one without a model."""
+    """The stack to work on; starts the local one unless it runs. Raises CliError for a stack without a live model."""
     if choice().name is None:
         local = on_this_machine()
         if not local.running() or local.status()["model"] == "none":
@@ -82,10 +82,10 @@ def ready_stack(console: Console) -> Deployed:
 
 
 def real(folder: Path) -> list[Photograph]:
-    """The photographs of the public data set under `folder`, each a bin of its own at the site ABID."""
+    """The photographs of the public data set under `folder`, each as a separate bin of the site ABID."""
     pictures = next((f for f in (folder / "originals", folder / "images") if f.is_dir()), None)
     if pictures is None or not (folder / "labels.csv").is_file():
         raise CliError(
-            f"{folder} has no labels.csv with a folder originals or images; make one with: bintally fetch-abid"
+            f"{folder} has no labels.csv with a folder originals or images; download one with: bintally fetch-abid"
         )
     return find([pictures], "ABID", None)

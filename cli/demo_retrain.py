@@ -1,4 +1,4 @@
-"""`bintally demo-retrain`: from labelled photographs to a new model that answers, on this machine."""
+"""`bintally demo-retrain`: retrains on rendered, labelled photographs and deploys the new model, on this machine."""
 
 import json
 import signal
@@ -26,28 +26,28 @@ PATIENCE_SECONDS = 300.0
 SIZE = (320, 240)
 SETTINGS = {"epochs": 3, "sizes": "128", "trials": 2, "parallel": 1, "calibration_photographs": 64}
 """Small, for two cores; the stack's own defaults are for real data. Not at 64 pixels, where a step costs a quarter:
-what is learned there from the champion's weights makes the answers at the size that is served worse."""
+training the champion's weights at that size makes the answers at the served size worse."""
 LABELS_SECONDS = 120.0
 LOG = "labels/"
 
 
 @click.command("demo-retrain")
-@click.option("--photographs", default=600, show_default=True, type=click.IntRange(100), help="How many to render.")
+@click.option("--photographs", default=600, show_default=True, type=click.IntRange(100), help="Photographs to render.")
 def command(photographs: int) -> None:
-    """Render labelled photographs of a site the model has never seen, count them, retrain, count others again.
+    """Render labelled photographs of a site that the model has never seen, count them, retrain, count others.
 
-    The site stocks one product, of which a few hundred photographs teach enough. The shipped model learned from real
-    photographs of all kinds and counts these badly; the new one must prove itself better on test bins before it
-    answers. Starts the stack if it does not run; leaves it running.
+    The site stocks one product, for which a few hundred photographs are enough. The shipped model was trained on real
+    photographs of all kinds and counts these badly; the new one must beat it on test bins before it goes live. Starts
+    the stack if it does not run, and leaves it running.
     """
     if not (REPOSITORY / ".venv-train" / "bin" / "python").exists():
-        raise CliError("retraining needs the training environment: make train-venv", PACKAGE_MISSING)
+        raise CliError("retraining needs the training environment. Install it with: make train-venv", PACKAGE_MISSING)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     console = Console(highlight=False)
     stack = ready_stack(console)
     if name := retraining.under_way(stack):
-        raise CliError(f"retraining {name} is under way; bintally model list shows its version when it has ended")
+        raise CliError(f"retraining {name} is running. Wait for its version in: bintally model list")
     rendered = render(REPOSITORY / ".data" / "one-product", photographs, console)
     before = count(stack, rendered, console)
     console.print(f"The live model counts {share_right(before):.0%} of them as recorded.")
@@ -58,7 +58,7 @@ def command(photographs: int) -> None:
     ended = retraining.follow(stack, execution, console)
     show_report(stack, ended["run"], console)
     if ended["outcome"] != "registered":
-        raise CliError("the challenger was not better: the live model stays")
+        raise CliError("the challenger did not beat the live model, which stays")
     retraining.wait_live(stack, ended["model_version"], console)
     others = render(REPOSITORY / ".data" / "one-product-others", 60, console, seed=1_000_000)
     after = count(stack, others, console)
@@ -69,7 +69,7 @@ def command(photographs: int) -> None:
 
 
 def render(folder: Path, number: int, console: Console, seed: int = 0) -> list[Photograph]:
-    """A photograph of each bin, 0 to 9 items; those that were rendered before are taken as they are."""
+    """A photograph of each bin, 0 to 9 items; those that exist are not rendered again."""
     wanted = [Rendered(folder, seed + index) for index in range(number)]
     missing = [each for each in wanted if not each.path.exists()]
     with bar(console) as progress, ProcessPoolExecutor() as pool:
@@ -80,7 +80,7 @@ def render(folder: Path, number: int, console: Console, seed: int = 0) -> list[P
 
 
 class Rendered:
-    """One picture to render, all of it decided by its number."""
+    """One picture to render; its number determines everything in it."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.number = number
@@ -98,7 +98,7 @@ class Rendered:
 
 
 def count(stack: Deployed, photographs: list[Photograph], console: Console) -> list[Count]:
-    """Uploads them and waits for their counts. Raises CliError when some do not come."""
+    """Uploads them and waits for their counts. Raises CliError when some are missing."""
     outputs, table = stack.outputs(), stack.counts_table()
     with bar(console) as progress:
         sending = progress.add_task("Uploading", total=len(photographs))
@@ -114,7 +114,7 @@ def count(stack: Deployed, photographs: list[Photograph], console: Console) -> l
 
 
 def wait_labels(stack: Deployed, counts: list[Count], console: Console) -> None:
-    """Labels follow the counts through the table's stream. Raises CliError when some do not come."""
+    """Waits for the labels, which follow the counts through the stream. Raises CliError when some are missing."""
     s3, bucket = stack.client("s3"), stack.outputs()["ArtifactsBucket"]
     deadline = time.monotonic() + LABELS_SECONDS
     waiting = {str(count["image"]["version_id"]) for count in counts if count["status"] == "COUNTED"}
@@ -130,12 +130,12 @@ def wait_labels(stack: Deployed, counts: list[Count], console: Console) -> None:
             if not waiting:
                 return
             if time.monotonic() > deadline:
-                raise CliError(f"{len(waiting)} photographs have no label yet; bintally demo-retrain tries again")
+                raise CliError(f"{len(waiting)} photographs have no label yet. Try again with: bintally demo-retrain")
             time.sleep(0.5)
 
 
 def show_report(stack: Deployed, run: str, console: Console) -> None:
-    """Stores the evaluation's report beside the local stack's state, else here, and says where."""
+    """Stores the evaluation's report next to the local stack's state, else here, and prints its path."""
     path = (stack.home if isinstance(stack, Local) else Path.cwd()) / f"report-{run}.html"
     key = f"retrain/{run}/evaluation/report.html"
     stack.client("s3").download_file(stack.outputs()["ArtifactsBucket"], key, str(path))
@@ -143,7 +143,7 @@ def show_report(stack: Deployed, run: str, console: Console) -> None:
 
 
 def share_right(items: Iterable[Count]) -> float:
-    """The share of counts that say what the record says; six and more are one answer."""
+    """The share of counts that agree with the record; six and more are one class."""
     found = [int(item["count"]) == min(6, int(item["recorded_quantity"])) for item in items]
     return sum(found) / len(found)
 

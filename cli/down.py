@@ -1,4 +1,4 @@
-"""`bintally down`: stop the stack; nothing is left running."""
+"""`bintally down`: stops the stack and all its processes."""
 
 import click
 

@@ -11,11 +11,11 @@ from cli.stacks import chosen
 def command() -> None:
     """Print export lines: eval "$(bintally env)".
 
-    They are the stack's address, region and outputs, and for the local stack its owner's key. For a stack on AWS they
-    contain no credentials: a shell uses its own.
+    The lines contain the stack's address, region and outputs, and for the local stack its owner's key. For a stack on
+    AWS they contain no credentials: the shell uses its own.
     """
     environment = chosen().environment()
     if "AWS_ACCESS_KEY_ID" in environment:
-        click.echo("unset AWS_SESSION_TOKEN AWS_PROFILE")  # Another account's; the local stack would refuse the token.
+        click.echo("unset AWS_SESSION_TOKEN AWS_PROFILE")  # of another account, refused here
     for name, value in environment.items():
         click.echo(f"export {name}={shlex.quote(value)}")

@@ -1,6 +1,6 @@
-"""What a command says when it cannot do its work: one clear line and an exit code.
+"""A command's failures: one clear line and an exit code.
 
-botocore is imported when something has failed, so that `bintally --help` stays quick.
+botocore is imported only after a failure, so that `bintally --help` stays quick.
 """
 
 import click
@@ -28,7 +28,7 @@ EXIT_CODES: dict[type[StackError], int] = {
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """The errors that `of_failure` takes."""
+    """The errors that `of_failure` accepts."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     return (StackError, BotoCoreError, ClientError)

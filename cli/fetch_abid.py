@@ -1,4 +1,4 @@
-"""`bintally fetch-abid`: a slice of the public data set of bin photographs, for those who can reach it."""
+"""`bintally fetch-abid`: downloads a part of the public data set of bin photographs."""
 
 import csv
 import json
@@ -24,13 +24,13 @@ AT_ONCE = 16
 
 
 @click.command()
-@click.option("--count", type=click.IntRange(1), help="How many photographs.  [default: 500, or all of --ids]")
+@click.option("--count", type=click.IntRange(1), help="Number of photographs.  [default: 500, or all of --ids]")
 @click.option(
     "--ids",
     "sheets",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Those in this CSV's column id instead of the first ones, in its groups if it has any. May be repeated.",
+    help="Take the ids in this CSV's column id, with its groups if it has any. May be repeated.",
 )
 @click.option(
     "--to",
@@ -38,17 +38,18 @@ AT_ONCE = 16
     default=".data/abid",
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where to keep them.",
+    help="Folder to write to.",
 )
 def command(count: int | None, sheets: tuple[Path, ...], folder: Path) -> None:
-    """Download the first photographs of the Amazon Bin Image Dataset with their records, or those that files list.
+    """Download the first photographs of the Amazon Bin Image Dataset, or those in --ids, with their records.
 
-    Writes images/<id>.jpg, metadata/<id>.json and labels.csv (id, quantity, group). Run again, it goes on where it
-    was; a larger --count adds to what is there. Groups that a file names hold for the run that it is given to. No AWS
-    account is needed. The photographs are licensed CC BY-NC-SA 3.0 US.
+    Writes images/<id>.jpg, metadata/<id>.json and labels.csv (id, quantity, group). An
+    interrupted download continues when it is run again; a larger --count adds photographs. Groups in an --ids file
+    apply only to the run that it is given to. No AWS account is needed. The photographs are licensed CC BY-NC-SA 3.0
+    US.
     """
     listed = listed_in(sheets)
-    # Neither credentials nor AWS_ENDPOINT_URL may stand in the way: unsigned, and to an address of its own.
+    # Unsigned, and with an explicit address: credentials and AWS_ENDPOINT_URL must not interfere.
     settings = Config(
         signature_version=UNSIGNED,
         connect_timeout=10,
@@ -72,13 +73,13 @@ def command(count: int | None, sheets: tuple[Path, ...], folder: Path) -> None:
     labelled, unlabelled = write_labels(folder, listed)
     left_out = f", {unlabelled} without a usable record left out of labels.csv" if unlabelled else ""
     missing = sum(not (folder / "images" / f"{identity}.jpg").exists() for identity in ids)
-    not_there = f", {missing} listed that the data set has not" if missing else ""
+    not_there = f", {missing} of the ids are not in the data set" if missing else ""
     console.print(f"{labelled} photographs with their records in {folder}{left_out}{not_there}")
     console.print(f"Count them with: ABID={folder} make demo")
 
 
 def listed_in(sheets: tuple[Path, ...]) -> dict[str, str]:
-    """The group of each id that the CSV files list, in their order; "" where they name none. Raises CliError."""
+    """The group of each id in the CSV files, in their order; "" for an id without a group. Raises CliError."""
     groups: dict[str, str] = {}
     for path in sheets:
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as sheet:
@@ -115,7 +116,7 @@ def fetch_all(s3: Any, ids: list[str], folder: Path, tick: Any) -> None:
 
 
 def get(s3: Any, key: str, path: Path) -> None:
-    """One object into a file that is there whole or not at all. An object that does not exist is passed over."""
+    """Downloads one object into a file, completely or not at all. Skips an object that does not exist."""
     if path.exists():
         return
     try:
@@ -128,9 +129,9 @@ def get(s3: Any, key: str, path: Path) -> None:
 
 
 def write_labels(folder: Path, known: dict[str, str]) -> tuple[int, int]:
-    """Writes labels.csv for every photograph that has a record; how many have one, and how many have none.
+    """Writes labels.csv for every photograph with a record. Returns the numbers of photographs with and without one.
 
-    `known` are groups by id; where it has none, contents say which photographs belong together.
+    `known` are groups by id; for other photographs the contents determine the groups.
     """
     contents: dict[str, dict[str, int]] = {}
     images = sorted(path.stem for path in (folder / "images").glob("*.jpg"))
@@ -152,9 +153,9 @@ def write_labels(folder: Path, known: dict[str, str]) -> tuple[int, int]:
 
 
 def groups_of(contents: dict[str, dict[str, int]]) -> dict[str, str]:
-    """Which photographs may show one bin, before and after a pick or stow: contents that overlap by half or more.
+    """Groups photographs that may show one bin before and after a pick or stow: contents that overlap by half or more.
 
-    `contents` is the quantity of each product, by id. A group is named for its first photograph.
+    `contents` is the quantity of each product, by id. A group is named after its first photograph.
     """
     parent = {identity: identity for identity in contents}
     seen: defaultdict[str, list[str]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""`bintally invoke`: run one function in a container with `sam local invoke`, as part of a running stack."""
+"""`bintally invoke`: runs one function in a container with `sam local invoke`, as part of a running stack."""
 
 import contextlib
 import json
@@ -48,17 +48,17 @@ class Invocation:
 @click.command()
 @click.argument("function", metavar="FUNCTION", type=click.Choice(FUNCTIONS))
 @click.argument("photograph", required=False)
-@click.option("--image", metavar="NAME", help="Base image on this machine, where no registry can be reached.")
+@click.option("--image", metavar="NAME", help="Base image on this machine, for use without a registry.")
 @click.option("--run", "runs", is_flag=True, help="Run the line instead of printing it. Needs Docker.")
 def command(function: str, photograph: str | None, image: str | None, runs: bool) -> None:
     """Run one FUNCTION in a container with sam local invoke, as part of the running stack.
 
-    FUNCTION is named like its file in events/, for example count. Its event is the sample there, or for count the
-    event of a PHOTOGRAPH in the images bucket: its key (incoming/…) or its s3:// address.
+    FUNCTION is the name of a file in events/, for example count. Its event is the sample in that file, or for count
+    the event of a PHOTOGRAPH in the images bucket: give its key (incoming/…) or its s3:// address.
 
     The command builds the function for the image's Python, writes the event and the deployed function's variables to
-    .aws-sam/invoke, and prints the sam local invoke line. With --run it runs the line; for the local stack it also
-    relays the container's requests to the stack meanwhile.
+    .aws-sam/invoke, and prints the sam local invoke line. With --run it also runs the line and, for the local stack,
+    relays the container's requests to the stack.
     """
     if photograph is not None and function != "count":
         raise CliError(f"{function} takes no photograph; only count does", USAGE)
@@ -88,7 +88,7 @@ def command(function: str, photograph: str | None, image: str | None, runs: bool
 
 
 def event_of(sample: dict[str, Any], bucket: str, photograph: str, stack: Deployed) -> dict[str, Any]:
-    """The sample event of count for a photograph that is in the bucket. Raises CliError when it is not there."""
+    """The sample event of count for a photograph in the bucket. Raises CliError when the bucket lacks it."""
     key = photograph.removeprefix(f"s3://{bucket}/")
     if key.startswith("s3://"):
         raise CliError(f"{photograph} is not in the stack's images bucket {bucket}", USAGE)
@@ -97,13 +97,13 @@ def event_of(sample: dict[str, Any], bucket: str, photograph: str, stack: Deploy
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
             raise
-        raise CliError(f"there is no photograph {key} in {bucket}. Find keys with: bintally counts --csv -") from error
+        raise CliError(f"{bucket} contains no photograph {key}. Find keys with: bintally counts --csv -") from error
     return with_object(sample, bucket, key, found)
 
 
 def with_object(sample: dict[str, Any], bucket: str, key: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """The sample event with the object that HeadObject describes. The sequencer, which S3 tells in events alone, is
-    made of the time of the upload."""
+    """The sample event with the object that HeadObject describes. S3 gives a sequencer only in events, so it is made
+    from the upload time."""
     record = sample["Records"][0]
     arrival = json.loads(record["body"])
     arrival["detail"]["bucket"]["name"] = bucket
@@ -147,7 +147,7 @@ def prepare(logical: str, event: object, variables: dict[str, str], image: str |
 
 
 def build(logical: str, folder: Path, image: str | None) -> Path:
-    """`sam build` of one function for the image's Python, else for the one that the template names."""
+    """Builds one function with `sam build`, for the image's Python or else for the template's."""
     settings = {"PYTHON_VERSION": python_of(image)} if image else {}
     log_file = FOLDER / "sam-build.log"
     words = ("build", logical, "--template", str(REPOSITORY / "template.yaml"), "--build-dir", str(folder))
@@ -159,23 +159,23 @@ def build(logical: str, folder: Path, image: str | None) -> Path:
 
 
 def python_of(image: str) -> str:
-    """Major and minor version of the Python in an image: 3.11. Raises CliError when it cannot be asked."""
+    """Major and minor version of the Python in an image: 3.11. Raises CliError when the image does not run."""
     words = ["docker", "run", "--rm", "--entrypoint", "python3", image]
     try:
         done = subprocess.run(
             [*words, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True
         )
     except FileNotFoundError as error:
-        raise CliError("there is no docker command. Install Docker, then try again") from error
+        raise CliError("the docker command was not found. Install Docker, then try again") from error
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no output"])[0]
-        raise CliError(f"cannot ask image {image} for its Python: {reason}")
+        raise CliError(f"cannot read the Python version of image {image}: {reason}")
     return done.stdout.strip()
 
 
 def name_variable(template: Path, name: str) -> None:
-    """Names a variable in a built template: sam passes on only variables that the template names. The repository's
-    template does not name this one, which has no place on AWS."""
+    """Adds a variable to a built template: sam passes only variables that the template names. The repository's
+    template does not name this one, since it must not exist on AWS."""
     from samcli.yamlhelper import yaml_dump, yaml_parse
 
     content = yaml_parse(template.read_text())
@@ -189,7 +189,7 @@ def sam(*words: str) -> list[str]:
 
 
 def environment_of(stack: Deployed) -> dict[str, str]:
-    """What sam, and through it the container, needs to act as the caller: the owner's key, or the caller's."""
+    """The environment with which sam and the container act as the caller: the owner's key, or the caller's."""
     if choice().name is None:
         return with_tools(os.environ) | on_this_machine().credentials()
     wanted = {"AWS_REGION": stack.client("sts").meta.region_name, "AWS_PROFILE": choice().profile}
@@ -198,6 +198,6 @@ def environment_of(stack: Deployed) -> dict[str, str]:
 
 
 def with_tools(environment: Mapping[str, str]) -> dict[str, str]:
-    """With this environment's commands first, which has the uv that builds functions; sam sends no telemetry."""
+    """Puts this environment's commands first, among them the uv that builds functions; turns sam's telemetry off."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     return dict(environment) | {"PATH": path, "SAM_CLI_TELEMETRY": "0"}

@@ -1,5 +1,5 @@
-"""The `bintally` command. Every verb is a module of this folder with one click object named `command`, imported when
-it is asked for, so that `bintally --help` stays quick. A verb of a family, `model list`, is `cli/model_list.py`."""
+"""The `bintally` command. Every verb is a module of this folder with one click object named `command`, imported only
+when it is used, so that `bintally --help` stays quick. A verb of a family, `model list`, is `cli/model_list.py`."""
 
 from importlib import import_module
 
@@ -12,7 +12,7 @@ FAMILIES = {
     "Every day": {
         "up": "Start AWS here, deploy the stack, release the shipped model.",
         "down": "Stop the stack on this machine.",
-        "status": "Say where the stack is and which model is live.",
+        "status": "Show where the stack is and which model is live.",
         "env": "Print export lines for any AWS client.",
         "upload": "Upload photographs and, if asked, wait for their counts.",
         "counts": "Show or export counts, and the bins to recount first.",
@@ -25,13 +25,13 @@ FAMILIES = {
         "model approve": "Approve a version; this starts its release.",
         "model reject": "Reject a version.",
         "model release": "Release a version by hand.",
-        "model rollback": "Go back to the version that was live before.",
+        "model rollback": "Release the previously live version.",
     },
     "The stack": {
         "stack redrive": "Retry everything in the dead-letter queues.",
     },
     "Try and measure": {
-        "demo": "Count the sample photographs, from nothing.",
+        "demo": "Start a stack and count the sample photographs.",
         "demo-retrain": "Retrain on rendered photographs and deploy the better model.",
         "invoke": "Run one function in a container with sam local invoke.",
         "bench": "Measure serving, counting and retraining.",
@@ -42,7 +42,7 @@ VERBS = {verb: text for family in FAMILIES.values() for verb, text in family.ite
 GROUPS = {
     "retrain": "Start a retraining.",
     "model": "List, approve, reject, release and roll back versions of the model.",
-    "stack": "Look after a running stack.",
+    "stack": "Operate a running stack.",
 }
 ONLY_LOCAL = ("up", "down")
 
@@ -57,7 +57,7 @@ def command_of(verb: str) -> click.Command:
 
 
 class Family(click.Group):
-    """The verbs that begin with one word."""
+    """The verbs that share a first word."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [verb.partition(" ")[2] for verb in VERBS if verb.startswith(f"{self.name} ")]
@@ -104,8 +104,8 @@ class Verbs(click.Group):
 def main(context: click.Context, stack: str | None, profile: str | None, region: str | None) -> None:
     """Count the items in warehouse bins from photographs, on AWS or on this machine.
 
-    Every command but up and down takes --stack, or BINTALLY_STACK, and then works on that stack of your AWS account.
-    Without it, it works on the stack that runs on this machine.
+    With --stack, or BINTALLY_STACK, every command except up and down works on that stack in your AWS account.
+    Without it, commands work on the stack that runs on this machine.
     """
     if stack is None and (profile or region):
         raise CliError("--profile and --region need --stack NAME, or BINTALLY_STACK", USAGE)

@@ -1,4 +1,4 @@
-"""`bintally model approve`: a person's yes to a version of the model."""
+"""`bintally model approve`: approves a version of the model in the registry."""
 
 import click
 
@@ -12,7 +12,7 @@ from deployed.stack import version_of
 def command(version: str) -> None:
     """Approve a version in the model registry; this starts its release.
 
-    The registry's event starts the release. Nothing is released when a newer version is approved, too.
+    The registry's event starts the release. If a newer version is also approved, nothing is released.
     """
     stack = chosen()
     package, before = decide(stack, version, "Approved")
@@ -20,6 +20,6 @@ def command(version: str) -> None:
     if before == "Approved":
         click.echo(f"Model {version} was approved before. Release it with: bintally model release {version}")
     elif newest["ModelPackageArn"] != package:
-        click.echo(f"Model {version} is approved, but not released: {version_of(newest)} is newer and approved, too")
+        click.echo(f"Model {version} is approved, but not released: {version_of(newest)} is newer and also approved")
     else:
         click.echo(f"Model {version} is approved and is being released. See: bintally model list")

@@ -1,4 +1,4 @@
-"""`bintally model list`: the versions of the model in the registry."""
+"""`bintally model list`: lists the versions of the model in the registry."""
 
 import json
 
@@ -15,8 +15,8 @@ def command(as_json: bool) -> None:
     """List the versions of the model, the newest first, with their metrics.
 
     Each version is measured on the test set of its own dataset. RPS is the ranked probability score: less is better.
-    Test sets grow and differ, so RPS does not compare two rows; the verdict of the retraining that made a version
-    does. "Data" is the digest of the dataset, its test set included.
+    Test sets grow and differ, so do not compare the RPS of two rows; read the verdict of the retraining that created
+    the version instead. "Data" is the digest of the dataset, including its test set.
     """
     found = list(versions(chosen()))
     if as_json:

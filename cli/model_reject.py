@@ -1,4 +1,4 @@
-"""`bintally model reject`: a person's no to a version of the model."""
+"""`bintally model reject`: rejects a version of the model in the registry."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""`bintally model release`: release a version of the model by hand."""
+"""`bintally model release`: releases a version of the model by hand."""
 
 import click
 from rich.console import Console
@@ -14,11 +14,11 @@ from cli.versions import find_package, model_data_url
 def command(version: str) -> None:
     """Release a version of the model by hand, and show each step.
 
-    Exits 1 when the version does not go live; the current model then stays.
+    Exits 1 when the version does not go live; the current model then stays live.
     """
     stack = chosen()
     package = find_package(stack, version)
     if package["ModelApprovalStatus"] == "Rejected":
-        raise CliError(f"model {version} is rejected. To release it all the same: bintally model approve {version}")
+        raise CliError(f"model {version} is rejected. To release it, approve it: bintally model approve {version}")
     request = {"model_version": version, "model_data_url": model_data_url(package)}
     release(stack, request, Console(highlight=False))

@@ -1,4 +1,4 @@
-"""`bintally model rollback`: back to the model that was live before."""
+"""`bintally model rollback`: releases the previously live model."""
 
 import re
 
@@ -15,18 +15,18 @@ from deployed.stack import Deployed, release_request
 def command() -> None:
     """Release the version of the model that was live before, at once, and show each step.
 
-    A real-time endpoint takes it without a canary, so alarms about the current model cannot stop it. Approvals do not
-    change: reject the version that you leave, or the registry's next event about it releases it again.
+    A real-time endpoint switches without a canary, so alarms about the current model cannot stop it. Approvals do not
+    change: reject the current version, or the registry's next event about it releases it again.
     """
     stack, console = chosen(), Console(highlight=False)
     live, before = previous(stack)
     request = release_request(before)
-    console.print(f"Going back from {release_request(live)['model_version']} to {request['model_version']}")
+    console.print(f"Rolling back from {release_request(live)['model_version']} to {request['model_version']}")
     release(stack, {**request, "at_once": True}, console)
 
 
 def previous(stack: Deployed) -> tuple[str, str]:
-    """The s3:// addresses of the live model and of the one before it. Raises CliError when there is none."""
+    """The s3:// addresses of the live model and of the previous one. Raises CliError when there is none."""
     outputs, sagemaker = stack.outputs(), stack.client("sagemaker")
     live = stack.live_model_data(outputs)
     if live is None:

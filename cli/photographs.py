@@ -1,7 +1,7 @@
-"""Photographs on disk: finding them, naming their bins, and sending them to the images bucket.
+"""Finds photographs on disk, names their bins, and uploads them to the images bucket.
 
-A folder may carry a `labels.csv` with the columns `id, quantity`: what the inventory record says of each photograph.
-An id is the photograph's path from that folder without its ending, or only its name without its ending.
+A folder may contain a `labels.csv` with the columns `id, quantity`: the recorded quantity of each photograph.
+An id is the photograph's path from that folder without its extension, or only its name without its extension.
 """
 
 import csv
@@ -15,14 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}  # the formats that the count function takes
+ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}  # the formats that the count function accepts
 DEFAULT_SITE = "default"
 AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One file and the bin it shows. `recorded` is what the inventory record says, if that is known."""
+    """One file and the bin it shows. `recorded` is the quantity in the inventory record, if known."""
 
     path: Path
     site: str
@@ -36,7 +36,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Uploaded:
-    """A photograph in the bucket, stored as `version_id`; `sent_at` is when its upload began, in epoch seconds."""
+    """A photograph in the bucket, stored as `version_id`; `sent_at` is when its upload started, in epoch seconds."""
 
     photograph: Photograph
     version_id: str
@@ -47,8 +47,8 @@ def find(paths: Iterable[Path], site: str | None, bin_: str | None) -> list[Phot
     """The photographs at `paths`, in the order of their names within each folder.
 
     Below a folder, the last folders of a photograph's path name its site and bin (`<site>/<bin>/<name>`); without
-    them the site is `default` and the bin is the photograph's name. `site` and `bin_` overrule both.
-    Raises ValueError where a labels.csv cannot be understood.
+    them the site is `default` and the bin is the photograph's name. `site` and `bin_` override both.
+    Raises ValueError for an invalid labels.csv.
     """
     found = []
     for path in paths:
@@ -62,9 +62,9 @@ def find(paths: Iterable[Path], site: str | None, bin_: str | None) -> list[Phot
 
 
 def left_out(paths: Iterable[Path]) -> list[Path]:
-    """The files below the folders among `paths` that `find` takes for no photographs.
+    """The files below the folders among `paths` that `find` does not accept as photographs.
 
-    Without labels files and hidden files, which nobody takes for photographs.
+    Labels files and hidden files are not among them.
     """
     below = (file for path in paths if path.is_dir() for file in sorted(path.rglob("*")))
     return [
@@ -78,7 +78,7 @@ def left_out(paths: Iterable[Path]) -> list[Path]:
 
 
 def kinds(files: Iterable[Path]) -> str:
-    """HEIC; or 2 HEIC, 1 TXT: the endings of files, the most frequent first."""
+    """HEIC; or 2 HEIC, 1 TXT: the extensions of files, the most frequent first."""
     found = Counter(file.suffix.lstrip(".").upper() or "no ending" for file in files)
     if len(found) == 1:
         return next(iter(found))
@@ -86,7 +86,7 @@ def kinds(files: Iterable[Path]) -> str:
 
 
 def recorded(file: Path) -> int | None:
-    """What the nearest labels.csv above says of a photograph: beside it, or up to two folders higher."""
+    """A photograph's quantity in the nearest labels.csv: in its folder, or up to two folders higher."""
     for folder in file.absolute().parents[:3]:
         if quantities := labels(folder):
             return quantities.get(
@@ -104,11 +104,11 @@ def labels(folder: Path) -> dict[str, int]:
         try:
             return {row["id"]: int(row["quantity"]) for row in csv.DictReader(sheet)}
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} needs the columns id and quantity, and whole numbers in the latter") from error
+            raise ValueError(f"{path} needs the columns id and quantity, with whole numbers as quantity") from error
 
 
 def put_request(photograph: Photograph, bucket: str) -> dict[str, Any]:
-    """The parameters of S3's PutObject, but for the body."""
+    """The parameters of S3's PutObject, except the body."""
     request: dict[str, Any] = {"Bucket": bucket, "Key": photograph.key}
     request["ContentType"] = mimetypes.guess_type(photograph.path.name)[0] or "application/octet-stream"
     if photograph.recorded is not None:
@@ -117,7 +117,7 @@ def put_request(photograph: Photograph, bucket: str) -> dict[str, Any]:
 
 
 def send(s3: Any, bucket: str, photographs: list[Photograph], tick: Callable[[], None]) -> list[Uploaded]:
-    """Uploads all, AT_ONCE at a time, and calls `tick` after each. The first failure ends it and is raised."""
+    """Uploads all, AT_ONCE at a time, and calls `tick` after each. Stops at the first failure and raises it."""
 
     def put(photograph: Photograph) -> Uploaded:
         sent_at = time.time()

@@ -11,7 +11,7 @@ COLUMNS = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn
 
 @contextlib.contextmanager
 def progress_bar(console: Console, description: str, total: int) -> Iterator[Callable[[], None]]:
-    """Yields what to call after each of `total` steps. The bar is gone at the end."""
+    """Yields a function to call after each of `total` steps. The bar disappears at the end."""
     if not console.is_interactive:  # rich would leave an empty line
         yield lambda: None
         return

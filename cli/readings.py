@@ -1,4 +1,4 @@
-"""Counts in the table: read by Query, and shown to a person."""
+"""Reads counts from the table by Query, and formats them for people."""
 
 import hashlib
 import time
@@ -19,11 +19,11 @@ Count = dict[str, Any]
 LONGEST_ID = 400  # bytes
 BINS_AT_ONCE = 20
 PAUSE_SECONDS = 0.3
-A_GUESS = 1 / 7  # a record less likely than a blind guess among seven answers is shown in yellow
+A_GUESS = 1 / 7  # a record less likely than a blind guess among seven classes is shown in yellow
 
 
 def encoded(identity: str) -> str:
-    """A site or bin as it stands in a key: `#` divides there, and a very long one is its digest."""
+    """A site or bin as used in a key: `#` separates there, and a very long id is replaced by its digest."""
     text = identity.replace("%", "%25").replace("#", "%23")
     if len(text.encode()) <= LONGEST_ID:
         return text
@@ -49,12 +49,12 @@ def sites(s3: Any, bucket: str) -> list[str]:
 
 
 def latest(table: Any, site: str) -> Iterator[Count]:
-    """The newest count of each bin of a site, in the order of the bins. One page is in memory at a time."""
+    """The newest count of each bin of a site, sorted by bin. Memory holds one page."""
     return pages(table, IndexName="site", KeyConditionExpression=Key("site_key").eq(f"SITE#{encoded(site)}"))
 
 
 def read_history(table: Any, site: str, bin_: str) -> Iterator[Count]:
-    """Every count of a bin, rejected photographs too, the newest first. One page is in memory at a time."""
+    """Every count of a bin, including rejected photographs, the newest first. Memory holds one page."""
     condition = Key("PK").eq(f"BIN#{encoded(site)}#{encoded(bin_)}") & Key("SK").begins_with("COUNT#")
     return pages(table, KeyConditionExpression=condition, ScanIndexForward=False, ConsistentRead=True)
 
@@ -64,7 +64,7 @@ def history(table: Any, site: str, bin_: str) -> list[Count]:
 
 
 def counted(table: Any, uploads: list[Uploaded], patience: float) -> Iterator[tuple[Uploaded, Count]]:
-    """Each upload with its count, as they come. Ends early when none came for `patience` seconds."""
+    """Each upload with its count, as they arrive. Ends early when none arrives for `patience` seconds."""
     waiting = list(uploads)
     last = time.monotonic()
     while waiting and time.monotonic() - last < patience:
@@ -77,16 +77,16 @@ def counted(table: Any, uploads: list[Uploaded], patience: float) -> Iterator[tu
         time.sleep(PAUSE_SECONDS)
 
 
-# Saying it
+# Output
 
 
 def seconds_until_counted(upload: Uploaded, count: Count) -> float:
-    """From the start of the upload until the count was made, each by the clock of its own machine."""
+    """From the start of the upload until the count was stored, each by its own machine's clock."""
     return datetime.fromisoformat(count["counted_at"]).timestamp() - upload.sent_at
 
 
 def plain(value: Any) -> Any:
-    """A DynamoDB value as JSON takes it."""
+    """A DynamoDB value as a JSON value."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, dict):
@@ -114,7 +114,7 @@ CSV_FIELDS = (
 
 
 def csv_row(count: Count) -> dict[str, Any]:
-    """The CSV_FIELDS of a count; what it lacks is empty."""
+    """The CSV_FIELDS of a count; a missing field is empty."""
     image = {"photograph": address(count), "version_id": count["image"]["version_id"]}
     return {name: harmless(value) for name, value in (count | image).items() if name in CSV_FIELDS}
 
@@ -138,14 +138,14 @@ COLUMNS: dict[str, Callable[[Count], str]] = {
     "Took": lambda count: f"{count['seconds']:.{1 if count['seconds'] < 10 else 0}f} s",
 }
 WORDS = ("Bin", "Photograph", "Address")
-"""Columns that are cut where the terminal is too narrow for a table. Figures never are."""
+"""Columns that are cut when the terminal is too narrow. Figures are never cut."""
 LEFT = (*WORDS, "Taken (UTC)")
 
 
 def table_of(counts: list[Count], title: str, names: Sequence[str]) -> Group:
     """A table for the terminal with the COLUMNS of these names, a row for each count in the order given.
 
-    Below it are the reasons of rejected photographs."""
+    The reasons of rejected photographs follow below it."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for name in names:
         table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=name not in WORDS)

@@ -12,26 +12,26 @@ from cli.errors import CliError
 from deployed.stack import Deployed, how_it_failed
 
 POLL_SECONDS = 0.5
-STEPS = {  # the state that begins it, and what a person is told; other states belong to the step before
-    "Plan": "Making sure that no other release runs",
-    "FindLeftovers": "Looking at what is live",
-    "CreateModel": "Making the model",
+STEPS = {  # the state that starts a step, and its text for people; other states belong to the previous step
+    "Plan": "Checking that no other release runs",
+    "FindLeftovers": "Reading the live version",
+    "CreateModel": "Creating the model",
     "CreateCandidate": "Starting a candidate",
     "AskCandidate": "The candidate answers the golden images",
     "RemoveCandidate": "Removing the candidate",
-    "CreateLive": "Making the endpoint",
+    "CreateLive": "Creating the endpoint",
     "UpdateLive": "Updating the endpoint",
     "AskNew": "The endpoint answers the golden images",
-    "ResumeCounting": "Counting goes on",
+    "ResumeCounting": "Enabling counting",
     "RemoveFailedCandidate": "Removing the candidate",
-    "FindToRestore": "Putting the endpoint back",
-    "FreeLock": "Telling how it ended",
+    "FindToRestore": "Restoring the endpoint",
+    "FreeLock": "Reporting the outcome",
 }
 
 
 @dataclass
 class Watch:
-    """What was seen of an execution: the step that it is in, and since when by the execution's own clock."""
+    """The progress of an execution: its current step, and the step's start by the execution's clock."""
 
     states: Any
     execution: str
@@ -40,7 +40,7 @@ class Watch:
     since: float = 0.0
 
     def look(self) -> list[tuple[str, float]]:
-        """The steps that ended since the last look, with their seconds. At the end of an execution also its last."""
+        """The steps that ended since the last call, with their seconds; at the execution's end also the last one."""
         pages = self.states.get_paginator("get_execution_history").paginate(executionArn=self.execution)
         events = [event for page in pages for event in page["events"]]
         ended = []

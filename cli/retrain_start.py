@@ -1,4 +1,4 @@
-"""`bintally retrain start`: start a retraining by hand and, if asked, watch it."""
+"""`bintally retrain start`: starts a retraining by hand and optionally watches it."""
 
 import re
 from typing import Any
@@ -12,7 +12,7 @@ from cli.stacks import chosen
 
 @click.command()
 @click.option("--force", is_flag=True, help="Retrain even with few new labels.")
-@click.option("--approve", is_flag=True, help="Release the new model if it wins, without asking a person.")
+@click.option("--approve", is_flag=True, help="Release the new model if it wins, without a person's approval.")
 @click.option("--watch", is_flag=True, help="Show each step until the end.")
 @click.option(
     "--set",
@@ -25,8 +25,8 @@ from cli.stacks import chosen
 def command(force: bool, approve: bool, watch: bool, settings: tuple[str, ...]) -> None:
     """Start a retraining on the new labels, as the schedule does.
 
-    The new model replaces the live one only if it is proved better. With --watch the command exits 1 when the run
-    fails; a challenger that is not better is no failure.
+    The new model replaces the live one only if it beats it on test bins. With --watch the command exits 1 when the run
+    fails; a challenger that does not win is not a failure.
     """
     stack, console = chosen(), Console(highlight=False)
     request = {"reason": "by hand", "force": force, "approve": approve, "settings": parsed(settings)}
@@ -40,7 +40,7 @@ def command(force: bool, approve: bool, watch: bool, settings: tuple[str, ...]) 
 
 
 def parsed(settings: tuple[str, ...]) -> dict[str, Any]:
-    """Raises CliError for what is no NAME=VALUE."""
+    """Raises CliError for a setting that is not NAME=VALUE."""
     found: dict[str, Any] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")

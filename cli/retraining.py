@@ -1,4 +1,4 @@
-"""A retraining: started by hand, and watched until it ends."""
+"""Starts a retraining by hand, and watches it until it ends."""
 
 import json
 import time
@@ -29,7 +29,7 @@ STEPS = {
     "Register": "Registering the model",
     "Conclude": "Concluding",
 }
-JOBS = {  # step: log group, and what follows the run in the job's name
+JOBS = {  # step: log group, and the suffix of the job's name after the run
     "Process": ("ProcessingJobs", "-process"),
     "Tune": ("TrainingJobs", "-0"),
     "Train": ("TrainingJobs", "-train"),
@@ -46,7 +46,7 @@ def start(stack: Deployed, request: dict[str, Any]) -> str:
 
 
 def under_way(stack: Deployed) -> str | None:
-    """The name of an execution that has not ended."""
+    """The name of a running execution; None if none runs."""
     machine = stack.outputs()["RetrainStateMachine"]
     running = stack.client("stepfunctions").list_executions(stateMachineArn=machine, statusFilter="RUNNING")
     return next((str(one["name"]) for one in running["executions"]), None)
@@ -54,7 +54,7 @@ def under_way(stack: Deployed) -> str | None:
 
 @dataclass
 class Watch:
-    """What was seen of an execution so far; `step` is the state that it is in."""
+    """The progress of an execution; `step` is its current state."""
 
     stack: Deployed
     execution: str
@@ -76,7 +76,7 @@ class Watch:
         return self.stack.counts_table()
 
     def look(self) -> Iterator[tuple[str, float]]:
-        """Steps that have ended since the last look, with their seconds, by the execution's own clock."""
+        """The steps that ended since the last call, with their seconds by the execution's clock."""
         pages = self.states.get_paginator("get_execution_history").paginate(executionArn=self.execution)
         events = [event for page in pages for event in page["events"]]
         for event in events[self.seen :]:
@@ -102,7 +102,7 @@ class Watch:
                     logGroupName=f"/aws/sagemaker/{group}", logStreamName=stream["logStreamName"], limit=1
                 )["events"]
             ]
-        except ClientError:  # nothing was logged yet
+        except ClientError:  # nothing is logged yet
             return ""
         return " ".join(lines[-1].split())[:100] if lines else ""
 
@@ -116,7 +116,7 @@ class Watch:
 
 
 def follow(stack: Deployed, execution: str, console: Console) -> dict[str, Any]:
-    """Shows each step until the execution ends, and answers its output. Raises CliError when it failed."""
+    """Shows each step until the execution ends, and returns its output. Raises CliError when it failed."""
     watch = Watch(stack, execution)
     try:
         with console.status("Starting") as status:
@@ -143,7 +143,7 @@ def follow(stack: Deployed, execution: str, console: Console) -> dict[str, Any]:
 
 
 def result_of(watch: Watch, step: str) -> str:
-    """What a job's metrics say at its end."""
+    """A job's final metrics."""
     sagemaker = watch.stack.client("sagemaker")
     name = f"{watch.stack.name}-{watch.find_run()}"
     try:
@@ -160,13 +160,13 @@ def result_of(watch: Watch, step: str) -> str:
             )
             best_text = f"  best rps {objective:.3f} with {tuned}" if objective is not None else ""
             return f"  {counts['Completed']} of {sum(counts.values())} trials completed{best_text}"
-    except ClientError:  # the step failed before its job was made
+    except ClientError:  # the step failed before its job was created
         return ""
     return ""
 
 
 def wait_live(stack: Deployed, version: str, console: Console) -> None:
-    """Waits until the registry's event has brought the version into service. Raises CliError when it did not."""
+    """Waits until the registry's event has released the version. Raises CliError when it has not."""
     began, outputs = time.monotonic(), stack.outputs()
     with console.status(f"Releasing model {version}"):
         while f"/models/{version}/" not in (stack.live_model_data(outputs) or ""):

@@ -1,4 +1,4 @@
-"""`bintally stack redrive`: retry everything in the dead-letter queues."""
+"""`bintally stack redrive`: retries everything in the dead-letter queues."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,8 +10,8 @@ from cli.errors import CliError
 from cli.progress import progress_bar
 from cli.stacks import chosen
 
-HOLD_SECONDS = 60  # for which a message is ours alone; ten are sent and deleted within one
-WAIT_SECONDS = 2  # for another message before the queue is taken for empty
+HOLD_SECONDS = 60  # for which only we see a received message; ten are sent and deleted within one second
+WAIT_SECONDS = 2  # to wait for another message before the queue counts as empty
 
 
 @click.command()
@@ -44,10 +44,10 @@ def waiting(sqs: Any, queue: str) -> int:
 
 
 def redrive(sqs: Any, dead: str, queue: str) -> Iterator[tuple[int, int]]:
-    """Moves message by message, ten at a time; yields how many of each ten went and how many stay.
+    """Moves messages, ten at a time; yields how many of each ten were sent and how many remain.
 
-    Sent before deleted, so that a crash between the two repeats a message and loses none. Ends when the
-    dead-letter queue is empty, or holds only what came back or could not be sent.
+    A message is sent before it is deleted, so a crash between the two repeats it and loses none. Ends when the
+    dead-letter queue is empty, or contains only messages that returned or could not be sent.
     """
     seen: set[str] = set()
     while messages := receive(sqs, dead):
@@ -77,6 +77,6 @@ def receive(sqs: Any, queue: str) -> list[dict[str, Any]]:
 
 
 def content(message: dict[str, Any]) -> dict[str, Any]:
-    """What of a received message is sent again: its body and its attributes."""
+    """The parts of a received message that are sent again: its body and its attributes."""
     attributes = message.get("MessageAttributes")
     return {"MessageBody": message["Body"]} | ({"MessageAttributes": attributes} if attributes else {})

@@ -1,6 +1,6 @@
-"""Which stack a command works on: the one that --stack names, else the one on this machine.
+"""The stack that a command works on: the one that --stack names, else the one on this machine.
 
-boto3 is imported when a command asks for its stack, so that `bintally --help` stays quick.
+boto3 is imported only when a command uses its stack, so that `bintally --help` stays quick.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choice:
-    """The options --stack, --profile and --region as they were given."""
+    """The given options --stack, --profile and --region."""
 
     name: str | None = None
     profile: str | None = None

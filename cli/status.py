@@ -1,4 +1,4 @@
-"""`bintally status`: where the stack is, and which model is live."""
+"""`bintally status`: shows where the stack is and which model is live."""
 
 import json
 
@@ -10,7 +10,7 @@ from cli.stacks import chosen
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> None:
-    """Say where the stack is and which model is live. Exits 3 when the stack does not run or does not exist."""
+    """Show where the stack is and which model is live. Exits 3 when the stack does not run or does not exist."""
     status = chosen().status()
     if as_json:
         click.echo(json.dumps(status, indent=2))

@@ -1,4 +1,4 @@
-"""`bintally up`: from nothing to a stack that counts photographs."""
+"""`bintally up`: starts the local stack and releases the shipped model."""
 
 import signal
 import time
@@ -16,7 +16,7 @@ def interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def start(stack: Local, console: Console) -> None:
-    """`stack.up`, each step shown while it runs and, with its seconds, when it is done."""
+    """Runs `stack.up`; shows each step while it runs and, with its seconds, when it is done."""
     done: list[tuple[str, float]] = []
 
     def finish() -> None:

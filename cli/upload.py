@@ -1,4 +1,4 @@
-"""`bintally upload`: photographs into the images bucket, under their sites and bins."""
+"""`bintally upload`: uploads photographs to the images bucket, by site and bin."""
 
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,17 @@ PATIENCE_SECONDS = 300.0
 
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--site", help="The site they were taken at.")
-@click.option("--bin", "bin_", help="The bin they show.")
-@click.option("--wait", is_flag=True, help="Wait until they are counted, and say what was counted and rejected.")
+@click.option("--site", help="Site of all photographs.")
+@click.option("--bin", "bin_", help="Bin of all photographs.")
+@click.option("--wait", is_flag=True, help="Wait for their counts, and report how many were counted and rejected.")
 def command(paths: tuple[Path, ...], site: str | None, bin_: str | None, wait: bool) -> None:
-    """Upload photographs: files, or folders with everything below them.
+    """Upload photographs: files, or folders with all subfolders.
 
     The site and the bin are the last two folders of a photograph's path (<site>/<bin>/<name>). Without folders the
-    site is "default" and the bin is the photograph's name. --site and --bin overrule both. A labels.csv (columns id,
-    quantity) beside the photographs or above them contains what the records say.
+    site is "default" and the bin is the photograph's name. --site and --bin override both. A labels.csv (columns id,
+    quantity) in the photographs' folder or above it contains the recorded quantities.
 
-    With --wait the command exits 1 when photographs are not counted: none came for 5 minutes.
+    With --wait the command exits 1 when some are not counted: it stops when no count arrives for 5 minutes.
     """
     if any(part and "/" in part for part in (site, bin_)):
         raise CliError("a site or a bin cannot have a / in its name", USAGE)
@@ -75,7 +75,7 @@ def summary(photographs: list[Photograph], skipped: list[Path]) -> str:
 
 
 def wait_for_counts(table: Any, uploads: list[Uploaded], console: Console) -> None:
-    """Waits with a progress bar, and says what was counted and rejected. Raises CliError when some are not counted."""
+    """Waits with a progress bar, and reports the result. Raises CliError when some are not counted."""
     found: list[tuple[Uploaded, Count]] = []
     try:
         with progress_bar(console, "Counting", len(uploads)) as advance:
@@ -83,10 +83,10 @@ def wait_for_counts(table: Any, uploads: list[Uploaded], console: Console) -> No
                 found.append(pair)
                 advance()
     except KeyboardInterrupt:
-        console.print("Counting goes on. See the counts with: bintally counts")
+        console.print("Counting continues. See the counts with: bintally counts")
     rejected = [(upload, count) for upload, count in found if count["status"] == "REJECTED"]
     console.print(f"{len(found) - len(rejected)} counted, {len(rejected)} rejected")
     for upload, count in rejected:
         console.print(f"[red]{escape(upload.photograph.key)}: {escape(count['reason'])}[/]", soft_wrap=True)
     if missing := len(uploads) - len(found):
-        raise CliError(f"{missing} of {len(uploads)} are not counted yet. Is a model live? See: bintally status")
+        raise CliError(f"{missing} of {len(uploads)} are not counted yet. Check that a model is live: bintally status")

@@ -1,4 +1,4 @@
-"""The versions of the model, as the registry has them: reading them, and saying them to a person."""
+"""Reads the versions of the model from the registry, and formats them for people."""
 
 import json
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ class Version:
 
 
 def versions(stack: Deployed) -> Iterator[Version]:
-    """Every version, the newest first; before them the live one when the registry does not have it."""
+    """Every version, the newest first; the live one precedes them if the registry lacks it."""
     live = stack.live_model_data(stack.outputs())
     packages = list(stack.packages())
     if live and live not in map(model_data_url, packages):
@@ -65,21 +65,21 @@ def model_data_url(package: dict[str, Any]) -> str:
 
 
 def metrics(stack: Deployed, package: dict[str, Any]) -> dict[str, float]:
-    """The package's metrics as shipped: of the challenger of an evaluation, or as a package itself carries them."""
+    """The package's metrics as shipped: the challenger's in an evaluation, or those in the package itself."""
     statistics = package.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics")
     if not statistics:
         return {}
     bucket, _, key = statistics["S3Uri"].removeprefix("s3://").partition("/")
     try:
         found = json.load(stack.client("s3").get_object(Bucket=bucket, Key=key)["Body"])
-    except ClientError:  # reports may be cleared away before the version is
+    except ClientError:  # reports may be deleted before the version is
         return {}
     shipped = found.get("challenger", found).get("as_shipped", {})
     return {name: shipped[name] for name in METRICS if name in shipped}
 
 
 def find_package(stack: Deployed, model_version: str) -> dict[str, Any]:
-    """The model package of a version. Raises CliError when the registry has none, NotRunning when it does not run."""
+    """The model package of a version. Raises CliError when the registry lacks it, NotRunning when no stack runs."""
     stack.require_running()
     package = stack.find_package(model_version)
     if package is None:
@@ -88,7 +88,7 @@ def find_package(stack: Deployed, model_version: str) -> dict[str, Any]:
 
 
 def decide(stack: Deployed, model_version: str, status: str, why: str | None = None) -> tuple[str, str]:
-    """Sets the approval of a version. Answers its package's ARN and what its approval was before. Raises CliError."""
+    """Sets the approval of a version. Returns its package's ARN and its previous approval. Raises CliError."""
     package = find_package(stack, model_version)
     description = {"ApprovalDescription": why} if why else {}
     stack.client("sagemaker").update_model_package(
@@ -98,11 +98,11 @@ def decide(stack: Deployed, model_version: str, status: str, why: str | None = N
 
 
 def table_of(found: list[Version], width: int) -> Table:
-    """A row for each version in the order given. Below WIDE columns without the parent and the time of day."""
+    """A row for each version in the order given; below WIDE columns without the parent and the time of day."""
     wide = width >= WIDE
     table = Table(header_style="bold", box=None, pad_edge=False)
     for name in ("Version", "State"):
-        table.add_column(name, no_wrap=True)  # a person copies the version from here
+        table.add_column(name, no_wrap=True)  # people copy the version from here
     for name in METRICS.values():
         table.add_column(name, justify="right", no_wrap=True)
     for name in (*(("Parent",) if wide else ()), "Data", "Made (UTC)"):

@@ -1,1 +1,1 @@
-"""A deployed Bintally stack, in any AWS account or on this machine, as its commands and `local/` use it."""
+"""A deployed Bintally stack, in any AWS account or on this machine; used by the commands and by `local/`."""

@@ -1,7 +1,7 @@
-"""AWS's refusals as errors with a cure: the missing permission, the expired session, the region that is not set.
+"""Turns AWS's refusals into errors with a cure: a missing permission, an expired session, no region.
 
-`translate_refusals(session)` makes every client of a session raise them, so that no caller takes a refusal for an
-absent resource.
+`translate_refusals(session)` makes every client of a session raise them, so that no caller mistakes a refusal for a
+missing resource.
 """
 
 import re
@@ -25,13 +25,13 @@ UNKNOWN = {
 NAMED = re.compile(r'not authorized to perform: "?([\w-]+:\w+)"?(?: on resource: "?([^\s"]+)"?)?')
 ACTIONS = {"ListObjects": "ListBucket", "ListObjectsV2": "ListBucket", "HeadBucket": "ListBucket"}
 ACTIONS |= {"HeadObject": "GetObject"}
-"""S3's actions that are not named like the operation."""
+"""S3's actions whose names differ from the operation's."""
 
 SIGN_IN = "Sign in again, for example with: aws sso login"
 
 
 def translate_refusals(session: Any) -> None:
-    """From now on the clients of a boto3 session raise Denied or NoAccess where AWS refuses."""
+    """Makes the clients of a boto3 session raise Denied or NoAccess when AWS refuses a request."""
     session.events.register("after-call", _raise_refusal)
 
 
@@ -49,14 +49,14 @@ def _raise_refusal(parsed: dict[str, Any], model: OperationModel, **_: object) -
 
 
 def denied(message: str, model: OperationModel) -> Denied:
-    """The permission that AWS names, else the one that the operation needs."""
+    """Denied with the permission that AWS names, else with the one that the operation needs."""
     if found := NAMED.search(message):
         return Denied(found[1], (found[2] or "").rstrip(".,;"))
     return Denied(f"{model.service_model.signing_name}:{ACTIONS.get(model.name, model.name)}")
 
 
 def explain(error: BotoCoreError | ClientError) -> StackError:
-    """An error of an AWS client as one line with a cure."""
+    """Describes an error of an AWS client in one line with a cure."""
     if isinstance(error, ClientError):
         answer = error.response.get("Error", {})
         return StackError(f"{error.operation_name} failed: {answer.get('Message')} ({answer.get('Code')})")

@@ -1,11 +1,11 @@
-"""What can go wrong with a stack. Each message is one line for the person at the terminal.
+"""Errors of a stack. Each message is one line for the person at the terminal.
 
 StackError
 ├── NotRunning        the local stack does not answer
-├── NotDeployed       the account and region have no stack of this name
+├── NotDeployed       there is no stack of this name in the account and region
 ├── NoAccess          no credentials, an expired session, unknown keys, no region
 ├── Denied            a permission is missing
-├── PortTaken         another program has the port
+├── PortTaken         another program uses the port
 ├── PackageMissing    there is no model package to release
 ├── DeployFailed      `sam build` or `sam deploy` failed
 └── ReleaseFailed     the release state machine did not succeed
@@ -13,7 +13,7 @@ StackError
 
 
 class StackError(Exception):
-    """The stack could not do what was asked."""
+    """Base of all errors of a stack."""
 
 
 class NotRunning(StackError):
@@ -21,11 +21,11 @@ class NotRunning(StackError):
 
 
 class NotDeployed(StackError):
-    """The account and region have no stack of this name."""
+    """There is no stack of this name in the account and region."""
 
 
 class NoAccess(StackError):
-    """The caller is nobody to AWS: no credentials, an expired session, unknown keys, no region."""
+    """AWS cannot identify the caller: no credentials, an expired session, unknown keys, no region."""
 
 
 class Denied(StackError):

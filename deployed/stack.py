@@ -22,49 +22,49 @@ from deployed.access import explain, no_region, translate_refusals
 from deployed.errors import NotDeployed, ReleaseFailed
 
 RELEASE_SECONDS = 300
-EVENT_SECONDS = 30  # until the registry's event has started a release
+EVENT_SECONDS = 30  # until the registry's event must have started a release
 ENDPOINT_SECONDS = 120
 
 
 class Deployed(ABC):
-    """A stack in an account, or the one on this machine. `name` is CloudFormation's, and the model registry's group."""
+    """A stack in an account, or the one on this machine. `name` is the stack's name and the model registry's group."""
 
     name: str
 
     @property
     def client_settings(self) -> Mapping[str, Any]:
-        """What botocore's Config of each client contains besides what a caller asks for."""
+        """Settings of every client's botocore Config, besides the caller's."""
         return {}
 
     @property
     def hint(self) -> str:
-        """What an error adds about where to look, with a space before it."""
+        """The place to look for an error's cause, with a leading space."""
         return ""
 
     @abstractmethod
     def session(self) -> boto3.Session:
-        """The caller's session. NotRunning or NoAccess where there is none."""
+        """The caller's session. Raises NotRunning or NoAccess when there is none."""
 
     @property
     def endpoint_url(self) -> str | None:
-        """Where every service answers; None for AWS's own addresses."""
+        """The address of every service; None for AWS's own addresses."""
         return None
 
     @abstractmethod
     def require_running(self) -> None:
-        """NotRunning where the stack can answer nothing."""
+        """Raises NotRunning when the stack cannot answer."""
 
     @abstractmethod
     def environment(self) -> dict[str, str]:
-        """What any AWS client needs to find the stack, and every output: ImagesBucket as IMAGES_BUCKET."""
+        """The variables with which any AWS client finds the stack, and every output: ImagesBucket as IMAGES_BUCKET."""
 
     @abstractmethod
     def not_deployed(self) -> Exception:
-        """The error that says how to get a stack of this name."""
+        """The error for a missing stack, with the cure."""
 
     @abstractmethod
     def where(self) -> dict[str, str]:
-        """Where the stack is, for a person: names and values."""
+        """The stack's location for people: names and values."""
 
     # Clients
 
@@ -82,7 +82,7 @@ class Deployed(ABC):
         return resource.Table(self.outputs()["CountsTable"])
 
     def outputs(self) -> dict[str, str]:
-        """The stack's outputs by name. NotRunning when it is not up, NotDeployed where there is no such stack."""
+        """The stack's outputs by name. Raises NotRunning when it is not up, NotDeployed when it does not exist."""
         self.require_running()
         try:
             found = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
@@ -93,7 +93,7 @@ class Deployed(ABC):
         return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
 
     def status(self) -> dict[str, str]:
-        """Where the stack is and which model is live."""
+        """The stack's location and the live model."""
         outputs = self.outputs()
         return {
             **self.where(),
@@ -105,7 +105,7 @@ class Deployed(ABC):
     # The model registry
 
     def packages(self) -> Iterator[dict[str, Any]]:
-        """The model packages in the registry, the newest first, as DescribeModelPackage has them."""
+        """The model packages in the registry, the newest first, as DescribeModelPackage returns them."""
         sagemaker = self.client("sagemaker")
         pages = sagemaker.get_paginator("list_model_packages").paginate(
             ModelPackageGroupName=self.name, SortBy="CreationTime", SortOrder="Descending"
@@ -115,13 +115,13 @@ class Deployed(ABC):
                 yield sagemaker.describe_model_package(ModelPackageName=summary["ModelPackageArn"])
 
     def find_package(self, model_version: str) -> dict[str, Any] | None:
-        """The newest model package of this version in the registry, as DescribeModelPackage has it."""
+        """The newest model package of this version in the registry, as DescribeModelPackage returns it."""
         return next((found for found in self.packages() if version_of(found) == model_version), None)
 
     # The endpoint
 
     def live_model_data(self, outputs: dict[str, str]) -> str | None:
-        """The s3:// address of the model that the live endpoint serves; None when none is live."""
+        """The s3:// address of the live model; None when no model is live."""
         sagemaker = self.client("sagemaker")
         try:
             endpoint = sagemaker.describe_endpoint(EndpointName=outputs["EndpointName"])
@@ -142,7 +142,7 @@ class Deployed(ABC):
         return str(found["EndpointStatus"])
 
     def wait_endpoint(self, name: str) -> None:
-        """Waits until the endpoint is in service, as it is soon after a restart."""
+        """Waits until the endpoint is in service; after a restart this takes a moment."""
         deadline = time.monotonic() + ENDPOINT_SECONDS
         while True:
             found = self.client("sagemaker").describe_endpoint(EndpointName=name)
@@ -154,14 +154,14 @@ class Deployed(ABC):
             time.sleep(0.25)
 
     def counting(self, outputs: dict[str, str]) -> bool:
-        """Whether the queue of photographs is being worked off, as it is from the first release on."""
+        """Whether the count queue's mapping is enabled, as it is from the first release on."""
         mapping = self.client("lambda").get_event_source_mapping(UUID=outputs["CountMapping"])
         return bool(mapping["State"] == "Enabled")
 
     # Releases
 
     def start_release(self, request: dict[str, Any], outputs: dict[str, str]) -> str:
-        """Starts a release by hand and answers its execution."""
+        """Starts a release by hand and returns its execution."""
         name = re.sub("[^A-Za-z0-9-]", "-", request["model_version"])[:40]
         started = self.client("stepfunctions").start_execution(
             stateMachineArn=outputs["ReleaseStateMachine"],
@@ -171,7 +171,7 @@ class Deployed(ABC):
         return str(started["executionArn"])
 
     def release_of(self, package: str, outputs: dict[str, str]) -> str:
-        """The execution that the registry's event about a package has started."""
+        """The execution that the registry's event about a package started."""
         states = self.client("stepfunctions")
         deadline = time.monotonic() + EVENT_SECONDS
         while time.monotonic() < deadline:
@@ -196,7 +196,7 @@ class Deployed(ABC):
 
 @dataclass(frozen=True)
 class Account(Deployed):
-    """A stack in the account of the caller's credentials. `profile` and `region` are AWS's usual ones where None."""
+    """A stack in the caller's account. Where `profile` or `region` is None, AWS's usual default is used."""
 
     name: str
     profile: str | None = None
@@ -222,7 +222,7 @@ class Account(Deployed):
         """AWS always runs."""
 
     def environment(self) -> dict[str, str]:
-        """Without credentials: a shell takes them from where this command does."""
+        """Without credentials: a shell finds them in the same places as this command."""
         region = str(self.session().region_name)
         found = {"BINTALLY_STACK": self.name, "AWS_REGION": region, "AWS_DEFAULT_REGION": region}
         profile = {"AWS_PROFILE": self.profile} if self.profile else {}
@@ -245,16 +245,16 @@ def upper_snake(name: str) -> str:
 
 
 def version_of(package: dict[str, Any]) -> str:
-    """The model version that a model package in the registry says; empty when it says none."""
+    """The model version that a model package in the registry names; empty when it names none."""
     return str(package.get("CustomerMetadataProperties", {}).get("model_version", ""))
 
 
 def release_request(model_data_url: str) -> dict[str, str]:
-    """What a release by hand is started with; a package is stored at `s3://<bucket>/models/<version>/…`."""
+    """The input of a release by hand; a package is stored at `s3://<bucket>/models/<version>/…`."""
     return {"model_version": model_data_url.split("/")[4], "model_data_url": model_data_url}
 
 
 def how_it_failed(execution: dict[str, Any]) -> str:
-    """One line about a release that did not succeed, from DescribeExecution's answer."""
+    """Describes a failed release in one line, from DescribeExecution's answer."""
     reason = " ".join(f"{execution.get('error', '')} {execution.get('cause', '')}".split())
     return f"release {execution['status'].lower()}: {reason or 'no reason given'}"

@@ -1,8 +1,8 @@
-"""MkDocs hook: what the documentation site has besides docs/ (`make docs`).
+"""MkDocs hook: adds the files outside docs/ to the documentation site (`make docs`).
 
 The pages of docs/ link to files of the repository by relative paths, which GitHub follows. The site follows the same
 paths: some Markdown files outside docs/ are pages (PAGES), any other linked file is copied below `files/`, and a
-linked folder keeps its name only. The page `commands.md` is every command's --help, read from the click commands.
+linked folder is replaced by its name. The page `commands.md` is every command's --help, read from the click commands.
 """
 
 import os
@@ -49,7 +49,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """The page with its links as the site has them."""
+    """The page with its links adapted to the site."""
     own = page.file.src_uri
     source = next((REPOSITORY / path for path, name in PAGES.items() if name == own), DOCS / own)
 
@@ -72,7 +72,7 @@ def linked(source: Path) -> set[Path]:
 
 
 def place_of(path: Path) -> str:
-    """Where the site has a file of the repository."""
+    """The place of a repository's file on the site."""
     inside = path.relative_to(REPOSITORY).as_posix()
     if path.is_relative_to(DOCS):
         return path.relative_to(DOCS).as_posix()
@@ -86,7 +86,7 @@ def commands_page() -> str:
 
 
 def sections(command: click.Command, context: click.Context, level: int) -> list[str]:
-    """A heading and the help of a command, then those of its subcommands."""
+    """A heading and the help of a command, followed by those of its subcommands."""
     context.terminal_width = context.max_content_width = WIDTH
     lines = [f"{'#' * level} {context.command_path}", "", "```text", command.get_help(context), "```", ""]
     if isinstance(command, click.Group):

@@ -1,13 +1,13 @@
-"""What networks say of photographs that they never saw, for all photographs: the calibration, and what it is worth.
+"""Evaluates networks on photographs that they never saw, for all photographs, and fits the calibration.
 
     for fold in 0 1 2 3 4; do python -m training.train --data ../shared/abid --fold $fold --out .runs/fold-$fold; done
     python -m experiments.crossfit .runs/fold-* --data ../shared/abid --out .runs/crossfit
 
 Each run held one fold out. Writes `predictions.csv` (all photographs, their logits and their `fold`), `crossfit.json`
 (the temperature fitted to all of them; the figures, each fold's with the temperature of the others; how well empty
-bins are told; what other rules than the posterior median would answer) and `suspects.html`: the photographs
-whose records the networks believe least, and every empty bin that they missed. The page shows photographs: it stays
-with their owner.
+bins are recognised; the answers of other rules than the posterior median) and `suspects.html`: the photographs with
+the least probable records, and every empty bin that the networks missed. That page shows photographs: leave it with
+their owner.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COLUMNS = [field.name for field in fields(Predictions)]
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Predictions of all photographs, each by a network that did not see its bin, and which fold it was in [N]."""
+    """Predictions of all photographs, each by a network that did not see its bin, and each one's fold [N]."""
 
     seen: Predictions
     fold: np.ndarray
@@ -84,8 +84,8 @@ def report(found: OutOfFold) -> dict[str, Any]:
 
 
 def rules(p: Floats, labels: Ints, groups: NDArray[np.str_]) -> dict[str, Any]:
-    """What other rules would answer than the posterior median: figures (six or more taken as 6), and by how much they
-    differ from the median's, with the 95 % interval by bootstrap over bin groups."""
+    """Figures of other rules than the posterior median (six or more taken as 6), and their differences from the
+    median's, with the 95 % interval by bootstrap over bin groups."""
     answers = {
         "posterior median": posterior_median(p),
         "most probable": p.argmax(axis=1),
@@ -105,9 +105,9 @@ def rules(p: Floats, labels: Ints, groups: NDArray[np.str_]) -> dict[str, Any]:
 
 
 def share(hits: np.ndarray) -> dict[str, Any]:
-    """How many of how many, with the exact 95 % interval (Clopper and Pearson 1934).
+    """A share with the exact 95 % interval (Clopper and Pearson 1934).
 
-    It takes photographs for independent; those of one bin are not quite, so it is a little too narrow.
+    The interval assumes independent photographs; those of one bin are not quite, so it is a little too narrow.
     """
     right, total = int(hits.sum()), len(hits)
     if total == 0:
@@ -117,7 +117,7 @@ def share(hits: np.ndarray) -> dict[str, Any]:
 
 
 def suspects(found: OutOfFold, number: int = SUSPECTS) -> list[int]:
-    """The photographs whose recorded label has the least probability, the least first (Northcutt et al. 2021)."""
+    """The photographs with the least probable recorded labels, the least probable first (Northcutt et al. 2021)."""
     labels = np.minimum(found.seen.quantities, AT_LEAST)
     given = found.calibrated()[np.arange(len(labels)), labels]
     return [int(index) for index in np.argsort(given, kind="stable")[:number]]
@@ -138,9 +138,9 @@ def page(found: OutOfFold, report: dict[str, Any], photographs: dict[str, data.P
     place = {str(id_): index for index, id_ in enumerate(seen.ids)}
     empty = report["empty_bins"]
     sections = {
-        "Records that are believed least": suspects(found),
-        "Recorded as empty, not told so": [place[id_] for id_ in empty["missed"]],
-        "Told as empty, recorded as holding something": [place[id_] for id_ in empty["seen_where_there_is_something"]],
+        "Least probable records": suspects(found),
+        "Recorded as empty, not counted as empty": [place[id_] for id_ in empty["missed"]],
+        "Counted as empty, recorded with items": [place[id_] for id_ in empty["seen_where_there_is_something"]],
     }
     shown = {title: [entry(index) for index in indices] for title, indices in sections.items()}
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)

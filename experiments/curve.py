@@ -1,14 +1,14 @@
-"""What a network is worth against how many photographs it learned from: a picture, and the gain of each doubling.
+"""Plots a network's figures against the number of its training photographs, and prints the gain of each doubling.
 
     for share in 0.125 0.25 0.5 1; do
       python -m training.train --data ../shared/abid --fold 0 --share $share --out .runs/share-$share
     done
     python -m experiments.curve .runs/share-* --out docs/learning-curve.svg
 
-The runs held out the same photographs and differ in how many they learned from, and perhaps in epochs, since fewer
-photographs make shorter ones. A line through them in the logarithm of their photographs leads on, as a guess, to as
-many as others have trained with. Intervals are 95 %, of the photographs held out, by bootstrap over their bins: how
-much one seed differs from another is not in them.
+The runs held out the same photographs and differ in the number of training photographs, and perhaps in epochs, since
+fewer photographs make shorter ones. A line in the logarithm of that number extrapolates, as a guess, to the numbers
+that others have trained on. Intervals are 95 %, over the photographs held out, by bootstrap over their bins: they do
+not include the difference between seeds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PUBLISHED = {
     "Martizzi 2022": (40_000, 0.435),
     "ABID challenge": (324_735, 0.557),
 }
-"""Photographs and accuracy of six, each on a test set of its own."""
+"""Photographs and accuracy of six, each on its own test set."""
 GREY = "#475569"
 
 

@@ -1,11 +1,11 @@
-"""How often the rule of functions/bintally/retraining/judging.py promotes challengers of known worth: a simulation.
+"""Simulates how often the rule of functions/bintally/retraining/judging.py promotes challengers of known gain.
 
     OPENBLAS_NUM_THREADS=1 PYTHONPATH=functions python -m experiments.simulate_verdict model/pretrained/predictions.csv
 
 Bins are drawn with replacement from the stored predictions, which are the champion's answers. A challenger answers a
-share of the photographs (`own`) as the champion answered another photograph of the same recorded count: then it is
-equal in distribution, and its errors are its own. To be better it takes, so often as its worth demands, the better
-of two such answers; to be worse, the worse. docs/experiments.md keeps the results.
+share of the photographs (`own`) as the champion answered another photograph of the same recorded count: so it is equal
+in distribution, but its errors are independent. A better challenger takes the better of two such answers as often as
+its gain requires; a worse one takes the worse. docs/experiments.md contains the results.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ RULES = {
 
 @dataclass(frozen=True)
 class Challenger:
-    """`gain` in ranked probability score over all photographs, of it `apart` in these groups of counts."""
+    """`gain` in ranked probability score over all photographs; `apart` is the gain in single groups of counts."""
 
     name: str
     gain: float
     own: float = 1.0
     apart: dict[int, float] = field(default_factory=dict)
-    """Gain by number of the group in comparison.GROUPS; the others share what then is left."""
+    """Gain by number of the group in comparison.GROUPS; the other groups share the rest."""
     blind: bool = False
     """Answers empty bins as if they held three items."""
 
@@ -78,7 +78,7 @@ class Population:
         self.rps = metrics.ranked_probability_score(self.p, self.labels)
         self.bins = [np.flatnonzero(names == name) for name in np.unique(names)]
         self.of_label = [np.flatnonzero(self.labels == k) for k in range(AT_LEAST + 1)]
-        # What the better of two answers to photographs of one count gains on average, by photograph.
+        # The average gain of the better of two answers to photographs of one count, by photograph.
         spread = [np.abs(self.rps[of][:, None] - self.rps[of][None]).mean() / 2 for of in self.of_label]
         self.reach = np.array(spread)[self.labels]
 
@@ -146,7 +146,7 @@ class Population:
 
 
 def evaluation(seen: comparison.Answered, draws: int) -> dict[str, Any]:
-    """As much of evaluation.json as the verdict needs."""
+    """The part of evaluation.json that the verdict needs."""
     return {
         "paired": comparison.paired(seen, draws),
         "groups": comparison.without_nan(comparison.groups(seen, draws)),

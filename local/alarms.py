@@ -1,6 +1,6 @@
-"""Which state a CloudWatch alarm is in: the service's rules, without the service.
+"""Evaluates a CloudWatch alarm by the service's rules, without the service.
 
-They are those of "How alarm state is evaluated when data is missing" in the CloudWatch user guide; its two tables are
+The rules are in "How alarm state is evaluated when data is missing" in the CloudWatch user guide; its two tables are
 the tests.
 """
 
@@ -21,11 +21,11 @@ WORDS = {
     "LessThanThreshold": "less than",
     "LessThanOrEqualToThreshold": "less than or equal to",
 }
-EXTRA_PERIODS = 2  # The guide looks at 5 where 3 are to be evaluated, in case some are missing.
+EXTRA_PERIODS = 2  # The guide reads 5 periods to evaluate 3, in case some are missing.
 
 
 def periods(alarm: dict[str, Any]) -> int:
-    """How many periods are looked at for an alarm."""
+    """The number of periods that are read for an alarm."""
     return int(alarm["EvaluationPeriods"]) + EXTRA_PERIODS
 
 
@@ -52,7 +52,7 @@ def evaluate(alarm: dict[str, Any], values: Sequence[float | None]) -> tuple[str
         filling = f" (with {filled} missing treated as breaching)" if filled else ""
         return ALARM, f"Threshold Crossed: {crossed}{filling} were {words} (minimum {enough} for OK -> ALARM)."
     if len(real) < needed and len(breaching) == len(real) and treatment in ("missing", "ignore"):
-        # All there is breaches, but it is too little: an alarm once it is old enough, unless missing is ignored.
+        # All values breach, but they are too few: ALARM once they are old enough, unless missing data is ignored.
         premature = treatment == "missing" and breaching[-1][0] >= enough
         return ALARM if premature else alarm["StateValue"], f"Threshold Crossed: {crossed} were {words}."
     return OK, f"Threshold Crossed: {crossed} were {words} (minimum {enough} for ALARM)."

@@ -1,8 +1,8 @@
-"""What ministack's CloudWatch lacks: the metrics of its services, embedded metrics, alarms that fire by themselves.
+"""Completes ministack's CloudWatch: metrics of its services, embedded metrics, alarms that are evaluated on a timer.
 
-It touches ministack's internals, as local/emulator.py and local/steps.py do, one function a gap;
-tests/local/test_alarms shows that ministack alone has each gap. ministack's modules are imported inside the functions,
-as there.
+It touches ministack's internals, as local/emulator.py and local/steps.py do, with one function per gap;
+tests/local/test_alarms shows that ministack alone has each gap. As there, ministack's modules are imported inside the
+functions.
 """
 
 import json
@@ -18,17 +18,17 @@ from local import alarms
 
 LOG = logging.getLogger(__name__)
 TICK = 1.0  # seconds; the service evaluates alarms once a minute
-FULL_SECONDS = 300  # how long values are kept as they came
+FULL_SECONDS = 300  # how long every value is kept
 DAY = 24 * 3600
 KEPT = 14 * DAY
 
 Point = dict[str, Any]
-"""ministack's form: Timestamp, Value, how often it came as Count, Unit, Dimensions."""
+"""ministack's form: Timestamp, Value, Count (number of occurrences), Unit, Dimensions."""
 
 
 class Recorder:
-    """Takes values from any thread and hands them on in batches, so that recording costs its caller microseconds and
-    a busy second no more memory than its distinct values."""
+    """Collects values from any thread and returns them in batches, so that recording costs its caller microseconds, and
+    a busy second needs memory only for its distinct values."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -43,13 +43,13 @@ class Recorder:
         dimensions: Mapping[str, str] | None = None,
         at: float | None = None,
     ) -> None:
-        """`at` in seconds since 1970; now unless given."""
+        """Records a value `at` seconds since 1970; by default now."""
         key = (namespace, name, unit, tuple((dimensions or {}).items()), int(at or time.time()), float(value))
         with self._lock:
             self._seen[key] += 1
 
     def take(self) -> Iterator[tuple[str, str, Point]]:
-        """Namespace, name and point of all that came since the last time."""
+        """Returns namespace, name and point of all values since the last call."""
         with self._lock:
             seen, self._seen = self._seen, Counter()
         for (namespace, name, unit, dimensions, at, value), count in seen.items():
@@ -58,9 +58,9 @@ class Recorder:
 
 
 def folded(points: list[Point], now: float) -> list[Point]:
-    """The points in less room: older ones one a minute, those of before yesterday one an hour, for the values that
-    have the same two first digits, which percentiles need; the oldest not at all. A point has the mean of what it is
-    made of, so sums stay. Statistic sets that were put stay as they are."""
+    """Compacts the points: older ones to one a minute, those before yesterday to one an hour, and drops the oldest.
+    Only values with the same first two digits are merged, since percentiles need these. A merged point has the mean of
+    its values, so sums are preserved. Statistic sets that were put do not change."""
     merged: dict[tuple[float, float, str], Point] = {}
     kept = []
     for point in points:
@@ -81,8 +81,8 @@ def folded(points: list[Point], now: float) -> list[Point]:
 
 
 def embedded(message: str) -> Iterator[tuple[str, str, float, str, dict[str, str], float]]:
-    """What Recorder.record takes of each metric in a log line of the embedded metric format. Raises ValueError,
-    KeyError, TypeError or AttributeError where it is malformed, as CloudWatch then ignores it."""
+    """The arguments of Recorder.record for each metric in a log line of the embedded metric format. Raises ValueError,
+    KeyError, TypeError or AttributeError for a malformed line, which CloudWatch ignores."""
     line = json.loads(message)
     for directive in line["_aws"]["CloudWatchMetrics"]:
         for names in directive["Dimensions"]:
@@ -95,7 +95,7 @@ def embedded(message: str) -> Iterator[tuple[str, str, float, str, dict[str, str
 
 
 def last_made(event: Any) -> float | None:
-    """When the last record of a batch of a table's stream was made (seconds since 1970); None for other events."""
+    """The time of the last record in a batch of a table's stream (seconds since 1970); None for other events."""
     records = event.get("Records") if isinstance(event, dict) else None
     if not records or records[-1].get("eventSource") != "aws:dynamodb":
         return None
@@ -103,13 +103,13 @@ def last_made(event: Any) -> float | None:
 
 
 class CloudWatch:
-    """ministack's CloudWatch made whole. Made before the emulator serves; `start` begins the timer."""
+    """Completes ministack's CloudWatch. Created before the emulator serves; `start` starts the timer."""
 
     def __init__(self) -> None:
         self.recorder = Recorder()
         self.record = self.recorder.record
-        self._lock = threading.Lock()  # Over all that the timer changes and a save reads.
-        self._alarmed: dict[str, float] = {}  # when each alarm last came to ALARM
+        self._lock = threading.Lock()  # Guards everything that the timer changes and a save reads.
+        self._alarmed: dict[str, float] = {}  # when each alarm last changed to ALARM
         self._events = ThreadPoolExecutor(1, "alarm-event")
         self._folded = time.time()
         self._record_in_batches()
@@ -123,7 +123,7 @@ class CloudWatch:
         threading.Thread(target=self._run, name="alarms", daemon=True).start()
 
     def alarmed(self, name: str, since: float) -> bool | None:
-        """Whether the alarm is or was in ALARM since then (seconds since 1970); None when there is none."""
+        """Whether the alarm is or was in ALARM since then (seconds since 1970); None when the alarm does not exist."""
         from ministack.services import cloudwatch
 
         alarm = cloudwatch._alarms.get(name) or cloudwatch._composite_alarms.get(name)
@@ -134,8 +134,7 @@ class CloudWatch:
     # Gaps
 
     def _record_in_batches(self) -> None:
-        """Each value is kept as it came for two weeks, and every request walks over all of them in the thread that
-        serves everyone."""
+        """ministack keeps every value for two weeks; every request iterates over all of them in the serving thread."""
         from ministack.services import cloudwatch
 
         get_state = cloudwatch.get_state
@@ -149,14 +148,14 @@ class CloudWatch:
         cloudwatch.get_state = get_state_at_rest
 
     def _evaluate_on_the_timer_only(self) -> None:
-        """Alarms are evaluated when someone puts metric data, over all dimensions of a metric at once, without a look
-        at missing data or DatapointsToAlarm. Ours are, by the service's rules, on the timer."""
+        """ministack evaluates alarms when metric data is put, over all dimensions of a metric together, and ignores
+        missing data and DatapointsToAlarm. Here the timer evaluates them by the service's rules."""
         from ministack.services import cloudwatch
 
         cloudwatch._evaluate_alarm = lambda alarm: None
 
     def _put_events_of_alarms(self) -> None:
-        """An alarm that changes state puts no event, and alarms start state machines only through events."""
+        """In ministack an alarm's change of state puts no event. On AWS alarms start state machines only by events."""
         from ministack.services import cloudwatch, eventbridge
 
         dispatch = cloudwatch._dispatch_alarm_actions
@@ -176,7 +175,7 @@ class CloudWatch:
         cloudwatch._dispatch_alarm_actions = dispatch_with_event
 
     def _read_embedded_metrics(self) -> None:
-        """Metrics that a function prints in the embedded format stay text in its log."""
+        """In ministack metrics that a function prints in the embedded format remain text in its log."""
         from ministack.services import cloudwatch_logs
 
         append = cloudwatch_logs._append_log_events
@@ -195,8 +194,8 @@ class CloudWatch:
         cloudwatch_logs._append_log_events = append_and_record
 
     def _record_functions(self) -> None:
-        """A function's invocations and errors are recorded when a client invokes it, not when a queue, a stream, a
-        rule or a state machine does; how far it is behind a stream is not."""
+        """ministack records a function's invocations and errors only when a client invokes it, not when a queue, a
+        stream, a rule or a state machine does; it does not record the age of stream records."""
         from ministack.services import lambda_svc
 
         execute = lambda_svc._execute_function_dispatch
@@ -214,14 +213,14 @@ class CloudWatch:
             return result
 
         def record_throttle(name: str, duration_ms: float, error: bool, throttle: bool) -> None:
-            if duration_ms == 0:  # The same is told again, with a duration, to the client that invoked it.
+            if duration_ms == 0:  # ministack records the same again, with a duration, for the client that invoked it.
                 self.record("AWS/Lambda", "Throttles", int(throttle), "Count", {"FunctionName": name})
 
         lambda_svc._execute_function_dispatch = execute_and_record
         lambda_svc._emit_lambda_metrics = record_throttle
 
     def _record_executions(self) -> None:
-        """State machines have no metrics."""
+        """In ministack state machines have no metrics."""
         from ministack.services import stepfunctions
 
         names = {"RUNNING": "Started", "TIMED_OUT": "TimedOut"}
@@ -236,7 +235,7 @@ class CloudWatch:
         stepfunctions._emit_execution_status_event = emit_and_record
 
     def _record_queues(self) -> None:
-        """Queues have no metrics."""
+        """In ministack queues have no metrics."""
         from ministack.services import sqs
 
         now = time.time()
@@ -275,7 +274,7 @@ class CloudWatch:
                 self._folded = now
                 self._fold(now)
         for alarm in cloudwatch._alarms.values():
-            # Metric math and anomaly bands stay as they are: nothing here uses them.
+            # Metric math and anomaly bands are not evaluated: nothing here uses them.
             if alarm["MetricName"] and alarm["ComparisonOperator"] in alarms.BREACHES:
                 old = alarm["StateValue"]
                 new, reason = alarms.evaluate(alarm, period_values(alarm, now))
@@ -287,7 +286,7 @@ class CloudWatch:
 
         for key, points in cloudwatch._metrics.items():
             count = len(points)
-            points[:count] = folded(points[:count], now)  # What is put meanwhile comes after.
+            points[:count] = folded(points[:count], now)  # Values that arrive during this are appended afterwards.
             if not points:
                 del cloudwatch._metrics[key]
 
@@ -302,8 +301,8 @@ class CloudWatch:
 
 
 def period_values(alarm: dict[str, Any], now: float) -> list[float | None]:
-    """The alarm's statistic for each of its periods, the newest first. The newest ends now: the service waits for
-    whole minutes, which is long to wait for at a desk."""
+    """The alarm's statistic for each of its periods, the newest first. The newest period ends now: the service waits
+    for whole minutes, which is too long for a person at a desk."""
     from ministack.services import cloudwatch
 
     dimensions = {each["Name"]: each["Value"] for each in alarm["Dimensions"]}
@@ -321,7 +320,7 @@ def period_values(alarm: dict[str, Any], now: float) -> list[float | None]:
 
 
 def alarm_detail(alarm: dict[str, Any], old: str, new: str, reason: str) -> dict[str, Any]:
-    """The detail of the event that tells of an alarm's change. A composite alarm has a rule and no metric."""
+    """The detail of the event about an alarm's change of state. A composite alarm has a rule and no metric."""
     configuration: dict[str, Any] = {"description": alarm.get("AlarmDescription", "")}
     if "MetricName" in alarm:
         metric = {

@@ -1,10 +1,10 @@
-"""AWS on this machine: ministack in this process, with what this stack needs put right.
+"""AWS on this machine: runs ministack in this process, and closes the gaps that matter to this stack.
 
     python -m local.emulator        # reads BINTALLY_PORT and BINTALLY_HOME
 
-Every touch of ministack's internals is in this file, local/gate.py, local/steps.py and local/cloudwatch.py, one
-function a gap; tests/local shows for each that ministack alone has it and that ours closes it, so that a test fails
-when upstream needs us no more.
+All code that touches ministack's internals is in this file, local/gate.py, local/steps.py and local/cloudwatch.py, one
+function per gap. For each gap tests/local shows that ministack alone has it and that our function closes it, so a test
+fails once upstream has closed it.
 ministack reads its settings when it is imported, so its modules are imported inside the functions.
 """
 
@@ -46,7 +46,7 @@ SERVICES = (
 )
 REPOSITORY = Path(__file__).resolve().parent.parent
 EVENTS = ThreadPoolExecutor(1, "sagemaker-event")
-RESOURCES = {  # what an operation's name ends with, and the kind of resource that it is about
+RESOURCES = {  # the ending of an operation's name, and its kind of resource
     "EndpointConfig": "endpoint-config",
     "Endpoint": "endpoint",
     "Model": "model",
@@ -60,7 +60,7 @@ SERVING = [sys.executable, "-m", "model.serve"]
 
 
 def environment(home: Path, port: int, key: OwnerKey) -> dict[str, str]:
-    """ministack's settings: loopback only, identity checks on, state kept in `home` over an orderly stop."""
+    """ministack's settings: loopback only, identity checks on, state stored in `home` at an orderly stop."""
     return {
         "AUTH": "true",
         "AWS_ACCESS_KEY_ID": key.access_key_id,
@@ -78,9 +78,9 @@ def environment(home: Path, port: int, key: OwnerKey) -> dict[str, str]:
 
 
 def put_version_ids_in_events() -> None:
-    """S3 events reach EventBridge without the `version-id` that AWS puts there for a versioned bucket.
+    """In ministack S3 events reach EventBridge without the `version-id` that AWS adds for a versioned bucket.
 
-    The function that fires an event knows the version; the one that dispatches to rules does not.
+    The function that emits an event knows the version; the one that dispatches to rules does not.
     """
     from ministack.services import eventbridge, s3
 
@@ -106,9 +106,9 @@ def put_version_ids_in_events() -> None:
 
 
 def count_loopback_as_tls() -> None:
-    """A bucket policy that demands TLS denies every role, since one machine talks plain HTTP over loopback.
+    """A bucket policy that requires TLS denies every role, since clients on one machine use plain HTTP over loopback.
 
-    A request that comes over loopback never leaves the machine, so it counts as secure transport.
+    A request over loopback never leaves the machine, so it counts as secure transport.
     """
     from ministack import app
     from ministack.core import iam_evaluator
@@ -123,8 +123,8 @@ def count_loopback_as_tls() -> None:
 
 
 def read_concurrency_as_a_number() -> None:
-    """A mapping's MaximumConcurrency that refers to a template parameter stays text, and the poller then fails on
-    every poll: nothing is ever taken off the queue. CloudFormation makes it a number."""
+    """In ministack a mapping's MaximumConcurrency that refers to a template parameter remains text. The poller then
+    fails on every poll and receives no message. CloudFormation makes it a number."""
     from ministack.services import lambda_svc
 
     concurrency = lambda_svc._sqs_esm_concurrency
@@ -139,8 +139,8 @@ def read_concurrency_as_a_number() -> None:
 
 
 def keep_unread_stream_records() -> None:
-    """A stop keeps how far a function has read a table's stream, but not the stream: what it had not read is lost, and
-    it then sleeps until as many new records came as it had ever read. Here the records from there on are kept."""
+    """At a stop ministack saves a function's position in a table's stream, but not the stream: unread records are lost,
+    and the function then waits for as many new records as it had ever read. Here the unread records are saved."""
     from ministack.core.responses import AccountRegionScopedDict
     from ministack.services import dynamodb, lambda_svc
 
@@ -171,8 +171,9 @@ def keep_unread_stream_records() -> None:
 
 
 def keep_keys_of_functions_secret(key: OwnerKey) -> None:
-    """A function's keys are made of its name and its role's, so whoever knows these has them. Here the owner's secret
-    is part of them; a function's worker that starts later has the same, as its role's session does not end."""
+    """ministack derives a function's keys from its name and its role's, so anyone who knows these has the keys. Here
+    they also depend on the owner's secret. A worker that starts later has the same keys, as its role's session does
+    not end."""
     from ministack.core import lambda_runtime
     from ministack.services import lambda_svc
 
@@ -187,8 +188,8 @@ def keep_keys_of_functions_secret(key: OwnerKey) -> None:
 
 
 def register_sessions_one_at_a_time() -> None:
-    """Every new session walks all there are, to drop the expired ones: that fails when another thread, as those of jobs
-    and functions, adds one meanwhile."""
+    """Every new session iterates over all sessions to drop the expired ones. That fails when another thread, of a job
+    or a function, adds one at the same time."""
     from ministack.services import sts
 
     register, lock = sts.register_session, threading.Lock()
@@ -201,9 +202,8 @@ def register_sessions_one_at_a_time() -> None:
 
 
 def save_what_still_changes() -> None:
-    """At a stop each service copies its state while functions that still run add to it. The copy may fail for that, as
-    that of the logs does under load; then nothing is saved of what the service has since the last stop. Here it is
-    tried again."""
+    """At a stop each service copies its state while running functions still add to it. The copy may then fail, as that
+    of the logs does under load, and the service loses everything since the last stop. Here the copy is retried."""
     from ministack import app
 
     save = app.save_all
@@ -220,8 +220,8 @@ def save_what_still_changes() -> None:
     app.save_all = lambda services: save({name: tried_again(get_state) for name, get_state in services.items()})
 
 
-def put_right() -> None:
-    """Closes every gap that needs to know nothing of the stack."""
+def close_gaps() -> None:
+    """Closes every gap that does not depend on the stack."""
     put_version_ids_in_events()
     count_loopback_as_tls()
     read_concurrency_as_a_number()
@@ -234,8 +234,8 @@ def put_right() -> None:
 
 
 def add_sagemaker(service: Service) -> None:
-    """There is no SageMaker. Ours is routed to, its permissions are checked against the caller's policies like
-    any service's, Step Functions can call it, and its state is kept with the others'."""
+    """ministack has no SageMaker. Requests are routed to ours, which checks permissions against the caller's policies
+    as for any service; Step Functions can call it, and its state is stored with the others'."""
     from ministack import app
     from ministack.core import iam_actions, router
     from ministack.services import stepfunctions
@@ -262,7 +262,7 @@ def add_sagemaker(service: Service) -> None:
 
     stepfunctions._AWS_SDK_SERVICE_MAP["sagemaker"] = {"target_prefix": "SageMaker", "protocol": "json"}
     stepfunctions._AWS_SDK_ERROR_PREFIX["sagemaker"] = "SageMaker"
-    # An error that the service model does not name, as this one, arrives under the service's own name.
+    # An error that the service model does not define, like this one, arrives under the service's name.
     stepfunctions._AWS_SDK_ERROR_CODE_OVERRIDES["sagemaker"] = {"ValidationException": "SageMakerException"}
 
     app._state_map["sagemaker"] = "sagemaker"
@@ -272,7 +272,7 @@ def add_sagemaker(service: Service) -> None:
 
 
 def provision_model_package_groups(service: Service) -> None:
-    """CloudFormation does not know model package groups; here it makes and deletes them as any caller would."""
+    """In ministack CloudFormation lacks model package groups; here it creates and deletes them as any caller would."""
     from ministack.services.cloudformation import provisioners
 
     def ask(operation: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -290,7 +290,7 @@ def provision_model_package_groups(service: Service) -> None:
 
 
 def sagemaker_resource(path: str, headers: dict[str, str], body: bytes) -> str:
-    """The ARN that a request's permission is checked on; "*" for the lists, as on AWS."""
+    """The ARN on which a request's permission is checked; "*" for lists, as on AWS."""
     prefix = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}"
     if not headers.get("x-amz-target"):
         return f"{prefix}:endpoint/{path.split('/')[2].lower()}" if path.count("/") > 1 else "*"
@@ -303,7 +303,7 @@ def sagemaker_resource(path: str, headers: dict[str, str], body: bytes) -> str:
         return str(request.get("ResourceArn", "*"))
     if "ModelPackage" in kind and not kind.startswith("List"):
         return model_package_resource(prefix, kind, request)
-    # A list of all of a kind ends with an s; one of a tuning job's trials is asked of that tuning job.
+    # A list of a whole kind ends with an s; that of a tuning job's trials is checked on the tuning job.
     for suffix, member in RESOURCES.items():
         if kind.endswith(suffix):
             return f"{prefix}:{member}/{str(request.get(f'{suffix}Name', '*')).lower()}"
@@ -311,7 +311,7 @@ def sagemaker_resource(path: str, headers: dict[str, str], body: bytes) -> str:
 
 
 def model_package_resource(prefix: str, kind: str, request: dict[str, Any]) -> str:
-    """The ARN of a model package or a group of them; of a version that is to be created, that of any in its group."""
+    """The ARN of a model package or a group; for a version to be created, the ARN of any version in its group."""
     if kind.endswith("Group"):
         member, name = "model-package-group", str(request.get("ModelPackageGroupName", "*"))
     elif kind == "CreateModelPackage":
@@ -322,9 +322,9 @@ def model_package_resource(prefix: str, kind: str, request: dict[str, Any]) -> s
 
 
 def assume_for_sagemaker(role_arn: str) -> Credentials:
-    """Credentials of a model's role, as SageMaker assumes it. Raises ServiceError when its trust policy does not
-    name the service. A client in this process cannot call AssumeRole as a service, so the session is registered
-    the way ministack does for functions."""
+    """Credentials of a model's role, as assumed by SageMaker. Raises ServiceError when its trust policy does not name
+    the service. A client in this process cannot call AssumeRole as a service, so the session is registered as
+    ministack registers those of functions."""
     from ministack.core.iam_evaluator import _service_principal_matches
     from ministack.services import iam
 
@@ -337,12 +337,12 @@ def assume_for_sagemaker(role_arn: str) -> Credentials:
         for statement in trust["Statement"]
     ):
         raise invalid(f"SageMaker may not assume the role {role_arn}")
-    # As long as a job may run unless it says more; SageMaker hands a job new keys before the old ones end.
+    # The default time limit of a job; SageMaker gives a job new keys before the old ones expire.
     return register_role_session(name, "SageMaker", secrets.token_bytes(32), Expiration=time.time() + 24 * 3600)
 
 
 def register_role_session(role: str, name: str, secret: bytes, **session: Any) -> Credentials:
-    """Keys that act as a role of this account, the same for the same secret."""
+    """Keys that act as a role of this account; always the same for the same secret."""
     from ministack.services import sts
 
     digest = hashlib.sha256(secret).hexdigest()
@@ -354,7 +354,7 @@ def register_role_session(role: str, name: str, secret: bytes, **session: Any) -
 
 
 def put_sagemaker_event(detail_type: str, resources: list[str], detail: dict[str, Any]) -> None:
-    """Puts an event as SageMaker does, in the order asked; what it starts is not waited for."""
+    """Puts an event as SageMaker does, in the order of the calls; does not wait for its targets."""
     from ministack.services import eventbridge
 
     entry = {"Source": "aws.sagemaker", "DetailType": detail_type, "Resources": resources, "Detail": json.dumps(detail)}
@@ -362,7 +362,7 @@ def put_sagemaker_event(detail_type: str, resources: list[str], detail: dict[str
 
 
 def resume_when_ready(service: Service, port: int) -> None:
-    """Brings up what ran before the stop, once S3 answers to give endpoints their models."""
+    """Restarts what ran before the stop, once S3 can provide the endpoints' models."""
     from local.stack import healthy
 
     while not healthy(f"http://127.0.0.1:{port}"):
@@ -401,7 +401,7 @@ def main() -> None:
         *(Packages(host), training, TuningJobs(host, training)),
         *(ProcessingJobs(host), TransformJobs(host, endpoints)),
     )
-    put_right()
+    close_gaps()
     check_the_owner(key)
     close_what_is_not_run()
     keep_keys_of_functions_secret(key)
@@ -416,7 +416,7 @@ def main() -> None:
         app.main()
     finally:
         service.close()
-        # State is saved; what still runs in threads (an execution, a warm function) must not hold the stop up.
+        # State is saved; running threads (an execution, a warm function) must not delay the stop.
         sys.stdout.flush()
         os._exit(0)
 

@@ -1,4 +1,4 @@
-"""The errors of the local stack, which are those of every stack."""
+"""The errors of the local stack; they are those of every stack."""
 
 from deployed.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, ReleaseFailed, StackError
 

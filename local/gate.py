@@ -1,7 +1,7 @@
-"""Who may talk to the emulator: an ASGI layer before it, and the check of the owner's signature.
+"""Protects the emulator: an ASGI layer in front of it, and the check of the owner's signature.
 
-The emulator listens on loopback, which keeps other machines out. It does not keep out a web page in a browser on this
-machine, nor another user of it. docs/security.md says who can reach what.
+The emulator listens on loopback, which excludes other machines. It does not exclude a web page in a browser on this
+machine, or another user of it. docs/security.md says who can reach what.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CLOSED = ("/_ministack/", "/_localstack/")
 HEALTH, CUSTOM_RESOURCES = "/_ministack/health", "/_ministack/cfn-response/"
-"""Open below CLOSED: a custom resource reports to an address with a random token, as AWS's presigned one has."""
+"""Open below CLOSED: a custom resource reports to an address with a random token, like AWS's presigned one."""
 NAME = re.compile(r"127\.0\.0\.1|(?:[a-z0-9-]+\.)*localhost")
 """Loopback. API addresses end in `.localhost`, which always resolves to loopback (RFC 6761)."""
 CONTAINERS_NAME = re.compile(r"[0-9.]+|host\.docker\.internal")
@@ -37,12 +37,12 @@ S3_CONTROL = "/v20180820/"
 class Gate:
     """Refuses with 403 and one line, before any service sees it, every request that
 
-    - a page of another origin sends (`Origin`), or that reached us under a foreign name (`Host`: DNS rebinding);
-    - asks for the emulator's own administration;
-    - is not signed, unless it goes to an API, which checks its callers itself;
+    - a page of another origin sends (`Origin`), or that arrived under a foreign name (`Host`: DNS rebinding);
+    - is for the emulator's own administration;
+    - is not signed, unless it is for an API, which checks its callers itself;
     - is signed in more than one way. The emulator checks one signature and may act for the key of the other.
 
-    Whether the one signature is right is checked by the emulator. `containers` returns the host names by which
+    The emulator itself checks that the one signature is correct. `containers` returns the host names by which
     containers of `sam local invoke` reach this machine now.
     """
 
@@ -58,7 +58,7 @@ class Gate:
             await self.app(scope, receive, without_wildcard_cors(send))
 
     async def refusal(self, scope: Scope) -> str | None:
-        """Why the request is refused; None when it may pass."""
+        """The reason for which the request is refused; None when it may pass."""
         hosts, origins = headers_of(scope, b"host"), headers_of(scope, b"origin")
         host = hosts[0].lower() if len(hosts) == 1 else ""
         if not self.is_ours(host) and not await self.is_of_container(host):
@@ -80,7 +80,7 @@ class Gate:
         return None
 
     def is_ours(self, host: str) -> bool:
-        """Whether a host, with its port, is a loopback name of this stack."""
+        """Whether a host with its port is a loopback name of this stack."""
         name, _, port = host.partition(":")
         return (port or "80") == str(self.port) and bool(NAME.fullmatch(name))
 
@@ -100,11 +100,11 @@ def query_of(scope: Scope) -> dict[str, list[str]]:
 
 
 def signatures_of(scope: Scope) -> int:
-    """How many AWS signatures a request claims to have, in headers and in the query."""
+    """The number of AWS signatures that a request has, in headers and in the query."""
     authorizations = headers_of(scope, b"authorization")
     in_query = bool({name.lower() for name in query_of(scope)} & SIGNING)
     if len(authorizations) == 1 and not in_query and not authorizations[0].startswith("AWS"):
-        return 0  # A token for an API. Beside another header or a signature it could hide either.
+        return 0  # A token for an API. Together with another header or a signature it could hide either.
     return len(authorizations) + in_query
 
 
@@ -115,7 +115,7 @@ def is_well_signed(scope: Scope) -> bool:
     query = query_of(scope)
     once = all(len(query.get(name, [])) == 1 for name in QUERY)
     alone = not {name.lower() for name in query if name not in QUERY} & SIGNING
-    # The emulator leaves a query's signature of S3 to S3, and S3 Control does not check it.
+    # The emulator leaves S3 signatures in the query to S3, and S3 Control does not check them.
     return (
         once and alone and query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"] and not scope["path"].startswith(S3_CONTROL)
     )
@@ -138,8 +138,8 @@ async def refuse(scope: Scope, reason: str, send: Send) -> None:
 
 
 def without_wildcard_cors(send: Send) -> Send:
-    """The emulator lets every origin read every answer outside S3. Foreign origins get no answer here, so nobody needs
-    it."""
+    """Removes the emulator's permission for every origin to read answers outside S3. Foreign origins get no answer
+    here, so nobody needs it."""
 
     async def send_without(message: dict[str, Any]) -> None:
         headers = [(name.lower(), value) for name, value in message.get("headers", [])]
@@ -167,8 +167,8 @@ def sam_containers() -> set[str]:
 
 
 def check_the_owner(key: OwnerKey) -> None:
-    """ministack's root is whoever names no key, `test`, twelve digits or the configured key, and its signature is
-    never checked. Here it is the owner's key alone, checked as that of any user."""
+    """ministack treats callers with no key, `test`, twelve digits or the configured key as root, and never checks
+    their signature. Here only the owner's key is root, and its signature is checked like any user's."""
     from ministack.core import iam_evaluator
     from ministack.services import sts
 
@@ -182,8 +182,8 @@ def check_the_owner(key: OwnerKey) -> None:
 
 
 def close_what_is_not_run() -> None:
-    """The emulator serves a container registry and sign-in pages to anyone, at any host, without being asked to run
-    those services."""
+    """The emulator serves a container registry and sign-in pages to anyone, at any host, even if these services are
+    not enabled."""
     from ministack import app
 
     async def nothing(*arguments: Any) -> None:

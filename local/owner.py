@@ -1,4 +1,4 @@
-"""The owner of a local stack: a random key that the home keeps, and a home that only its owner reads."""
+"""The owner of a local stack: a random key stored in the home, and a home that only its owner can read."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ def key_file(home: Path) -> Path:
 
 
 def read_key(home: Path) -> OwnerKey | None:
-    """The key of the stack in `home`; None before its first start. Raises StackError for a file that is no key."""
+    """The key of the stack in `home`; None before its first start. Raises StackError for an invalid key file."""
     file = key_file(home)
     try:
         return OwnerKey(**json.loads(file.read_text()))
@@ -42,10 +42,10 @@ def read_key(home: Path) -> OwnerKey | None:
 
 
 def make_key(home: Path) -> OwnerKey:
-    """The key of the stack in `home`, made at its first start."""
+    """The key of the stack in `home`, created at its first start."""
     if found := read_key(home):
         return found
-    # AKIA, as AWS's own, is valid for every client; twelve digits would name an account in ministack.
+    # The prefix AKIA, as on AWS, is valid for every client; twelve digits would name an account in ministack.
     identifier = "AKIA" + "".join(secrets.choice(IDENTIFIER) for _ in range(16))
     key = OwnerKey(identifier, "".join(secrets.choice(SECRET) for _ in range(40)))
     descriptor, draft = tempfile.mkstemp(dir=home)  # mode 0600
@@ -53,7 +53,7 @@ def make_key(home: Path) -> OwnerKey:
         with os.fdopen(descriptor, "w") as file:
             json.dump(asdict(key), file)
         os.link(draft, key_file(home))
-    except FileExistsError:  # Another process was quicker.
+    except FileExistsError:  # Another process was faster.
         key = read_key(home) or key
     finally:
         Path(draft).unlink()
@@ -62,7 +62,7 @@ def make_key(home: Path) -> OwnerKey:
 
 @contextlib.contextmanager
 def private_files() -> Iterator[None]:
-    """Files and folders that this process, or one that it starts, creates meanwhile are its user's alone."""
+    """Within this context only the user can read files and folders that this process and its children create."""
     before = os.umask(0o077)
     try:
         yield
@@ -71,7 +71,7 @@ def private_files() -> Iterator[None]:
 
 
 def make_private(folder: Path) -> None:
-    """Folders 0700, files 0600, whatever created them: an older version, or a copy that keeps modes."""
+    """Sets folders to 0700 and files to 0600, even if an older version or a copy that preserves modes created them."""
     for place, _, files in os.walk(folder):
         set_mode(Path(place), 0o700)
         for name in files:
@@ -79,7 +79,7 @@ def make_private(folder: Path) -> None:
 
 
 def set_mode(path: Path, mode: int) -> None:
-    with contextlib.suppress(FileNotFoundError):  # a running stack may remove it meanwhile
+    with contextlib.suppress(FileNotFoundError):  # a running stack may remove it at the same time
         found = path.lstat().st_mode
         if not stat.S_ISLNK(found) and stat.S_IMODE(found) != mode:
             path.chmod(mode)

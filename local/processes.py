@@ -1,4 +1,4 @@
-"""Processes that must not outlive the stack: found by session, ended politely, then for certain. Linux."""
+"""Finds the stack's processes by session, and ends them with SIGTERM, then with SIGKILL. Linux."""
 
 import contextlib
 import os
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def session_members(session: int) -> list[int]:
-    """Every live process of a session. The emulator leads one, and all that it starts stays in it, so this
-    finds what a crash left behind also when the leader is gone."""
+    """Every live process of a session. The emulator leads one, and its children stay in it, so this finds processes
+    that a crash left, even without the leader."""
     members = []
     for directory in Path("/proc").iterdir():
         if not directory.name.isdigit():
             continue
         with contextlib.suppress(OSError):
-            # The name in brackets may hold spaces; then come state, parent, group, session.
+            # The name in brackets may contain spaces; state, parent, group and session follow it.
             state, _, _, found = (directory / "stat").read_text().rpartition(")")[2].split()[:4]
             if int(found) == session and state != "Z":
                 members.append(int(directory.name))
@@ -23,7 +23,7 @@ def session_members(session: int) -> list[int]:
 
 
 def command_line(pid: int) -> list[str]:
-    """The words a process was started with; empty when it is gone."""
+    """The arguments of a process; empty when it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
     except OSError:
@@ -40,7 +40,7 @@ def wait_gone(session: int, seconds: float) -> bool:
 
 
 def end_session(session: int, seconds: float) -> bool:
-    """SIGTERM to the leader, after `seconds` SIGKILL to all that is left. True when it ended by itself."""
+    """Sends SIGTERM to the leader, and after `seconds` SIGKILL to the remaining processes. True if none remained."""
     orderly = session in session_members(session)
     if orderly:
         with contextlib.suppress(ProcessLookupError):

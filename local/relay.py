@@ -40,11 +40,11 @@ class Server(socketserver.ThreadingTCPServer):
         super().__init__((address, port), Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A side that went away ends its connection; the relay goes on."""
+        """A side that closes ends only its connection; the relay continues."""
 
 
 def pump(source: socket.socket, sink: socket.socket) -> None:
-    """Copies one direction until its end, and tells the other side of it."""
+    """Copies one direction until its end, and shuts the other side down."""
     with contextlib.suppress(OSError):
         while data := source.recv(CHUNK):
             sink.sendall(data)
@@ -66,7 +66,7 @@ def bridge_address() -> str:
 
 @contextlib.contextmanager
 def relay(address: str, port: int) -> Iterator[str]:
-    """Relays `address` to 127.0.0.1 on the same port meanwhile; yields the stack's URL there."""
+    """Relays `address` to 127.0.0.1 on the same port within the context; yields the stack's URL there."""
     try:
         server = Server(address, port)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The whole stack on this machine: start it, deploy the real template to it, release the model, stop it.
+"""The whole stack on this machine: starts it, deploys the real template, releases the model, stops it.
 
 stack = Local.from_environment()
 stack.up(print)
@@ -40,16 +40,16 @@ REGION = "us-east-1"
 START_SECONDS = 120
 STOP_SECONDS = 30
 SHIPPED = "The model that Bintally ships"
-"""How the registry describes a package that came with the repository."""
+"""The registry's description of a package that the repository ships."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Local(Deployed):
-    """One local stack and its process. `home` keeps its state, logs, builds and pid file; `port` is the emulator's.
+    """One local stack and its process. `home` contains its state, logs, builds and pid file; `port` is the emulator's.
 
-    `template` and `package` are the repository's own unless a test gives others; `parameters` are the template's, as
+    `template` and `package` are the repository's unless a test gives others; `parameters` are the template's, as
     `Name=value`; `variables` are added to the emulator's environment.
     """
 
@@ -80,7 +80,7 @@ class Local(Deployed):
 
     @property
     def lock_file(self) -> Path:
-        """Held while the stack comes up; it also marks the folder as a stack's."""
+        """Locked while the stack starts; it also marks the folder as a stack's."""
         return self.home / "up.lock"
 
     @property
@@ -89,13 +89,13 @@ class Local(Deployed):
 
     @property
     def scratch(self) -> Path:
-        """Where the emulator unpacks functions; gone when it is down."""
+        """The folder where the emulator unpacks functions; removed when it is down."""
         return self.home / "tmp"
 
     # Clients
 
     def credentials(self) -> dict[str, str]:
-        """What any AWS client needs to find and enter the stack as its owner. NotRunning before its first start."""
+        """The variables with which any AWS client acts as the stack's owner. NotRunning before its first start."""
         key = self.owner_key()
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
@@ -106,7 +106,7 @@ class Local(Deployed):
         }
 
     def owner_key(self) -> OwnerKey:
-        """The key of the stack's root user. NotRunning before its first start."""
+        """The key of the stack's root user. Raises NotRunning before its first start."""
         key = read_key(self.home)
         if key is None:
             self.require_running()
@@ -118,7 +118,7 @@ class Local(Deployed):
         return StackError(f"{file} does not contain the running stack's key. Run: bintally down, then bintally up")
 
     def session(self) -> boto3.Session:
-        """The stack owner's session; it knows nothing of the profiles and files of this machine's user."""
+        """The stack owner's session; it ignores the AWS profiles and files of this machine's user."""
         key = self.owner_key()
         profile = {"profile": (None, None, None, None)}
         files = {name: (None, None, os.devnull, None) for name in ("config_file", "credentials_file")}
@@ -133,7 +133,7 @@ class Local(Deployed):
 
     @property
     def client_settings(self) -> Mapping[str, Any]:
-        """No proxy stands before loopback."""
+        """Loopback is reached without a proxy."""
         return {"proxies": {}}
 
     @property
@@ -168,11 +168,11 @@ class Local(Deployed):
             return None
         words = processes.command_line(pid)
         if words and "local.emulator" not in words:
-            return None  # The number went round: this process is not ours.
+            return None  # The process id was reused: this process is not ours.
         return pid if processes.session_members(pid) else None
 
     def status(self) -> dict[str, str]:
-        """Where it runs and which model is live. NotRunning when nothing runs."""
+        """The stack's location and the live model. Raises NotRunning when it does not run."""
         return {**super().status(), "log": str(self.log_file)}
 
     def where(self) -> dict[str, str]:
@@ -186,7 +186,7 @@ class Local(Deployed):
     def up(self, say: Say) -> None:
         """Starts the emulator unless it runs, deploys, and registers the shipped package, which releases it.
 
-        `say` is told each step. When it does not get that far, what it started is stopped again.
+        Calls `say` with each step. If a step fails, everything that it started is stopped again.
         Raises PortTaken, PackageMissing, DeployFailed, ReleaseFailed.
         """
         model_version = package_version(self.package)
@@ -195,7 +195,7 @@ class Local(Deployed):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise StackError("another bintally up is under way") from error
+                raise StackError("another bintally up is running") from error
             self._up(say, model_version)
 
     def _up(self, say: Say, model_version: str) -> None:
@@ -216,13 +216,13 @@ class Local(Deployed):
             raise
 
     def down(self) -> bool:
-        """Stops the emulator and all that it started; state is kept. False when nothing ran."""
+        """Stops the emulator and everything that it started; state is kept. False when nothing ran."""
         session = self.emulator_pid()
         if session is None:
             self.pid_file.unlink(missing_ok=True)
             return False
         if healthy(self.endpoint_url):
-            # A running execution would hold the orderly stop up for minutes.
+            # A running execution would delay the orderly stop by minutes.
             with contextlib.suppress(Exception):
                 self.stop_executions()
         processes.end_session(session, STOP_SECONDS)
@@ -231,7 +231,7 @@ class Local(Deployed):
         return True
 
     def make_home(self) -> None:
-        """Makes the folder, its user's alone.
+        """Creates the folder, readable only by its user.
 
         Raises StackError where the folder contains other files, which `wipe` would remove, or belongs to someone else.
         """
@@ -260,10 +260,10 @@ class Local(Deployed):
             shutil.rmtree(self.home, ignore_errors=True)
         finally:
             if self.home.exists():
-                self.lock_file.touch()  # What is left is still a stack's.
+                self.lock_file.touch()  # The rest still belongs to a stack.
 
     def start_emulator(self) -> None:
-        self.down()  # Ends what a crash left behind.
+        self.down()  # Ends processes that a crash left.
         if port_taken(self.port):
             raise PortTaken(f"port {self.port} is taken by another program; set BINTALLY_PORT to another one")
         self.make_home()
@@ -303,7 +303,7 @@ class Local(Deployed):
     # Deploying
 
     def build(self) -> None:
-        """`sam build` for this machine's Python, unless the sources are those of the last build."""
+        """Runs `sam build` for this machine's Python, unless the sources have not changed since the last build."""
         digest = digest_of(sources(self.template))
         folder = self.build_folder(digest)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -335,9 +335,9 @@ class Local(Deployed):
                 *("--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset"),
                 *("--no-fail-on-empty-changeset", "--no-progressbar"),
                 "--parameter-overrides",
-                # Each function at work is a process here: more than the cores only wait for each other's imports.
+                # Each concurrent function is a process here: more than the cores only wait for each other's imports.
                 f"CountConcurrency={max(2, os.cpu_count() or 2)}",
-                # What one machine retrains on has few test bins; a verdict by so few is for trying things out.
+                # A retraining on one machine has few test bins; a verdict by so few is only for trials.
                 "RetrainLeastBins=5",
                 *("ServingImage=bintally-serve:latest", "TrainingImage=bintally-train:latest"),  # see local/emulator.py
                 f"CodeVersion={code_version(self.template.parent)}",
@@ -347,7 +347,7 @@ class Local(Deployed):
         )
 
     def sam(self, arguments: list[str], **settings: str) -> None:
-        """Runs the SAM CLI in a session of its own: an interrupted `up` ends it with all its children."""
+        """Runs the SAM CLI in its own session: an interrupted `up` ends it with all its children."""
         log_file = self.home / f"sam-{arguments[0]}.log"
         environment = (
             without_aws(os.environ)
@@ -380,8 +380,8 @@ class Local(Deployed):
     def ship(self, model_version: str, say: Say) -> None:
         """Registers the shipped package as approved, and waits for the release that the registry's event starts.
 
-        Where a retrained model is live it waits for a person's approval: nobody has compared the two. One that was
-        registered before is released only when no model is live: what is live has replaced it since.
+        If a retrained model is live, the package waits for a person's approval: nobody has compared the two. A package
+        that was registered before is released only if no model is live: the live one has replaced it since.
         Raises ReleaseFailed.
         """
         outputs = self.outputs()
@@ -393,14 +393,14 @@ class Local(Deployed):
             return
         if known is None:
             self.register(model_version, outputs, "PendingManualApproval")
-            say(f"A retrained model is live and stays; this one is released by: bintally model approve {model_version}")
+            say(f"A retrained model is live and stays. To release this one: bintally model approve {model_version}")
         if live is None and known and known["ModelApprovalStatus"] == "Approved":
             self.release(model_version)
         elif live is None:
-            say("No model is live, and the shipped one is not approved: see bintally model list")
+            say("No model is live, and the shipped one is not approved. See: bintally model list")
         elif self.counting(outputs):
             self.wait_endpoint(outputs["EndpointName"])
-        else:  # The release that finds it live switches counting on.
+        else:  # A release that finds it live enables counting.
             self.wait_release(self.start_release(release_request(live), outputs))
 
     def release(self, model_version: str) -> None:
@@ -416,7 +416,7 @@ class Local(Deployed):
         return f"s3://{outputs['ArtifactsBucket']}/{key}"
 
     def is_shipped(self, url: str) -> bool:
-        """Whether the package at this s3:// address is one that came with Bintally."""
+        """Whether the package at this s3:// address is one that Bintally ships."""
         return any(
             found.get("ModelPackageDescription") == SHIPPED
             and found["InferenceSpecification"]["Containers"][0]["ModelDataUrl"] == url
@@ -426,7 +426,7 @@ class Local(Deployed):
     def register(
         self, model_version: str, outputs: dict[str, str], approval: Literal["Approved", "PendingManualApproval"]
     ) -> str:
-        """Puts the shipped package into the registry, with the metrics that it carries. Answers its ARN."""
+        """Registers the shipped package with the metrics that it contains. Returns its ARN."""
         description = package_description(self.package)
         url = self.upload_package(model_version, outputs)
         metrics = f"models/{model_version}/metrics.json"
@@ -466,20 +466,20 @@ def healthy(endpoint_url: str) -> bool:
 
 
 def without_aws(environment: "os._Environ[str]") -> dict[str, str]:
-    """The caller's environment without what would lead an AWS client elsewhere: settings of its own, a proxy."""
+    """The caller's environment without AWS settings and proxies, which would lead an AWS client elsewhere."""
     kept = {name: value for name, value in environment.items() if not name.startswith("AWS_")}
     around = [kept[name] for name in ("no_proxy", "NO_PROXY") if kept.get(name)]
     return kept | dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(["127.0.0.1", "localhost", *around]))
 
 
 def package_version(package: Path) -> str:
-    """The model version that a package names. PackageMissing when there is none to read."""
+    """The model version that a package names. Raises PackageMissing when it cannot be read."""
     version: str = package_description(package)["model_version"]
     return version
 
 
 def package_description(package: Path) -> dict[str, Any]:
-    """The package.json of a package. PackageMissing when there is none to read, or it names no version."""
+    """The package.json of a package. Raises PackageMissing when it cannot be read or names no version."""
     try:
         with tarfile.open(package) as tar:
             member = tar.extractfile("package.json")
@@ -493,7 +493,7 @@ def package_description(package: Path) -> dict[str, Any]:
 
 
 def sources(template: Path) -> Iterator[Path]:
-    """What a build depends on: the template, the functions and the state machines beside it."""
+    """The files that a build depends on: the template, the functions and the state machines."""
     yield template
     yield from sorted((template.parent / "machines").glob("*.asl.json"))
     for path in sorted((template.parent / "functions").rglob("*")):
@@ -533,7 +533,7 @@ def pack(folder: Path) -> None:
 
 
 def code_version(folder: Path) -> str:
-    """The commit that is deployed, for the model registry; `unknown` where there is no repository."""
+    """The commit that is deployed, for the model registry; `unknown` without a repository."""
     words = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
     try:
         found = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False).stdout.strip()
@@ -543,6 +543,6 @@ def code_version(folder: Path) -> str:
 
 
 def last_line(log_file: Path) -> str:
-    """The last line of a log that says something."""
+    """The last line of a log that is not empty."""
     lines = [line.strip() for line in log_file.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else "no output"

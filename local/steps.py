@@ -1,8 +1,8 @@
-"""What ministack's Step Functions lacks: a look at the state machine's role, SageMaker's own integration with its
-`.sync` form, stops that stop, an execution's time limit, and writes to tables one at a time.
+"""Completes ministack's Step Functions: checks of the state machine's role, SageMaker's integration with its `.sync`
+form, stops that take effect, an execution's time limit, and serialized writes to tables.
 
-Beside local/emulator.py and local/cloudwatch.py the only file that touches ministack's internals, one function a
-gap; tests/local/test_steps shows that ministack alone has each gap. Its modules are imported inside the functions.
+It touches ministack's internals, as local/emulator.py and local/cloudwatch.py do, with one function per gap;
+tests/local/test_steps shows that ministack alone has each gap. Its modules are imported inside the functions.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from localsagemaker.wire import Json, ServiceError, milliseconds, operation, out
 
 POLL_SECONDS = 0.2
 OTHERS = ("createModel", "createEndpointConfig", "createEndpoint", "updateEndpoint")
-RULES = {  # job kinds that a task can wait for, and the rule by which Step Functions hears of their ends
+RULES = {  # job kinds that a task can wait for, and the rule that notifies Step Functions of their ends
     "TrainingJob": "StepFunctionsGetEventsForSageMakerTrainingJobsRule",
     "ProcessingJob": "StepFunctionsGetEventsForSageMakerProcessingJobsRule",
     "TransformJob": "StepFunctionsGetEventsForSageMakerTransformJobsRule",
@@ -29,14 +29,14 @@ RULES = {  # job kinds that a task can wait for, and the rule by which Step Func
 }
 
 EXECUTION: contextvars.ContextVar[str] = contextvars.ContextVar("execution", default="")
-"""ARN of the execution that the thread works for; empty outside of one."""
+"""ARN of the thread's execution; empty outside an execution."""
 DEADLINE: contextvars.ContextVar[float] = contextvars.ContextVar("deadline", default=float("inf"))
-"""When, by time.monotonic(), the task that the thread does is out of time."""
+"""Deadline of the thread's task, by time.monotonic()."""
 
 
 class Over(SystemExit):
-    """The execution ended while this thread did a task of it. No Retry or Catch sees this, and a thread ends by it
-    without a word."""
+    """The execution ended during a task of this thread. No Retry or Catch sees this, and it ends the thread without a
+    message."""
 
 
 def running() -> bool:
@@ -46,7 +46,7 @@ def running() -> bool:
 
 
 def role() -> str:
-    """The role of the state machine whose execution the thread works for; empty outside of one."""
+    """The role of the state machine of the thread's execution; empty outside an execution."""
     from ministack.services import stepfunctions
 
     if not EXECUTION.get():
@@ -56,8 +56,8 @@ def role() -> str:
 
 
 def know_the_execution() -> None:
-    """A task does not know which execution it is part of, and a stopped execution goes on: its next task still runs,
-    a failing one is tried again, and the end of its last one makes FAILED of ABORTED."""
+    """In ministack a task does not know its execution, and a stopped execution continues: its next task still runs, a
+    failing one is retried, and the end of its last one changes ABORTED to FAILED."""
     from ministack.services import stepfunctions
 
     run, invoke, fail = stepfunctions._run_execution, stepfunctions._invoke_resource, stepfunctions._fail_execution
@@ -98,7 +98,7 @@ def know_the_execution() -> None:
 
 
 def keep_time_limits() -> None:
-    """An execution's own TimeoutSeconds is not kept, so none ever is TIMED_OUT."""
+    """ministack ignores an execution's TimeoutSeconds, so none is ever TIMED_OUT."""
     from ministack.services import stepfunctions
 
     def end_late_ones() -> None:
@@ -115,15 +115,16 @@ def keep_time_limits() -> None:
     def watch() -> None:
         while True:
             time.sleep(1)
-            with contextlib.suppress(ValueError):  # a definition that is no JSON; its execution fails by itself
+            with contextlib.suppress(ValueError):  # a definition that is not JSON; its execution fails by itself
                 end_late_ones()
 
     threading.Thread(target=watch, name="time-limits", daemon=True).start()
 
 
 def use_tables_in_turn() -> None:
-    """Tasks use tables from their executions' threads, at once with each other and with requests: of two conditional
-    writes both may pass, and two releases hold one lock. Here they go where requests are answered, one at a time."""
+    """In ministack tasks use tables from their executions' threads, concurrently with each other and with requests: two
+    conditional writes may both succeed, and two releases hold one lock. Here the thread that answers requests executes
+    them, one at a time."""
     from ministack import app
     from ministack.services import stepfunctions
 
@@ -139,8 +140,8 @@ def use_tables_in_turn() -> None:
 
 
 def check_state_machine_roles(host: Host) -> None:
-    """Step Functions calls services without a look at the state machine's role, so that a permission which is
-    missing there shows only on AWS. Here each task is checked against the role's policies first."""
+    """ministack's Step Functions calls services without checking the state machine's role, so a missing permission
+    shows only on AWS. Here each task is first checked against the role's policies."""
     from ministack import app
     from ministack.core import iam_actions
     from ministack.services import stepfunctions
@@ -152,7 +153,7 @@ def check_state_machine_roles(host: Host) -> None:
     def call_checked(
         handler: Any, method: str, path: str, headers: dict[str, str], body: Any, query: Any, *rest: Any
     ) -> Any:
-        # Also CloudFormation comes this way, with no role to check.
+        # CloudFormation also calls this, with no role to check.
         if role():
             service = next(name for name, known in app.SERVICE_HANDLERS.items() if known is handler)
             content = body.encode() if isinstance(body, str) else body
@@ -199,8 +200,8 @@ def check_state_machine_roles(host: Host) -> None:
 
 
 def also_wanted(action: str, resource: str, request: Json) -> list[tuple[str, str]]:
-    """What SageMaker asks for besides the action itself: to pass each role that the request names, to tag, and to look
-    at the alarms that may take an update back."""
+    """The permissions that SageMaker requires besides the action itself: to pass each role in the request, to tag, and
+    to read the alarms that may roll back an update."""
     wanted = [("iam:PassRole", passed) for passed in roles_in(request)]
     for alarm in request.get("DeploymentConfig", {}).get("AutoRollbackConfiguration", {}).get("Alarms", []):
         _, _, _, region, account, _ = resource.split(":", 5)
@@ -225,7 +226,7 @@ def roles_in(request: Any) -> Iterator[str]:
 
 
 def denied(host: Host, role_arn: str, action: str, resource: str) -> str | None:
-    """Why the role's policies do not allow the action; None when they do."""
+    """The reason for which the role's policies deny the action; None when they allow it."""
     from ministack.core import iam_actions, iam_evaluator
 
     name = role_arn.rpartition("/")[2]
@@ -246,8 +247,8 @@ def denied(host: Host, role_arn: str, action: str, resource: str) -> str | None:
 
 
 def integrate_sagemaker(service: Service, host: Host) -> None:
-    """There is no arn:aws:states:::sagemaker:create…[.sync]. Here it creates; `.sync` waits for the job's end, which
-    it answers with Describe, and stops the job when the execution or the task's time ends first."""
+    """ministack lacks arn:aws:states:::sagemaker:create…[.sync]. Here it creates; `.sync` waits for the job's end and
+    returns Describe's answer, and stops the job when the execution or the task's time ends first."""
     from ministack import app
     from ministack.services import stepfunctions
 
@@ -258,7 +259,7 @@ def integrate_sagemaker(service: Service, host: Host) -> None:
         if not form:
             return ask(created, data)
         if form != "sync" or noun not in RULES:
-            raise stepfunctions._ExecutionError("States.Runtime", f"{resource} is not a resource that there is")
+            raise stepfunctions._ExecutionError("States.Runtime", f"{resource} is not a supported resource")
         job = host.arn(noun_in_arns(noun), str(data.get(f"{noun}Name", "*")))
         rule = f"arn:aws:events:{host.region}:{host.account}:rule/{RULES[noun]}"
         needed = [(f"sagemaker:{verb}{noun}", job) for verb in ("Describe", "Stop")]
@@ -272,7 +273,7 @@ def integrate_sagemaker(service: Service, host: Host) -> None:
         return wait(noun, {f"{noun}Name": data[f"{noun}Name"]})
 
     def ask(name: str, data: Json) -> Json:
-        """The service's answer to the state machine's role. Raises the error that Step Functions makes of one."""
+        """The service's answer to the state machine's role. Raises an error as Step Functions names it."""
         headers = {"x-amz-target": f"SageMaker.{name}", "content-type": "application/x-amz-json-1.1"}
         handler = app.SERVICE_HANDLERS["sagemaker"]
         status, _, body = app.call_service_handler_sync(handler, "POST", "/", headers, json.dumps(data), {})
@@ -306,7 +307,7 @@ def integrate_sagemaker(service: Service, host: Host) -> None:
         try:
             service.control(f"Stop{noun}", json.dumps(named))
         except ServiceError:
-            return  # It has ended in this moment.
+            return  # It has just ended.
 
     for name in (*(f"create{noun}" for noun in RULES), *OTHERS):
         stepfunctions._SERVICE_DISPATCH[f"arn:aws:states:::sagemaker:{name}"] = task

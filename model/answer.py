@@ -1,4 +1,4 @@
-"""From the network's logits to the endpoint's answer: calibrated probabilities and the decision rule."""
+"""Turns the network's logits into the endpoint's answer: calibrated probabilities and the decision rule."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 CLASSES = ("0", "1", "2", "3", "4", "5", "6+")
 AT_LEAST = len(CLASSES) - 1
-"""The last output stands for this many items or more."""
+"""The last output means this many items or more."""
 
 
 class Answer(TypedDict):
-    """What the endpoint answers for one photograph."""
+    """The endpoint's answer for one photograph."""
 
     count: int
     is_minimum: bool
@@ -34,7 +34,7 @@ def probabilities(
 
 
 def posterior_median(probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The least count, of probabilities [N, 7], at which half of the probability is reached.
+    """The smallest count at which the cumulative probability, of probabilities [N, 7], reaches one half.
 
     It minimises the expected absolute error, as the mean minimises the squared one.
     """

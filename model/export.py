@@ -1,4 +1,4 @@
-"""From the trained torch network to the int8 OpenVINO network that is served, and the check between them."""
+"""Converts the trained torch network into the served int8 OpenVINO network, and compares the two."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Logits = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Change:
-    """What quantisation changed, on photographs it was not calibrated with."""
+    """The effect of quantisation, on photographs that were not used to calibrate it."""
 
     same_answer: float
     mean_probability_change: float
@@ -30,7 +30,7 @@ class Change:
     accuracy_increase: float
 
     def faults(self) -> list[str]:
-        """The limits that a published package keeps; accuracy has none, since it moves by chance."""
+        """The violated limits of a published package; accuracy has no limit, since it varies by chance."""
         limits = [
             (self.same_answer >= 0.97, f"the same answer for only {self.same_answer:.1%}, at least 97 % asked"),
             (self.mean_probability_change <= 0.01, f"probabilities change by {self.mean_probability_change:.4f}"),
@@ -39,14 +39,14 @@ class Change:
         return [message for kept, message in limits if not kept]
 
     def breaks(self) -> list[str]:
-        """What no rounding does to a sound network. Where the int8 network itself is judged afterwards, less than
-        that is no reason to stop: answers that are nearly tied flip, and on a few photographs a few flips are many."""
-        kept = self.mean_probability_change <= 0.05  # not so of NaN
+        """Changes that rounding never causes in a sound network. If the int8 network itself is judged afterwards,
+        smaller changes are no reason to stop: nearly tied answers flip, and a few flips are many on few photographs."""
+        kept = self.mean_probability_change <= 0.05  # False for NaN
         return [] if kept else [f"probabilities change by {self.mean_probability_change:.4f}"]
 
 
 def convert(network: torch.nn.Module) -> openvino.Model:
-    """The torch network in OpenVINO's form, float32, for any batch size."""
+    """The torch network as a float32 OpenVINO network, for any batch size."""
     example = torch.zeros(1, 3, SIZE, SIZE)
     converted: openvino.Model = openvino.convert_model(
         network.eval(), example_input=example, input=[openvino.PartialShape([-1, 3, SIZE, SIZE])]
@@ -59,11 +59,10 @@ def convert(network: torch.nn.Module) -> openvino.Model:
 def quantise(network: openvino.Model, photographs: list[NDArray[np.float32]]) -> openvino.Model:
     """int8 by NNCF's post-training quantisation, with activation ranges from training photographs.
 
-    `photographs` are [1, 3, S, S] each, as the network reads them. What kept 98 % of the answers, where NNCF's
-    defaults kept 96 % (docs/experiments.md): ranges from histograms, first and last layer left in float32, and
-    all eight bits of the weights. The last is exact on a processor that adds int8 products in 32 bits (VNNI, or Arm's
-    dot product); one that saturates answers one photograph in twenty otherwise, none the worse on the whole
-    (docs/decisions/serving.md).
+    `photographs` are [1, 3, S, S] each, the network's input. These settings keep 98 % of the answers, NNCF's defaults
+    96 % (docs/experiments.md): ranges from histograms, first and last layer in float32, and all eight bits of the
+    weights. The last is exact on a processor that adds int8 products in 32 bits (VNNI, or Arm's dot product); one that
+    saturates answers one photograph in twenty differently, but is as accurate overall (docs/decisions/serving.md).
     """
     layers = [op.get_friendly_name() for op in network.get_ops() if op.get_type_name() in ("Convolution", "MatMul")]
     quantised: openvino.Model = nncf.quantize(

@@ -9,7 +9,7 @@ from model.answer import CLASSES
 
 
 def build(*, imagenet: bool = False) -> torch.nn.Module:
-    """Maps float32 [N, 3, S, S], as `model.preprocess.normalise` gives, to logits [N, 7].
+    """Maps float32 [N, 3, S, S], the result of `model.preprocess.normalise`, to logits [N, 7].
 
     From scratch, each residual branch starts at zero (Goyal et al. 2017, "Accurate, Large Minibatch SGD"),
     which trains deep networks faster; `imagenet` starts from torchvision's weights, which it downloads.

@@ -1,10 +1,10 @@
-"""The model package: all that serves and judges one version of the counter, as a folder or `model.tar.gz`.
+"""The model package: all files to serve and check one version of the counter, as a folder or `model.tar.gz`.
 
     model.xml, model.bin   the OpenVINO network: `images` float32 [N, 3, S, S] to `logits` [N, 7]
     package.json           version, classes, preprocessing, decision rule, calibration, metrics, digests
-    golden/*.png           pictures with the answers that this package must give to them
+    golden/*.png           pictures with the answers that this package must give
 
-A package says what it was made for and refuses to load anywhere else.
+A package records the preprocessing it was made for, and does not load with any other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FORMAT_VERSION = 1
 DECISION_RULE = "posterior_median"
 NAME = "package.json"
 TOLERANCE = 0.02
-"""Of a probability, between the processors that record and repeat a golden answer."""
+"""Of a probability, between the processor that recorded a golden answer and the one that repeats it."""
 
 
 class PackageError(ValueError):
@@ -33,14 +33,14 @@ class PackageError(ValueError):
 
 @dataclass(frozen=True)
 class Golden:
-    """A picture that the package carries and its answer, which every serving of the package must repeat."""
+    """A picture in the package and its answer, which every server of the package must repeat."""
 
     file: str
     data: bytes
     answer: Answer
 
     def difference(self, answer: Answer) -> str | None:
-        """What `answer` has otherwise than recorded; None if nothing that another processor explains."""
+        """How `answer` differs from the recorded one; None if another processor explains the difference."""
         for name in ("count", "is_minimum", "model_version"):
             if answer[name] != self.answer[name]:
                 return f"{name} is {answer[name]}, recorded is {self.answer[name]}"
@@ -51,7 +51,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Package:
-    """A package whose every file was checked against its digest."""
+    """A package; every file has been checked against its digest."""
 
     directory: Path
     model_version: str
@@ -118,9 +118,9 @@ def build(
     bias: list[float] | None = None,
     details: dict[str, Any] | None = None,
 ) -> Package:
-    """Completes a folder that holds the network and the `golden` pictures into a package, and loads it.
+    """Makes a package of a folder that contains the network and the `golden` pictures, and loads it.
 
-    `details` are the further entries of package.json: metrics, digests, code version, parent.
+    `details` are further entries of package.json: metrics, digests, code version, parent.
     """
     files = ["model.xml", "model.bin", *golden]
     description: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 A photograph goes through three steps, and every user of the network calls these three:
 `decode` (bytes to an upright RGB picture), `to_array` (squash to the network's square input) and
-`normalise` (to what the network reads). Only numpy and Pillow are needed.
+`normalise` (to the network's input). Only numpy and Pillow are needed.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 50_000_000
 
 DESCRIPTION = {"size": SIZE, "mean": list(MEAN), "std": list(STD), "resample": "bilinear", "aspect": "squash"}
-"""What a model package records, and must equal, to be served by this code."""
+"""The preprocessing that a model package records; it must equal this to be served by this code."""
 
 
 BROKEN = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, AttributeError, struct.error
 )  # fmt: skip
-"""Pillow reports broken data with any of these."""
+"""Errors with which Pillow reports broken data."""
 
 
 class BadImage(ValueError):
-    """The bytes are not a photograph that can be read; the message says what is wrong with them."""
+    """The bytes are not a readable photograph; the message names the fault."""
 
 
 class ImageTooLarge(BadImage):
-    """More than `MAX_PIXELS` pixels; told from the header, before anything is decoded."""
+    """More than `MAX_PIXELS` pixels by the header; nothing has been decoded."""
 
 
 def decode(data: bytes, *, size: int = SIZE) -> Image.Image:
     """Reads JPEG, PNG or WebP bytes as an upright RGB picture.
 
     A JPEG is decoded at the smallest of its own scales that is not below `size` (libjpeg's draft mode).
-    Of an animation the first frame counts. Raises `BadImage`.
+    Of an animation the first frame is used. Raises `BadImage`.
     """
     if not data:
         raise BadImage("the image is empty")
@@ -58,8 +58,8 @@ def decode(data: bytes, *, size: int = SIZE) -> Image.Image:
             raise ImageTooLarge(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
         image.draft("RGB", (size, size))
         image.load()
-        with contextlib.suppress(*BROKEN):  # broken EXIF spoils no photograph
-            ImageOps.exif_transpose(image, in_place=True)  # else it copies every picture
+        with contextlib.suppress(*BROKEN):  # a photograph with broken EXIF is still counted
+            ImageOps.exif_transpose(image, in_place=True)  # otherwise every picture is copied
         return _rgb(image)
     except BadImage:
         raise
@@ -90,6 +90,6 @@ def normalise(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [N, S, S, 3] to the network's float32 [N, 3, S, S]."""
     scale = np.float32(1 / 255) / np.asarray(STD, dtype=np.float32)
     shift = np.asarray(MEAN, dtype=np.float32) / np.asarray(STD, dtype=np.float32)
-    # Channels first, then arithmetic: many times as fast as with the three channels innermost, to the same bit.
+    # Channels first, then arithmetic: many times as fast as with the three channels innermost, with identical results.
     channels = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
     return np.asarray(channels * scale[:, None, None] - shift[:, None, None], dtype=np.float32)

@@ -1,7 +1,7 @@
-"""From a served package back to a torch network, so that training can go on from what is in service.
+"""Restores a torch network from a served package, so that training can continue from the model in service.
 
-A package holds no checkpoint, and of the one that ships none was published. Its dequantised int8 weights are as
-good a start: a few steps of training take them off the grid of eight bits.
+A package contains no checkpoint, and none of the shipped one was published. Its dequantised int8 weights are as good
+a start: a few steps of training move them off the grid of eight bits.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from model.package import Package, PackageError
 
 
 def restore(package: Package, photographs: NDArray[np.float32]) -> torch.nn.Module:
-    """The package's network in float32, in evaluation mode. Raises `PackageError` when it is not a ResNet50 of ours.
+    """The package's network in float32, in evaluation mode. Raises `PackageError` when it is not our ResNet50.
 
-    Export folded every normalisation into its convolution. Here it is unfolded again, so that evaluation mode
-    answers as the package does (but for the rounding of activations), and training mode starts from there: mean and
-    variance are measured on `photographs` [N, 3, S, S], gamma is the deviation and beta makes up for the mean.
-    Convolutions get the scale that they are initialised with: normalisation takes any out again, and the learning
-    rate suits that one.
+    Export folded every normalisation into its convolution. This unfolds it again, so that evaluation mode gives the
+    package's answers (except for the rounding of activations), and training mode starts from there: mean and variance
+    are measured on `photographs` [N, 3, S, S], gamma is the deviation and beta compensates the mean. Convolutions get
+    the scale of their initialisation: normalisation removes any scale, and the learning rate suits that one.
     """
     folded = _constants(package)
     restored = network.build()
@@ -52,7 +51,7 @@ def restore(package: Package, photographs: NDArray[np.float32]) -> torch.nn.Modu
 
 
 def _unfold(bias: torch.Tensor, scale: torch.Tensor) -> Callable[[torch.nn.BatchNorm2d, tuple[torch.Tensor]], None]:
-    """Sets a normalisation by what is about to go through it, such that conv * scale leaves it as conv + bias."""
+    """Sets a normalisation by its coming input, so that it maps conv * scale to conv + bias."""
 
     def unfold(layer: torch.nn.BatchNorm2d, inputs: tuple[torch.Tensor]) -> None:
         variance, mean = torch.var_mean(inputs[0], (0, 2, 3))
@@ -70,9 +69,9 @@ def _unfold(bias: torch.Tensor, scale: torch.Tensor) -> Callable[[torch.nn.Batch
 
 
 def _constants(package: Package) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Weight and bias of each layer, as float32, by the torch name of the module that made its bias.
+    """Weight and bias of each layer, as float32, by the torch name of the module of its bias.
 
-    The weights are int8 with a scale per channel; OpenVINO itself computes what they stand for.
+    The weights are int8 with a scale per channel; OpenVINO computes their values.
     """
     served = openvino.Core().read_model(package.network)
     layers = [layer for layer in served.get_ops() if layer.get_type_name() in ("Convolution", "MatMul")]
@@ -82,6 +81,6 @@ def _constants(package: Package) -> dict[str, tuple[torch.Tensor, torch.Tensor]]
         openvino.Model(constants, [], "constants"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )([])
     values = [torch.tensor(computed[place]) for place in range(len(constants))]
-    # "__module.layer1.0.bn1/aten::batch_norm/BatchNormInference" is what conversion makes of layer1.0.bn1.
+    # "__module.layer1.0.bn1/aten::batch_norm/BatchNormInference" is layer1.0.bn1 after conversion.
     names = [node.get_friendly_name().removeprefix("__module.").partition("/")[0] for node in additions]
     return dict(zip(names, zip(values[::2], values[1::2], strict=True), strict=True))

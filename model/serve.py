@@ -4,7 +4,7 @@
 
 `GET /ping` is 200 only when the model answers its own golden images as its package records them.
 `POST /invocations` answers one photograph (image/jpeg, image/png, image/webp, application/x-image) or, as
-application/json, `{"images": [base64, ...]}` with a list in the same order. Nothing is ever fetched.
+application/json, `{"images": [base64, ...]}` with a list in the same order. The endpoint never fetches a URL.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from model.package import Package, PackageError
 
 PHOTOGRAPH_TYPES = {"image/jpeg", "image/png", "image/webp", "application/x-image"}
 MAX_BODY = 6 * 1024 * 1024
-"""Bytes. A serverless endpoint passes on 4 MB at most, and the count function sends less."""
+"""Bytes. A serverless endpoint passes at most 4 MB, and the count function sends less."""
 MAX_IMAGES = 64
 """In one JSON request, so that one caller cannot occupy the endpoint for minutes."""
 BODY_SECONDS = 30
-"""A slower upload is given up, so that it does not keep its place in the queue."""
+"""A slower upload is aborted, so that it does not keep its place in the queue."""
 QUEUE_PER_CORE = 32
-"""Photographs waiting or at work. A core does at least 70 a second, so nobody waits for more than 0.5 s."""
+"""Photographs in the queue or being counted. A core counts at least 70 a second, so none waits more than 0.5 s."""
 DRAIN_SECONDS = 20
 """SageMaker kills a container 30 s after asking it to stop."""
 
@@ -59,10 +59,10 @@ class Refusal(Exception):
 
 
 class Counter:
-    """The package's network, compiled for this machine; `count` may be called from `threads` threads at once.
+    """The package's network, compiled for this machine; `threads` threads may call `count` concurrently.
 
-    It is compiled twice, sharing nothing but the file: for a photograph alone, all cores work on it; for
-    several at a time, each has one core. The first halves the latency, the second wastes no cycle on sharing.
+    It is compiled twice, sharing only the file: all cores work on a single photograph; each of several concurrent ones
+    gets one core. The first halves the latency, the second wastes no cycle on sharing.
     """
 
     def __init__(self, source: Package, threads: int) -> None:
@@ -70,7 +70,7 @@ class Counter:
         self._local = threading.local()
         core = openvino.Core()
         network = core.read_model(source.network)
-        # float32 beside the int8 layers, lest a machine with bfloat16 answer differently from one without.
+        # float32 outside the int8 layers, so that machines with and without bfloat16 give the same answers.
         options = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
         options["INFERENCE_NUM_THREADS"] = threads
         self._compiled = {
@@ -79,7 +79,7 @@ class Counter:
         }
 
     def count(self, photograph: bytes, *, alone: bool = True) -> Answer:
-        """The answer for the bytes of one photograph. Raises `preprocess.BadImage`."""
+        """The answer for one photograph's bytes. Raises `preprocess.BadImage`."""
         size = self.source.size
         pixels = preprocess.to_array(preprocess.decode(photograph, size=size), size)
         request = self._request(alone)
@@ -89,7 +89,7 @@ class Counter:
         return answer.answer(probabilities[0], self.source.model_version)
 
     def _request(self, alone: bool) -> openvino.InferRequest:
-        """This thread's own: an inference request serves one caller at a time."""
+        """This thread's inference request: one serves only one caller at a time."""
         name = "alone" if alone else "crowded"
         requests: dict[str, openvino.InferRequest] = self._local.__dict__
         if name not in requests:
@@ -97,7 +97,7 @@ class Counter:
         return requests[name]
 
     def faults(self) -> list[str]:
-        """Golden images that are not answered as the package records; empty when the model is sound."""
+        """Golden images whose answers differ from the recorded ones; empty when the model is sound."""
         if not self.source.golden:
             return ["the package has none"]
         return [
@@ -109,7 +109,7 @@ class Counter:
 
 
 class App:
-    """The ASGI application. `queue` bounds the photographs waiting or at work; one more gets a 503."""
+    """The ASGI application. `queue` limits the photographs waiting or being counted; one more gets a 503."""
 
     def __init__(self, counter: Counter, threads: int, queue: int) -> None:
         self.counter, self.queue = counter, queue
@@ -121,7 +121,7 @@ class App:
         try:
             status, headers, content = 200, {}, await self.answer(scope, receive)
         except ConnectionAbortedError:
-            return  # the caller has gone
+            return  # the caller has closed the connection
         except Refusal as refusal:
             status, headers = refusal.status, refusal.headers
             content = {"error": {"code": refusal.code, "message": str(refusal)}}
@@ -133,7 +133,7 @@ class App:
         await send({"type": "http.response.body", "body": body})
 
     async def answer(self, scope: Scope, receive: Receive) -> object:
-        """What the body of the 200 says. Raises `Refusal`, or ConnectionAbortedError."""
+        """The body of the 200. Raises `Refusal` or ConnectionAbortedError."""
         match scope["path"], scope["method"]:
             case "/ping", "GET" | "HEAD":
                 return self.ping()
@@ -158,7 +158,7 @@ class App:
         if media_type not in PHOTOGRAPH_TYPES | {"application/json"}:
             wanted = ", ".join(sorted(PHOTOGRAPH_TYPES | {"application/json"}))
             raise Refusal(415, "UnsupportedMediaType", f"send one of {wanted}, not {media_type or 'nothing'}")
-        # A place in the queue is taken before the body is read: it bounds memory, too.
+        # A place in the queue is taken before the body is read: this also limits memory.
         self.take(1)
         held = 1
         try:
@@ -178,7 +178,7 @@ class App:
             self.load -= held
 
     def take(self, places: int, *, held: int = 0) -> None:
-        """Takes places in the queue. A request larger than the queue is let in when no other is there."""
+        """Takes places in the queue. A request larger than the queue is admitted when the queue is empty."""
         if self.load > held and self.load + places > self.queue:
             raise Refusal(503, "Overloaded", f"{self.load} photographs are waiting", **{"retry-after": "1"})
         self.load += places
@@ -207,7 +207,7 @@ class App:
 
 
 async def read(sent: dict[bytes, str], receive: Receive) -> bytes:
-    """The request's body, given up as soon as it grows past MAX_BODY, whatever its length header says."""
+    """The request's body, aborted as soon as it exceeds MAX_BODY, whatever its length header says."""
     too_large = Refusal(413, "BodyTooLarge", f"the body is larger than {MAX_BODY} bytes")
     if int(sent.get(b"content-length", 0)) > MAX_BODY:
         raise too_large
@@ -244,7 +244,7 @@ def images_of(body: bytes) -> list[str]:
 
 
 def cores() -> int:
-    """Those this process may use. A container's quota counts: threads beyond it are throttled."""
+    """The cores that this process may use. A container's quota applies: threads beyond it are throttled."""
     allowed = len(os.sched_getaffinity(0))
     limit = Path("/sys/fs/cgroup/cpu.max")
     quota, _, period = limit.read_text().partition(" ") if limit.exists() else ("max", "", "")
@@ -258,7 +258,7 @@ def log(level: str, message: str, **fields: object) -> None:
 
 
 class JsonLines(logging.Handler):
-    """What libraries log, in the same form."""
+    """Logs of libraries, in the same form."""
 
     def emit(self, record: logging.LogRecord) -> None:
         fields = {"logger": record.name}
@@ -268,9 +268,9 @@ class JsonLines(logging.Handler):
 
 
 def run(load: Callable[[int], Counter], host: str, queue: int | None = None) -> None:
-    """Serves what `load` makes for a number of threads, until SIGTERM. Raises SystemExit."""
+    """Serves the counter that `load` returns for a number of threads, until SIGTERM. Raises SystemExit."""
     port = int(os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080"))
-    # uvicorn puts its own handlers above these, drains, and raises the signal anew when it is done.
+    # uvicorn replaces these handlers by its own, drains, and raises the signal again when it is done.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     logging.basicConfig(level=logging.WARNING, handlers=[JsonLines()])
@@ -311,7 +311,7 @@ def give_up(reason: str) -> NoReturn:
 
 
 def load_from(folder: Path) -> Callable[[int], Counter]:
-    """How to load the package of a folder; what is wrong with it ends the process with one line."""
+    """A function that loads a folder's package; a fault in it ends the process with one line."""
 
     def load(threads: int) -> Counter:
         try:
@@ -326,7 +326,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m model.serve", description="Serves a model package.")
     parser.add_argument("command", nargs="?", choices=["serve"], help="as SageMaker starts its containers")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--queue", type=int, help="photographs waiting or at work (default: 32 a core)")
+    parser.add_argument("--queue", type=int, help="photographs waiting or being counted (default: 32 a core)")
     options = parser.parse_args()
     folder = Path(os.environ.get("SM_MODEL_DIR", "/opt/ml/model"))
     run(load_from(folder), options.host, options.queue)

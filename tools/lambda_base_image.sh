@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds a stand-in for AWS's Lambda base image out of Debian's packages, for `sam local invoke` where no
-# container registry is reachable. Prints the image's name; builds nothing when the image is there already.
+# Builds a substitute for AWS's Lambda base image from Debian's packages, for `sam local invoke` without a
+# container registry. Prints the image's name; builds nothing if the image exists.
 # Needs root, docker, debootstrap and uv.
 set -euo pipefail
 
@@ -18,13 +18,13 @@ trap 'rm -rf "$root" "$log"' EXIT
 # bookworm's Python is 3.11: functions for this image are built with PYTHON_VERSION=3.11.
 debootstrap --variant=minbase --include=python3,ca-certificates bookworm "$root" >"$log" || { cat "$log" >&2; exit 1; }
 rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/*
-# AWS's image brings boto3 too, so functions do not pack it.
+# AWS's image also contains boto3, so functions do not package it.
 uv pip install --quiet --target "$root/var/runtime" --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
   --only-binary :all: --no-compile-bytecode "awslambdaric==$awslambdaric" "boto3==$boto3" >&2
 mkdir -p "$root/var/task"
 cat >"$root/var/runtime/bootstrap" <<'BOOTSTRAP'
 #!/bin/sh
-# What AWS's image does: the function's own packages go before the runtime's.
+# Like AWS's image: the function's own packages precede the runtime's.
 export PYTHONPATH="/var/task:/var/runtime"
 cd /var/task
 exec python3 -m awslambdaric "$_HANDLER"

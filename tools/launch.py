@@ -8,7 +8,7 @@
 The jobs have the entry points, channels, metrics and ranges that the state machine `retrain` gives them. They run where
 your AWS credentials point: in an account, or on the local stack after `eval "$(bintally env)"`. Role, bucket, image and
 instance type are those of the Bintally stack there. `--on container` needs Docker with Compose and the image of
-training/Dockerfile. A job that does not complete ends this with one line and exit code 1. Needs .venv-launch
+training/Dockerfile. If a job does not complete, the command prints one line and exits with code 1. Needs .venv-launch
 (make .venv-launch/installed).
 """
 
@@ -34,7 +34,7 @@ from sagemaker.train.model_trainer import Mode, ModelTrainer
 from sagemaker.train.tuner import HyperparameterTuner
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-NAME = "by-hand"  # what the jobs' names begin with
+NAME = "by-hand"  # prefix of the jobs' names
 OUT = REPOSITORY / ".runs" / NAME  # of a container
 KNOWN = (ClientError, BotoCoreError, SageMakerCoreError, ValueError, OSError, RuntimeError, ImportError)
 RUNTIME, SPOT_WAIT, VOLUME = 86400, 129600, 100  # seconds, seconds, GB
@@ -47,7 +47,7 @@ RANGES = {
     "batch-size": CategoricalParameter(["32", "64"]),
 }
 
-# The SDK would tell AWS how it is used, and refuse a role that may not make network interfaces, which ours need not.
+# Otherwise the SDK sends telemetry to AWS, and refuses a role that may not create network interfaces; ours need none.
 SETTINGS = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 os.environ.setdefault("SAGEMAKER_VALIDATE_ROLE", "false")
 
@@ -62,17 +62,17 @@ flags.add_argument("--instances", type=int, default=1)
 flags.add_argument("--data", help="S3 URI of a run's dataset, or a folder with dataset/, train/ and validation/")
 flags.add_argument("--champion", help="S3 URI of a model.tar.gz to start from")
 flags.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a hyperparameter")
-flags.add_argument("--spot", action="store_true", help="on spare machines, with checkpoints")
+flags.add_argument("--spot", action="store_true", help="on spot instances, with checkpoints")
 flags.add_argument("--trials", type=int, default=4)
-flags.add_argument("--parallel", type=int, default=1, help="trials at once")
+flags.add_argument("--parallel", type=int, default=1, help="maximum concurrent trials")
 flags.add_argument("arguments", nargs="*", help="after --: arguments of training.process")
 
 
 def enter(a: argparse.Namespace) -> Session:
-    """The SDK's session. What `a` leaves open becomes as the stack has it. Raises ClientError, BotoCoreError."""
+    """The SDK's session. Options missing in `a` are set from the stack. Raises ClientError, BotoCoreError."""
     if a.on == "container":
         if not boto3.Session().region_name:
-            os.environ["AWS_DEFAULT_REGION"] = "us-east-1"  # the SDK wants one even if nothing is fetched from S3
+            os.environ["AWS_DEFAULT_REGION"] = "us-east-1"  # the SDK requires one even if nothing is fetched from S3
         a.image, a.instance_type = a.image or "bintally-train:latest", "local"
         return LocalSession()
     own = boto3.Session()
@@ -95,7 +95,7 @@ def process(a: argparse.Namespace, session: Session) -> None:
     )  # fmt: skip
     processor.run(arguments=a.arguments, wait=False, logs=False)
     if a.on != "container":  # that has ended when run() returns
-        job = processor.latest_job  # run(wait=True) of SDK 3.27 trips over a name of its own when the job fails
+        job = processor.latest_job  # run(wait=True) of SDK 3.27 fails on a name in its own code when the job fails
         job.wait(logs=True)
         completed(job.processing_job_name, job.processing_job_status, job.failure_reason)
 
@@ -117,7 +117,7 @@ def tune(a: argparse.Namespace, session: Session) -> None:
         model_trainer, objective_metric_name="validation:rps", objective_type="Minimize", hyperparameter_ranges=RANGES,
         metric_definitions=metrics(), max_jobs=a.trials, max_parallel_jobs=a.parallel, early_stopping_type="Auto",
     )  # fmt: skip
-    # Of itself the SDK would name all tunings of a minute alike.
+    # By default the SDK gives all tunings of a minute the same name.
     tuner.tune(channels(a, model_trainer), job_name=f"{NAME}-{int(time.time())}", wait=True)
     job = tuner.describe()
     completed(job.hyper_parameter_tuning_job_name, job.hyper_parameter_tuning_job_status, job.failure_reason)

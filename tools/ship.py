@@ -1,9 +1,9 @@
-"""Makes the model package that ships from a finished training run: packed, measured on the test split, with its card.
+"""Makes the shipped model package from a finished training run: packs it, measures it, writes its card.
 
     python -m tools.ship .runs/first --data ../shared/abid --out model/pretrained
 
-Writes `model.tar.gz`, the predictions its metrics come from (`predictions.csv`), which photographs it learned from
-(`training.csv`) and the model card (`README.md` and `calibration.svg`, every figure filled in from those predictions).
+Writes `model.tar.gz`, the predictions its metrics come from (`predictions.csv`), the ids of its training photographs
+(`training.csv`) and the model card (`README.md` and `calibration.svg`, with every figure from those predictions).
 Exits with 1 when int8 differs too much.
 """
 
@@ -41,7 +41,7 @@ def main() -> None:
     trained = network.build()
     learned = torch.load(a.run / "network.pt", weights_only=True)
     if learned["photographs"] != digest_of(training):
-        raise SystemExit("not shipped: this run did not learn from the training split, so it may have seen the others")
+        raise SystemExit("not shipped: this run was not trained on the training split, so it may have seen the others")
     trained.load_state_dict(learned["network"])
     details = {
         "test_set_digest": data.digest([p for p in held_out if p.split == "test"]),
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def write_ids(file: Path, photographs: list[data.Photograph]) -> None:
-    """Writes which photographs these are and which of them show one bin: a CSV of id and group."""
+    """Writes a CSV of the photographs' ids and groups; photographs of one bin have one group."""
     with file.open("w", newline="") as sheet:
         csv.writer(sheet, lineterminator="\n").writerows([("id", "group"), *((p.id, p.group) for p in photographs)])
 

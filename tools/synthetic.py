@@ -1,8 +1,8 @@
-"""Render photographs of warehouse bins: `python -m tools.synthetic samples` writes those that the repository ships.
+"""Renders photographs of warehouse bins: `python -m tools.synthetic samples` writes those in the repository.
 
-A yellow cloth bin stands open towards the camera. Boxes, books, bottles and poly bags lie in it, in piles and in depth;
+A yellow cloth bin is open towards the camera. Boxes, books, bottles and poly bags are in it, in piles and in depth;
 elastic bands run across the opening; a label hangs on the lip below. Lengths are pixels of the picture: x to the
-right, y up from the floor, z into the bin. A seed and a count make one picture, always the same; a seed is a bin.
+right, y up from the floor, z into the bin. A seed and a count always give the same picture; a seed is a bin.
 """
 
 import argparse
@@ -31,7 +31,7 @@ KINDS = {
 BOXES = ("carton", "goods", "book")
 # Corners of a box's sides, clockwise as seen from outside, and their light: left, right, top, front.
 FACES = (((7, 4, 0, 3), 0.62), ((5, 6, 2, 1), 0.76), ((7, 6, 5, 4), 1.15), ((4, 5, 1, 0), 0.95))
-LEAST_SEEN = 0.4  # of an item's outline: one that shows less could not be counted by anybody
+LEAST_SEEN = 0.4  # of an item's outline: nobody could count an item that shows less
 FINE = 2  # drawn this many times larger, then shrunk: smooth edges
 
 Point = tuple[float, float]
@@ -67,7 +67,7 @@ class Bin:
         return 0.75 * min(self.width, self.height)
 
     def see(self, x: float, y: float, z: float) -> Point:
-        """Where a point of the bin stands in the picture."""
+        """The position of a point of the bin in the picture."""
         focal, eye = 1.9 * max(self.width, self.height), 0.68 * self.height
         scale = focal / (focal + z)
         return self.width / 2 + (x - self.width / 2) * scale, self.height - eye + (eye - y) * scale
@@ -82,7 +82,7 @@ class Bin:
         ]
 
     def silhouette(self, item: Item) -> Image.Image:
-        """A mask, 255 where the item stands in the picture: boxes with corners, bags and bottles rounded."""
+        """A mask, 255 where the item is in the picture: boxes with corners, bags and bottles rounded."""
         mask = Image.new("L", (self.width, self.height))
         draw, corners = ImageDraw.Draw(mask), self.corners(item)
         if item.kind in BOXES:
@@ -100,10 +100,10 @@ class Bin:
 
 
 def render(seed: int, count: int, size: tuple[int, int] = (520, 400), *, one_product: bool = False) -> Image.Image:
-    """An RGB photograph, `size` = (width, height), of a bin that holds `count` items.
+    """An RGB photograph, `size` = (width, height), of a bin that contains `count` items.
 
-    They are of all kinds, or, as at a site that stocks `one_product`, all alike, and as small in a bin of one as in one
-    of nine. Raises ValueError where that many cannot be seen together."""
+    They are of all kinds; with `one_product` they are identical, as at a site that stocks only one, and as small in a
+    bin of one as in one of nine. Raises ValueError if that many cannot be visible together."""
     rng = np.random.default_rng([seed, count])
     items, scene = arrange(rng, Bin(*size), count, one_product), Bin(size[0] * FINE, size[1] * FINE)
     picture = empty_bin(rng, scene)
@@ -116,7 +116,7 @@ def render(seed: int, count: int, size: tuple[int, int] = (520, 400), *, one_pro
 
 
 def arrange(rng: Random, bin_: Bin, count: int, one_product: bool = False) -> list[Item]:
-    """`count` items, far ones first, each with at least LEAST_SEEN of its outline in sight."""
+    """`count` items, far ones first, each with at least LEAST_SEEN of its outline visible."""
     for attempt in range(600):
         items = throw_in(rng, bin_, count, one_product, shrink=0.997**attempt)
         if len(items) == count and all(share >= LEAST_SEEN for share in shares_seen(items, bin_)):
@@ -319,7 +319,7 @@ def hang_label(rng: Random, picture: Image.Image) -> None:
 
 
 def photograph(rng: Random, picture: Image.Image) -> Image.Image:
-    """What the camera adds: unsharpness, haze, a cast, fall-off towards the corners, noise."""
+    """Adds the camera's effects: unsharpness, haze, a cast, fall-off towards the corners, noise."""
     w, h = picture.size
     pixels = np.asarray(picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.1) * w / 500)), dtype=float)
     haze = rng.uniform(0.08, 0.26)
@@ -329,7 +329,7 @@ def photograph(rng: Random, picture: Image.Image) -> Image.Image:
     return image(pixels + rng.normal(0, 2.2, pixels.shape))
 
 
-# Site, bin, what the record says of it, and how many items each photograph shows: two records are wrong on purpose.
+# Site, bin, recorded quantity, and the number of items in each photograph: two records are wrong on purpose.
 SAMPLES = [
     ("AUS2", "P-1-A108", 0, [0]),
     ("AUS2", "P-1-A131", 1, [1]),

@@ -1,10 +1,10 @@
-"""The container of a SageMaker job, as documented: the one place that knows `/opt/ml`.
+"""The container of a SageMaker job, as documented: the only module that knows `/opt/ml`.
 
     input/config/, input/data/<channel>/, checkpoints/   of a training job
     config/, processing/…                                of a processing job
     model/, output/data/, output/failure                 become model.tar.gz, output.tar.gz, FailureReason
 
-`SM_OPT_ML` names another root, as a job on one's own machine needs it.
+`SM_OPT_ML` names another root, which a job on your own machine needs.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ def channel(name: str) -> Path | None:
 
 
 def model() -> Path:
-    """What a training job leaves here becomes its model.tar.gz."""
+    """The folder whose files become a training job's model.tar.gz."""
     return _made("model")
 
 
 def output() -> Path:
-    """What a training job leaves here becomes its output.tar.gz."""
+    """The folder whose files become a training job's output.tar.gz."""
     return _made("output/data")
 
 
 def checkpoints() -> Path:
-    """Kept in S3 while a training job runs, and given back to it when it starts anew after a spot interruption."""
+    """The folder that is synchronised to S3 while a training job runs, and restored after a spot interruption."""
     return _made("checkpoints")
 
 
 def processing(path: str) -> Path:
-    """Where a processing job has what it calls /opt/ml/processing/<path>."""
+    """A processing job's folder /opt/ml/processing/<path>."""
     return root() / "processing" / path
 
 
@@ -66,8 +66,8 @@ def _made(path: str) -> Path:
 def hyperparameters() -> list[str]:
     """A training job's hyperparameters as a script's arguments: {"batch-size": "32"} is --batch-size 32.
 
-    Names that begin with an underscore or `sagemaker_` are the service's and the SDK's own; the SDK writes its
-    values as JSON, so a text may come in quotation marks.
+    Names that begin with an underscore or `sagemaker_` belong to the service and the SDK. The SDK writes values as
+    JSON, so a text may be in quotation marks.
     """
     file = root() / "input" / "config" / "hyperparameters.json"
     given: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
@@ -75,13 +75,13 @@ def hyperparameters() -> list[str]:
     for name, value in given.items():
         if not name.startswith(("_", "sagemaker_")):
             text = json.loads(value) if value.startswith('"') else value
-            arguments.append(f"--{name}={text}")  # one word: a value may begin with a dash
+            arguments.append(f"--{name}={text}")  # one argument: a value may begin with a dash
     return arguments
 
 
 @dataclass(frozen=True)
 class Hosts:
-    """The instances of this job by name, and which of them this one is."""
+    """The instances of this job by name, and the index of this one."""
 
     names: list[str]
     current: str
@@ -92,7 +92,7 @@ class Hosts:
 
 
 def hosts() -> Hosts:
-    """From the resource config; outside of a job there is one, localhost."""
+    """Reads the resource config; outside a job there is one host, localhost."""
     for file in (root() / "input/config/resourceconfig.json", root() / "config/resourceconfig.json"):
         if file.exists():
             found = json.loads(file.read_text())
@@ -101,7 +101,7 @@ def hosts() -> Hosts:
 
 
 class Arguments(argparse.ArgumentParser):
-    """A parser whose complaint is the reason that a job failed, like any other."""
+    """A parser whose error becomes the job's failure reason, like any other error."""
 
     def error(self, message: str) -> NoReturn:
         raise SystemExit(f"{self.prog}: {message}")
@@ -109,11 +109,12 @@ class Arguments(argparse.ArgumentParser):
 
 @contextlib.contextmanager
 def failure_told() -> Iterator[None]:
-    """Writes what ends the block early to output/failure, as one line: the job's FailureReason.
+    """Writes the error that ends the block to output/failure, as one line: the job's FailureReason.
 
-    `raise SystemExit("why")` is how an entry point gives up: that line also ends on standard error, and the exit
-    code is 1. `raise SystemExit(number)` is no failure, as when the job was asked to stop. Of several processes the
-    first to fail is heard; the others only lost it. A processing job's reason is also its exit message.
+    An entry point fails with `raise SystemExit("why")`: the line is also printed on standard error, and the exit code
+    is 1. `raise SystemExit(number)` is not a failure, as when the job was stopped. Of several processes only the first
+    to fail is reported; the others merely lost their connection to it. A processing job's reason is also its exit
+    message.
     """
     try:
         yield
@@ -127,13 +128,13 @@ def failure_told() -> Iterator[None]:
 
 
 def under_torchrun(module: str, arguments: Sequence[str]) -> None:
-    """Where a job has several hosts or GPUs: starts this module again, one process each, under torchrun.
+    """If a job has several hosts or GPUs, starts this module again under torchrun, one process each.
 
-    Does not return then. All hosts meet at SM_MASTER_ADDR and SM_MASTER_PORT, else at the first one's name.
+    Does not return then. All hosts connect to SM_MASTER_ADDR and SM_MASTER_PORT, else to the first one's name.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ or not is_training_job():
         return
-    import torch  # jobs that do not train have no need of it
+    import torch  # jobs that do not train do not need it
 
     found, processes = hosts(), max(1, torch.cuda.device_count())
     if len(found.names) * processes == 1:

@@ -1,13 +1,13 @@
-"""Measures a challenger beside the champion on the same test photographs: the processing job before the verdict.
+"""Measures a challenger and the champion on the same test photographs: the processing job before the verdict.
 
     python -m training.evaluate --champion-version V --challenger-version V
 
-Reads what the two batch transforms answered (input/champion, input/challenger), the dataset (input/dataset), the
+Reads the answers of the two batch transforms (input/champion, input/challenger), the dataset (input/dataset), the
 challenger's package (input/package) and the test photographs (input/photographs). Writes to output/evaluation:
 
-    evaluation.json    every figure, as evaluation.schema.json says
-    predictions.csv    what the figures come from: `training.verdict.comparison.compare` makes them again
-    report.html        the same for people, one file that needs nothing else
+    evaluation.json    every figure; evaluation.schema.json describes it
+    predictions.csv    the source of the figures: `training.verdict.comparison.compare` computes them again
+    report.html        the same for people, one self-contained file
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SCHEMA = Path(__file__).parent / "verdict" / "evaluation.schema.json"
 
 
 class BadAnswer(ValueError):
-    """What a transform wrote for a photograph is no answer; the message says why."""
+    """A transform's output for a photograph is not an answer; the message says why."""
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def evaluate(given: Path, out: Path, champion: str, challenger: str) -> dict[str, Any]:
-    """The whole job, of the inputs below `given`: evaluation.json. Raises SystemExit, BadDataset, PackageError."""
+    """The whole job on the inputs below `given`: evaluation.json. Raises SystemExit, BadDataset, PackageError."""
     described = layout.summary_of(given / "dataset")
     lines = [line for line in layout.read_index(given / "dataset" / "index.jsonl") if line.split == "test"]
     if not lines:
@@ -128,7 +128,7 @@ def parse(content: bytes, version: str) -> list[float]:
 
 
 def golden(folder: Path, version: str) -> dict[str, Any]:
-    """The challenger's golden images, asked of its package as the endpoint will serve it. Raises PackageError."""
+    """Checks the challenger's golden images with its package, as the endpoint will serve it. Raises PackageError."""
     archive = next(iter(sorted(folder.rglob("model.tar.gz"))), None)
     if archive is None:
         raise SystemExit(f"there is no model.tar.gz in {folder}")
@@ -141,7 +141,7 @@ def golden(folder: Path, version: str) -> dict[str, Any]:
 
 
 def drift_summary(drift: dict[str, Any]) -> dict[str, Any]:
-    """Of drift.json, which sites changed and how."""
+    """The sites in drift.json that changed, and how."""
     changed = [{"site": site, "sentence": drift["sites"][site]["sentence"]} for site in drift["flagged"]]
     return {
         "reference": drift["reference"],

@@ -1,12 +1,12 @@
-"""Makes a dataset of labelled photographs, as a SageMaker processing job or in folders of one's own.
+"""Makes a dataset of labelled photographs, as a SageMaker processing job or in local folders.
 
     python -m training.process --manifest s3://…/manifest.jsonl --previous s3://…/index.jsonl
         --dataset s3://…/dataset --parts s3://…/parts --shards s3://…/datasets
 
 Every instance of the job reads the new photographs of its bins, checks and measures them, and stores them in shards
-(train, validation) or one by one (test); what came of each goes to --parts. The first instance waits for all parts and
-writes the dataset: index, manifests, what was unreadable or a duplicate, and how the new ones differ from the
---reference. The same input makes the same dataset, byte by byte, on any number of instances, and again after a restart.
+(train, validation) or one by one (test); it writes the results to --parts. The first instance waits for all parts and
+writes the dataset: index, manifests, unreadable and duplicate photographs, and the drift from the --reference. The same
+input gives the same dataset, byte by byte, on any number of instances, and again after a restart.
 """
 
 from __future__ import annotations
@@ -40,29 +40,31 @@ from training.dataset.layout import SPLITS, BadDataset, Shard, digest, manifest,
 from training.dataset.store import Store, StoreError, located, store
 
 CHUNK = 32
-"""Photographs that a process gets at once: enough to make the handing over cheap, few enough to hold in memory."""
+"""Photographs that a process gets together: enough to make the transfer cheap, few enough to hold in memory."""
 WRITERS = 8
-"""Shards or test photographs on their way to the store."""
+"""Shards or test photographs that are being stored concurrently."""
 LEAST_JUDGED = 20
-"""New photographs; of fewer, a bad share says nothing."""
+"""New photographs; with fewer, the share of bad ones is not checked."""
 POLL_SECONDS = 1.0
 
 Outcome = dict[str, Any]
 
 flags = container.Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-flags.add_argument("--manifest", required=True, help="labels of photographs, one a line")
+flags.add_argument("--manifest", required=True, help="labels of photographs, one per line")
 flags.add_argument("--previous", help="index.jsonl of the dataset that this one adds to")
-flags.add_argument("--reference", help="dataset.json that drift is told against")
+flags.add_argument("--reference", help="dataset.json to compare with for drift")
 flags.add_argument("--dataset", required=True, help="folder to write the dataset to")
-flags.add_argument("--parts", required=True, help="folder where the instances leave what they did for the first one")
+flags.add_argument("--parts", required=True, help="folder for the instances' results, which the first one reads")
 flags.add_argument("--shards", required=True, help="folder of the photographs of all datasets")
-flags.add_argument("--bad-share", type=float, default=0.2, help="of new photographs; if more are unreadable, it fails")
+flags.add_argument(
+    "--bad-share", type=float, default=0.2, help="share of unreadable new photographs above which the job fails"
+)
 flags.add_argument("--patience", type=float, default=1800, help="seconds to wait for the other instances")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What an instance has to do, and which of how many it is."""
+    """The work of an instance, its number and the number of instances."""
 
     manifest: str
     previous: str | None
@@ -89,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(job: Job, folder: Path) -> None:
-    """All that one instance does; `folder` is for its temporary files. Raises `StoreError`, `BadDataset`."""
+    """The whole work of one instance; `folder` is for its temporary files. Raises `StoreError`, `BadDataset`."""
     started = time.monotonic()
     start_fork_server()
     with closing(Catalogue(folder / "catalogue.db")) as catalogue:
@@ -106,7 +108,7 @@ def run(job: Job, folder: Path) -> None:
 
 
 def start_fork_server() -> None:
-    """Starts what the decoding processes are forked from; it imports what they need while this process reads labels."""
+    """Starts the server that forks the decoding processes; it imports their modules while this process reads labels."""
     multiprocessing.set_forkserver_preload(["training.dataset.examine"])
     forkserver.ensure_running()
 
@@ -142,10 +144,10 @@ def part_name(name: str, host: int, hosts: int) -> str:
 
 
 def examine_new(catalogue: Catalogue, job: Job, part: Path, folder: Path) -> int:
-    """Reads this instance's photographs, stores the good ones, and writes to `part` what came of each.
+    """Reads this instance's photographs, stores the good ones, and writes each one's result to `part`.
 
-    Processes read and decode, threads of this one store. Both get ahead by so much and no more, so that memory is
-    that of a few chunks and disk that of a few shards. Returns how many there were.
+    Processes read and decode, threads of this one store. Both work ahead only by a fixed amount, so that memory holds
+    a few chunks and the disk a few shards. Returns the number of photographs.
     """
     cores = len(os.sched_getaffinity(0))
     context = multiprocessing.get_context("forkserver")  # this process has threads and connections: never fork it
@@ -165,7 +167,7 @@ def examine_new(catalogue: Catalogue, job: Job, part: Path, folder: Path) -> int
 
 @dataclass(frozen=True)
 class Packed:
-    """An object to store, and what came of the photographs that are in it or would have been."""
+    """An object to store, and the results of its photographs, including those that could not be read."""
 
     outcomes: list[Outcome]
     name: str | None = None
@@ -173,7 +175,7 @@ class Packed:
 
 
 def packed(examined: Iterable[Examined], folder: Path) -> Iterator[Packed]:
-    """Test photographs alone, the others in their shards; a shard is a file in `folder` until it is stored."""
+    """Test photographs singly, the others in their shards; a shard is a file in `folder` until it is stored."""
     for (split, shard), group in itertools.groupby(examined, key=lambda one: (one.wanted.split, one.wanted.shard)):
         if split == "test":
             yield from map(alone, group)
@@ -205,7 +207,7 @@ def member(one: Examined) -> str:
 
 
 def outcome(one: Examined) -> Outcome:
-    """A line of a part: {"id", "fault"}, or {"id"} with what the catalogue calls `FACTS`."""
+    """A line of a part: {"id", "fault"}, or {"id"} with the catalogue's `FACTS`."""
     if one.facts is None:
         return {"id": one.wanted.id, "fault": one.fault}
     return {"id": one.wanted.id, "member": member(one), **{name: getattr(one.facts, name) for name in Facts.__slots__}}
@@ -220,7 +222,7 @@ def put(shards: Store, one: Packed) -> list[Outcome]:
 
 
 def gather(catalogue: Catalogue, job: Job, name: str, folder: Path) -> None:
-    """Waits for the parts of all instances and takes them in."""
+    """Waits for the parts of all instances and reads them."""
     until = time.monotonic() + job.patience
     for host in range(job.hosts):
         part = part_name(name, host, job.hosts)
@@ -236,7 +238,7 @@ def gather(catalogue: Catalogue, job: Job, name: str, folder: Path) -> None:
 
 
 def conclude(catalogue: Catalogue, job: Job, folder: Path) -> None:
-    """Writes the dataset, dataset.json last. Ends the job where the photographs make none."""
+    """Writes the dataset, dataset.json last. Ends the job if the photographs are too few or too many are bad."""
     catalogue.drop_duplicates()
     numbers = catalogue.numbers()
     job.dataset.write("unreadable.jsonl", lines_of(catalogue.unreadable()))

@@ -1,7 +1,7 @@
-"""Ends a retraining run, whatever ended it.
+"""The conclude function: cleans up after a retraining run and reports its outcome.
 
-The state machine `retrain` calls this at each of its ends; a rule calls it when an execution failed, was aborted or ran
-out of time, which no state sees. Called twice, it reports once.
+The state machine `retrain` calls it at each of its ends; a rule calls it when an execution failed, was aborted or timed
+out, since no state runs then. Called twice, it reports once.
 """
 
 from contextlib import suppress
@@ -33,9 +33,9 @@ def handler(event: dict[str, Any], context: object) -> dict[str, str]:
 
 
 def of_status_change(states: "SFNClient", detail: dict[str, Any]) -> dict[str, Any]:
-    """The event does not give the reason; the execution does, in the words of whoever stopped it."""
+    """Reads the reason from the execution: the event does not contain it."""
     status, found = detail["status"], {}
-    with suppress(ClientError, BotoCoreError):  # a reason that cannot be had keeps no job running
+    with suppress(ClientError, BotoCoreError):  # stop the jobs even if the reason cannot be read
         found = dict(states.describe_execution(executionArn=detail["executionArn"]))
     return {
         "execution": detail["executionArn"],

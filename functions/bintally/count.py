@@ -21,7 +21,7 @@ from bintally.counting.settings import count_settings
 
 # One photograph at worst: S3 36 s (objects.DOWNLOAD_SECONDS); endpoint 20 s (endpoint.LAST_START); the table 9 s each
 # (clients.DYNAMODB) for the record, four tries of the transaction, the stored count and LATEST; the image itself 1 s.
-# 36 + 20 + 7 x 9 + 1 = 120 s. The time limit is twice that, and nothing is begun that might not end in time.
+# 36 + 20 + 7 x 9 + 1 = 120 s. The time limit is twice that; no photograph is started that might not end in time.
 WORST_SECONDS = 120
 LOW_CONFIDENCE = 0.2
 """21 % of the shipped model's test photographs are below. It is right about 15 % of those, about 45 % of the rest."""
@@ -32,12 +32,12 @@ processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Answers which messages go back to the queue."""
+    """Returns the messages that go back to the queue."""
     return dict(process_partial_response(event, count, processor, context))
 
 
 def count(record: SQSRecord, lambda_context: LambdaContext) -> None:
-    """Counts the photograph that a message is about. Whatever it raises sends the message back to the queue."""
+    """Counts the photograph that a message names. Any exception returns the message to the queue."""
     try:
         if lambda_context.get_remaining_time_in_millis() < WORST_SECONDS * 1000:
             raise Transient("too little time is left in this batch")
@@ -64,11 +64,11 @@ def report(found: Count, is_new: bool) -> None:
 
 
 def measure(counted: Counted) -> None:
-    """Adds what a model is watched by.
+    """Adds the metrics that the alarms watch.
 
-    `LowConfidence` and `Disagreement` are 0 or 1: their average is a share of the photographs. The excess is the same
-    less the share that is still usual, and its sum says how many photographs are too many. Alarms watch the sum: a
-    share of few photographs is above any limit now and then, the sum only with evidence enough.
+    `LowConfidence` and `Disagreement` are 0 or 1: their average is a share of the photographs. The excess is
+    the same value minus the usual share; its sum is the number of photographs above the usual. Alarms watch the sum:
+    the share of a few photographs exceeds any limit now and then, the sum does so only with enough evidence.
     """
     metrics.add_metric("EndpointLatency", MetricUnit.Milliseconds, counted.latency_ms)
     low = int(counted.answer.confidence < LOW_CONFIDENCE)

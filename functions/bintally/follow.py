@@ -1,6 +1,7 @@
-"""The follow function: what follows from a change of the counts table, told by its stream. Labels, for now.
+"""The follow function: turns changes of the counts table, read from its stream, into labels.
 
-A batch is done as a whole: done again it changes nothing, so a retry is harmless. What can never work is put aside.
+It processes a batch as a whole. A retry writes the same objects again and so is harmless. Changes that can never work
+are quarantined.
 """
 
 from functools import cache
@@ -19,7 +20,7 @@ from bintally.labels.settings import follow_settings
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
-    """Whatever it raises has the whole batch come again."""
+    """Any exception makes Lambda retry the whole batch."""
     followed = follow_batch(services(), event["Records"])
     metrics.add_metric("Labels", MetricUnit.Count, followed.lines)
     metrics.add_metric("Aside", MetricUnit.Count, len(followed.aside))

@@ -1,6 +1,6 @@
-"""Decides whether a challenger replaces the champion, from what training/evaluate.py measured of both.
+"""The judge function: decides whether a challenger replaces the champion, from training/evaluate.py's figures.
 
-The state machine `retrain` goes on by the answer; an exception is a run that failed, not a verdict.
+The state machine `retrain` branches on the answer; an exception is a failed run, not a verdict.
 """
 
 import json
@@ -24,11 +24,11 @@ FORMAT = 1  # of evaluation.json
 
 
 class NoEvaluation(BintallyError):
-    """There is no evaluation where one should be; the message says where."""
+    """The evaluation is missing; the message says where."""
 
 
 class BadEvaluation(BintallyError):
-    """The evaluation cannot be judged by; the message says why."""
+    """The evaluation cannot be used; the message says why."""
 
 
 def handler(event: dict[str, str], context: object) -> dict[str, Any]:

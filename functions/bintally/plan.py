@@ -1,5 +1,6 @@
-"""Begins a retraining run. The state machine `retrain` decides by the answer's `outcome`; an exception is a fault that
-may pass."""
+"""The plan function: starts a retraining run.
+
+The state machine `retrain` branches on the answer's `outcome`; an exception is a fault that may be transient."""
 
 from datetime import datetime
 from functools import cache
@@ -15,7 +16,7 @@ from bintally.retraining.settings import retrain_settings
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """`event`: execution (its ARN), started_at, input. Answers the plan, or {"outcome", "error", "reason", "run"}."""
+    """`event`: execution (its ARN), started_at, input. Returns the plan, or {"outcome", "error", "reason", "run"}."""
     run = run_of(event["execution"], datetime.fromisoformat(event["started_at"]))
     logger.info("asked to retrain", extra={"run": run, "input": event["input"]})
     try:

@@ -1,4 +1,4 @@
-"""The record function: from an SQS batch of S3 events about files of inventory records to the counts table."""
+"""The record function: reads record files named by an SQS batch of S3 events, and writes records to the table."""
 
 from functools import cache
 from typing import Any
@@ -16,8 +16,8 @@ from bintally.common.arrivals import parse_arrival
 from bintally.records.record_file import Services, record_file
 from bintally.records.settings import record_settings
 
-# What may follow once rows are begun: looking them up, 4 tries of 9 s (clients.DYNAMODB); 100 rows by 8 writers,
-# 13 x 9 s; the report 11 s (clients.S3); the event 9 s (clients.EVENTS): 36 + 117 + 11 + 9 = 173 s.
+# The longest work after a check of the time: the look-up of the rows, 4 tries of 9 s (clients.DYNAMODB); 100 rows by
+# 8 writers, 13 x 9 s; the report 11 s (clients.S3); the event 9 s (clients.EVENTS): 36 + 117 + 11 + 9 = 173 s.
 WORST_SECONDS = 180
 
 processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
@@ -26,12 +26,12 @@ processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Answers which messages go back to the queue."""
+    """Returns the messages that go back to the queue."""
     return dict(process_partial_response(event, record, processor, context))
 
 
 def record(record: SQSRecord, lambda_context: LambdaContext) -> None:
-    """Reads the file that a message is about. Whatever it raises sends the message back to the queue."""
+    """Reads the file that a message names. Any exception returns the message to the queue."""
 
     def in_time() -> bool:
         return lambda_context.get_remaining_time_in_millis() > WORST_SECONDS * 1000

@@ -1,8 +1,8 @@
-"""Removes with the stack what its releases made.
+"""The custom resource ReleasedEndpoint: removes with the stack everything that its releases created.
 
-A custom resource. When it is created it refuses a stack name under which no retraining could run, and switches the
-count queue's mapping off, until the first release switches it on: were the template to say so, each later change of the
-mapping would switch a released stack off. Updates do nothing.
+On creation it refuses a stack name under which no retraining could run, and disables the count queue's mapping until
+the first release enables it: with Enabled in the template, each later change of the mapping would disable it on a
+released stack. Updates do nothing.
 """
 
 import json
@@ -17,12 +17,12 @@ from bintally.releasing.remove_all import remove_all, stop_executions
 from bintally.retraining.clean_up import clean_up
 from bintally.retraining.names import Names, check_stack_name, run_of
 
-PHYSICAL_ID = "bintally-endpoint"  # never another: CloudFormation would delete the one that it takes for replaced
-SPARE_SECONDS = 30  # of the time limit, kept for the answer
+PHYSICAL_ID = "bintally-endpoint"  # constant: CloudFormation would delete a resource whose id changes
+SPARE_SECONDS = 30  # of the time limit, reserved for the answer
 
 
 def handler(event: dict[str, Any], context: Any) -> None:
-    """Does what the CloudFormation event asks for and answers it, whatever happens."""
+    """Handles CloudFormation's event and answers it, whatever happens."""
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - SPARE_SECONDS
     reason = ""
     try:
@@ -31,14 +31,14 @@ def handler(event: dict[str, Any], context: Any) -> None:
             pause_counting(clients.lambda_(), event["ResourceProperties"]["Mapping"], deadline)
         if event["RequestType"] == "Delete":
             delete(event["ResourceProperties"], deadline)
-    except Exception as error:  # noqa: BLE001 CloudFormation would wait an hour for an answer that does not come
+    except Exception as error:  # noqa: BLE001 without an answer CloudFormation would wait an hour
         logger.exception("failed")
         reason = f"{type(error).__name__}: {error}"
     respond(event, reason)
 
 
 def delete(properties: dict[str, Any], deadline: float) -> None:
-    """What still runs would make again what is removed here, so it is stopped first."""
+    """Stops the executions first: they would create again what is removed here."""
     stop_executions(clients.states(), properties["ReleaseStateMachine"])
     for execution in stop_executions(clients.states(), properties["RetrainStateMachine"]):
         run = run_of(execution["executionArn"], execution["startDate"])
@@ -47,7 +47,7 @@ def delete(properties: dict[str, Any], deadline: float) -> None:
 
 
 def respond(event: dict[str, Any], reason: str) -> None:
-    """Puts the answer where CloudFormation reads it; a `reason` says what failed."""
+    """Puts the answer where CloudFormation reads it; `reason` says what failed."""
     answer = {
         "Status": "FAILED" if reason else "SUCCESS",
         "Reason": reason or "done",

@@ -1,9 +1,9 @@
-"""Switches the count queue's mapping on: the release state machine calls this when a model answers right."""
+"""Enables the count queue's mapping: the release state machine calls this once a model answers correctly."""
 
 from bintally.aws import clients
 from bintally.releasing import counting
 
 
 def handler(event: dict[str, str], context: object) -> dict[str, str]:
-    """`event`: mapping. Answers {"state": …} as Lambda has it then, mostly "Enabling"."""
+    """`event`: mapping. Returns {"state": …} from Lambda, mostly "Enabling"."""
     return {"state": counting.resume_counting(clients.lambda_(), event["mapping"])}

@@ -1,6 +1,6 @@
-"""Asks an endpoint the golden images of a model package: does it answer as the package says, and as that version?
+"""The verify function: checks that an endpoint answers a package's golden images as recorded, and as that version.
 
-The release state machine decides by this function's answer, never by an exception.
+The release state machine branches on this function's answer, never on an exception.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from bintally.releasing.goldens import ask, fetch_goldens
 
 
 def handler(event: dict[str, str], context: object) -> dict[str, Any]:
-    """`event`: endpoint, model_version, model_data_url. Answers {"ok": bool, "reason": str}."""
+    """`event`: endpoint, model_version, model_data_url. Returns {"ok": bool, "reason": str}."""
     logger.info("asked to verify", extra=event)
     try:
         goldens = fetch_goldens(clients.s3(), event["model_data_url"], event["model_version"])

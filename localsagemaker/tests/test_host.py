@@ -1,4 +1,4 @@
-"""What the service is told of the stack that it is part of, and that it knows nothing else of it."""
+"""The service knows only the stack description that its caller gives."""
 
 import re
 import subprocess

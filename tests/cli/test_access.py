@@ -1,4 +1,4 @@
-"""What AWS refuses is one line that names the cure, whichever verb met it."""
+"""A refusal by AWS gives one line that names the cure, in every verb."""
 
 from pathlib import Path
 from typing import Any

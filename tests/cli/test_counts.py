@@ -1,4 +1,4 @@
-"""Reading counts and saying them to a person."""
+"""Reading counts and printing them."""
 
 import json
 from decimal import Decimal
@@ -78,9 +78,12 @@ def test_what_to_recount_first(filled: SimpleNamespace, count_item: Any) -> None
         filled.table.put_item(Item=count_item("SEA1", bin_, **key, priority=Decimal(priority)))
     counts = json.loads(run("--recount", "--json"))
     assert [c["bin"] for c in counts if c["site"] == "SEA1"] == ["hardly", "maybe", "likely"], "others have no record"
-    assert "All sites, what to recount first" in run("--recount")
+    assert "All sites, bins to recount first" in run("--recount")
     result = CliRunner().invoke(main, ["counts", "--recount", "--bin", "hardly"])
-    assert (result.exit_code, result.output) == (2, "Error: --recount is of all bins, not of one bin's history\n")
+    assert (result.exit_code, result.output) == (
+        2,
+        "Error: --recount sorts all bins and excludes --bin. Leave out one of them\n",
+    )
 
 
 def test_a_history_shows_rejected_photographs_with_their_reason(filled: SimpleNamespace) -> None:
@@ -120,7 +123,10 @@ def test_nothing_yet(aws: SimpleNamespace) -> None:
 @pytest.mark.parametrize("flags", [["--watch", "--json"], ["--json", "--csv", "-"], ["--csv", "-", "--watch"]])
 def test_one_form_at_a_time(flags: list[str]) -> None:
     result = CliRunner().invoke(main, ["counts", *flags])
-    assert (result.exit_code, result.output) == (2, "Error: --csv, --json and --watch do not go together\n")
+    assert (result.exit_code, result.output) == (
+        2,
+        "Error: --csv, --json and --watch exclude each other. Give one of them\n",
+    )
 
 
 def test_watch_shows_what_comes_until_interrupted(filled: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

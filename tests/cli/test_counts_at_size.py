@@ -1,4 +1,4 @@
-"""counts with as many bins as warehouses have: exports, memory, narrow terminals, and what is said of nothing."""
+"""counts with as many bins as warehouses have: exports, memory, narrow terminals, and empty results."""
 
 import csv
 import io
@@ -198,8 +198,8 @@ def two_sites(put: Any) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        (["--site", "SEA"], 1, "Error: there is no site SEA. Sites with photographs: AUS2, SEA1"),
-        (["--site", "SEA", "--json"], 1, "Error: there is no site SEA. Sites with photographs: AUS2, SEA1"),
+        (["--site", "SEA"], 1, "Error: site SEA does not exist. Sites with photographs: AUS2, SEA1"),
+        (["--site", "SEA", "--json"], 1, "Error: site SEA does not exist. Sites with photographs: AUS2, SEA1"),
         (["--bin", "A"], 1, "Error: site default has no count of bin A. Sites with photographs: AUS2, SEA1"),
         (
             ["--site", "SEA1", "--bin", "Z"],
@@ -218,8 +218,8 @@ def test_never_no_counts_yet_when_there_are_some(two_sites: None, arguments: lis
 def test_photographs_that_wait_are_told_from_none(aws: SimpleNamespace) -> None:
     assert run().stdout == "No counts yet. Upload photographs with: bintally upload PATH\n"
     aws.s3.put_object(Bucket="images", Key="incoming/SEA1/b/a.jpg", Body=b"")
-    assert run().stdout.startswith("Photographs of 1 sites are uploaded and none is counted yet. Is a model live?")
-    assert run("--site", "SEA1").stdout.startswith("Photographs of site SEA1 are uploaded and none is counted yet.")
+    assert run().stdout.startswith("Photographs of 1 sites are uploaded, but none is counted yet. See: bintally status")
+    assert run("--site", "SEA1").stdout.startswith("Photographs of site SEA1 are uploaded, but none is counted yet.")
 
 
 def test_an_empty_csv_keeps_its_header_and_says_why(aws: SimpleNamespace) -> None:

@@ -1,4 +1,4 @@
-"""The demo: what it uploads, what it prints, and what it says when counts do not come."""
+"""The demo: its uploads, its output, and its errors when counts are missing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +62,9 @@ def test_real_photographs_come_from_a_folder(counting: SimpleNamespace, tmp_path
 def test_a_folder_without_photographs_is_one_line(tmp_path: Path) -> None:
     result = run("--abid", str(tmp_path))
     assert result.exit_code == 1
-    assert "has no labels.csv with a folder originals or images; make one with: bintally fetch-abid" in result.output
+    assert (
+        "has no labels.csv with a folder originals or images; download one with: bintally fetch-abid" in result.output
+    )
 
 
 def test_photographs_without_a_count_fail_the_demo_but_show_the_others(counting: SimpleNamespace) -> None:

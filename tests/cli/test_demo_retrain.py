@@ -28,7 +28,7 @@ def test_nothing_is_uploaded_while_a_run_is_under_way(
     monkeypatch.setattr(demo_retrain, "REPOSITORY", tmp_path)
     result = CliRunner().invoke(main, ["demo-retrain"])
     assert result.exit_code == 1
-    assert "retraining by-hand-7 is under way" in result.output
+    assert "retraining by-hand-7 is running" in result.output
     assert "Contents" not in aws.s3.list_objects_v2(Bucket="images")
 
 

@@ -72,7 +72,7 @@ def test_listed_ones_come_in_the_groups_that_the_files_say(bucket: Any, tmp_path
     listed = ["--ids", str(tmp_path / "test.csv"), "--ids", str(tmp_path / "training.csv")]
     result = run(tmp_path, *listed)
     assert result.exit_code == 0, result.output
-    assert f"3 photographs with their records in {tmp_path}, 1 listed that the data set has not" in result.output
+    assert f"3 photographs with their records in {tmp_path}, 1 of the ids are not in the data set" in result.output
     assert (tmp_path / "labels.csv").read_text().splitlines()[1:] == ["00001,3,g00001", "00010,2,g00001", "10,0,g9"]
     assert run(tmp_path / "one", *listed, "--count", "1").exit_code == 0
     assert [path.name for path in (tmp_path / "one/images").iterdir()] == ["10.jpg"]

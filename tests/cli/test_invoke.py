@@ -61,7 +61,7 @@ def test_the_line_names_an_image_only_when_it_is_told_one(image: str | None, end
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (("count", "incoming/S/none.jpg"), 1, "there is no photograph incoming/S/none.jpg in images. Find keys with:"),
+        (("count", "incoming/S/none.jpg"), 1, "images contains no photograph incoming/S/none.jpg. Find keys with:"),
         (("count", "s3://other/a.jpg"), 2, "s3://other/a.jpg is not in the stack's images bucket images"),
         (("plan", "incoming/a/b/c.jpg"), 2, "plan takes no photograph; only count does"),
         (("nothing",), 2, "'nothing' is not one of"),
@@ -75,7 +75,7 @@ def test_what_is_refused(aws: SimpleNamespace, words: tuple[str, ...], code: int
 
 def test_without_docker_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(CliError, match="there is no docker command"):
+    with pytest.raises(CliError, match="the docker command was not found"):
         python_of("base:1")
 
 

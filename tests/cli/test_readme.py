@@ -85,5 +85,5 @@ def test_every_decision_is_listed() -> None:
 def test_the_demo_block_is_from_a_run() -> None:
     block = README.split("<!-- demo")[1].split("<!-- /demo -->")[0]
     assert "✓ Releasing model" in block
-    assert "What to recount first" in block
+    assert "Bins to recount first" in block
     assert block.count("Z.jpg") >= 16

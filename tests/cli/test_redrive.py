@@ -1,4 +1,4 @@
-"""Moving what is in the dead-letter queue: nothing lost, nothing moved twice, an end in sight."""
+"""Moving messages from the dead-letter queue: none is lost or moved twice, and the command ends."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""release and rollback: what they start, what they print, how they end. tests/stack/test_release.py runs them."""
+"""release and rollback: their input, their output, and their exit codes. tests/stack/test_release.py runs them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -82,11 +82,11 @@ def test_release_prints_each_step_once_and_the_outcome(clients: dict[str, Stubbe
     shown = run("model", "release", "2")
     assert (shown.exit_code, shown.stderr) == (0, "")
     assert shown.stdout.splitlines() == [
-        "✓ Making sure that no other release runs 2.0 s",
-        "✓ Making the model 2.0 s",
+        "✓ Checking that no other release runs 2.0 s",
+        "✓ Creating the model 2.0 s",
         "✓ Starting a candidate 4.0 s",
         "✓ The candidate answers the golden images 1.0 s",
-        "✓ Telling how it ended 1.0 s",
+        "✓ Reporting the outcome 1.0 s",
         "Model 2: released. version 2 is live",
     ]
 
@@ -156,7 +156,7 @@ def test_rollback_takes_the_newest_other_model_at_once(clients: dict[str, Stubbe
     )
     shown = run("model", "rollback")
     assert shown.exit_code == 0, shown.stderr
-    assert shown.stdout.splitlines()[0] == "Going back from 3 to 2"
+    assert shown.stdout.splitlines()[0] == "Rolling back from 3 to 2"
 
 
 def test_rollback_without_another_model_is_one_line(clients: dict[str, Stubber], live: Callable[..., None]) -> None:

@@ -130,7 +130,7 @@ def test_waiting_for_what_never_comes_exits_1(counting: SimpleNamespace, folder:
     result = CliRunner().invoke(main, ["upload", "--wait", str(folder)])
     assert result.exit_code == 1
     assert "3 counted, 0 rejected" in result.output
-    assert "Error: 1 of 4 are not counted yet. Is a model live? See: bintally status" in result.output
+    assert "Error: 1 of 4 are not counted yet. Check that a model is live: bintally status" in result.output
 
 
 def test_a_file_that_cannot_be_read_says_how_far_it_came(aws: SimpleNamespace, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A bucket, a queue and the table of template.yaml in moto, and an endpoint that answers as a test says."""
+"""A bucket, a queue and the table of template.yaml in moto, and an endpoint whose answers a test chooses."""
 
 import copy
 import functools

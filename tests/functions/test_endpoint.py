@@ -1,4 +1,4 @@
-"""Asking the endpoint: the contract, what is tried again, and for how long."""
+"""Asking the endpoint: the contract, the retried errors, and the time limits."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The follow function from a batch of the table's stream to the label log: which labels, and each once."""
+"""The follow function, from a batch of the table's stream to the label log: it writes each label once."""
 
 import itertools
 import json
@@ -365,7 +365,7 @@ def test_what_is_no_stream_record_is_put_aside(stream: Stream, poison: Any) -> N
 
 
 def test_broken_items_beside_a_change_are_none_of_its_faults(stream: Stream) -> None:
-    """They were put aside when they came themselves."""
+    """They were quarantined when their own changes arrived."""
     stream.put(broken(count("broken"), "model_version"))
     stream.put(count("own"))
     stream.follow(stream.put(record(3)))

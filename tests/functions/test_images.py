@@ -1,4 +1,4 @@
-"""What becomes of a file's bytes before the endpoint sees them."""
+"""The preparation of a file's bytes for the endpoint."""
 
 import io
 import struct

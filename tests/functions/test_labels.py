@@ -1,4 +1,4 @@
-"""The label log's reader: which lines it reads, and which label of a photograph counts."""
+"""The label log's reader: the lines that it reads, and the winning label of a photograph."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whatever the order, the repetitions and the deaths: the table ends the same."""
+"""In any order, with repetitions and crashes, the table ends in the same state."""
 
 import itertools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The record function from its event to the table: good rows are kept, whatever the others hold, in any order."""
+"""The record function from its event to the table: it stores good rows, in any order, whatever the others contain."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The custom resource: counting off at first, all that releases made gone at last, and always an answer."""
+"""The custom resource: it disables counting on creation, removes all releases on deletion, and always answers."""
 
 import json
 import threading

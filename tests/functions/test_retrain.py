@@ -1,4 +1,4 @@
-"""`plan` and `conclude` with the table, the label log and the registry of jobs; what SageMaker answers is scripted."""
+"""`plan` and `conclude` with the table, the label log and the registry of jobs; SageMaker's answers are scripted."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Golden images of a package against what an endpoint answers."""
+"""A package's golden images against an endpoint's answers."""
 
 import io
 import json

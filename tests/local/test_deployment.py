@@ -410,7 +410,7 @@ def test_a_stop_in_a_canary_brings_the_old_model_back(
     own.start_emulator()
     after = settled(own, "stopped")
     assert (after["EndpointStatus"], after["EndpointConfigName"]) == ("InService", "stopped-1")
-    assert "cut off by a stop" in after["FailureReason"] and "PendingDeploymentSummary" not in after
+    assert "interrupted by a stop" in after["FailureReason"] and "PendingDeploymentSummary" not in after
     assert {ask(own, "stopped")["model_version"] for _ in range(4)} == {"v1"}
     update(own, "stopped", DeploymentConfig=guardrails("stopped", percent=50, wait=1))
     assert settled(own, "stopped")["EndpointConfigName"] == "stopped-2"

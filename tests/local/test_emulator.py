@@ -272,7 +272,7 @@ from concurrent.futures import ThreadPoolExecutor
 from local import emulator
 from ministack.services import sts
 if sys.argv[1] == "ours":
-    emulator.put_right()
+    emulator.close_gaps()
 sys.setswitchinterval(1e-6)
 def register(number):
     sts.register_session(f"ASIA{number}", {"Expiration": time.time() + 60})
@@ -298,7 +298,7 @@ import sys
 from local import emulator
 from ministack import app
 if sys.argv[1] == "ours":
-    emulator.put_right()
+    emulator.close_gaps()
 streams = {"one": 1}
 def copied():
     taken = {}

@@ -389,7 +389,7 @@ def test_requests_that_cannot_be_are_refused(
         ),
         ({"ResourceConfig": {**RESOURCES, "VolumeKmsKeyId": "k"}}, "one machine: ResourceConfig.VolumeKmsKeyId"),
         ({"AlgorithmSpecification": pipe}, "TrainingInputMode Pipe"),
-        ({"AlgorithmSpecification": {"MetricDefinitions": [{"Name": "n", "Regex": "("}]}}, "metric n is not one"),
+        ({"AlgorithmSpecification": {"MetricDefinitions": [{"Name": "n", "Regex": "("}]}}, "metric n is invalid"),
         ({"AlgorithmSpecification": {"MetricDefinitions": [{"Name": "n", "Regex": "x"}]}}, "must have one group"),
         ({"CheckpointConfig": {"S3Uri": "s3://jobs/x", "LocalPath": "/tmp/x"}}, "not below /opt/ml"),
         ({"CheckpointConfig": {"S3Uri": "s3://jobs/x", "LocalPath": "/opt/ml/../x"}}, "not below /opt/ml"),
@@ -477,7 +477,7 @@ time.sleep(300)
     own.start_emulator()
     found = ended(sagemaker, "cut")
     assert (found["TrainingJobStatus"], found["SecondaryStatus"]) == ("Failed", "Failed")
-    assert found["FailureReason"] == "The job was cut off by a stop of the local stack."
+    assert found["FailureReason"] == "The job was interrupted by a stop of the local stack."
     with pytest.raises(ClientError, match="ResourceInUse"):
         sagemaker.create_training_job(**training_request(own, arn, "cut", ""))
 
@@ -543,5 +543,5 @@ def test_an_objects_path_below_an_inputs_folder(ours: Local, bucket: str) -> Non
     assert paths("paths/a/1.txt") == ["1.txt"]
     assert paths("paths/a") == ["1.txt", "b/2.txt", "ab.txt"]
     s3.put_object(Bucket=bucket, Key="climbs/x/../../y", Body=b"x")
-    with pytest.raises(channels.BadInput, match="no path of its own"):
+    with pytest.raises(channels.BadInput, match="no path below"):
         paths("climbs/")

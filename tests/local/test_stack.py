@@ -268,7 +268,7 @@ def test_only_one_up_at_a_time(small: Local) -> None:
     small.home.mkdir()
     with (small.home / "up.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(StackError, match="another bintally up is under way"):
+        with pytest.raises(StackError, match="another bintally up is running"):
             small.up(lambda step: None)
     assert not small.running()
 

@@ -467,7 +467,7 @@ def test_a_job_that_a_stop_of_the_stack_cut_off_has_failed(
     own.start_emulator()
     described = ended(sagemaker, "cut-off")
     assert described["HyperParameterTuningJobStatus"] == "Failed"
-    assert "cut off by a stop of the local stack" in described["FailureReason"]
+    assert "interrupted by a stop of the local stack" in described["FailureReason"]
     assert described["TrainingJobStatusCounters"]["NonRetryableError"] == 1
     (cut_off,) = trials(sagemaker, "cut-off")
     assert (cut_off["TrainingJobStatus"], cut_off["ObjectiveStatus"]) == ("Failed", "Failed")

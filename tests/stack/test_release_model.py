@@ -117,7 +117,7 @@ def test_the_command_line_releases_approves_and_goes_back(releases: Releases, bi
     releases.user.wait_for("the approved one", lambda: releases.live_version() == "2026-11-01-aaaaaa", 200)
     releases.user.wait_for("the release's end", lambda: releases.lock() is None, 60)
     printed = bintally("model", "rollback")
-    assert f"Going back from 2026-11-01-aaaaaa to {before}" in printed
+    assert f"Rolling back from 2026-11-01-aaaaaa to {before}" in printed
     assert f"Model {before}: released." in printed
     assert releases.live_version() == before
     printed = bintally("model", "release", "2026-11-01-aaaaaa")

@@ -1,4 +1,4 @@
-"""How the states of a state machine follow each other."""
+"""The order of a state machine's states."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

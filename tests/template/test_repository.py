@@ -1,4 +1,4 @@
-"""What holds the repository together beside its code: CI types what people type, Dockerfiles are sound."""
+"""The repository besides its code: CI runs the commands that people run, and Dockerfiles are sound."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What must hold for the state machine `retrain`, read from its definition and the template."""
+"""Invariants of the state machine `retrain`, read from its definition and the template."""
 
 import json
 import re

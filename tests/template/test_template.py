@@ -1,4 +1,4 @@
-"""What must hold for the template whatever is added to it, checked on what SAM makes of it."""
+"""Invariants of the template, checked on SAM's translation of it."""
 
 import json
 import re

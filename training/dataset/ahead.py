@@ -1,4 +1,4 @@
-"""Work that is done ahead of where its results are needed."""
+"""Maps over a pool ahead of the consumer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def ahead(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], most: int) -> Iterator[Result]:
-    """`map` over a pool, in order, that takes an item only when fewer than `most` are under way."""
+    """`map` over a pool, in order, that takes an item only when fewer than `most` are in progress."""
     under_way: deque[Future[Result]] = deque()
     for item in items:
         under_way.append(pool.submit(function, item))

@@ -1,7 +1,7 @@
-"""The photographs of one processing job in an SQLite file: what is known, what is new, what came of it.
+"""The photographs of one processing job in an SQLite file: known ones, new ones, and the results.
 
-A file and not a dictionary, since memory must not grow with the number of photographs; and what has to be known of
-all of them at once (which are duplicates, how many a split has) is one query each.
+It is a file and not a dictionary, since memory must not grow with the number of photographs. Each question about all
+of them (which are duplicates, how many a split has) is one query.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from training.dataset.examine import Wanted
 from training.dataset.layout import SPLITS, BadDataset, Line, split_of
 
 SHARD = 256
-"""Photographs of a shard, about."""
+"""Approximate number of photographs of a shard."""
 
 LABEL = ("quantity", "source", "as_of", "told", "captured_at", "count", "confidence", "p_record", "model_version")
-"""What a new label of a known photograph changes in its line."""
+"""The fields of a known photograph's line that a new label changes."""
 FACTS = ("object", "member", "pixels", "brightness", "blur", "width", "height")
-"""What is found out once, when it is read."""
+"""The fields that are determined once, when a photograph is read."""
 
 SCHEMA = """
 PRAGMA journal_mode = OFF;
@@ -46,8 +46,8 @@ SET person = excluded.person, as_of = excluded.as_of, told = excluded.told, labe
 WHERE (excluded.person, excluded.as_of, excluded.told) >= (person, as_of, told)
 """
 
-# Of the same picture one stays: a test photograph before any other, so that training never sees it; then one that a
-# person counted, and the newest label.
+# Of identical pictures one is kept: a test photograph before any other, so that training never sees it; then one that
+# a person counted, then the one with the newest label.
 DUPLICATES = """
 UPDATE photographs SET duplicate_of = kept FROM (
     SELECT id AS other, first_value(id) OVER (
@@ -73,11 +73,11 @@ class Catalogue:
         self._sql.executemany(ADD, map(_known, lines))
 
     def add_labels(self, lines: Iterable[bytes]) -> None:
-        """A manifest: a photograph that is known gets the label, if it outranks its own. Raises `BadDataset`."""
+        """Adds a manifest's labels: a known photograph gets the label if that outranks its own. Raises `BadDataset`."""
         self._sql.executemany(ADD, (_labelled(number, line) for number, line in enumerate(lines, start=1)))
 
     def share_out(self) -> None:
-        """Decides which shard each new photograph goes to, by a hash of its bin: the same whoever does the work."""
+        """Assigns each new photograph to a shard by a hash of its bin: the result is the same on every instance."""
         first = 0
         for split in SPLITS:
             new = self._number("new AND split = ?", split)
@@ -88,13 +88,13 @@ class Catalogue:
             first += shards
 
     def wanted(self, host: int, hosts: int) -> Iterator[Wanted]:
-        """What one of so many hosts has to read, shard by shard."""
+        """The photographs that one of several hosts reads, shard by shard."""
         query = "SELECT id, split, shard, image FROM photographs WHERE new AND shard % ? = ? ORDER BY shard, id"
         for id_, split, shard, image in self._sql.execute(query, (hosts, host)):
             yield Wanted(id_, split, shard, **json.loads(image))
 
     def take(self, outcomes: Iterable[dict[str, Any]]) -> None:
-        """What came of the new ones: {"id", "fault"} or {"id", then `FACTS`}."""
+        """Stores the results of new photographs: {"id", "fault"} or {"id", then `FACTS`}."""
 
         def row(outcome: dict[str, Any]) -> tuple[Any, ...]:
             if "fault" in outcome:
@@ -109,7 +109,7 @@ class Catalogue:
         self._sql.execute(DUPLICATES)
 
     def lines(self, *, new: bool = False) -> Iterator[Line]:
-        """The dataset in the order of ids, or those of this job alone."""
+        """The dataset in the order of ids, or only the photographs of this job."""
         query = f"SELECT id, site, bin, split, label, facts FROM photographs WHERE {IN_DATASET}"
         with closing(self._sql.execute(query + (" AND new" if new else "") + " ORDER BY id")) as rows:
             for id_, site, bin_, split, label, facts in rows:
@@ -132,7 +132,7 @@ class Catalogue:
             yield {"id": id_, "kept": kept, "image": json.loads(image) if image else None}
 
     def missing(self) -> int:
-        """New photographs of which nothing came."""
+        """The number of new photographs without a result."""
         return self._number("new AND facts IS NULL AND fault IS NULL")
 
     def numbers(self) -> dict[str, int]:

@@ -1,11 +1,11 @@
-"""How new photographs differ from those that the champion was made from, site by site.
+"""Compares new photographs with those that the champion was trained on, site by site.
 
-A site's photographs are kept as histograms with fixed edges (`profile`); two histograms are compared by the population
-stability index, PSI = sum over the cells of (p - q) ln(p / q). Where nothing has changed, it is about (1/n + 1/m) times
-a chi-square of as many degrees of freedom as there are cells, less one (Yurdakul and Naranjo, "Statistical properties
-of the population stability index", Journal of Risk Model Validation 14(4), 2020). So the customary limit of 0.1 is
-kept only where that chance alone does not reach it. n and m are numbers of bins, not of photographs: photographs of
-one bin look alike, and counting each of them would make chance look like drift.
+A site's photographs are stored as histograms with fixed edges (`profile`). Two histograms are compared by the
+population stability index, PSI = sum over the cells of (p - q) ln(p / q). Without drift, it is about (1/n + 1/m) times
+a chi-square with one degree of freedom fewer than there are cells (Yurdakul and Naranjo, "Statistical properties of
+the population stability index", Journal of Risk Model Validation 14(4), 2020). So the customary limit of 0.1 is used
+only where chance alone does not reach it. n and m are numbers of bins, not of photographs: photographs of one bin are
+similar, and counting each of them would make chance look like drift.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EDGES: dict[str, list[float]] = {
     "blur": [25, 50, 100, 150, 200, 250, 300, 400, 600],
     "confidence": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
 }
-"""Where one cell ends and the next begins. A stored profile can be compared only with one of the same edges."""
+"""The edges between cells. A stored profile can be compared only with one of the same edges."""
 CELLS = {
     "label": len(CLASSES),
     **{name: len(edges) + 1 for name, edges in EDGES.items()},
@@ -33,14 +33,14 @@ CELLS = {
     "agreement": 2,
 }
 """The histograms and their numbers of cells. "six_or_more" (no, yes) is of the model's answers; "agreement" (no, yes)
-is whether that answer was the inventory record's count."""
+is whether that answer agreed with the inventory record."""
 
 ALL = ""
 """The name of all sites together."""
 CUSTOMARY_LIMIT = 0.1
 CERTAINTY = 0.99
 LEAST_IN_A_CELL = 5
-"""Bins of the smaller sample; below that neighbouring cells are joined, since the chi-square no longer holds."""
+"""Bins of the smaller sample; with fewer, neighbouring cells are joined, since the chi-square no longer applies."""
 
 WORDS = {
     "label": ("labels", "lower", "higher"),
@@ -84,9 +84,9 @@ def _cells(line: Line) -> Iterable[tuple[str, int]]:
 
 
 def report(new: Mapping[str, Profile], reference: Mapping[str, Any] | None) -> dict[str, Any]:
-    """drift.json: the profiles of new photographs beside a dataset.json, None where there is none to compare with."""
+    """drift.json: the profiles of new photographs and those of a dataset.json, None if there is no such file."""
     if reference and reference["edges"] != EDGES:
-        reference = None  # made by another version of this code: its histograms cannot be laid over ours
+        reference = None  # written by another version of this code: its histograms cannot be compared with ours
     known: Mapping[str, Profile] = reference["profile"] if reference else {}
     sites = {site: _site(site, found, known) for site, found in new.items()}
     return {
@@ -119,8 +119,8 @@ def _site(name: str, new: Profile, known: Mapping[str, Profile]) -> dict[str, An
 def compare(reference: list[int], new: list[int], reference_bins: int, new_bins: int) -> dict[str, Any]:
     """Two histograms of the same cells: {"psi", "limit", "flagged", "direction", "reference", "new"}.
 
-    "psi" and "limit" are None where there are too few photographs to tell anything. "direction" is -1 or 1, whether
-    the new ones lie in lower or higher cells on average.
+    "psi" and "limit" are None if there are too few photographs. "direction" is -1 or 1: the new ones are in lower or
+    higher cells on average.
     """
     expected, found = np.array(reference, dtype=float), np.array(new, dtype=float)
     n, m = (min(float(histogram.sum()), bins) for histogram, bins in ((expected, reference_bins), (found, new_bins)))
@@ -144,7 +144,7 @@ def compare(reference: list[int], new: list[int], reference_bins: int, new_bins:
 
 
 def _joined(p: Floats, q: Floats, least: float) -> tuple[Floats, Floats]:
-    """The shares with neighbouring cells added up until each has `least` in one of the two."""
+    """The shares with neighbouring cells joined until each has `least` in one of the two."""
     starts, held = [0], 0.0
     for cell in range(len(p)):
         if held >= least:
@@ -156,8 +156,8 @@ def _joined(p: Floats, q: Floats, least: float) -> tuple[Floats, Floats]:
 
 
 def _index(p: Floats, q: Floats, n: float, m: float) -> float:
-    """The population stability index of shares from n and m observations; half an observation more in each cell
-    keeps an empty one from making it infinite."""
+    """The population stability index of shares from n and m observations. Half an observation is added to each cell, so
+    that an empty one does not make it infinite."""
     p, q = (p * n + 0.5) / (n + 0.5 * len(p)), (q * m + 0.5) / (m + 0.5 * len(q))
     return float(((p - q) * np.log(p / q)).sum())
 

@@ -1,6 +1,6 @@
-"""One photograph of a dataset: is it one, what does it look like, which bytes are kept.
+"""Examines one photograph of a dataset: whether it is readable, what it looks like, and which bytes are stored.
 
-What a pool of processes runs; each has a few threads that wait for S3 while it decodes.
+A pool of processes runs this; each has a few threads that wait for S3 while it decodes.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from training.dataset.store import Missing, TooLarge, photograph
 READERS = 8
 """Threads that wait for S3 in each process."""
 FETCHED = 4
-"""Photographs that a thread gets at once: handing over single ones costs a tenth of their decoding."""
+"""Photographs that a thread gets together: handing them over singly costs a tenth of their decoding."""
 MEASURED_AT = 224
-"""Edge in pixels of the square grey picture that brightness and blur are told from."""
+"""Edge in pixels of the square grey picture from which brightness and blur are measured."""
 LARGEST_UNTOUCHED = 1024**2
 LONGEST_UNTOUCHED = 4096
 SHORT_SIDE = 512
 QUALITY = 90
-"""A photograph is kept as it came, up to so many bytes and pixels of its longer side; a larger one is shrunk as the
-count function does it before the endpoint sees it, to that shorter side and JPEG quality."""
+"""A photograph is stored unchanged up to this many bytes and pixels of its longer side. A larger one is shrunk as the
+count function shrinks it for the endpoint, to that shorter side and JPEG quality."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A photograph to read: its id in the dataset, the shard it is meant for, and where it is."""
+    """A photograph to read: its id in the dataset, its shard, and its address."""
 
     id: str
     split: str
@@ -50,7 +50,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a photograph looks like; the fields are those of `layout.Line`."""
+    """Measurements of a photograph; the fields are those of `layout.Line`."""
 
     pixels: str
     brightness: float
@@ -61,7 +61,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A photograph that was read, or why it was not: then `fault` says so and there is nothing else."""
+    """A photograph that was read, or else only the `fault` for which it was not."""
 
     wanted: Wanted
     data: bytes = b""
@@ -71,7 +71,7 @@ class Examined:
 
 
 def begin() -> None:
-    """Called once in each process of the pool: it is to end when the job is killed, not to wait for work for ever."""
+    """Called once in each process of the pool, so that it ends when the job is killed and does not wait for ever."""
 
     def end_with_parent() -> None:
         parent = multiprocessing.parent_process()
@@ -83,7 +83,7 @@ def begin() -> None:
 
 
 def examine_all(wanted: list[Wanted]) -> list[Examined]:
-    """In the same order. Raises `StoreError` for what is not the photograph's fault."""
+    """The results in the same order. Raises `StoreError` for faults that are not the photograph's."""
     few = (wanted[start : start + FETCHED] for start in range(0, len(wanted), FETCHED))
     fetched = itertools.chain.from_iterable(ahead(_readers(), _fetched_all, few, READERS))
     return list(map(_examined, wanted, fetched))
@@ -99,7 +99,7 @@ def _fetched_all(wanted: list[Wanted]) -> list[bytes | str]:
 
 
 def _fetched(wanted: Wanted) -> bytes | str:
-    """The bytes, or why there are none."""
+    """The bytes, or the reason why there are none."""
     try:
         return photograph(wanted.bucket, wanted.key, wanted.version_id)
     except Missing as error:
@@ -118,8 +118,8 @@ def _examined(wanted: Wanted, fetched: bytes | str) -> Examined:
 
 
 def examine(data: bytes) -> tuple[bytes, str, Facts]:
-    """The bytes to keep, the suffix of their name, and what they show. Raises `BadImage`."""
-    picture = decode(data, size=LONGEST_UNTOUCHED * LONGEST_UNTOUCHED)  # so large a size: never in draft mode
+    """The bytes to store, the suffix of their name, and their measurements. Raises `BadImage`."""
+    picture = decode(data, size=LONGEST_UNTOUCHED * LONGEST_UNTOUCHED)  # a size so large that draft mode is never used
     pixels = hashlib.sha256(b"%dx%d " % picture.size)
     pixels.update(picture.tobytes())
     facts = Facts(pixels.hexdigest()[:32], *_light(picture), *picture.size)
@@ -130,8 +130,8 @@ def examine(data: bytes) -> tuple[bytes, str, Facts]:
 
 def _light(picture: Image.Image) -> tuple[float, float]:
     """Of the grey picture: mean brightness, 0 to 1, and variance of the Laplacian (Pech-Pacheco et al. 2000)."""
-    # Shrunk by whole pixels first: quick, and good enough to tell photographs apart. Sums of integers are exact, so
-    # that every machine finds the same.
+    # Shrunk by whole pixels first: fast, and exact enough to distinguish photographs. Sums of integers are exact, so
+    # that every machine gets the same result.
     grey = picture.convert("L").resize((MEASURED_AT, MEASURED_AT), Image.Resampling.BILINEAR, reducing_gap=1.0)
     pixels = np.asarray(grey, dtype=np.int16)
     laplacian = 4 * pixels[1:-1, 1:-1]

@@ -1,12 +1,12 @@
-"""Datasets for retraining: what their files are, how they are written and read.
+"""The files of retraining datasets: their format, writing and reading.
 
-    index.jsonl            one line a photograph, sorted by id: `Line`. Labels live here and nowhere else
+    index.jsonl            one line per photograph, sorted by id: `Line`. Labels are stored only here
     dataset.json           digests, numbers of photographs and classes, the profile that drift compares
-    <split>.manifest       what of datasets/ belongs to a split, in the form of SageMaker's ManifestFile
+    <split>.manifest       the objects of datasets/ in a split, in the form of SageMaker's ManifestFile
     train/<digest>.tar     shards of train and validation: `<id>.<jpg|png|webp>`, the photographs' own bytes
     test/<id>.<jpg|png|…>  test photographs, single objects, since batch transform sends them one by one
 
-A shard is named by its bytes and written once; a new label of a photograph in it changes the index alone.
+A shard is named by its bytes and written once; a new label of a photograph in it changes only the index.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from model.answer import AT_LEAST
 
 SPLITS = ("train", "validation", "test")
 SHARES = {"test": 0.12, "validation": 0.20}
-"""Of all bins: below the first they are test bins, below the second validation bins."""
+"""Shares of all bins: below the first are test bins, below the second validation bins."""
 
 
 class BadDataset(ValueError):
-    """A dataset's files are missing or contradict each other; the message names which."""
+    """A dataset's files are missing or contradict each other; the message names them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One photograph of a dataset, as its line in index.jsonl says."""
+    """One photograph of a dataset: a line of index.jsonl."""
 
     id: str
     site: str
     bin: str
     quantity: int
-    """What the label says is in the bin, any number."""
+    """The labelled quantity, any number."""
     source: str
-    """Who says so: `record` or `person`."""
+    """The label's source: `record` or `person`."""
     as_of: str
     captured_at: str
     split: str
     object: str
-    """The shard, or the photograph itself, below the folder that holds `datasets/`."""
+    """The shard, or the photograph itself, below the folder that contains `datasets/`."""
     member: str
     """The photograph's name in the shard."""
     pixels: str
@@ -57,21 +57,21 @@ class Line:
     width: int
     height: int
     count: int | None
-    """What the model answered when the photograph came in, as the four below; None where nobody asked it."""
+    """The model's answer when the photograph arrived, like the next three fields; None if it was not asked."""
     confidence: float | None
     p_record: float | None
     model_version: str | None
     told: str = ""
-    """Of records as of the same time, the one told later has the greater."""
+    """Of records with the same effective time, the one reported later has the greater value."""
 
     @property
     def label(self) -> int:
-        """What the network is to answer, 0 to 6."""
+        """The class that the network should answer, 0 to 6."""
         return min(self.quantity, AT_LEAST)
 
     @property
     def group(self) -> str:
-        """Photographs of one bin are not independent of each other: never split, always resampled together."""
+        """The bin. Photographs of one bin are not independent: they are never split, and always resampled together."""
         return f"{self.site}/{self.bin}"
 
     @classmethod
@@ -88,7 +88,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A photograph of a dataset and where its bytes are: `size` of them from `offset` on in `file`."""
+    """A photograph of a dataset and the place of its bytes: `size` bytes from `offset` on in `file`."""
 
     line: Line
     file: Path
@@ -102,7 +102,7 @@ class Example:
 
 
 def split_of(site: str, bin: str) -> str:
-    """Train, validation or test (80, 8 and 12 in a hundred), decided once and for ever by the bin alone."""
+    """Train, validation or test (80, 8 and 12 in a hundred), fixed for ever by the bin alone."""
     share = int(hashlib.sha256(f"{site}/{bin}".encode()).hexdigest()[:8], 16) / 2**32
     return next((split for split, below in SHARES.items() if share < below), "train")
 
@@ -110,8 +110,8 @@ def split_of(site: str, bin: str) -> str:
 def read(dataset: Path, folders: Mapping[str, Path]) -> dict[str, list[Example]]:
     """The photographs of the splits that `folders` names, each in the order of their ids.
 
-    `folders` says where the objects of a split are: a job's channel, or `datasets/<split>`. Only the headers of
-    the shards are read; a photograph's bytes are when `Example.read` is called. Raises `BadDataset`.
+    `folders` gives the folder of a split's objects: a job's channel, or `datasets/<split>`. This reads only the
+    headers of the shards; `Example.read` reads a photograph's bytes. Raises `BadDataset`.
     """
     found: dict[str, list[Example]] = {split: [] for split in folders}
     places = {split: dict(_places(folder)) for split, folder in folders.items()}
@@ -148,7 +148,7 @@ def read_index(file: Path) -> Iterator[Line]:
 
 
 def digest(lines: Iterable[Line]) -> str:
-    """A name for a set of labelled photographs, given in the order of their ids: SHA-256 over what they are."""
+    """A name for a set of labelled photographs, in the order of their ids: SHA-256 over their contents."""
     total = hashlib.sha256()
     for line in lines:
         total.update(f"{line.id},{line.split},{line.quantity},{line.pixels}\n".encode())
@@ -161,9 +161,9 @@ def manifest(prefix: str, objects: Iterable[str]) -> str:
 
 
 class Shard:
-    """A tar that fills; the same photographs in the same order make the same bytes, and so the same name.
+    """A tar that is being written. The same photographs in the same order give the same bytes, and so the same name.
 
-    `file` is best unbuffered: each photograph is one write.
+    `file` should be unbuffered: each photograph is one write.
     """
 
     def __init__(self, file: IO[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Files by name below "s3://bucket/prefix" or below a folder, whichever the address says."""
+"""Files by name below "s3://bucket/prefix" or below a folder, depending on the address."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 LARGEST = 30 * 1024**2
-"""Bytes of a photograph; what is larger the count function does not read either."""
+"""Bytes of a photograph; the count function does not read a larger one either."""
 CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 8}, max_pool_connections=16)
 READ_ATTEMPTS = 4
-"""Of a body: botocore repeats a request that fails, not one that breaks off while its answer is read."""
+"""Tries to read a body: botocore retries a request that fails, but not one that breaks off while its body is read."""
 
 
 class StoreError(Exception):
-    """S3 or the disk did not do what was asked; the message names the file. Worth another try of the job."""
+    """S3 or the disk failed; the message names the file. Retry the job."""
 
 
 class Missing(StoreError):
-    """There is no such file, or no longer."""
+    """The file does not exist, or no longer."""
 
 
 class TooLarge(StoreError):
-    """A photograph of more than `LARGEST` bytes, told before it is downloaded."""
+    """A photograph of more than `LARGEST` bytes; detected before it is downloaded."""
 
 
 class Store(Protocol):
-    """All methods raise `StoreError`; those that read raise `Missing`."""
+    """All methods raise `StoreError`; those that read also raise `Missing`."""
 
     @property
     def address(self) -> str: ...
@@ -54,14 +54,14 @@ def store(address: str) -> Store:
 
 
 def located(address: str) -> tuple[Store, str]:
-    """The store and the name of one file's address."""
+    """The store and the file name of an address."""
     folder, _, name = address.rpartition("/")
     return store(folder or "."), name
 
 
 @cache
 def client() -> S3Client:
-    """By the environment, which in a job has the region and the role."""
+    """A client configured by the environment, which in a job contains the region and the role."""
     return boto3.client("s3", config=CONFIG)
 
 
@@ -87,7 +87,7 @@ class Folder:
         shutil.copyfile(self.root / name, to)
 
     def write(self, name: str, content: bytes | Path) -> None:
-        """Whole or not at all, as S3 does it."""
+        """Writes completely or not at all, like S3."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
@@ -172,8 +172,8 @@ def _read(s3: S3Client, request: dict[str, str], most: int | None) -> bytes:
 
 
 def _ours(error: Exception, address: str) -> StoreError:
-    """Missing for 404 and for what is archived: waiting brings neither. The job may list its buckets, so a 403
-    otherwise says that the role is wrong, not the file."""
+    """Missing for 404 and for archived objects: a retry helps neither. The job may list its buckets, so any other 403
+    means that the role is wrong, not the file."""
     if isinstance(error, ClientError):
         if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
             return Missing(f"there is no {address}")

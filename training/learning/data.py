@@ -1,8 +1,8 @@
-"""Labelled photographs: reading them, splitting them by bin, and varying them for training.
+"""Reads labelled photographs, splits them by bin, and varies them for training.
 
 A data folder holds `labels.csv` with the columns `id, quantity, group` (and any others) and the
 photographs as `images224/<id>.jpg` or `images/<id>.jpg`. `group` joins photographs of one bin.
-A retraining job has its photographs in shards instead, by an index (`training.dataset.layout`).
+A retraining job has its photographs in shards instead, with an index (`training.dataset.layout`).
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from training.learning.vary import draws, sent, vary_batch, vary_one
 STORED_SIZE = 224
 FOLDS = 5
 BLOCK = 64
-"""Consecutive ids kept on one side of a split: neighbours are often one bin although no `group` says so."""
+"""Consecutive ids that are kept on one side of a split: neighbours often show one bin although no `group` says so."""
 
 Pixels = NDArray[np.uint8]
 Key = tuple[int, int, int, int]
-"""An epoch, a place in it, the index of the photograph that stands there, the size to vary it to."""
+"""An epoch, a position in it, the index of the photograph at that position, and the size to vary it to."""
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One labelled photograph: `quantity` is what the label says, `read` gives its bytes."""
+    """One labelled photograph: `quantity` is its label, `read` returns its bytes."""
 
     id: str
     quantity: int
     group: str
     block: str
-    """Photographs of one block are never parted: one group, or several whose bins may be the same."""
+    """Photographs of one block are never separated: one group, or several whose bins may be the same."""
     split: str
     population: str
-    """Where it comes from, for figures of each kind: a site, or which copy of the public data set."""
+    """Its origin, for separate figures: a site, or a copy of the public data set."""
     read: Callable[[], bytes]
 
     @property
     def label(self) -> int:
-        """What the network is to answer, 0 to 6."""
+        """The class that the network should answer, 0 to 6."""
         return min(self.quantity, AT_LEAST)
 
 
@@ -84,23 +84,23 @@ def read(folder: Path) -> list[Photograph]:
 
 
 def split_of(block: str) -> str:
-    """Train, validation or test (80, 8 and 12 in a hundred), decided once and for ever by a hash."""
+    """Train, validation or test (80, 8 and 12 in a hundred), fixed for ever by a hash."""
     share = int(hashlib.sha256(block.encode()).hexdigest()[:8], 16) / 2**32
     return "test" if share < 0.12 else "validation" if share < 0.20 else "train"
 
 
 def hold_out(photographs: list[Photograph], fold: int) -> list[Photograph]:
-    """All of them, those of one fold in the validation split and the others in training."""
+    """All photographs, with one fold in the validation split and the others in training."""
     return [replace(p, split="validation" if fold_of(p) == fold else "train") for p in photographs]
 
 
 def fold_of(photograph: Photograph) -> int:
-    """0 to FOLDS - 1, decided once and for ever like the splits, and not by them."""
+    """0 to FOLDS - 1, fixed for ever like the splits, and independent of them."""
     return int(hashlib.sha256(f"fold {photograph.block}".encode()).hexdigest()[:8], 16) % FOLDS
 
 
 def share_of(photographs: list[Photograph], share: float) -> list[Photograph]:
-    """This share of them, whole blocks but for the last one; a larger share holds all that a smaller one does."""
+    """This share of them, in whole blocks except the last; a larger share contains every smaller one."""
     order = sorted(photographs, key=lambda p: (hashlib.sha256(f"share {p.block}".encode()).digest(), p.id))
     return sorted(order[: round(share * len(order))], key=lambda p: p.id)
 
@@ -126,10 +126,10 @@ def digest(photographs: list[Photograph]) -> str:
 
 
 class Training:
-    """Photographs varied anew each epoch; what stands at a place of one looks as the seed says.
+    """Photographs that are varied differently in each epoch; the seed determines each variation.
 
     Decoded photographs are kept in memory (150 KB each), since decoding them again each epoch would cost more
-    than varying them. `strength` scales how much they are varied.
+    than varying them. `strength` scales the variation.
     """
 
     def __init__(self, photographs: list[Photograph], seed: int, strength: float = 1.0) -> None:
@@ -155,17 +155,17 @@ class Training:
         return torch.from_numpy(normalise(np.stack(varied))), labels
 
     def batches(self, keys: Iterable[list[Key]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All batches in order; a thread makes them ahead while the network trains on those before.
+        """All batches in order; a thread prepares them while the network trains on earlier ones.
 
-        A thread, not processes: Pillow works without the interpreter's lock, nothing need be copied between
-        processes, and a signal to the job's processes cannot take the batches' maker away before it has ended.
+        A thread, not processes: Pillow works without the interpreter's lock, nothing is copied between processes, and
+        a signal to the job's processes cannot end the thread before the job.
         """
         with ThreadPoolExecutor(1, "vary") as pool:
             yield from ahead(pool, self.batch, keys, 3)
 
 
 class OnDevice(Training):
-    """The same in a GPU's memory, varied there a whole batch at once: only indices and random numbers go to it."""
+    """The same in a GPU's memory, varied there one batch at a time: only indices and random numbers are sent to it."""
 
     def __init__(self, photographs: list[Photograph], seed: int, strength: float, device: torch.device) -> None:
         super().__init__(photographs, seed, strength)
@@ -174,7 +174,7 @@ class OnDevice(Training):
         del self.pictures
 
     def batch(self, keys: list[Key]) -> tuple[torch.Tensor, torch.Tensor]:
-        """As above but on the device, which may still be at it; for keys of one epoch and size."""
+        """As above but on the device, which may still be computing; for keys of one epoch and size."""
         epoch, _, _, size = keys[0]
         places, chosen = torch.tensor([(place, index) for _, place, index, _ in keys]).T
         drawn = draws(self.seed, epoch, len(self))[places]
@@ -186,14 +186,14 @@ class OnDevice(Training):
 
 
 def training_on(device: torch.device, photographs: list[Photograph], seed: int, strength: float = 1.0) -> Training:
-    """In the memory of the GPU that trains, if they fit into half of what is free; otherwise in the machine's."""
+    """In the training GPU's memory, if they fit into half of its free memory; otherwise in the machine's."""
     if device.type == "cuda" and 2 * len(photographs) * 3 * STORED_SIZE**2 < torch.cuda.mem_get_info(device)[0]:
         return OnDevice(photographs, seed, strength, device)
     return Training(photographs, seed, strength)
 
 
 def pictures(photographs: list[Photograph], size: int) -> Pixels:
-    """Photographs squashed as for serving, at any size: uint8 [N, size, size, 3]. Raises `BadImage`, naming it."""
+    """Photographs squashed as for serving, at any size: uint8 [N, size, size, 3]. Raises `BadImage`, which names it."""
     result = np.empty((len(photographs), size, size, 3), dtype=np.uint8)
 
     def place(index: int) -> None:
@@ -209,5 +209,5 @@ def pictures(photographs: list[Photograph], size: int) -> Pixels:
 
 
 def evaluation_batch(photographs: list[Photograph], size: int) -> torch.Tensor:
-    """Photographs just as they are served: float32 [N, 3, size, size]."""
+    """Photographs preprocessed exactly as for serving: float32 [N, 3, size, size]."""
     return torch.from_numpy(normalise(pictures(photographs, size)))

@@ -16,11 +16,11 @@ from model.preprocess import normalise
 from training.learning.processes import Processes
 
 EVALUATED = 64
-"""Pictures at once when nothing is learnt."""
+"""Pictures per batch of a prediction."""
 
 
 class NotFinite(ArithmeticError):
-    """The loss is not a number any more, so nothing that follows could be; the message says what it came from."""
+    """The loss is no longer finite, so training cannot continue; the message gives the values behind it."""
 
 
 def channels_last(net: torch.nn.Module, device: torch.device) -> torch.nn.Module:
@@ -30,9 +30,9 @@ def channels_last(net: torch.nn.Module, device: torch.device) -> torch.nn.Module
 
 
 class Learner:
-    """Trains `net` with AdamW, together with other processes if there are; `average` is what is evaluated and kept.
+    """Trains `net` with AdamW, together with other processes if there are any; `average` is evaluated and saved.
 
-    `peak` is the highest learning rate. `weights` [7] say how much each class counts in the loss. `compiled` takes
+    `peak` is the highest learning rate. `weights` [7] are the classes' weights in the loss. `compiled` takes
     half a minute for each input size before the first step, and makes steps faster on a GPU.
     """
 
@@ -63,7 +63,7 @@ class Learner:
     def step(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> torch.Tensor:
         """Learns from this process's batch, float32 [B, 3, S, S] and labels [B], at a share `rate` of the peak.
 
-        Returns the mean loss of all processes' batches, on the device, which may still be at it.
+        Returns the mean loss of all processes' batches, on the device, which may still be computing it.
         """
         device = self.processes.device
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
@@ -82,7 +82,7 @@ class Learner:
         return mean
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """This process's part of the mean over all processes' photographs, which gradients are averaged to."""
+        """This process's part of the mean over all processes' photographs; averaging gradients gives the whole."""
         if self.weights is None:
             return cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         total = cross_entropy(logits, labels, self.weights, reduction="sum", label_smoothing=self.label_smoothing)
@@ -90,14 +90,14 @@ class Learner:
 
     @torch.no_grad()
     def average_in(self) -> None:
-        """An exponential average over 500 steps, over fewer at the beginning, lest a short run keep where it began."""
-        # AveragedModel of torch keeps its count in a tensor and waits for the GPU several times a step.
+        """An exponential average over 500 steps, and over fewer at the start, so that a short run forgets its start."""
+        # torch's AveragedModel stores its count in a tensor and waits for the GPU several times per step.
         torch._foreach_lerp_(self.averages, self.current, 1 - min(0.998, self.steps / (9 + self.steps)))
         self.steps += 1
 
     def check(self) -> None:
-        """Raises `NotFinite` of the last step, in all processes. It waits for a GPU, so not after every step; once a
-        loss is not finite, those that follow are not either."""
+        """Raises `NotFinite` for the last step, in all processes. It waits for a GPU, so do not call it after every
+        step; once a loss is not finite, the following ones are not either."""
         mean, logits, images, labels = self.last
         if not math.isfinite(mean):
             raise NotFinite(
@@ -107,8 +107,8 @@ class Learner:
 
     @torch.inference_mode()
     def predict(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The average's logits [N, 7] for pictures as `data.pictures` makes them, uint8 [N, S, S, 3], in float32; each
-        process takes its share."""
+        """The average's logits [N, 7], in float32, for pictures from `data.pictures`, uint8 [N, S, S, 3]; each process
+        computes its share."""
         own = pictures[self.processes.rank :: self.processes.world]
         logits = [torch.empty(0, 7)]
         for start in range(0, len(own), EVALUATED):
@@ -117,7 +117,7 @@ class Learner:
         return self.processes.joined(torch.cat(logits).numpy())
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on."""
+        """Everything that the next step depends on."""
         return {
             "network": self.net.state_dict(),
             "average": self.average.state_dict(),
@@ -133,7 +133,7 @@ class Learner:
 
 
 def adamw(net: torch.nn.Module, peak: float, weight_decay: float) -> torch.optim.AdamW:
-    """Biases and normalisation are not decayed."""
+    """AdamW without weight decay for biases and normalisation."""
     decayed = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -141,5 +141,5 @@ def adamw(net: torch.nn.Module, peak: float, weight_decay: float) -> torch.optim
 
 
 def numbers(net: torch.nn.Module) -> list[torch.Tensor]:
-    """Its parameters, and its normalisations' statistics without the counts of batches."""
+    """The network's parameters, and its normalisations' statistics without the counts of batches."""
     return [*net.parameters(), *(buffer for buffer in net.buffers() if buffer.is_floating_point())]

@@ -1,4 +1,4 @@
-"""From a trained network to the model package that is served: quantise, check, calibrate, measure, describe."""
+"""Makes the served model package from a trained network: quantises, checks, calibrates, measures, describes."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from training.verdict import metrics
 
 CALIBRATION_PHOTOGRAPHS = 512
 JUDGED_PHOTOGRAPHS = 256
-"""On fewer, a few answers that flip by chance would decide whether int8 is faithful."""
+"""Photographs to compare int8 on; with fewer, a few answers that flip by chance would decide whether it is faithful."""
 CLEAR = 0.05
-"""How far from a half the cumulative chances of a golden picture stay: nearer, its count, the median, could flip by
-what another processor rounds otherwise."""
+"""Minimum distance of a golden picture's cumulative probabilities from one half: nearer, another processor's rounding
+could flip its count, the median."""
 SAMPLES = Path(__file__).parents[2] / "samples"
-"""Generated pictures, for golden images."""
+"""Number of generated pictures from which golden images are chosen."""
 
 
 class Unfaithful(ValueError):
-    """The int8 network answers too differently from the trained one; the message says in what."""
+    """The int8 network's answers differ too much from the trained one's; the message says how."""
 
 
 @dataclass(frozen=True)
 class Packed:
     package: package.Package
     report: dict[str, Any]
-    """Of the int8 network on the held-out photographs, as `metrics.report` makes it."""
+    """`metrics.report` of the int8 network on the held-out photographs."""
 
 
 def pack(
@@ -56,19 +56,19 @@ def pack(
     version: str | None = None,
     strict: bool = False,
 ) -> Packed:
-    """Makes the package's folder, and `predictions` of the held-out photographs, which its figures come from.
+    """Makes the package's folder, and `predictions` of the held-out photographs, from which its figures come.
 
-    Calibrated on the validation split and measured on the test split, or on validation too where no other is held
-    out: the int8 network, as it is served. The activations' ranges come from so many training photographs as
-    `calibration` says, if enough are then left to judge on. Raises `Unfaithful` when int8 breaks the network or,
-    `strict`, changes it by more than a published package may: what `retrain` makes is judged as int8 afterwards.
+    The served int8 network is calibrated on the validation split and measured on the test split, or also on validation
+    if nothing else is held out. The activations' ranges come from `calibration` training photographs, if enough are
+    then left to compare on. Raises `Unfaithful` when int8 breaks the network or, with `strict`, changes it by more than
+    a published package may: a network from `retrain` is judged as int8 afterwards.
     """
     chosen = [training[i] for i in np.random.default_rng(0).permutation(len(training))]
     calibration = min(calibration, max(len(training) // 2, len(training) + len(held_out) - JUDGED_PHOTOGRAPHS))
     ranges, rest = chosen[:calibration], chosen[calibration:]
     quantised = export.quantise(export.convert(trained), [data.evaluation_batch([p], SIZE).numpy() for p in ranges])
 
-    # What int8 changed is judged on photographs that it was not calibrated with.
+    # The effect of int8 is measured on photographs that did not calibrate it.
     judged = held_out + rest[: max(0, JUDGED_PHOTOGRAPHS - len(held_out))]
     with torch.inference_mode():
         before = np.concatenate([trained.eval()(torch.from_numpy(batch)).numpy() for batch in batches(judged)])
@@ -96,7 +96,7 @@ def make(
 ) -> package.Package:
     """The package's folder, with the answers to generated pictures as its golden images."""
     openvino.save_model(quantised, folder / "model.xml", compress_to_fp16=False)
-    # What a new serialisation of the same network does not change names the version.
+    # The version is named after contents that a new serialisation of the same network does not change.
     weights = package.sha256(folder / "model.bin")[:8]
     version = version or f"{datetime.now(UTC):%Y-%m-%d}-{weights}"
     (folder / "golden").mkdir(exist_ok=True)
@@ -109,8 +109,8 @@ def make(
 
 
 def golden_pictures(model: Path, temperature: float) -> list[tuple[Image.Image, NDArray[np.float64]]]:
-    """Generated pictures with the network's probabilities [7]: of those whose count is clear, every third, or of all
-    the clearest."""
+    """Generated pictures with the network's probabilities [7]: every third of those with a clear count, or else the
+    clearest of all."""
     # Twice the input's size, so that resizing is tested.
     pictures = [
         decode(file.read_bytes()).resize((2 * SIZE, 2 * SIZE), Image.Resampling.LANCZOS)
@@ -128,7 +128,7 @@ def batches(photographs: list[Photograph]) -> Iterator[NDArray[np.float32]]:
 
 
 def code_version() -> str:
-    """The commit, and whether the code was changed since; an image says it by BINTALLY_CODE_VERSION."""
+    """The commit, and whether the code has changed since; an image sets BINTALLY_CODE_VERSION."""
     if said := os.environ.get("BINTALLY_CODE_VERSION"):
         return said
     try:

@@ -1,4 +1,4 @@
-"""The processes that train one network together, one a GPU or host, started by torchrun; usually it is one alone."""
+"""The processes that train one network together, one per GPU or host, started by torchrun; usually only one."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
 
 _wrapped: list[DistributedDataParallel] = []
-"""Networks that live as long as their process: `ended_at_once` says why."""
+"""Networks that live as long as their process; `ended_at_once` gives the reason."""
 
 
 @contextlib.contextmanager
 def ended_at_once() -> Iterator[None]:
-    """Ends a process that joined others with the block, as Python would, but without taking itself apart first.
+    """Ends a process that joined others with the block, as Python would, but without the interpreter's clean-up.
 
-    Where a `DistributedDataParallel` holds the last reference to its group, its end waits for gloo's thread with the
-    interpreter's lock in hand; if that thread needs the lock, to let go of the tensor that was exchanged last, both
-    wait for ever (seen with torch 2.13; pytorch issue 190489).
+    If a `DistributedDataParallel` holds the last reference to its group, its end waits for gloo's thread while holding
+    the interpreter's lock; if that thread needs the lock to release the last exchanged tensor, both wait for ever (seen
+    with torch 2.13; pytorch issue 190489).
     """
     code = 0
     try:
@@ -51,7 +51,7 @@ def ended_at_once() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Processes:
-    """All of them, and which this one is: photographs are shared out as `photographs[rank::world]`."""
+    """The number of processes and the rank of this one; its share of photographs is `photographs[rank::world]`."""
 
     rank: int
     world: int
@@ -59,7 +59,7 @@ class Processes:
 
     @classmethod
     def join(cls) -> Processes:
-        """Meets the others, if there are any; `ended_at_once` parts from them."""
+        """Joins the others, if there are any; `ended_at_once` leaves them."""
         rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         device = torch.device("cpu")
         if torch.cuda.is_available():
@@ -72,15 +72,15 @@ class Processes:
 
     @property
     def has_bf16(self) -> bool:
-        """Whether `device` computes in bfloat16 itself: a CPU that imitates it is ten times slower than in float32."""
+        """Whether `device` computes in bfloat16 natively: a CPU that emulates it is ten times slower than float32."""
         if self.device.type == "cuda":
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
         return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
     def wrapped(self, net: torch.nn.Module) -> torch.nn.Module:
-        """The network as a training step calls it: gradients and normalisation are those of all processes' batches.
+        """The network for training steps: its gradients and normalisation are those of all processes' batches.
 
-        So training does not depend on how many processes share a batch of one size.
+        So training does not depend on the number of processes that share a batch.
         """
         if self.world == 1:
             return net
@@ -102,11 +102,11 @@ class Processes:
         return total / self.world
 
     def any(self, value: bool) -> bool:
-        """Whether it is so in any of the processes."""
+        """Whether the value is true in any of the processes."""
         return value if self.world == 1 else float(self.mean(torch.tensor(float(value)))) > 0
 
     def joined(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Rows of every process's share, [N / world, K] each, in the order that they were shared out: [N, K]."""
+        """The rows of all processes' shares, [N / world, K] each, in their original order: [N, K]."""
         if self.world == 1:
             return rows
         parts: list[NDArray[np.float32]] = [rows] * self.world
@@ -118,7 +118,7 @@ class Processes:
 
 
 class Sum(torch.autograd.Function):
-    """The sum of a tensor over the processes; what one process does with it comes back to all as gradient."""
+    """The sum of a tensor over the processes; each process's use of it contributes to the gradient in all of them."""
 
     @staticmethod
     def forward(_: Any, own: torch.Tensor) -> torch.Tensor:
@@ -134,7 +134,7 @@ class Sum(torch.autograd.Function):
 
 
 class GlobalBatchNorm(torch.nn.BatchNorm2d):
-    """Normalises by mean and variance of all processes' batches, as SyncBatchNorm does, which is for GPUs alone."""
+    """Normalises by mean and variance of all processes' batches, like SyncBatchNorm, which supports only GPUs."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """[B, C, H, W] to the same shape and type."""

@@ -1,4 +1,4 @@
-"""A profile of a training job's first steps: what they did, and how long they waited for data."""
+"""Profiles a training job's first steps: their operations, and their waits for data."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 from torch.profiler import profile, schedule
 
 STEPS = 20
-"""That are profiled at most."""
+"""Maximum number of profiled steps."""
 TRACED = range(2, 4)
-"""Those of them whose every operation is in the trace; in the one before, the profiler warms up."""
+"""Steps whose every operation is in the trace; in the step before them the profiler warms up."""
 
 
 class Profile:
-    """Told of each step; leaves trace.json.gz (for Perfetto or chrome://tracing) and summary.json in a folder."""
+    """Receives each step; writes trace.json.gz (for Perfetto or chrome://tracing) and summary.json to a folder."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it calls the absence of a GPU an error
+        os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it reports the absence of a GPU as an error
         self.folder = folder
         self.steps: list[tuple[float, float, int]] = []
         self.profiler = profile(
@@ -33,7 +33,7 @@ class Profile:
         atexit.register(self.end)  # a process that ends while it traces crashes
 
     def step(self, waited: float, seconds: float, photographs: int) -> None:
-        """A step waited for data in so many of its seconds, and trained on so many photographs of all processes."""
+        """Records a step: its seconds, its seconds of waiting for data, and the photographs of all processes."""
         if not self.ended:
             self.steps.append((waited, seconds, photographs))
             self.profiler.step()
@@ -41,12 +41,12 @@ class Profile:
                 self.end()
 
     def end(self) -> None:
-        """Writes what there is, once: the profiler crashes when it is stopped again."""
+        """Writes the results, once: the profiler crashes when it is stopped again."""
         if self.ended:
             return
         self.ended = True
         self.profiler.stop()
-        # The trace slows steps down: its own are not counted, if there are others.
+        # The trace slows steps down: traced steps are not counted if there are others.
         others = [step for number, step in enumerate(self.steps) if number not in range(TRACED.start - 1, TRACED.stop)]
         if others:
             waited, seconds, photographs = zip(*others, strict=True)

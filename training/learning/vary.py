@@ -1,8 +1,8 @@
-"""Varies photographs for training: one with Pillow, or a whole batch at once on the GPU where it lies.
+"""Varies photographs for training: one with Pillow, or a whole batch on the GPU that holds it.
 
-Both do the same, and not to the same bit; a processor needs a quarter of the time for the first. The two populations
-of photographs differ in JPEG quality and resampling, and in how full their bins are; varying both keeps the network
-from reading the count off the compression.
+Both do the same, but their results are not identical; on a CPU the first needs a quarter of the time. The two
+populations of photographs differ in JPEG quality and resampling, and in how full their bins are; varying quality and
+resampling keeps the network from deriving the count from the compression.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch.nn.functional import avg_pool2d, interpolate
 from model.preprocess import MEAN, STD
 
 DRAWS = 11
-"""Random numbers that a photograph is varied by."""
+"""Random numbers per photograph."""
 COMPRESSED = 0.4
-"""Share of the photographs that are compressed anew, at JPEG quality 40 to 95."""
+"""Share of the photographs that are compressed again, at JPEG quality 40 to 95."""
 LUMA = (0.299, 0.587, 0.114)
 SHARES = torch.tensor([LUMA, (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)])
 """RGB to Y, Cb and Cr (ITU-T T.871)."""
@@ -32,7 +32,7 @@ SHARES = torch.tensor([LUMA, (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.08
 def vary_one(image: Image.Image, size: int, random: np.random.Generator, strength: float = 1.0) -> NDArray[np.uint8]:
     """A random crop, mirrored or not, with other light, sharpness and JPEG quality: uint8 [size, size, 3].
 
-    `strength` scales how far and how often all but the mirroring goes, up to 2.
+    `strength`, up to 2, scales the size and frequency of everything except the mirroring.
     """
     if random.random() < COMPRESSED * strength:
         buffer = io.BytesIO()
@@ -60,13 +60,13 @@ def draws(seed: int, epoch: int, photographs: int) -> Tensor:
 
 
 def vary_batch(pictures: Tensor, drawn: Tensor, size: int, strength: float = 1.0) -> Tensor:
-    """As `vary_one`, but float32 [B, 3, size, size] as the network reads it.
+    """Like `vary_one`, but float32 [B, 3, size, size], the network's input.
 
-    `pictures` are uint8 [B, 3, H, W] on any device, H and W multiples of 16; `drawn` [B, DRAWS] lies on the CPU.
+    `pictures` are uint8 [B, 3, H, W] on any device, H and W multiples of 16; `drawn` [B, DRAWS] is on the CPU.
     """
     device = pictures.device
     images = pictures.float()
-    anew = (drawn[:, 0] < COMPRESSED * strength).nonzero()[:, 0]  # on the CPU: a GPU would be waited for
+    anew = (drawn[:, 0] < COMPRESSED * strength).nonzero()[:, 0]  # on the CPU, to avoid waiting for a GPU
     drawn = sent(drawn, device)
     if len(anew):
         anew = sent(anew, device)
@@ -83,7 +83,7 @@ def vary_batch(pictures: Tensor, drawn: Tensor, size: int, strength: float = 1.0
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Goes to the device without waiting for what it is at."""
+    """Sends to the device without waiting for its current work."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
@@ -115,9 +115,10 @@ def normalised(images: Tensor, brightness: Tensor, contrast: Tensor, colour: Ten
 
 
 def compressed(images: Tensor, quality: Tensor) -> Tensor:
-    """What JPEG of `quality` [B] leaves of images [B, 3, H, W] of 0 to 255, colour at half resolution (ITU-T T.81).
+    """The result of JPEG compression at `quality` [B] of images [B, 3, H, W] of 0 to 255, colour at half resolution
+    (ITU-T T.81).
 
-    Only what loses anything is done: colour conversion, subsampling, cosine transform, rounding to the tables' steps.
+    Only the lossy steps are computed: colour conversion, subsampling, cosine transform, rounding to the tables' steps.
     """
     fixed = constants(images.device)
     luma, cb, cr = torch.einsum("kc,bchw->kbhw", fixed["shares"], images)
@@ -154,8 +155,8 @@ def cosines(device: torch.device, pixels: int) -> Tensor:
 
 @cache
 def constants(device: torch.device) -> dict[str, Tensor]:
-    """What does not change, on the device: to send it there again for each batch would be waited for."""
-    # libjpeg's steps at quality 50, which those of others are scaled from.
+    """Constants on the device: sending them again for each batch would wait for the device."""
+    # libjpeg's steps at quality 50, from which those of other qualities are scaled.
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16)).save(buffer, "JPEG", quality=50)
     steps = Image.open(buffer).quantization  # type: ignore[attr-defined]

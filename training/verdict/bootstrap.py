@@ -1,7 +1,7 @@
-"""The bootstrap over bin groups: photographs of one bin are drawn together, since they are alike.
+"""The bootstrap over bin groups: photographs of one bin are drawn together, since they are similar.
 
-Everything that is resampled here is made of sums over photographs, so a resample costs one product of how often
-each bin group was drawn with the sums of each group, and memory does not grow with the number of resamples.
+Every resampled figure is computed from sums over photographs, so a resample costs one product of the groups' draw
+counts and the groups' sums, and memory does not grow with the number of resamples.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Resamples:
-    """`draws` resamples of the bin groups, the same ones whenever they are asked for: differences are paired."""
+    """`draws` resamples of the bin groups, the same ones at every call: differences are paired."""
 
-    member: Ints  # [N], which group a photograph belongs to
+    member: Ints  # [N], the group of each photograph
     groups: int
     draws: int
     seed: int = 0
 
     @classmethod
     def of(cls, groups: NDArray[np.str_], draws: int, seed: int = 0) -> Resamples:
-        """Of the photographs whose bin groups are `groups` [N]."""
+        """Resamples of photographs whose bin groups are `groups` [N]."""
         names, member = np.unique(groups, return_inverse=True)
         return cls(member, len(names), draws, seed)
 
     def counts(self) -> Iterator[Floats]:
-        """How often each group was drawn, [up to AT_ONCE, groups] at a time."""
+        """The draw counts of each group, [up to AT_ONCE, groups] at a time."""
         random = np.random.default_rng(self.seed)
         for start in range(0, self.draws, AT_ONCE):
             several = min(AT_ONCE, self.draws - start)
@@ -52,7 +52,7 @@ class Resamples:
     def means(self, values: Floats, counted: NDArray[np.bool_]) -> Floats:
         """Means of the columns of `values` [N, K] over the photographs `counted` [N, K]: [draws, K].
 
-        NaN where a resample has none of those that count.
+        NaN where a resample contains no counted photograph.
         """
         sums = self.sums(np.hstack([np.where(counted, values, 0.0), counted]))
         with np.errstate(invalid="ignore"):
@@ -61,21 +61,21 @@ class Resamples:
 
 
 def interval(drawn: Floats) -> list[float | None]:
-    """The 95 % percentile interval of resampled figures [draws] (Efron 1981); [None, None] if none is a number."""
+    """The 95 % percentile interval of resampled figures [draws] (Efron 1981); [None, None] if all are NaN."""
     known = drawn[np.isfinite(drawn)]
     return [float(x) for x in np.percentile(known, (2.5, 97.5))] if len(known) else [None, None]
 
 
 def simultaneous_lower_bounds(estimates: Floats, drawn: Floats) -> Floats:
-    """Lower bounds [K] that hold for all K figures at once with 95 %, of estimates [K] and resamples [draws, K].
+    """Simultaneous 95 % lower bounds [K] for all K figures, from estimates [K] and resamples [draws, K].
 
-    Each lies the same number of its bootstrap standard errors below its estimate: as many as the largest of the
+    Each is the same number of its bootstrap standard errors below its estimate: the number that the largest of the
     K standardised errors exceeds in 5 % of the resamples (the plug-in sup-t band of Montiel Olea and
     Plagborg-Moller 2019, "Simultaneous confidence bands", made one-sided).
     """
     errors = np.nanstd(drawn, axis=0, ddof=1)
     exact = errors < 1e-12
     standardised = (drawn - estimates) / np.where(exact, np.inf, errors)
-    reach = np.nanpercentile(np.nanmax(standardised, axis=1), 95)  # a resample may hold none of the small groups
+    reach = np.nanpercentile(np.nanmax(standardised, axis=1), 95)  # a resample may contain none of the small groups
     bounds: Floats = estimates - reach * errors
     return bounds

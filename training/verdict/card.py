@@ -1,4 +1,4 @@
-"""The model card: every figure is filled in from a report that `training.verdict.metrics` computed."""
+"""The model card: every figure comes from a report of `training.verdict.metrics`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a challenger's answers to the test photographs are worth beside the champion's: the content of evaluation.json.
+"""Compares a challenger's answers to the test photographs with the champion's: the content of evaluation.json.
 
 Pure: answers in, figures out, each with its interval by bootstrap over bin groups (one site's bin is one group).
-Both models and all figures see the same resamples, so differences are paired.
+Both models and all figures use the same resamples, so differences are paired.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from training.verdict import metrics
 from training.verdict.bootstrap import Floats, Ints, Resamples, interval, simultaneous_lower_bounds
 
 DRAWS = 2000
-"""Resamples: the 5th percentile then lies on a hundred of them."""
+"""Resamples: a hundred of them are below the 5th percentile."""
 FEWEST_BINS = 10
-"""Of a group of counts, for its difference to have bounds."""
+"""Bins that a group of counts needs for bounds of its difference."""
 MODELS = ("champion", "challenger")
 FALSIFIED_SHARE = 0.1
-"""Of the records in the ranking of falsified ones."""
+"""Share of falsified records in the ranking."""
 
 GROUPS: list[tuple[int, int | None]] = [(0, 0), (1, 2), (3, 5), (AT_LEAST, None)]
-"""The recorded quantities that are judged apart, from and up to."""
+"""The groups of recorded quantities that are judged separately: from, up to."""
 PAIRED = {"rps": 1, "log_loss": 1, "accuracy": -1}
-"""As shipped; times champion minus challenger: positive is always the challenger's advantage."""
+"""Figures as shipped, with the sign of champion minus challenger: positive is always the challenger's advantage."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """The test photographs, sorted by id, and what both models answered."""
+    """The test photographs, sorted by id, and both models' answers."""
 
     ids: NDArray[np.str_]  # [N]
     sites: NDArray[np.str_]  # [N]
@@ -69,7 +69,7 @@ def compare(seen: Answered, champion: str, challenger: str, *, draws: int = DRAW
 
 
 def figures(p: Floats, seen: Answered, draws: int) -> dict[str, Any]:
-    """Everything said about one model that answered p [N, 7]."""
+    """All figures of one model with the answers p [N, 7]."""
     return {
         **metrics.summary(p, seen.quantities),
         "intervals": metrics.intervals(p, seen.quantities, seen.groups, draws),
@@ -109,24 +109,24 @@ def per_class(p: Floats, seen: Answered, draws: int) -> list[dict[str, Any]]:
 
 
 def falsified(ids: NDArray[np.str_], quantities: Ints) -> Ints:
-    """A wrong record [N] for each photograph, the same whatever else is in the set.
+    """A wrong record [N] for each photograph, independent of the rest of the set.
 
-    Up or down alike; half of the differences are of one item, a quarter of two, and so on: as when most wrong
-    records are little wrong and a few are very. What would fall below nothing goes up.
+    Up and down are equally likely; half of the differences are one item, a quarter two, and so on, as if most wrong
+    records were slightly wrong and a few very. A record that would fall below 0 goes up instead.
     """
     wrong = []
     for name, quantity in zip(ids.tolist(), quantities.tolist(), strict=True):
         chance = int(hashlib.sha256(f"falsified {name}".encode()).hexdigest()[:8], 16)
-        by = 32 - (chance >> 1).bit_length()  # of 31 random bits: one more than the zeros they begin with
+        by = 32 - (chance >> 1).bit_length()  # one more than the leading zeros of 31 random bits
         wrong.append(quantity - by if chance % 2 and by <= quantity else quantity + by)
     return np.array(wrong, dtype=np.int64)
 
 
 def falsified_records(p: Floats, seen: Answered, draws: int) -> dict[str, Any]:
-    """How well the least `p_record` first finds wrong records, were FALSIFIED_SHARE of them falsified at random.
+    """How well sorting by `p_record` finds wrong records if FALSIFIED_SHARE of them were falsified at random.
 
-    The expectation over which ones are: each photograph counts nine times with its record and once with the
-    falsified one. Six falsified to nine cannot be seen, since both are "6 or more"; the figures include that.
+    This is the expectation over the choice: each photograph counts nine times with its record and once with the
+    falsified one. A six falsified to nine cannot be detected, since both are "6 or more"; the figures include that.
     """
     wrong = np.minimum(falsified(seen.ids, seen.quantities), AT_LEAST)
     rows = np.arange(len(p))
@@ -147,8 +147,8 @@ def falsified_records(p: Floats, seen: Answered, draws: int) -> dict[str, Any]:
 def ranking(right_p: Floats, wrong_p: Floats, weights: Floats) -> tuple[Floats, Floats]:
     """Of p_record with the right and with the wrong records [N], photographs weighted [D, N], both [D]:
 
-    the area under the ROC curve, and the share of the wrong records among the first tenth of all, least p_record
-    first. Equal ones count half, or in proportion.
+    the area under the ROC curve, and the share of the wrong records among the first tenth of all, sorted by
+    p_record. Ties count half, or in proportion.
     """
     order = np.argsort(np.concatenate([right_p, wrong_p]), kind="stable")
     values = np.concatenate([right_p, wrong_p])[order]
@@ -170,7 +170,7 @@ def ranking(right_p: Floats, wrong_p: Floats, weights: Floats) -> tuple[Floats, 
 
 
 def advantages(seen: Answered) -> dict[str, Floats]:
-    """By figure of PAIRED, how much better the challenger did on each photograph [N]."""
+    """By figure of PAIRED: the challenger's advantage on each photograph [N]."""
     champion, challenger = (metrics.scores(p, seen.quantities) for p in (seen.champion, seen.challenger))
     return {
         name: sign * (champion["as_shipped", name][0] - challenger["as_shipped", name][0])
@@ -194,9 +194,9 @@ def paired(seen: Answered, draws: int) -> dict[str, Any]:
 
 
 def groups(seen: Answered, draws: int) -> list[dict[str, Any]]:
-    """The challenger's advantage in ranked probability score by group of recorded counts, bounded for all at once.
+    """The challenger's advantage in ranked probability score by group of recorded counts, with simultaneous bounds.
 
-    A group of fewer than FEWEST_BINS bins has no bounds: a bootstrap over so few says nothing.
+    A group of fewer than FEWEST_BINS bins has no bounds: a bootstrap over so few is meaningless.
     """
     members = np.stack([counted(seen.quantities, low, high) for low, high in GROUPS], axis=1)
     bins = [len(np.unique(seen.groups[chosen])) for chosen in members.T]
@@ -223,7 +223,7 @@ def groups(seen: Answered, draws: int) -> list[dict[str, Any]]:
 
 
 def counted(quantities: Ints, low: int, high: int | None) -> NDArray[np.bool_]:
-    """Which quantities [N] lie from `low` up to `high`: [N]."""
+    """Which quantities [N] are from `low` up to `high`: [N]."""
     return (quantities >= low) & (quantities <= (np.inf if high is None else high))
 
 
@@ -234,7 +234,7 @@ def group_name(low: int, high: int | None) -> str:
 
 
 def without_nan(value: Any) -> Any:
-    """The same with None for figures of no photograph, which JSON has no number for."""
+    """The same with None for figures of no photograph, since JSON has no NaN."""
     if isinstance(value, dict):
         return {key: without_nan(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -243,7 +243,7 @@ def without_nan(value: Any) -> Any:
 
 
 def write(file: Path, seen: Answered) -> None:
-    """predictions.csv, from which `read` makes the same again, and `compare` every figure."""
+    """Writes predictions.csv, from which `read` restores the answers, and `compare` computes every figure."""
     wrong = falsified(seen.ids, seen.quantities)
     with file.open("w", newline="") as out:
         writer = csv.writer(out)
@@ -257,7 +257,7 @@ def write(file: Path, seen: Answered) -> None:
 
 
 def read(file: Path) -> Answered:
-    """What `write` wrote."""
+    """Reads the file that `write` wrote."""
     with file.open(newline="") as rows:
         found = list(csv.DictReader(rows))
 

@@ -1,4 +1,4 @@
-"""How good a counter is, recomputed from stored predictions, in both views of the design.
+"""Measures a counter from stored predictions, in both views of the design.
 
 *As shipped*: seven outputs, every record, the posterior median. *As published*: six-way, renormalised
 over 0 to 5, photographs recorded at 5 or fewer (this needs the truth: not available in operation).
@@ -24,7 +24,7 @@ from training.verdict.bootstrap import Floats, Ints, Resamples, interval
 
 
 class Held(Protocol):
-    """What stored predictions say of a photograph that was held out: training.learning.data.Photograph."""
+    """A held-out photograph in stored predictions; see training.learning.data.Photograph."""
 
     @property
     def id(self) -> str: ...
@@ -86,14 +86,14 @@ def ranked_probability_score(p: Floats, labels: Ints) -> Floats:
 
 
 def scores(p: Floats, quantities: Ints) -> dict[tuple[str, str], tuple[Floats, NDArray[np.bool_]]]:
-    """By view and figure: what each photograph scores [N], and whether the figure counts it [N].
+    """By view and figure: each photograph's score [N], and whether the figure counts it [N].
 
-    A figure is the mean of what it counts, `rmse` the root of that.
+    A figure is the mean over the photographs that it counts, `rmse` the root of that.
     """
     labels = np.minimum(quantities, AT_LEAST)
     all_of_them, few = np.ones(len(labels), dtype=bool), quantities < AT_LEAST
     off = np.abs(posterior_median(p) - labels)
-    # Where all the probability is on "6 or more", as rounded answers have it, nothing is left to renormalise.
+    # If all the probability is on "6 or more", as in rounded answers, nothing is left to renormalise.
     six = p[:, :AT_LEAST] / np.maximum(p[:, :AT_LEAST].sum(axis=1, keepdims=True), 1e-12)
     six_off = np.abs(six.argmax(axis=1) - labels)
     mean_off = six @ np.arange(AT_LEAST) - labels
@@ -127,7 +127,7 @@ def summary(p: Floats, quantities: Ints) -> dict[str, dict[str, float]]:
 
 
 def constant_answer(quantities: Ints) -> dict[str, dict[str, float]]:
-    """The same figures for what always says the same, for each figure the best there is.
+    """The same figures for a constant answer, the best one for each figure.
 
     Scores of probabilities: each class's frequency in the set itself. Scores of answers: the best single count.
     """
@@ -150,7 +150,7 @@ def constant_answer(quantities: Ints) -> dict[str, dict[str, float]]:
 
 
 def calibration_bins(p: Floats, bins: int = 15) -> list[Ints]:
-    """The photographs of each of `bins` steps of confidence, as many in each."""
+    """The photographs of each of `bins` steps of confidence, equally many in each."""
     return np.array_split(np.argsort(p.max(axis=1), kind="stable"), min(bins, len(p)))
 
 
@@ -162,7 +162,7 @@ def calibration_error(p: Floats, labels: Ints, bins: int = 15) -> float:
 
 
 def perfectly_calibrated(p: Floats, draws: int = 200, seed: int = 0) -> dict[str, float]:
-    """What `calibration_error` gives if the truth is drawn from `p` itself: even then it is not zero."""
+    """The `calibration_error` if the truth is drawn from `p` itself: even then it is not zero."""
     random = np.random.default_rng(seed)
     thresholds = np.cumsum(p, axis=1)
     errors = []
@@ -232,7 +232,7 @@ def intervals(p: Floats, quantities: Ints, groups: NDArray[np.str_], draws: int 
 
 
 def report(predictions: dict[str, Predictions]) -> dict[str, Any]:
-    """Everything said about a model: calibrated on validation, measured on test, beside the constants."""
+    """All figures of a model, calibrated on validation and measured on test, with those of constant answers."""
     fitted = predictions["validation"]
     temperature = fit_temperature(fitted.logits, fitted.quantities)
     found = {split: measured(probabilities(seen.logits, temperature), seen) for split, seen in predictions.items()}
@@ -266,7 +266,7 @@ def measured(p: Floats, seen: Predictions) -> dict[str, Any]:
 
 
 def balanced(p: Floats, labels: Ints) -> dict[str, float]:
-    """Figures that count every recorded class alike, however many photographs it has: means over the classes."""
+    """Figures in which every recorded class has the same weight, whatever its size: means over the classes."""
     each = {"rps": ranked_probability_score(p, labels), "accuracy": posterior_median(p) == labels}
     return {
         name: float(np.mean([values[labels == k].mean() for k in np.unique(labels)])) for name, values in each.items()
@@ -274,7 +274,7 @@ def balanced(p: Floats, labels: Ints) -> dict[str, float]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The figures of test, or else of validation, with their intervals and the best constant answer's beside them."""
+    """The figures of test, or else of validation, with their intervals and those of the best constant answer."""
     split = "test" if "test" in report else "validation"
     seen = report[split]
     lines = [f"{split + ' split':36}{'model':>8}  {'95 % interval':20}{'constant':>8}"]

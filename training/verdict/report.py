@@ -1,4 +1,4 @@
-"""report.html: what evaluation.json says, for people, in one file that needs nothing else."""
+"""report.html: evaluation.json for people, in one self-contained file."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def differences(evaluation: dict[str, Any]) -> str:
 
 
 def reliability(calibration: dict[str, Any], title: str, colour: str) -> str:
-    """How often the most probable answer was right, by how sure the model was, with 95 % intervals."""
+    """How often the most probable answer was right, by its probability, with 95 % intervals."""
     points = calibration["reliability"]
     confidence = [point["confidence"] for point in points]
     accuracy = [point["accuracy"] for point in points]
@@ -146,7 +146,7 @@ def reliability(calibration: dict[str, Any], title: str, colour: str) -> str:
 
 
 def svg(chart: Figure, title: str) -> str:
-    """The chart as markup to stand in a page."""
+    """The chart as markup for a page."""
     out = io.StringIO()
     chart.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     markup = out.getvalue()
@@ -190,7 +190,7 @@ def mistakes(seen: Answered, pictures: dict[str, Path]) -> list[dict[str, Any]]:
 
 
 def thumbnail(path: Path | None) -> str | None:
-    """A small JPEG as a data address; None where there is no picture."""
+    """A small JPEG as a data URL; None without a picture."""
     if path is None:
         return None
     try:

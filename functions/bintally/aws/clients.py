@@ -1,7 +1,7 @@
-"""The functions' AWS clients, each made on first use, and how long a request of each takes at worst.
+"""The functions' AWS clients, each created on first use, and the longest time that a request of each takes.
 
-A request is tried `tries` times. Each try connects within `connect` seconds and then waits at most `read` seconds for
-the next bytes; between two tries botocore's standard mode waits at most 1, 2, 4, … seconds.
+A request is tried at most `tries` times. Each try connects within `connect` seconds and then waits at most `read`
+seconds for the next bytes; between two tries botocore's standard mode waits at most 1, 2, 4, … seconds.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Limits:
 
     @property
     def worst(self) -> int:
-        """Seconds until a request has answered or failed for good."""
+        """Seconds until a request has succeeded or failed finally."""
         waits: int = 2 ** (self.tries - 1) - 1  # 1 + 2 + 4 + …
         return self.tries * (self.connect + self.read) + waits
 
@@ -48,9 +48,9 @@ class Limits:
 DYNAMODB = Limits(read=3, tries=2)  # 2 x (1 + 3) + 1 = 9 s
 EVENTS = Limits(read=3, tries=2)  # 9 s
 SNS = Limits(read=3, tries=2)  # 9 s
-SQS = Limits(read=3, tries=1)  # 1 + 3 = 4 s: the message comes back anyway, only later
+SQS = Limits(read=3, tries=1)  # 1 + 3 = 4 s: without it the message also returns, only later
 S3 = Limits(read=4, tries=2)  # 2 x (1 + 4) + 1 = 11 s until the first bytes; a download takes longer
-S3_BULK = Limits(read=10, tries=4)  # 4 x (1 + 10) + 7 = 51 s: of thousands of objects in a row one is throttled
+S3_BULK = Limits(read=10, tries=4)  # 4 x (1 + 10) + 7 = 51 s: among thousands of requests one is throttled
 SAGEMAKER = Limits(read=5, tries=3)  # 3 x (1 + 5) + 3 = 21 s
 STATES = Limits(read=5, tries=3)  # 21 s
 LAMBDA = Limits(read=5, tries=3)  # 21 s
@@ -87,7 +87,7 @@ def s3() -> "S3Client":
 
 @cache
 def s3_bulk() -> "S3Client":
-    """For the label log: as many objects as days have passed times batches."""
+    """For the label log: one object per batch, for every day since the last run."""
     return boto3.client("s3", config=S3_BULK.config())
 
 

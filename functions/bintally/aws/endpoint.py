@@ -1,4 +1,4 @@
-"""The endpoint's side of the contract: events/endpoint_request.json and events/endpoint_answer.json."""
+"""Asks the endpoint, by the contract in events/endpoint_request.json and endpoint_answer.json."""
 
 import json
 import math
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TRIES = 3
 LAST_START = 4.0
-"""Seconds after which no further try begins. At worst 4 s and a try of clients.ENDPOINT.worst = 16 s: 20 s."""
+"""Seconds after which no further try starts. At worst 4 s and a try of clients.ENDPOINT.worst = 16 s: 20 s."""
 
 
 def request(endpoint_name: str, jpeg: bytes) -> "InvokeEndpointInputRequestTypeDef":
@@ -32,7 +32,7 @@ def request(endpoint_name: str, jpeg: bytes) -> "InvokeEndpointInputRequestTypeD
 def ask(runtime: "SageMakerRuntimeClient", endpoint_name: str, jpeg: bytes) -> tuple[Answer, int]:
     """The endpoint's answer and the milliseconds that it took, waits between tries included.
 
-    Raises Transient, also when the endpoint calls the image bad: it was decoded here, so the fault is on that side.
+    Raises Transient, also when the endpoint rejects the image: it was decoded here, so the fault is the endpoint's.
     """
     started = time.monotonic()
     for attempt in range(1, TRIES + 1):
@@ -49,7 +49,7 @@ def ask(runtime: "SageMakerRuntimeClient", endpoint_name: str, jpeg: bytes) -> t
 
 
 def _may_pass_soon(error: ClientError | BotoCoreError) -> bool:
-    """Throttling, overload and network faults may. A missing endpoint or permission needs longer: the queue waits."""
+    """True for throttling, overload, network faults. A missing endpoint or permission lasts longer: the queue waits."""
     if not isinstance(error, ClientError):
         return True
     status = int(str(error.response.get("OriginalStatusCode") or error.response["ResponseMetadata"]["HTTPStatusCode"]))
@@ -57,7 +57,7 @@ def _may_pass_soon(error: ClientError | BotoCoreError) -> bool:
 
 
 def parse_answer(body: bytes) -> Answer:
-    """Raises Transient when the body is not what the contract says."""
+    """Raises Transient when the body violates the contract."""
     try:
         found = json.loads(body)
         answer = Answer(
@@ -69,9 +69,9 @@ def parse_answer(body: bytes) -> Answer:
             model_version=found["model_version"],
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise Transient(f"malformed answer of the endpoint: {error!r} in {body[:200]!r}") from error
+        raise Transient(f"malformed answer from the endpoint: {error!r} in {body[:200]!r}") from error
     if not _is_sound(answer):
-        raise Transient(f"malformed answer of the endpoint: {body[:200]!r}")
+        raise Transient(f"malformed answer from the endpoint: {body[:200]!r}")
     return answer
 
 

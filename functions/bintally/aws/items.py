@@ -1,6 +1,6 @@
-"""The counts table's items: their keys, what each contains and how it goes over the wire. Pure.
+"""The counts table's items: their keys, their attributes and their wire format. Pure.
 
-docs/decisions/one-table.md says why they are so.
+docs/decisions/one-table.md gives the reasons.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from bintally.common.keys import Place, encode_id, utc
 Item = dict[str, Any]
 
 SHARDS = 16
-"""Items that share a day's total of a site, so that 10 functions at once seldom wait for each other."""
+"""Items that share a day's total of a site, so that 10 concurrent functions seldom wait for each other."""
 SEQUENCER_WIDTH = 32
 
 _serialise = TypeSerializer().serialize
@@ -30,7 +30,7 @@ def bin_key(place: Place) -> str:
 
 
 def version_digest(bucket: str, key: str, version_id: str) -> str:
-    """16 hex digits of the image version. Neither a bucket's name nor a version id has the separator in it."""
+    """16 hex digits of the image version. The separator occurs in no bucket name or version id."""
     return hashlib.sha256("\0".join((bucket, key, version_id)).encode()).hexdigest()[:16]
 
 
@@ -52,12 +52,12 @@ def totals_key(arrival: Arrival, place: Place, captured: datetime) -> Item:
 
 
 def order(arrival: Arrival, captured: datetime, uploaded: datetime) -> str:
-    """As text, later is greater: when taken, then by storage_order."""
+    """Text that sorts by capture time, then by storage_order."""
     return f"{utc(captured)}#{storage_order(arrival, uploaded)}"
 
 
 def storage_order(arrival: Arrival, uploaded: datetime) -> str:
-    """As text, later is greater: when stored, S3's own sequence, and the version id for the rest."""
+    """Text that sorts by upload time, then by S3's sequencer, then by version id."""
     sequencer = arrival.sequencer.upper().ljust(SEQUENCER_WIDTH, "0")
     return "#".join((utc(uploaded), sequencer, arrival.version_id))
 
@@ -93,7 +93,7 @@ def count_item(count: Count) -> Item:
 
 
 def image_of(count: Count) -> Item:
-    """Which image version was counted."""
+    """The image version that was counted."""
     arrival = count.photograph.arrival
     return {
         "bucket": arrival.bucket,
@@ -106,7 +106,7 @@ def image_of(count: Count) -> Item:
 
 
 def _compared(outcome: Counted) -> Item:
-    """The record beside the answer: the greater the priority, the sooner the bin is recounted."""
+    """The comparison with the record: the greater the priority, the sooner the bin is recounted."""
     recorded, p_record = outcome.recorded, outcome.p_record
     if recorded is None or p_record is None:
         return {}
@@ -121,22 +121,22 @@ def _compared(outcome: Counted) -> Item:
 
 
 def latest_of(count: Item) -> Item:
-    """The bin's LATEST as it is when `count` is its newest; `site_key` puts it into the index `site`."""
+    """The bin's LATEST item if `count` is its newest; `site_key` puts it into the index `site`."""
     return {**count, "SK": "LATEST", "site_key": f"SITE#{encode_id(count['site'])}"}
 
 
 def plain(item: Mapping[str, Any]) -> Item:
-    """An item as DynamoDB's client, or a stream, gives it. Numbers are decimals."""
+    """An item from the wire format of DynamoDB's client or stream. Numbers become decimals."""
     return {name: _deserialise(value) for name, value in item.items()}
 
 
 def wire(item: Mapping[str, Any]) -> dict[str, Any]:
-    """An item as DynamoDB's client takes it."""
+    """An item in the wire format of DynamoDB's client."""
     return {name: _serialise(_exact(value)) for name, value in item.items()}
 
 
 def _exact(value: Any) -> Any:
-    """DynamoDB takes no floats: decimals, of six places."""
+    """DynamoDB accepts no floats: decimals of six places."""
     if isinstance(value, float):
         return Decimal(f"{value:.6f}").normalize()
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Objects in S3: photographs and files of records by their versions, and what Bintally writes itself."""
+"""Objects in S3: photographs and record files by their versions, and the files that Bintally writes."""
 
 import time
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ LARGEST = 30 * 1024**2
 """Bytes; a larger object is rejected without a download."""
 DOWNLOAD_SECONDS = 10
 """A photograph takes at most one HeadObject and one GetObject of clients.S3.worst = 11 s each, this long for the
-download, and clients.S3.read = 4 s for a chunk that began just in time: 36 s."""
+download, and clients.S3.read = 4 s for a last chunk that started just in time: 36 s."""
 CHUNK = 1024**2
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What S3 knows of an object version without its bytes."""
+    """S3's metadata of an object version."""
 
     size: int
     uploaded: datetime
@@ -58,7 +58,7 @@ def fetch(s3: "S3Client", arrival: Arrival, stored: Stored) -> bytes:
 
 
 def download(s3: "S3Client", arrival: Arrival, file: IO[bytes]) -> None:
-    """Writes the version's bytes to `file` and goes back to its beginning. Raises Gone or Transient."""
+    """Writes the version's bytes to `file` and rewinds it. Raises Gone or Transient."""
     try:
         body = s3.get_object(Bucket=arrival.bucket, Key=arrival.key, VersionId=arrival.version_id)["Body"]
         for chunk in body.iter_chunks(CHUNK):
@@ -83,7 +83,7 @@ def located(address: str) -> tuple[str, str]:
 
 
 def _as_ours(error: ClientError | BotoCoreError) -> Gone | Transient:
-    # The role may list the bucket, so what is missing answers 404; a 403 is a fault of ours and not the photograph's.
+    # The role may list the bucket, so a missing object answers 404; a 403 is our fault, not the photograph's.
     if isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
         return Gone("this version of the object is gone: it was deleted before it could be read")
     return Transient(f"S3: {error}")

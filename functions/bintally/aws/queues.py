@@ -1,4 +1,4 @@
-"""Messages that must wait for another try."""
+"""Delays messages until their next try."""
 
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from botocore.exceptions import BotoCoreError, ClientError
@@ -10,7 +10,7 @@ LONGEST_WAIT = 900  # seconds between two tries
 
 
 def postpone(record: SQSRecord, queue_url: str, first_wait: int) -> None:
-    """Waits longer after every try, but not for the queue's visibility timeout, which is made for lost functions."""
+    """Waits longer after every try, but less than the queue's visibility timeout, which is meant for lost functions."""
     tries = int(record.attributes.approximate_receive_count)
     wait = min(LONGEST_WAIT, first_wait * 2 ** min(tries - 1, 20))
     try:
@@ -18,4 +18,4 @@ def postpone(record: SQSRecord, queue_url: str, first_wait: int) -> None:
             QueueUrl=queue_url, ReceiptHandle=record.receipt_handle, VisibilityTimeout=wait
         )
     except (ClientError, BotoCoreError):
-        logger.exception("the visibility timeout stays")  # the message comes back only later
+        logger.exception("the message waits for the visibility timeout")  # the message returns, only later

@@ -1,6 +1,6 @@
-"""The counts table: how counts, records and the state of retrainings get into it, once, and out of it.
+"""The counts table: writes counts, records and the state of retrainings exactly once, and reads them.
 
-A single request takes clients.DYNAMODB.worst seconds at most.
+A single request takes at most clients.DYNAMODB.worst seconds.
 """
 
 import random
@@ -40,7 +40,7 @@ _CONFLICTS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputEx
 
 @dataclass(frozen=True)
 class Table:
-    """One table, by its name. Methods raise Transient where the table cannot do its part now."""
+    """One table, by its name. Methods raise Transient when the table is unavailable or throttles."""
 
     name: str
     client: "DynamoDBClient"
@@ -52,10 +52,10 @@ class Table:
     # Counts
 
     def write_count(self, count: Count) -> bool:
-        """Writes a count once, however often it is asked to; False when it was there already.
+        """Writes a count once, however often it is called; False when the count was stored already.
 
-        LATEST follows in either case, with the order that was stored first: the function may have died between the
-        two.
+        LATEST is updated in either case, by the order that was stored first: the function may have died between the
+        two writes.
         """
         photograph = count.photograph
         item = count_item(count)
@@ -68,7 +68,7 @@ class Table:
     def is_counted(self, arrival: Arrival, place: Place) -> bool:
         """Whether this image version has an item, whenever it was taken.
 
-        Reads all counts of the bin: only for a version that is gone, whose captured_at cannot be read any more.
+        Reads all counts of the bin: used only for a deleted version, whose captured_at can no longer be read.
         """
         digest = digest_of(arrival)
         try:
@@ -84,7 +84,7 @@ class Table:
             raise self._transient(error) from error
 
     def counts_between(self, bin_: str, first: datetime, last: datetime) -> Iterator[Item]:
-        """The COUNTED items of a bin, `bin_` being its PK, by when they were taken."""
+        """The COUNTED items of a bin by capture time. `bin_` is the bin's PK."""
         try:
             pages = self.client.get_paginator("query").paginate(
                 TableName=self.name,
@@ -107,13 +107,13 @@ class Table:
     # Records
 
     def record(self, place: Place) -> Item | None:
-        """The bin's RECORD: what the inventory system says. None when it says nothing."""
+        """The bin's RECORD: the quantity in the inventory system. None when there is no record."""
         return self.get(record_key(place), consistent=False)
 
     def put_record(self, record: Item) -> None:
         """Puts a RECORD unless the stored one is dated later, or has the same date and was reported later.
 
-        In whatever order, and however often, records are put, the same one is stored in the end.
+        In whatever order and however often records are put, the same one remains.
         """
         self.put(
             record,
@@ -134,7 +134,7 @@ class Table:
         return None if found is None else plain(found)
 
     def get_many(self, keys: Iterable[Item]) -> dict[tuple[str, str], Item]:
-        """The items under the keys of these, by PK and SK, as they are now."""
+        """The current items with the same PK and SK as these."""
         wanted = [wire({"PK": pk, "SK": sk}) for pk, sk in dict.fromkeys((key["PK"], key["SK"]) for key in keys)]
         found: dict[tuple[str, str], Item] = {}
         tries = 0
@@ -157,14 +157,14 @@ class Table:
         return found
 
     def put(self, item: Item, *, only_if: str = "", **words: Mapping[str, Any]) -> bool:
-        """Puts an item, with a condition only where that holds; False where it does not.
+        """Puts an item if the condition, when there is one, holds; False if it does not.
 
         `words` are the condition's `names` and `values`.
         """
         return self._conditional(self.client.put_item, {"Item": wire(item)}, only_if, **words)
 
     def delete(self, key: Item, *, only_if: str, **words: Mapping[str, Any]) -> bool:
-        """Deletes an item where the condition holds; False where it does not."""
+        """Deletes an item if the condition holds; False if it does not."""
         return self._conditional(self.client.delete_item, {"Key": wire(key)}, only_if, **words)
 
     def _conditional(
@@ -207,7 +207,7 @@ class Table:
         raise AssertionError("the last try returns or raises")
 
     def _renew_latest(self, latest: Item) -> None:
-        """Where a newer one is stored, or this one, it stays."""
+        """Keeps a stored LATEST that is the same or newer."""
         self.put(
             latest,
             only_if="attribute_not_exists(#o) OR #o < :o",
@@ -220,7 +220,7 @@ class Table:
 
 
 def transaction(table: str, count: Item, totals: Item) -> "list[TransactWriteItemTypeDef]":
-    """The count and the day's total in one: a retry finds the count and adds nothing."""
+    """Writes the count and the day's total together: a retry finds the count and adds nothing."""
     return [
         {
             "Put": {

@@ -1,6 +1,6 @@
-"""One logger and one set of metrics; POWERTOOLS_SERVICE_NAME in the template says whose.
+"""One logger and one set of metrics, named by POWERTOOLS_SERVICE_NAME in the template.
 
-The stack's name is part of it where metrics are counted: alarms of two stacks in one account must not share them.
+The name contains the stack's name where alarms use the metrics: two stacks in one account must not share them.
 """
 
 from aws_lambda_powertools import Logger, Metrics

@@ -1,4 +1,4 @@
-"""An EventBridge event about a new object, as it comes in the body of an SQS message."""
+"""An EventBridge event about a new object, read from the body of an SQS message."""
 
 import json
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from datetime import datetime
 
 
 class NotAnArrival(ValueError):
-    """The message is no event about a new object version. No try can help, so it ends in the dead-letter queue."""
+    """The message is not an event about a new object version. Retries cannot help; it ends in the dead-letter queue."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Arrival:
 
 
 def parse_arrival(body: str) -> Arrival:
-    """Reads the raw dictionary: EventBridge carries keys raw, and Powertools' event class would un-quote them.
+    """Reads the raw dictionary: EventBridge does not quote keys, and Powertools' event class would unquote them.
 
     Raises NotAnArrival.
     """

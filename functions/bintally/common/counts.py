@@ -1,4 +1,4 @@
-"""What a count is: an image version, what the model answered or why it was rejected, and the record beside it."""
+"""The types of a count: an image version, the model's answer or the reason for its rejection, and the record."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +15,7 @@ Status = Literal["COUNTED", "REJECTED"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What the endpoint answers of one photograph."""
+    """The endpoint's answer for one photograph."""
 
     count: int
     is_minimum: bool
@@ -27,30 +27,30 @@ class Answer:
 
 @dataclass(frozen=True)
 class Photograph:
-    """An image version and all that is known of it before it is counted."""
+    """An image version and its metadata, before it is counted."""
 
     arrival: Arrival
     place: Place
     captured: datetime
     uploaded: datetime
     flags: tuple[str, ...] = ()
-    """Metadata that was not believed."""
+    """Names of metadata fields that were not used because they are implausible or unreadable."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the inventory system says of a bin."""
+    """The quantity that the inventory system records for a bin."""
 
     quantity: int
     source: Literal["metadata", "record"]
     """The photograph's own metadata, or the bin's RECORD item."""
     as_of: str | None
-    """Fixed-width UTC. None of a RECORD without a date."""
+    """Fixed-width UTC. None for a RECORD without a date."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """The model's answer, and the record beside it if there is one."""
+    """The model's answer, and the record if there is one."""
 
     answer: Answer
     recorded: Recorded | None
@@ -59,12 +59,12 @@ class Counted:
 
     @property
     def p_record(self) -> float | None:
-        """The probability that the record is right, where 6 and more are one answer. 1 less this is the priority."""
+        """The probability that the record is right; 6 and more are one class. The priority is 1 minus this."""
         return None if self.recorded is None else self.answer.probabilities[self._pooled(self.recorded)]
 
     @property
     def discrepancy(self) -> bool | None:
-        """Whether the answer is another quantity than the record."""
+        """Whether the answer differs from the record."""
         return None if self.recorded is None else self._pooled(self.recorded) != self.answer.count
 
     @staticmethod
@@ -74,14 +74,14 @@ class Counted:
 
 @dataclass(frozen=True)
 class Unusable:
-    """A photograph that can never be counted; people read the reason."""
+    """A photograph that can never be counted, with the reason for people."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Count:
-    """What became of one image version. Written once, never changed."""
+    """The result for one image version. Written once, never changed."""
 
     photograph: Photograph
     digest: str | None

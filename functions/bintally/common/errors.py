@@ -1,24 +1,23 @@
-"""What can go wrong with a photograph, a file of records or a change of the table, told apart by type and never by a
-message's text.
+"""Errors of a photograph, a record file or a table change. Code distinguishes them by type, never by message.
 
 BintallyError
-├── Rejected      it can never be worked on: kept with the reason (REJECTED, a report, put aside), and acknowledged
+├── Rejected      it can never succeed: stored with the reason (REJECTED, report, quarantine), and acknowledged
 │   └── Gone      its version is deleted
-└── Transient     it cannot be worked on now: goes back to the queue, or comes again from the stream
+└── Transient     it cannot succeed now: the queue or the stream delivers it again
 """
 
 
 class BintallyError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises deliberately."""
 
 
 class Rejected(BintallyError):
-    """It can never be worked on; the message is the reason that people read."""
+    """It can never succeed; the message is the reason that people read."""
 
 
 class Gone(Rejected):
-    """The version that the event names does not exist any more."""
+    """The version that the event names no longer exists."""
 
 
 class Transient(BintallyError):
-    """S3, the endpoint or the table could not do its part now."""
+    """S3, the endpoint or the table is unavailable or throttles."""

@@ -1,4 +1,4 @@
-"""What an object's key says, and when the photograph was taken."""
+"""Reads object keys, and finds a photograph's capture time."""
 
 import hashlib
 import re
@@ -24,7 +24,7 @@ _TIMESTAMP = re.compile(
 
 @dataclass(frozen=True)
 class Place:
-    """Where a photograph was taken. Both ids are empty when the key does not say, which no real id is."""
+    """The place of a photograph. Both ids are empty when the key names none; no real id is empty."""
 
     site: str
     bin: str
@@ -45,7 +45,7 @@ def parse_key(key: str) -> Place:
 
 
 def parse_records_key(key: str) -> Place | None:
-    """The bin that a file of records is about; None when it is a CSV file, which names bins itself.
+    """The bin of a record file; None for a CSV file, whose rows name their bins.
 
     Raises Rejected with the expected pattern.
     """
@@ -58,9 +58,9 @@ def parse_records_key(key: str) -> Place | None:
 
 
 def encode_id(text: str) -> str:
-    """An id as it stands in a table key: `#` and `%` percent-encoded, so that no two ids give one key.
+    """An id as used in a table key: `#` and `%` are percent-encoded, so that no two ids give the same key.
 
-    An id of more than LONGEST_ID bytes becomes its digest, behind a `%` that no encoded id has.
+    An id of more than LONGEST_ID bytes is replaced by its digest after a bare `%`, which no encoded id contains.
     """
     encoded = text.replace("%", "%25").replace("#", "%23")
     if len(encoded.encode()) <= LONGEST_ID:
@@ -74,16 +74,16 @@ def utc(moment: datetime) -> str:
 
 
 def quantity(text: str) -> int | None:
-    """The number of items that a text says, None when it says none: digits only, nine at most."""
+    """The number of items in a text, None when it is not one: digits only, nine at most."""
     text = text.strip()
     return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
 def captured_at(metadata: Mapping[str, str], place: Place, uploaded: datetime) -> tuple[datetime, tuple[str, ...]]:
-    """When the photograph was taken, and flags: its metadata, else a timestamp in its name, else its upload.
+    """The capture time and flags. It comes from the metadata, else from the file name, else from the upload time.
 
-    A moment that cannot be read, or that is more than five minutes after the upload, is flagged and the upload
-    counts: one photograph dated 2099 would otherwise stay a bin's latest for ever.
+    A time that cannot be read, or that is more than five minutes after the upload, is flagged and the upload time is
+    used: otherwise one photograph dated 2099 would remain a bin's latest for ever.
     """
     if (text := metadata.get("captured-at")) is not None:
         try:

@@ -1,4 +1,4 @@
-"""Counts one photograph, whatever is wrong with it, and writes that once."""
+"""Counts one photograph, whatever is wrong with it, and writes the result once."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Services:
-    """What counting needs of the outside."""
+    """The clients and settings that counting uses."""
 
     s3: "S3Client"
     runtime: "SageMakerRuntimeClient"
@@ -30,7 +30,7 @@ class Services:
 
 
 def count_photograph(services: Services, arrival: Arrival) -> tuple[Count, bool]:
-    """The count, and whether it is new: False when the table had this image version already.
+    """The count, and whether it is new: False when the table already contained this image version.
 
     A photograph that can never be counted gives a REJECTED count. Raises Transient.
     """
@@ -42,7 +42,7 @@ def count_photograph(services: Services, arrival: Arrival) -> tuple[Count, bool]
     try:
         stored = objects.describe(services.s3, arrival)
     except Gone as error:
-        # Its metadata is gone with it. The event's time is that of the upload.
+        # Its metadata is deleted too. The event's time is the upload time.
         captured, flags = captured_at({}, place, arrival.time)
         gone = Photograph(arrival, place, captured, arrival.time, flags)
         if services.table.is_counted(arrival, place):
@@ -68,7 +68,7 @@ def count_photograph(services: Services, arrival: Arrival) -> tuple[Count, bool]
 
 
 def expected_quantity(metadata: Mapping[str, str], uploaded: datetime) -> tuple[Recorded | None, tuple[str, ...]]:
-    """What the uploader says the inventory system records, which was so when it was uploaded, and flags."""
+    """The recorded quantity in the photograph's metadata, dated by the upload, and flags."""
     if (text := metadata.get("expected-quantity")) is None:
         return None, ()
     if (found := quantity(text)) is None:

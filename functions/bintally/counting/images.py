@@ -1,4 +1,4 @@
-"""From a file's bytes to a JPEG that the endpoint takes, in bounded memory."""
+"""Turns a file's bytes into a JPEG that the endpoint accepts, in bounded memory."""
 
 import contextlib
 import io
@@ -10,27 +10,27 @@ from bintally.common.errors import Rejected
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MOST_PIXELS = 50_000_000
-"""Read from the header. 50 million pixels with alpha are 200 MB, of which a conversion holds a few at once."""
+"""Read from the header. 50 million pixels with alpha are 200 MB, and a conversion holds a few copies."""
 SHORT_SIDE = 512
-"""Pixels that the shorter side keeps: more than twice what the network reads."""
+"""Pixels that the shorter side keeps: more than twice the network's input size."""
 LONG_SIDE = 4096
-"""Pixels that the longer side keeps at most, so that also noise of this size stays below the endpoint's 4 MB."""
+"""Pixels that the longer side keeps at most, so that even noise of this size stays below the endpoint's 4 MB."""
 LARGEST_UNTOUCHED = 1024**2
-"""Bytes; a JPEG up to this size and up to LONG_SIDE is passed on as it is: no second compression."""
+"""Bytes; a JPEG up to this size and up to LONG_SIDE is passed on unchanged, without a second compression."""
 QUALITY = 90
 
-Image.MAX_IMAGE_PIXELS = None  # our own limit above stands, with a reason that names the size
+Image.MAX_IMAGE_PIXELS = None  # our own limit above applies, with a reason that names the size
 
 BROKEN = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, AttributeError, struct.error
 )  # fmt: skip
-"""Pillow reports broken data with any of these."""
+"""Errors with which Pillow reports broken data."""
 
 
 def prepare(data: bytes) -> bytes:
-    """A JPEG of the photograph for the endpoint. Raises Rejected, its message names the fault.
+    """A JPEG of the photograph for the endpoint. Raises Rejected, whose message names the fault.
 
-    The whole file is decoded, also when it is passed on untouched: that is how a truncated one shows.
+    Decodes the whole file even if it is passed on unchanged: only this detects a truncated one.
     """
     if not data:
         raise Rejected("the object is empty")
@@ -43,7 +43,7 @@ def prepare(data: bytes) -> bytes:
     )
     target = (1, 1) if untouched else _target(size)
     try:
-        image.draft(None, target)  # a JPEG is decoded at the least of its own scales that is not below the target
+        image.draft(None, target)  # a JPEG is decoded at the smallest of its scales that is not below the target
         image.load()
     except BROKEN as error:
         raise Rejected(f"the {kind} image is truncated or corrupt: {error}") from error
@@ -60,7 +60,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _target(size: tuple[int, int]) -> tuple[int, int]:
-    """Width and height to shrink to; never larger than before."""
+    """Width and height to shrink to; never larger than the original."""
     scale = min(1.0, SHORT_SIDE / min(size), LONG_SIDE / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
@@ -72,19 +72,19 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _shrunk(image: Image.Image, target: tuple[int, int]) -> Image.Image:
-    """RGB, transparent parts on white. Shrinks before it composes, for memory's sake."""
+    """RGB, transparent parts on white. Shrinks before it composes, to save memory."""
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB").resize(target, Image.Resampling.BICUBIC)
     clear = image.convert("RGBA").resize(target, Image.Resampling.BICUBIC)
     flat = Image.new("RGB", target, "white")
     flat.paste(clear, mask=clear)
-    flat.info = clear.info  # EXIF is in there
+    flat.info = clear.info  # contains EXIF
     return flat
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    with contextlib.suppress(*BROKEN):  # broken EXIF spoils no photograph
-        ImageOps.exif_transpose(image, in_place=True)  # in place it is turned before what else EXIF holds can fail
+    with contextlib.suppress(*BROKEN):  # a photograph with broken EXIF is still counted
+        ImageOps.exif_transpose(image, in_place=True)  # in place: it is rotated before other EXIF fields can fail
     return image
 
 

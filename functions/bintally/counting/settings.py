@@ -7,17 +7,17 @@ from functools import cache
 
 @dataclass(frozen=True)
 class CountSettings:
-    """What `count` reads."""
+    """The settings of `count`."""
 
     counts_table: str
     endpoint_name: str
     count_queue_url: str
     retry_seconds: int
-    """First wait before another try; it doubles with each."""
+    """Seconds before the first retry; doubles with each."""
     low_confidence_share: float
-    """Share of counts of low confidence that is still as usual."""
+    """Share of low-confidence counts that is still usual."""
     disagreement_limit: float
-    """Share of counts that differ from the record that is still as usual."""
+    """Share of counts disagreeing with the record that is still usual."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What a change of the table means for the label log: which labels it gives, written as one object a batch."""
+"""Turns table changes into labels, and writes one object per batch to the label log."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
-"""What reading an item raises that lacks something, or has it in another type or out of range."""
+"""Errors when an item lacks an attribute, or has one of the wrong type or out of range."""
 
 Standing = Mapping[tuple[str, str], Item]
 """Items of the table by PK and SK."""
@@ -28,18 +28,18 @@ Standing = Mapping[tuple[str, str], Item]
 
 @dataclass(frozen=True)
 class Services:
-    """What following needs of the outside."""
+    """The clients and settings that following uses."""
 
     s3: "S3Client"
     table: Table
     artifacts_bucket: str
     pairing: timedelta
-    """How far apart a record and a photograph may be for the one to say what the other shows."""
+    """Maximum distance in time between a photograph and a record that labels it."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """An item that came into the table, or took the place of one."""
+    """An item that was added to the table or replaced one."""
 
     id: str
     at: datetime
@@ -47,14 +47,14 @@ class Change:
     """COUNT, RECOUNT or RECORD."""
     item: Item
     before: Item | None
-    """The item whose place it took."""
+    """The item that it replaced."""
     beside: Item | None
-    """The key of what it is seen beside: a count the RECORD of its bin, a recount the count it is about."""
+    """The key of the related item: for a count the RECORD of its bin, for a recount its count."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """A quantity by someone's word."""
+    """A quantity that a record or a person states."""
 
     quantity: int
     source: Source
@@ -65,15 +65,15 @@ class Said:
 
 @dataclass(frozen=True)
 class Followed:
-    """What became of a batch."""
+    """The result of a batch."""
 
     lines: int
     aside: tuple[str, ...]
-    """Why stream records were put aside, one reason each."""
+    """The reasons for which stream records were quarantined, one each."""
 
 
 def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
-    """Writes the labels that stream records give, and puts aside what can never give those it should.
+    """Writes the labels of stream records, and quarantines those that can never give a label.
 
     Raises Transient. A retry of the same batch replaces what it wrote before, unless its changes are older than a day.
     """
@@ -84,24 +84,24 @@ def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
     def put(key: str, body: str) -> None:
         objects.put(services.s3, services.artifacts_bucket, key, body.encode())
 
-    def put_aside(record: dict[str, Any], error: Rejected) -> None:
+    def quarantine(record: dict[str, Any], error: Rejected) -> None:
         reasons.append(str(error))
         text = json.dumps({"reason": str(error), "record": record}, sort_keys=True)
-        logger.error("put aside", content=text[:1000])
+        logger.error("quarantined", content=text[:1000])
         put(f"{log.ASIDE}{digest_of(json.dumps(record, sort_keys=True))}.json", text)
 
     for record in batch:
         try:
             changes.append((parse_change(record), record))
         except Rejected as error:
-            put_aside(record, error)
+            quarantine(record, error)
     keys = [change.beside for change, _ in changes if change.beside]
     standing = services.table.get_many(keys)
     for change, record in changes:
         try:
             lines |= {label["id"]: label for label in labels_of(services, change, standing)}
         except Rejected as error:
-            put_aside(record, error)
+            quarantine(record, error)
     if lines:
         newest = max(change.at for change, _ in changes)
         name = f"{newest:%H%M%S}-{digest_of(*(change.id for change, _ in changes))}.jsonl"
@@ -113,14 +113,14 @@ def parse_change(record: Mapping[str, Any]) -> Change:
     """A record of the table's stream. Raises Rejected."""
     try:
         at = datetime.fromtimestamp(float(record["dynamodb"]["ApproximateCreationDateTime"]), UTC)
-        if now() - at > log.OVERLAP:  # given again by hand: readers of the log do not look so far back
+        if now() - at > log.OVERLAP:  # replayed by hand: readers of the log do not read so far back
             at = now()
         item = items.plain(record["dynamodb"]["NewImage"])
         old = record["dynamodb"].get("OldImage")
         kind = str(item["SK"]).partition("#")[0]
         return Change(str(record["eventID"]), at, kind, item, items.plain(old) if old else None, key_beside(kind, item))
     except MALFORMED as error:
-        raise Rejected(f"nothing can be made of this record of the stream: {error!r}") from error
+        raise Rejected(f"not a readable stream record: {error!r}") from error
 
 
 def now() -> datetime:
@@ -128,9 +128,9 @@ def now() -> datetime:
 
 
 def key_beside(kind: str, item: Item) -> Item | None:
-    """A RECOUNT names the photograph that the person saw by `image` and `captured_at`, as its count does.
+    """A RECOUNT names its photograph by `image` and `captured_at`, as the count does.
 
-    One that names none is of someone who counted without a photograph, and labels none.
+    A recount without them was made without a photograph, and labels none.
     """
     match kind:
         case "COUNT":
@@ -153,31 +153,31 @@ def labels_of(services: Services, change: Change, standing: Standing) -> Iterato
     elif change.kind == "RECORD":
         said = said_by_record(change.item)
         if (old := change.before) and all(old.get(k) == change.item[k] for k in ("expected_quantity", "as_of")):
-            return  # told again: it gave its labels when it was told first
+            return  # reported again: its labels were written the first time
         for count in counts_around(services, str(change.item["PK"]), said.as_of):
             try:
                 yield label_of(count, said, change.at)
-            except Rejected as error:  # it was put aside when it came itself
+            except Rejected as error:  # it was quarantined when its own change arrived
                 logger.warning("no label", item=f"{count['PK']} {count['SK']}", reason=str(error))
     elif change.beside:
         if beside is None:
-            raise Rejected(f"the count that the recount is about is not there: {change.beside['SK']}")
+            raise Rejected(f"the recount's count does not exist: {change.beside['SK']}")
         yield label_of(beside, said_by_person(change.item), change.at)
 
 
 def counts_around(services: Services, bin_: str, middle: datetime) -> Iterator[Item]:
-    """The counts of a bin, `bin_` being its PK, that a record as of then pairs with. Raises Rejected or Transient."""
+    """The counts of a bin (`bin_` is its PK) near a record's effective time. Raises Rejected or Transient."""
     try:
         first, last = middle - services.pairing, middle + services.pairing
     except OverflowError as error:
-        raise Rejected(f"no counts can be around {middle}") from error
+        raise Rejected(f"no count can be near {middle}") from error
     return services.table.counts_between(bin_, first, last)
 
 
 def said_of_count(count: Item, record: Item | None, pairing: timedelta) -> Iterator[Said]:
-    """What the record says of a photograph: as the photograph was compared with it, and as it is by now.
+    """The recorded quantities of a photograph: the one it was compared with, and the current RECORD.
 
-    What the photograph's own metadata say holds whenever it was taken; a bin's RECORD only for its own time.
+    A quantity in the photograph's metadata applies whenever it was taken; a bin's RECORD only near its own time.
     Raises Rejected.
     """
     try:
@@ -192,7 +192,7 @@ def said_of_count(count: Item, record: Item | None, pairing: timedelta) -> Itera
         if record and abs((said := said_by_record(record)).as_of - captured) <= pairing:
             yield said
     except Rejected:
-        return  # put aside when it came itself
+        return  # quarantined when its own change arrived
 
 
 def said_by_record(item: Item) -> Said:
@@ -204,7 +204,7 @@ def said_by_record(item: Item) -> Said:
 
 
 def said_by_person(item: Item) -> Said:
-    """What a RECOUNT says: `quantity`, `recounted_at`. Raises Rejected."""
+    """The quantity of a RECOUNT at `recounted_at`. Raises Rejected."""
     try:
         return Said(int(item["quantity"]), "person", moment(item["recounted_at"]))
     except MALFORMED as error:
@@ -212,7 +212,7 @@ def said_by_person(item: Item) -> Said:
 
 
 def label_of(count: Item, said: Said, logged: datetime) -> Label:
-    """The line that says it of the count's image version. Raises Rejected."""
+    """The log line that labels the count's image version. Raises Rejected."""
     try:
         bucket, key, version_id = (str(count["image"][name]) for name in ("bucket", "key", "version_id"))
         image: log.Image = {"bucket": bucket, "key": key, "version_id": version_id}

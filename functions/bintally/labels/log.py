@@ -1,7 +1,7 @@
-"""The label log: what a photograph shows by someone's word, one line each, in the artifacts bucket.
+"""The label log in the artifacts bucket: one line per label, the quantity that a record or a person states.
 
-`follow` writes `labels/<yyyy>/<mm>/<dd>/<name>.jsonl`, by the UTC day of the stream records that a line comes from.
-Streams and queues deliver at least once, so a line may stand there twice, under one id.
+`follow` writes `labels/<yyyy>/<mm>/<dd>/<name>.jsonl`, by the UTC day of the line's stream record.
+Streams and queues deliver at least once, so a line may occur twice, with the same id.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 LOG = "labels/"
 ASIDE = "labels/aside/"
-"""Stream records that can never give a label, beside the days of the log."""
+"""The quarantine: stream records that can never give a label. It is next to the days of the log."""
 OVERLAP = timedelta(days=1)
-"""A stream keeps its records for 24 hours: so long after its time a line may still come in."""
-READERS = 8  # objects read at once; within the 10 connections of a client
+"""A stream keeps its records for 24 hours, so a line may be written this long after its time."""
+READERS = 8  # concurrent reads; within the 10 connections of a client
 
 Source = Literal["record", "person"]
 
 
 class BrokenLog(BintallyError):
-    """An object of the log holds what is no label line; the message names it. No try can help."""
+    """An object of the log contains an invalid line; the message names it. Retries cannot help."""
 
 
 class Image(TypedDict):
@@ -51,7 +51,8 @@ class Label(TypedDict):
     source: Source
     as_of: str
     told: NotRequired[str]
-    """Of records as of the same time the greatest was told last: the RECORD's `order`, or "". Older lines lack it."""
+    """The RECORD's `order`, or "". Of records with the same effective time the greatest was reported last.
+    Older lines lack it."""
     captured_at: str
     logged_at: str
     count: int
@@ -61,14 +62,14 @@ class Label(TypedDict):
 
 
 def label_id(image: Image, source: Source, as_of: str, quantity: int) -> str:
-    """32 hex digits: who says what of which image version, as of when. None of the parts has the separator in it."""
+    """32 hex digits of image version, source, effective time and quantity. The separator occurs in none of them."""
     parts = (image["bucket"], image["key"], image["version_id"], source, as_of, str(quantity))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def rank(label: Label) -> tuple[bool, str, str, str]:
-    """The label of an image version with the greatest rank counts: a person's, then the one as of later, then the one
-    told later, which corrects the other, then the greater id."""
+    """The label with the greatest rank wins: a person's, then the later effective time, then the one reported later,
+    which corrects the earlier one, then the greater id."""
     return label["source"] == "person", label["as_of"], label.get("told", ""), label["id"]
 
 
@@ -93,21 +94,21 @@ class Winners:
         return len(self._lines)
 
     def lines(self) -> Iterator[Label]:
-        """In an order that the same log always gives."""
+        """The labels in an order that is always the same for the same log."""
         for version in sorted(self._lines):
             label: Label = json.loads(self._lines[version][1])
             yield label
 
 
 def winners(s3: "S3Client", bucket: str, since: datetime) -> Winners:
-    """The label that counts of each image version labelled since then. Raises BrokenLog or Transient."""
+    """The winning label of each image version labelled since then. Raises BrokenLog or Transient."""
     return Winners(read_log(s3, bucket, since))
 
 
 def read_log(s3: "S3Client", bucket: str, since: datetime) -> Iterator[Label]:
-    """Every line since the day before `since`, in the order of the days, repeats too. Raises BrokenLog or Transient.
+    """Every line since the day before `since`, by day, with repetitions. Raises BrokenLog or Transient.
 
-    Memory holds one page of the listing and what its objects hold.
+    Memory holds one page of the listing and the contents of its objects.
     """
     try:
         with ThreadPoolExecutor(READERS) as readers:
@@ -119,7 +120,7 @@ def read_log(s3: "S3Client", bucket: str, since: datetime) -> Iterator[Label]:
 
 
 def day_folder(moment: datetime) -> str:
-    """Where in the log the lines of a UTC day stand."""
+    """The log's folder of a UTC day."""
     return f"{LOG}{moment.astimezone(UTC):%Y/%m/%d}/"
 
 
@@ -129,7 +130,7 @@ def _pages(s3: "S3Client", bucket: str, since: datetime) -> Iterator[list[str]]:
         keys = [found["Key"] for found in page.get("Contents", [])]
         yield [key for key in keys if key.endswith(".jsonl") and not key.startswith(ASIDE)]
         if keys and keys[-1] >= ASIDE:
-            return  # the digits of days come before it
+            return  # days start with digits, which sort before it
 
 
 def _body(s3: "S3Client", bucket: str, key: str) -> bytes:

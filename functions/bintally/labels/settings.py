@@ -8,7 +8,7 @@ from functools import cache
 
 @dataclass(frozen=True)
 class FollowSettings:
-    """What `follow` reads."""
+    """The settings of `follow`."""
 
     counts_table: str
     artifacts_bucket: str

@@ -1,9 +1,9 @@
-"""What files say of inventory records, row by row, with what is wrong with them. Pure: bytes in, rows out.
+"""Reads record files row by row, with the faults of each row. Pure: bytes in, rows out.
 
     site,bin,expected_quantity,as_of
     SEA1,P-4-B217,4,2026-11-22T06:00:00Z
 
-`as_of` may be left out, or empty: the file's upload counts. Columns stand in any order.
+`as_of`, the effective time, may be missing or empty: then the file's upload time is used. Columns come in any order.
 """
 
 import csv
@@ -20,14 +20,14 @@ from bintally.common.keys import CLOCK_TOLERANCE, moment, quantity
 LARGEST_JSON = 1024**2
 """Bytes. The public data set's files have a few thousand."""
 LONGEST_LINE = 8192
-"""Characters of a row, so that no line fills the memory."""
+"""Characters of a row, so that no line exhausts memory."""
 NEEDED = ("site", "bin", "expected_quantity")
 COLUMNS = (*NEEDED, "as_of")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one row says. `line` counts from 1, as editors do."""
+    """One valid row. `line` counts from 1, as editors do."""
 
     line: int
     site: str
@@ -38,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Fault:
-    """A row of which nothing was kept, and why."""
+    """A row that was not stored, and the reason."""
 
     line: int
     reason: str
@@ -47,12 +47,12 @@ class Fault:
 class Sheet:
     """A CSV file, open at its first row. Raises Rejected when its header cannot be used.
 
-    A row is a line: a quotation mark that is never closed spoils its own line and not the rest of the file.
+    A row is a line: an unclosed quotation mark invalidates its own line, not the rest of the file.
     """
 
     def __init__(self, file: IO[bytes], uploaded: datetime) -> None:
         self._uploaded = uploaded
-        # What is not UTF-8 comes through as lone surrogates, which no UTF-8 gives: only its line is faulty.
+        # Bytes that are not UTF-8 become lone surrogates, which UTF-8 never gives: only their line is faulty.
         self._text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline=None)
         try:
             names = [name.lower() for name in _fields(self._text.readline(LONGEST_LINE))]
@@ -60,12 +60,12 @@ class Sheet:
             raise Rejected(f"the first line cannot be read: {error}") from error
         missing = [name for name in NEEDED if name not in names]
         if missing or any(names.count(name) > 1 for name in COLUMNS):
-            raise Rejected(f"the first line must name the columns {', '.join(NEEDED)}, as_of if need be, each once")
+            raise Rejected(f"the first line must name the columns {', '.join(NEEDED)} and optionally as_of, each once")
         self.unknown_columns = [name for name in names if name not in COLUMNS]
         self._names = names
 
     def rows(self) -> Iterator[Row | Fault]:
-        """Every row that is not empty, in turn."""
+        """Every row that is not empty, in file order."""
         line = 1
         while text := self._text.readline(LONGEST_LINE + 1):
             line += 1
@@ -87,7 +87,7 @@ class Sheet:
         found = dict(zip(self._names, fields, strict=True))
         for name in ("site", "bin"):
             if not found[name] or "/" in found[name]:
-                raise ValueError(f"{name} is {_shown(found[name])}; no photograph can be of that")
+                raise ValueError(f"{name} is {_shown(found[name])}; no photograph's key can contain that")
         if (expected := quantity(found["expected_quantity"])) is None:
             raise ValueError(_no_quantity(found["expected_quantity"]))
         as_of = _as_of(found.get("as_of"), self._uploaded)
@@ -100,7 +100,7 @@ def read_json(data: bytes, site: str, bin_: str, uploaded: datetime) -> Row:
     try:
         document = json.loads(data)
         if not isinstance(document, dict):
-            raise ValueError("it holds no object")
+            raise ValueError("it contains no object")
         expected: Any = document.get("expected_quantity", document.get("EXPECTED_QUANTITY"))
         if type(expected) is not int or quantity(str(expected)) is None:
             raise ValueError(_no_quantity(expected))
@@ -125,7 +125,7 @@ def _fields(line: str) -> list[str]:
 
 
 def _as_of(text: str | None, uploaded: datetime) -> datetime:
-    """Raises ValueError. A record dated 2099 would otherwise stand for ever."""
+    """Raises ValueError, also for a date after the upload: a record dated 2099 would otherwise stay for ever."""
     if not text:
         return uploaded
     try:

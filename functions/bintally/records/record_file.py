@@ -1,4 +1,4 @@
-"""Reads a file of inventory records: good rows into the table, what is wrong with the others into a report."""
+"""Reads a record file: writes good rows to the table, and the faults of the others to a report."""
 
 import hashlib
 import json
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 LARGEST = 64 * 1024**2
 """Bytes, some two million rows. One processor puts 1,800 rows a second, measured without a network; at a third of that
 the eight tries of a message, 720 s each (record.WORST_SECONDS), put 3.4 million."""
-AT_ONCE = 100  # rows: as many as are looked up in one request
+AT_ONCE = 100  # rows that one request looks up
 WRITERS = 8  # within the 10 connections of a client
-MOST_FAULTS = 10_000  # that a report names, in 2 MB
-SHOWN_FAULTS = 5  # in the event, which may have 256 KB
+MOST_FAULTS = 10_000  # faults in a report, 2 MB
+SHOWN_FAULTS = 5  # faults in the event, which is limited to 256 KB
 
 
 @dataclass(frozen=True)
 class Services:
-    """What recording needs of the outside."""
+    """The clients and settings that recording uses."""
 
     s3: "S3Client"
     table: Table
@@ -44,10 +44,10 @@ class Services:
 
 @dataclass
 class Report:
-    """What became of a file's rows. It says the same however often the file is read."""
+    """The result of reading a file; the same however often the file is read."""
 
     kept: int = 0
-    """Good rows, also those that a later record made idle."""
+    """Good rows, including those that a later record outdates."""
     malformed: int = 0
     faults: list[Fault] = field(default_factory=list)
     """The first MOST_FAULTS."""
@@ -60,10 +60,10 @@ class Report:
 
 
 def record_file(services: Services, arrival: Arrival, in_time: Callable[[], bool]) -> Report:
-    """Keeps the good rows of a file and tells what became of the others. Raises Transient.
+    """Stores the good rows of a file and reports the others. Raises Transient.
 
-    When `in_time` says no, the file comes again. Rows that stand in the table by then are looked up, a hundred in one
-    request, and not written again: so every try gets further.
+    When `in_time` returns False, the file is retried. A retry looks up the rows that are already stored, a hundred in
+    one request, and does not write them again: so every try gets further.
     """
     report = Report()
     try:
@@ -83,7 +83,7 @@ def record_file(services: Services, arrival: Arrival, in_time: Callable[[], bool
 
 
 def rows_of(file: IO[bytes], place: Place | None, uploaded: datetime, report: Report) -> Iterator[Row]:
-    """The good rows; the others go into the report. Raises Rejected."""
+    """The good rows; the others are added to the report. Raises Rejected."""
     if place:
         only = read_json(file.read(), place.site, place.bin, uploaded)
         report.kept += 1
@@ -100,7 +100,7 @@ def rows_of(file: IO[bytes], place: Place | None, uploaded: datetime, report: Re
 
 
 def record_of(row: Row, arrival: Arrival, uploaded: datetime) -> Item:
-    """The RECORD item. Of two as of the same time the greater `order` counts: told later, or further down the file."""
+    """The RECORD item. Of two with one effective time the greater `order` wins: the later report or the lower row."""
     return items.record_key(Place(row.site, row.bin, "")) | {
         "site": row.site,
         "bin": row.bin,
@@ -117,7 +117,7 @@ def record_of(row: Row, arrival: Arrival, uploaded: datetime) -> Item:
 
 
 def keep(services: Services, records: Iterable[Item], in_time: Callable[[], bool]) -> None:
-    """Puts every record that is later than what stands there. Raises Transient."""
+    """Puts every record that is later than the stored one. Raises Transient."""
     with ThreadPoolExecutor(WRITERS) as writers:
 
         def put_all() -> None:
@@ -138,12 +138,12 @@ def keep(services: Services, records: Iterable[Item], in_time: Callable[[], bool
 
 
 def is_later(record: Item, other: Item | None) -> bool:
-    """As Table.put_record has it, which decides."""
+    """The condition of Table.put_record, which has the last word."""
     return other is None or (record["as_of"], record["order"]) > (other.get("as_of", ""), other.get("order", ""))
 
 
 def tell(services: Services, arrival: Arrival, report: Report) -> None:
-    """Writes the report of a file that had faults, and sends the event about every file. Raises Transient."""
+    """Writes the report if the file had faults, and sends the event in any case. Raises Transient."""
     detail: dict[str, Any] = {
         "file": {"bucket": arrival.bucket, "key": arrival.key, "version_id": arrival.version_id},
         "kept": report.kept,
@@ -169,7 +169,7 @@ def tell(services: Services, arrival: Arrival, report: Report) -> None:
 
 
 def report_key(arrival: Arrival) -> str:
-    """Beside no file of records, or it would be read as one. S3 keys have 1,024 bytes at most."""
+    """Outside the record files' prefix, or it would be read as a record file. S3 keys have at most 1,024 bytes."""
     key = f"reports/records/{arrival.key}/{arrival.version_id}.json"
     if len(key.encode()) <= 1024:
         return key

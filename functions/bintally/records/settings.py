@@ -7,7 +7,7 @@ from functools import cache
 
 @dataclass(frozen=True)
 class RecordSettings:
-    """What `record` reads."""
+    """The settings of `record`."""
 
     counts_table: str
     artifacts_bucket: str

@@ -1,4 +1,4 @@
-"""The count queue's mapping: off until the first model is live, then on."""
+"""The count queue's mapping: disabled until the first model is live, then enabled."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def pause_counting(client: "LambdaClient", mapping: str, deadline: float) -> None:
-    """Switches the mapping off as soon as it is made. Raises Unfinished after `deadline` (time.monotonic)."""
+    """Disables the mapping as soon as it is created. Raises Unfinished after `deadline` (time.monotonic)."""
     while True:
         try:
             client.update_event_source_mapping(UUID=mapping, Enabled=False)
@@ -19,6 +19,6 @@ def pause_counting(client: "LambdaClient", mapping: str, deadline: float) -> Non
 
 
 def resume_counting(client: "LambdaClient", mapping: str) -> str:
-    """The mapping's state then, mostly "Enabling". Raises ClientError (ResourceInUseException) while it is in another
-    change."""
+    """Enables the mapping; returns its new state, mostly "Enabling". Raises ClientError (ResourceInUseException) while
+    another update of it is in progress."""
     return client.update_event_source_mapping(UUID=mapping, Enabled=True)["State"]

@@ -1,4 +1,4 @@
-"""The golden images of a model package, and whether an endpoint answers them as recorded."""
+"""The golden images of a model package, and the check that an endpoint answers them as recorded."""
 
 import json
 import tarfile
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
 PACKAGE_LIMIT = 60 * 1024**2  # bytes of model.tar.gz
-UNPACKED_LIMIT = 300 * 1024**2  # bytes read from it, so that a small archive cannot keep us for hours
-FILE_LIMIT = 4 * 1024**2  # bytes of package.json or of a golden image; what a serverless endpoint takes
+UNPACKED_LIMIT = 300 * 1024**2  # bytes unpacked from it, so that a small archive cannot take hours
+FILE_LIMIT = 4 * 1024**2  # bytes of package.json or of a golden image; a serverless endpoint's limit
 GOLDEN_LIMIT = 32  # images: 32 x 60 s at worst would not fit the time limit, 32 x 1 s does
-TOLERANCE = 0.02  # of a probability, between the processors that record and repeat an answer
+TOLERANCE = 0.02  # of a probability, between the processor that recorded the answer and the one that repeats it
 
 CONTENT_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 
@@ -40,7 +40,7 @@ class Golden:
 
 
 def fetch_goldens(client: "S3Client", model_data_url: str, model_version: str) -> list[Golden]:
-    """Reads the package at s3://bucket/key as a stream. Raises BadPackage, also when it is another version's."""
+    """Reads the package at s3://bucket/key as a stream. Raises BadPackage, also for a package of another version."""
     bucket, key = located(model_data_url)
     found = client.get_object(Bucket=bucket, Key=key)
     if found["ContentLength"] > PACKAGE_LIMIT:
@@ -64,7 +64,7 @@ def fetch_goldens(client: "S3Client", model_data_url: str, model_version: str) -
 
 
 def small_files(archive: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of package.json and golden/*, read in passing: nothing is written to disk."""
+    """Name and content of package.json and golden/*, read from the stream: nothing is written to disk."""
     unpacked = 0
     with tarfile.open(fileobj=archive, mode="r|gz") as tar:
         for member in tar:
@@ -96,7 +96,7 @@ def ask(client: "SageMakerRuntimeClient", endpoint: str, golden: Golden) -> None
 
 
 def difference(answer: Answer, recorded: Answer) -> str | None:
-    """What `answer` has otherwise than recorded; None if nothing that another processor explains."""
+    """How `answer` differs from the recorded one; None if another processor explains the difference."""
     for name in ("model_version", "count", "is_minimum"):
         if (found := getattr(answer, name)) != (wanted := getattr(recorded, name)):
             return f"{name} is {found}, recorded is {wanted}"

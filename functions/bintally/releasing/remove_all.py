@@ -1,5 +1,5 @@
-"""Removes all that the releases of a stack made: endpoints, their configurations and models, and the versions in the
-registry, since CloudFormation deletes only an empty group."""
+"""Removes everything that a stack's releases created: endpoints, their configurations and models, and the versions in
+the registry, since CloudFormation deletes only an empty group."""
 
 import re
 import time
@@ -19,11 +19,11 @@ POLL_SECONDS = 5
 
 
 class Unfinished(BintallyError):
-    """Something stays that should be gone; the message says what."""
+    """Something remains that should be removed; the message says what."""
 
 
 def stop_executions(client: "SFNClient", state_machine: str) -> "list[ExecutionListItemTypeDef]":
-    """What still ran would make anew what is removed here. Answers the executions that were stopped."""
+    """Stops the executions that would create again what is removed here. Returns those that it stopped."""
     running = client.list_executions(stateMachineArn=state_machine, statusFilter="RUNNING")["executions"]
     for execution in running:
         client.stop_execution(executionArn=execution["executionArn"], cause="the stack is deleted")
@@ -31,10 +31,10 @@ def stop_executions(client: "SFNClient", state_machine: str) -> "list[ExecutionL
 
 
 def remove_all(client: "SageMakerClient", stack: str, deadline: float) -> None:
-    """Removes all that releases of `stack` made. Raises Unfinished when an endpoint stays after `deadline`."""
+    """Removes everything that releases of `stack` created. Raises Unfinished if an endpoint remains at `deadline`."""
     while endpoints := dict(endpoint_statuses(client, stack)):
         problems = [delete_endpoint(client, name) for name, status in endpoints.items() if status != "Deleting"]
-        wait(deadline, f"endpoints stay: {endpoints}; {'; '.join(filter(None, problems))}")
+        wait(deadline, f"endpoints remain: {endpoints}; {'; '.join(filter(None, problems))}")
     made = re.compile(rf"{re.escape(stack)}-(serverless|realtime)-[0-9a-f]{{8}}")
     prefix = f"{stack}-"
     for config_page in client.get_paginator("list_endpoint_configs").paginate(NameContains=prefix):
@@ -45,7 +45,7 @@ def remove_all(client: "SageMakerClient", stack: str, deadline: float) -> None:
         for model in model_page["Models"]:
             if made.fullmatch(model["ModelName"]):
                 client.delete_model(ModelName=model["ModelName"])
-    # All pages first: the registry counts on from a page's end, also when what was before is gone.
+    # All pages first: the registry continues by position, so a deletion would shift the next page.
     for package_page in list(client.get_paginator("list_model_packages").paginate(ModelPackageGroupName=stack)):
         for package in package_page["ModelPackageSummaryList"]:
             client.delete_model_package(ModelPackageName=package["ModelPackageArn"])
@@ -61,7 +61,7 @@ def endpoint_statuses(client: "SageMakerClient", stack: str) -> Iterator[tuple[s
 
 
 def delete_endpoint(client: "SageMakerClient", name: str) -> str | None:
-    """Why the endpoint cannot be deleted now: mostly because it is in change. None when it goes."""
+    """Deletes the endpoint. Returns why that is impossible now, mostly an update in progress; else None."""
     try:
         client.delete_endpoint(EndpointName=name)
     except ClientError as error:

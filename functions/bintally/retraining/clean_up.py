@@ -1,4 +1,4 @@
-"""Removes what a retraining run leaves behind, whoever ends it: its jobs, the models made only for it, checkpoints."""
+"""Removes what an ended retraining run leaves: running jobs, the models created only for it, and checkpoints."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
 
 GONE = ("ValidationException", "ResourceNotFound")
-"""What SageMaker answers for a job that was never made or has ended already."""
+"""SageMaker's errors for a job that was never created or has already ended."""
 
 
 def clean_up(client: "SageMakerClient", names: Names) -> None:
-    """Stops what still runs of a run and removes what it made only for itself. Nothing there is fine."""
+    """Stops the run's jobs and removes what it created only for itself. Missing ones are no error."""
     stop = [
         lambda: client.stop_processing_job(ProcessingJobName=names.process),
         lambda: client.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=names.tune),
@@ -33,7 +33,7 @@ def clean_up(client: "SageMakerClient", names: Names) -> None:
 
 
 def remove_checkpoints(client: "S3Client", bucket: str, run: str) -> None:
-    """For good, every version: they are of no use to any other run, and several hundred megabytes each."""
+    """Deletes every version: no other run can use them, and each has several hundred megabytes."""
     for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=f"checkpoints/{run}/"):
         found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
         objects: list[ObjectIdentifierTypeDef] = [{"Key": o["Key"], "VersionId": o["VersionId"]} for o in found]

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
 
 LEARNED = ("not better", "registered")
-"""Outcomes after which the data counts as used: the next run waits for new labels."""
+"""Outcomes that use up the labels: the next run waits for new ones."""
 
 
 @dataclass(frozen=True)
 class Services:
-    """What concluding needs of the outside."""
+    """The clients and settings that concluding uses."""
 
     table: Table
     s3: "S3Client"
@@ -36,14 +36,14 @@ class Services:
 
 
 def conclude_run(services: Services, settings: RetrainSettings, ended: dict[str, Any]) -> dict[str, str]:
-    """Clean-up first, so that whoever reads that the run has ended finds nothing of it at work."""
+    """Cleans up before it reports, so that no job of a run still works once the run has ended for its readers."""
     table, execution = services.table, ended["execution"]
     run = run_of(execution, datetime.fromisoformat(ended["started_at"]))
     answer = {"outcome": ended["outcome"], "error": ended["error"], "reason": one_line(ended["reason"])}
     known = runs.find(table, run)
     if known.get("concluded_at"):
         return answer
-    if known:  # else it was refused before it made anything
+    if known:  # otherwise it was refused before it created anything
         clean_up(services.sagemaker, Names.of(settings.stack_name, run))
         remove_checkpoints(services.s3, settings.artifacts_bucket, run)
     plan = ended.get("plan") or {}
@@ -72,7 +72,7 @@ def next_state(plan: dict[str, Any]) -> Item:
 
 
 def one_line(reason: str) -> str:
-    """A failed job's cause is the job's whole description, in JSON: its FailureReason is what a person wants."""
+    """A reason in one line. A failed job's cause is its whole description in JSON; people need its FailureReason."""
     try:
         found = json.loads(reason)
     except ValueError:
@@ -86,7 +86,7 @@ def one_line(reason: str) -> str:
 def tell(
     services: Services, settings: RetrainSettings, run: str, execution: str, answer: dict[str, str], version: str
 ) -> None:
-    """The event and the message."""
+    """Sends the event and the message."""
     detail = {"stack": settings.stack_name, "run": run, "execution": execution, "model_version": version, **answer}
     services.events.put_events(
         Entries=[

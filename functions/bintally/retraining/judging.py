@@ -1,15 +1,15 @@
-"""The rule by which a challenger replaces the champion; docs/decisions/judge.md says why it is this one."""
+"""The rule by which a challenger replaces the champion; docs/decisions/judge.md gives the reasons."""
 
 from typing import Any
 
 from bintally.retraining.settings import Margins
 
 UNPROVEN_SHARE = 0.2
-"""Of the photographs, at most, may be in groups of counts too small to be held to the margin."""
+"""Maximum share of photographs in groups of counts that are too small for the margin."""
 
 
 def judge(evaluation: dict[str, Any], margins: Margins) -> dict[str, Any]:
-    """The verdict on evaluation.json. Raises KeyError, TypeError, ValueError for what is none."""
+    """The verdict on evaluation.json. Raises KeyError, TypeError or ValueError if it is not one."""
     rps = evaluation["paired"]["rps"]
     gained, bound = number(rps["difference"]), number(rps["lower_bound"])
     against = []
@@ -46,11 +46,11 @@ def judge(evaluation: dict[str, Any], margins: Margins) -> dict[str, Any]:
 
 
 def against_groups(groups: list[dict[str, Any]], margins: Margins) -> list[str]:
-    """What the groups of counts say against the challenger.
+    """The reasons against the challenger in single groups of counts.
 
-    A group of enough bins must be shown to be no worse than by the margin. A smaller one cannot show that, and a site
-    without empty bins must still be able to retrain: it only must not be shown to be worse. But such small groups
-    together may hold no more than a share of the photographs, else the test set shows too little.
+    In a group of enough bins the challenger must be shown to lose less than the margin. A smaller group cannot show
+    that, and a site without empty bins must still be able to retrain: there it must only not be shown to be worse. All
+    small groups together may contain at most a fixed share of the photographs, else the test set shows too little.
     """
     found, total, unproven = [], 0, 0
     for group in groups:
@@ -75,7 +75,7 @@ def against_groups(groups: list[dict[str, Any]], margins: Margins) -> list[str]:
 
 
 def number(value: object) -> float:
-    """Raises ValueError for what is none, and for NaN, which no comparison would tell."""
+    """Raises ValueError if it is not a number, or is NaN, which comparisons would not detect."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise ValueError(f"a number, has {value!r}")
     return float(value)

@@ -1,4 +1,4 @@
-"""What a retraining run is called and made of. Pure: names, addresses and job settings out of what is known."""
+"""The names, addresses and job settings of a retraining run. Pure."""
 
 import hashlib
 import re
@@ -10,13 +10,13 @@ from typing import Any
 from bintally.common.errors import BintallyError
 
 TUNED = ("learning-rate", "weight-decay", "augmentation", "batch-size")
-"""What the state machine's tuning job has ranges for; a learning rate only if none is given."""
+"""The hyperparameters that the tuning job searches; the learning rate only if none is given."""
 LONGEST_STACK_NAME = 18
 """Characters: a tuning job's name `<stack>-<run>` has at most 32."""
 
 
 class Refused(BintallyError):
-    """The run cannot begin; `error` is its name in the execution, the message says why."""
+    """The run cannot start; `error` is the error's name in the execution, the message says why."""
 
     def __init__(self, error: str, message: str) -> None:
         super().__init__(message)
@@ -34,25 +34,25 @@ def check_stack_name(stack: str) -> None:
 
 
 def run_of(execution: str, started: datetime) -> str:
-    """The run of an execution: the same however often it is asked for, `YYMMDD-xxxxxx`."""
+    """The run of an execution, `YYMMDD-xxxxxx`; always the same for the same execution."""
     digest = hashlib.sha256(execution.encode()).hexdigest()[:6]
     return f"{started.astimezone(UTC):%y%m%d}-{digest}"
 
 
 def version_of(run: str) -> str:
-    """The model version that a run makes: `20YY-MM-DD-xxxxxx`."""
+    """The model version that a run creates: `20YY-MM-DD-xxxxxx`."""
     return f"20{run[:2]}-{run[2:4]}-{run[4:6]}-{run[7:]}"
 
 
 def run_of_version(version: str) -> str | None:
-    """The run that made a model version; None when no run of a stack did."""
+    """The run that created a model version; None when no run did."""
     found = re.fullmatch(r"20(\d\d)-(\d\d)-(\d\d)-([0-9a-f]{6})", version)
     return f"{found[1]}{found[2]}{found[3]}-{found[4]}" if found else None
 
 
 @dataclass(frozen=True)
 class Names:
-    """What a run's jobs are called; a tuning job's name is also the start of its trials' names."""
+    """The names of a run's jobs; a tuning job's name is also the prefix of its trials' names."""
 
     process: str
     tune: str
@@ -69,25 +69,25 @@ class Names:
 
 @dataclass(frozen=True)
 class Knobs:
-    """What a person may set for one run; the template's parameters are the defaults."""
+    """The settings of one run that a person may give; the template's parameters are the defaults."""
 
     epochs: int
     sizes: str
-    """Input sizes in pixels over equal parts of the epochs, with commas between."""
+    """Input sizes in pixels, separated by commas; each is used for an equal part of the epochs."""
     trials: int
-    """Trainings that the tuning job may try; none: the defaults of training/train.py are taken."""
+    """Trials of the tuning job; 0 uses the defaults of training/train.py."""
     parallel: int
     instances: int
-    """Machines of the training job."""
+    """Instances of the training job."""
     start: str
-    """From which weights: `champion` or `scratch`."""
+    """Initial weights: `champion` or `scratch`."""
     learning_rate: str = ""
-    """Given, it is not tuned; empty: what tuning finds, or training/train.py's own."""
+    """If given, it is not tuned; if empty, tuning finds it, or training/train.py uses its default."""
     calibration_photographs: int = 512
     seed: int = 0
 
     def with_(self, wanted: Mapping[str, Any]) -> "Knobs":
-        """Raises Refused for a name that is no knob or a value that is none for it."""
+        """Raises Refused for an unknown setting or an invalid value."""
         known = {field.name: field.type for field in fields(self)}
         if unknown := sorted(wanted.keys() - known.keys()):
             raise Refused("InvalidInput", f"no such settings: {', '.join(unknown)}; there are {', '.join(known)}")
@@ -116,8 +116,9 @@ class Knobs:
         return None
 
     def hyperparameters(self, version: str, champion: str) -> dict[str, str]:
-        """The flags of training/train.py, as SageMaker passes them on: the same names in every run, without which a
-        tuning job could not start from an earlier one."""
+        """The flags of training/train.py, as SageMaker passes them.
+
+        Every run has the same names, otherwise a tuning job could not start from an earlier one."""
         found = {
             "epochs": str(self.epochs),
             "sizes": self.sizes,
@@ -131,7 +132,7 @@ class Knobs:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a run's files lie in the artifacts bucket, as keys."""
+    """The keys of a run's files in the artifacts bucket."""
 
     run: str
 

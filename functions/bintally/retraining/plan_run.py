@@ -1,4 +1,4 @@
-"""Begins a retraining run: takes the lock, reads the new labels, freezes the input and names what will be made."""
+"""Starts a retraining run: takes the lock, reads the new labels, freezes the input and names the jobs."""
 
 import json
 import tempfile
@@ -38,11 +38,11 @@ INPUT = {"force", "approve", "reason", "settings"}
 
 @dataclass(frozen=True)
 class Services:
-    """What planning needs of the outside."""
+    """The clients and settings that planning uses."""
 
     table: Table
     s3: "S3Client"
-    """One that reads thousands of objects."""
+    """The client for the label log's thousands of objects."""
     sagemaker: "SageMakerClient"
     states: "SFNClient"
 
@@ -50,7 +50,7 @@ class Services:
 def plan_run(
     services: Services, settings: RetrainSettings, wanted: Holder, request: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Raises Refused when the run cannot begin."""
+    """Raises Refused when the run cannot start."""
     if unknown := sorted(request.keys() - INPUT):
         raise Refused("InvalidInput", f"the input has {', '.join(unknown)}; known are {', '.join(sorted(INPUT))}")
     check_stack_name(settings.stack_name)
@@ -108,7 +108,7 @@ def plan_run(
 
 
 def take_lock(services: Services, settings: RetrainSettings, wanted: Holder) -> None:
-    """Takes over from an execution that no longer runs, after its clean-up. Raises Refused when one runs."""
+    """Cleans up after an execution that no longer runs, and takes its lock. Raises Refused when it still runs."""
     before: Holder | None = None
     while not runs.take_lock(services.table, wanted, utc(datetime.now(UTC)), before):
         before = runs.holder(services.table)
@@ -119,7 +119,7 @@ def take_lock(services: Services, settings: RetrainSettings, wanted: Holder) -> 
 
 
 def live_model(sagemaker: "SageMakerClient", endpoint_name: str) -> dict[str, str]:
-    """Version and package of the model that answers now, the champion. Raises Refused when none does."""
+    """Version and package of the live model, the champion. Raises Refused when no model is live."""
     try:
         endpoint = sagemaker.describe_endpoint(EndpointName=endpoint_name)
         config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
@@ -133,7 +133,7 @@ def live_model(sagemaker: "SageMakerClient", endpoint_name: str) -> dict[str, st
 
 
 def freeze_manifest(s3: "S3Client", bucket: str, places: Places, watermark: str) -> tuple[int, str]:
-    """Writes the labels since the watermark, the winner of each photograph. How many, and the next watermark."""
+    """Writes the winning labels since the watermark, one a photograph. Returns their number and the next watermark."""
     since = datetime.fromisoformat(watermark) if watermark else datetime.fromtimestamp(0, UTC)
     found = log.winners(s3, bucket, since)
     new = 0
@@ -147,7 +147,7 @@ def freeze_manifest(s3: "S3Client", bucket: str, places: Places, watermark: str)
 
 
 def reference_of(s3: "S3Client", bucket: str, version: str) -> str:
-    """The description of the data that the champion learned from, as a key; empty when no run of this stack made it."""
+    """The key of the description of the champion's training data; empty if no run of this stack trained it."""
     run = run_of_version(version)
     if run is None:
         return ""
@@ -162,8 +162,8 @@ def reference_of(s3: "S3Client", bucket: str, version: str) -> str:
 
 
 def tuning_parent(sagemaker: "SageMakerClient", name: str, hyperparameters: set[str]) -> str:
-    """The tuning job to start from warm, if it still is one that can be started from: ended well, with the same
-    hyperparameters, given and tuned together. One of an older version of the code may have had others."""
+    """The previous tuning job for a warm start, if it completed and has the same hyperparameters, fixed and tuned
+    together. A tuning job of an older version of the code may have had others."""
     if not name:
         return ""
     try:

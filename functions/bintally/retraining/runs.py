@@ -1,4 +1,4 @@
-"""Retraining runs as they are stored in the table: the lock, each run's outcome, and how far the label log is read."""
+"""Retraining runs in the table: the lock, each run's outcome, and the label log's watermark."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,14 +17,14 @@ STATE = {"PK": "RETRAIN", "SK": "STATE"}
 
 @dataclass(frozen=True)
 class Holder:
-    """Who has the lock."""
+    """The holder of the lock."""
 
     execution: str
     run: str
 
 
 def take_lock(table: Table, wanted: Holder, now: str, before: Holder | None) -> bool:
-    """Takes the free lock, or the one that `before` holds; ours already is ours. False when another has it."""
+    """Takes the lock if it is free, held by `before`, or ours already. False when another execution holds it."""
     owner = before.execution if before else wanted.execution
     return table.put(
         {**LOCK, "owner": wanted.execution, "run": wanted.run, "taken_at": now},
@@ -40,12 +40,12 @@ def holder(table: Table) -> Holder | None:
 
 
 def release_lock(table: Table, execution: str) -> None:
-    """Only if it is that execution's."""
+    """Releases the lock only if that execution holds it."""
     table.delete(LOCK, only_if="#owner = :owner", names={"#owner": "owner"}, values={":owner": execution})
 
 
 def state(table: Table) -> Item:
-    """How far the log was read (`watermark`), the last dataset's `index`, the last `tuning_job`; at first nothing."""
+    """The log's `watermark`, the last dataset's `index` and the last `tuning_job`; empty before the first run."""
     return table.get(STATE, consistent=True) or {}
 
 
@@ -54,12 +54,12 @@ def run_key(run: str) -> Item:
 
 
 def find(table: Table, run: str) -> Item:
-    """What is known of a run; nothing when it never began."""
+    """A run's item; None if the run never started."""
     return table.get(run_key(run), consistent=True) or {}
 
 
 def is_running(states: "SFNClient", execution: str) -> bool:
-    """Whether an execution still runs. One that Step Functions has forgotten does not."""
+    """Whether an execution still runs. One that Step Functions no longer knows does not."""
     try:
         return states.describe_execution(executionArn=execution)["status"] in ("RUNNING", "PENDING_REDRIVE")
     except ClientError as error:

@@ -9,7 +9,7 @@ from bintally.retraining.names import Knobs
 
 @dataclass(frozen=True)
 class RetrainSettings:
-    """What `plan` and `conclude` read."""
+    """The settings of `plan` and `conclude`."""
 
     stack_name: str
     counts_table: str
@@ -17,11 +17,11 @@ class RetrainSettings:
     endpoint_name: str
     alerts_topic: str
     minimum_labels: int
-    """New labels that a run takes, unless it is forced."""
+    """New labels that a run needs, unless it is forced."""
     approval: str
-    """`automatic`, or `manual`: a person approves what the run registers."""
+    """`automatic`, or `manual`: a person approves the version that the run registers."""
     bad_share: str
-    """Share of new photographs that may be unreadable."""
+    """Maximum share of unreadable new photographs."""
     knobs: Knobs
 
 
@@ -50,14 +50,14 @@ def retrain_settings() -> RetrainSettings:
 
 @dataclass(frozen=True)
 class Margins:
-    """What `judge` asks of a challenger, in ranked probability score (docs/decisions/judge.md says why so much)."""
+    """The margins for a challenger, in ranked probability score (docs/decisions/judge.md gives the reasons)."""
 
     superiority: float
     """The lower bound of the gain over all photographs must exceed this."""
     noninferiority: float
     """In no group of counts may the loss be as large as this, by its lower bound."""
     least_bins: int
-    """Bins that a group needs for that; a smaller one only must not be shown to be worse."""
+    """Bins that a group needs for that margin; in a smaller group a challenger must only not be shown to be worse."""
 
 
 @cache

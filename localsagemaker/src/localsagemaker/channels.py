@@ -1,4 +1,4 @@
-"""What goes between S3 and a job's folders: inputs as SageMaker lays them out, outputs, archives, checkpoints."""
+"""Transfers between S3 and a job's folders: inputs in SageMaker's layout, outputs, archives, checkpoints."""
 
 import contextlib
 import json
@@ -16,18 +16,18 @@ from botocore.exceptions import ClientError
 from localsagemaker.models import split
 from localsagemaker.wire import Json
 
-# Many small files: one thread each is faster than many threads a file.
+# Many small files: one thread per file is faster than many threads per file.
 TRANSFER = TransferConfig(use_threads=False)
 AT_ONCE = 8
 
 
 class BadInput(Exception):
-    """The input is not there, or is not what the job was told it is."""
+    """The input is missing, or is not of the declared type."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """An object of an input, and the path that it gets below the input's folder."""
+    """An object of an input, and its path below the input's folder."""
 
     bucket: str
     key: str
@@ -41,7 +41,7 @@ class Found:
 def find(s3: Any, source: Json) -> list[Found]:
     """The objects of an S3 data source (S3Uri; S3DataType S3Prefix or ManifestFile), by key.
 
-    Raises BadInput when there is none, when a manifest is not one, or when a path would leave the folder.
+    Raises BadInput when there is no object, a manifest is invalid, or a path would leave the folder.
     """
     url, kind = source["S3Uri"], source.get("S3DataType", "S3Prefix")
     try:
@@ -55,7 +55,7 @@ def find(s3: Any, source: Json) -> list[Found]:
         raise BadInput(f'No S3 objects found under S3 URL "{url}" given in input data source.')
     for one in found:
         if one.path.startswith("/") or not set(one.path.split("/")).isdisjoint({"", ".", ".."}):
-            raise BadInput(f"The object {one.url} has no path of its own below an input's folder.")
+            raise BadInput(f"The object {one.url} has no path below an input's folder.")
     return sorted(found, key=lambda one: one.key)
 
 
@@ -65,8 +65,8 @@ def of_prefix(s3: Any, url: str) -> Iterator[Found]:
         for item in page.get("Contents", []):
             key = item["Key"]
             if key.endswith("/"):
-                continue  # a folder that a console made
-            # The whole key, a folder of it, or the beginning of its last part was asked for.
+                continue  # a folder created in a console
+            # The prefix is the whole key, a folder of it, or the beginning of its last part.
             inside = key.startswith(f"{prefix}/") or prefix.endswith("/") or not prefix
             start = len(prefix) if inside else prefix.rfind("/") + 1
             yield Found(bucket, key, key[start:].removeprefix("/"))
@@ -83,13 +83,13 @@ def of_manifest(s3: Any, url: str) -> Iterator[Found]:
         raise BadInput(f'The manifest "{url}" is not a JSON list that begins with {{"prefix": …}}.') from error
     for name in names:
         if not isinstance(name, str):
-            raise BadInput(f'The manifest "{url}" has something that is not a name: {name}')
+            raise BadInput(f'The manifest "{url}" contains an invalid name: {name}')
         bucket, key = split(f"{prefix}{name}")
         yield Found(bucket, key, name)
 
 
 def shared(found: list[Found], source: Json, index: int, hosts: int) -> list[Found]:
-    """Those of the objects that host `index` of `hosts` gets: all, or each `hosts`-th."""
+    """The objects for host `index` of `hosts`: all, or each `hosts`-th."""
     sharded = source.get("S3DataDistributionType") == "ShardedByS3Key"
     return found[index::hosts] if sharded else found
 
@@ -111,7 +111,7 @@ def download(s3: Any, found: Iterable[Found], folder: Path) -> None:
 
 
 def upload(s3: Any, folder: Path, url: str, files: Iterable[Path] | None = None) -> None:
-    """Puts the folder's files, or those of them that are listed, under `url`."""
+    """Uploads the folder's files, or only the listed ones, under `url`."""
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
 
     def one(file: Path) -> None:
@@ -123,8 +123,8 @@ def upload(s3: Any, folder: Path, url: str, files: Iterable[Path] | None = None)
 
 
 def upload_archive(s3: Any, folders: list[Path], url: str) -> None:
-    """Puts what the folders hold at `url` as one tar.gz; of files of the same name the first, of a link what it
-    leads to."""
+    """Uploads the folders' contents to `url` as one tar.gz. Of files with the same name the first is taken; links are
+    followed."""
     bucket, key = split(url)
     members = {file.relative_to(folder).as_posix(): file for folder in reversed(folders) for file in files_in(folder)}
     with tempfile.TemporaryFile() as archive:
@@ -141,7 +141,7 @@ def files_in(folder: Path) -> list[Path]:
 
 @dataclass
 class Mirror:
-    """A folder whose new and changed files are put under `url` at each `push`, as checkpoints are."""
+    """A folder whose new and changed files each `push` uploads under `url`; used for checkpoints."""
 
     s3: Any
     folder: Path
@@ -149,7 +149,7 @@ class Mirror:
     _seen: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
     def pull(self) -> None:
-        """Fetches what is there, if anything, before the job starts."""
+        """Downloads existing files before the job starts."""
         self.folder.mkdir(parents=True, exist_ok=True)
         bucket, _, prefix = self.url.removeprefix("s3://").partition("/")
         folder_url = f"s3://{bucket}/{prefix.rstrip('/')}/" if prefix else f"s3://{bucket}"
@@ -159,7 +159,7 @@ class Mirror:
     def push(self) -> None:
         stamps = self._stamps()
         for file in [file for file, stamp in stamps.items() if self._seen.get(file) != stamp]:
-            with contextlib.suppress(FileNotFoundError):  # it has been renamed meanwhile, or removed
+            with contextlib.suppress(FileNotFoundError):  # it has just been renamed or removed
                 upload(self.s3, self.folder, self.url, [file])
         self._seen = stamps
 

@@ -1,4 +1,4 @@
-"""A job's containers as processes, one a host, each with a folder of its own in the place of /opt/ml."""
+"""A job's containers as processes, one per host, each with its own folder in place of /opt/ml."""
 
 import contextlib
 import json
@@ -18,24 +18,24 @@ from localsagemaker.server import serving_environment
 from localsagemaker.wire import Json, invalid
 
 OPT_ML = "/opt/ml"
-GRACE_SECONDS = 120.0  # between SIGTERM and SIGKILL, as SageMaker gives them
-CLOSE_SECONDS = 5.0  # the same when the stack goes down
+GRACE_SECONDS = 120.0  # between SIGTERM and SIGKILL, as in SageMaker
+CLOSE_SECONDS = 5.0  # the same when the stack stops
 POLL_SECONDS = 0.1
-SYNC_SECONDS = 3.0  # between two looks at what is uploaded while the job runs
+SYNC_SECONDS = 3.0  # between two uploads while the job runs
 REASON_LIMIT = 1024
 
 
 class Interrupted(Exception):
-    """A host's process was killed from outside: what a spot interruption looks like."""
+    """A host's process was killed from outside, as by a spot interruption."""
 
 
 class OutOfTime(Exception):
-    """The job ran for as long as it may, and was ended."""
+    """The job reached its time limit and was ended."""
 
 
 @dataclass
 class Container:
-    """One host: its name, its /opt/ml, what it runs with which variables."""
+    """One host: its name, its /opt/ml, its command and its variables."""
 
     name: str
     root: Path
@@ -51,7 +51,7 @@ class Container:
         return self.root.with_name(f"{self.name}.pid")
 
     def path(self, opt_ml: str) -> Path:
-        """Where this host has what the job calls /opt/ml/…."""
+        """This host's path for the job's /opt/ml/…."""
         return self.root / PurePosixPath(opt_ml).relative_to(OPT_ML)
 
     def write(self, path: str, content: Json) -> None:
@@ -61,7 +61,7 @@ class Container:
         file.write_text(json.dumps(content))
 
     def reason(self, status: int) -> str:
-        """Why it failed, in its own words: output/failure, else the last line of its log."""
+        """The reason of its failure: the content of output/failure, else the last line of its log."""
         with contextlib.suppress(OSError):
             if said := (self.root / "output" / "failure").read_text(errors="replace").strip():
                 return said[:REASON_LIMIT]
@@ -75,15 +75,15 @@ def names(count: int) -> list[str]:
 
 
 def check_path(path: str) -> None:
-    """Raises ServiceError for a local path that no container of ours could have."""
+    """Raises ServiceError for a local path that our containers cannot provide."""
     if not PurePosixPath(path).is_relative_to(OPT_ML) or ".." in PurePosixPath(path).parts:
         raise invalid(f"not supported on one machine: the local path {path} is not below {OPT_ML}")
 
 
 def command_of(host: Host, root: Path, entrypoint: list[str], arguments: list[str]) -> list[str]:
-    """The process for a container's command. Raises JobFailed when the environment for it is not there.
+    """The process for a container's command. Raises JobFailed when its environment is not installed.
 
-    `python` is the host's, and /opt/ml is the host's folder, also inside of a word.
+    `python` becomes the host's, and /opt/ml the host's folder, also inside a word.
     """
     first, *rest = entrypoint
     if first in ("python", "python3"):
@@ -94,7 +94,7 @@ def command_of(host: Host, root: Path, entrypoint: list[str], arguments: list[st
 
 
 def environment_of(host: Host, container: Container, role: str) -> dict[str, str]:
-    """All that the process sees: its variables, the job's role, and nothing of the emulator's or of this user's."""
+    """The process's whole environment: its variables and the job's role, without the emulator's and this user's."""
     keys = {name.upper(): value for name, value in host.assume(role).items()}
     search = os.pathsep.join([str(host.python.parent), os.environ.get("PATH", os.defpath)])
     return {
@@ -115,7 +115,7 @@ def environment_of(host: Host, container: Container, role: str) -> dict[str, str
 
 @dataclass
 class Containers:
-    """All hosts of one job. `log_group` and `job_name` say where their logs go, `heard` is told every line."""
+    """All hosts of one job. Their logs go to `log_group` and `job_name`; `heard` is called with every line."""
 
     host: Host
     role: str
@@ -125,10 +125,10 @@ class Containers:
     grace_seconds: float = GRACE_SECONDS
 
     def run(self, containers: list[Container], stop: Stop, seconds: float, sync: Callable[[], None]) -> None:
-        """Returns when all have ended well; `sync` is called every few seconds, and once when all have ended.
+        """Returns when all have succeeded; calls `sync` every few seconds, and once when all have ended.
 
         Raises JobFailed with the reason of the first that failed, JobStopped, OutOfTime after `seconds`, or
-        Interrupted. Whatever the end, no process is left.
+        Interrupted. In every case all processes have ended.
         """
         stream, deadline = f"{self.job_name}/{{}}-{round(now())}", time.monotonic() + seconds
         running: dict[str, subprocess.Popen[bytes]] = {}
@@ -185,7 +185,7 @@ class Containers:
 
 
 def end(processes: list[subprocess.Popen[bytes]], grace_seconds: float) -> None:
-    """SIGTERM to those that run, SIGKILL after the grace time to them and to all that they started."""
+    """Sends SIGTERM to running processes, and after the grace time SIGKILL to them and their children."""
     for process in processes:
         if process.poll() is None:
             process.terminate()

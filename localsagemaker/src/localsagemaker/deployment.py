@@ -1,4 +1,4 @@
-"""How an endpoint's traffic goes over from one process to another: at once, by a canary or in steps."""
+"""Moves an endpoint's traffic from one process to another: all at once, by a canary or in steps."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,8 +13,8 @@ LEAST_STEP = Fraction(1, 10)
 
 @dataclass
 class Traffic:
-    """An endpoint's processes. `share` of the requests, evenly spread and not by chance, go to the new one. Used
-    under the endpoints' lock."""
+    """An endpoint's processes. The new one gets `share` of the requests, evenly spread and not at random. Used under
+    the endpoints' lock."""
 
     live: Server
     fresh: Server | None = None
@@ -33,7 +33,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Step:
-    """`share` of the requests go to the new process, watched for so many seconds, which the request calls `why`."""
+    """The new process gets `share` of the requests for `seconds`; `why` is the request's name for this wait."""
 
     share: Fraction
     seconds: int
@@ -42,14 +42,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of an update, of which the last has all the requests; `limit` is the most seconds that it may take."""
+    """The steps of an update; in the last the new process gets all requests. `limit` is the time limit in seconds."""
 
     steps: tuple[Step, ...]
     alarms: tuple[str, ...] = ()
     limit: float = float("inf")
 
     def trouble(self, alarmed: Alarmed, started: float) -> str | None:
-        """Why an update that began then (seconds since 1970) must go back; None when it need not."""
+        """The reason to roll back an update that started then (seconds since 1970); None when there is none."""
         if raised := [name for name in self.alarms if alarmed(name, started)]:
             return f"The update was rolled back: CloudWatch alarms in ALARM during it: {', '.join(raised)}."
         if now() - started > self.limit:
@@ -61,7 +61,7 @@ AT_ONCE = Plan((Step(Fraction(1), 0, "TerminationWaitInSeconds"),))
 
 
 def planned(config: Json, instances: int) -> Plan:
-    """The plan of a DeploymentConfig for a fleet of so many instances. Raises ServiceError."""
+    """The plan of a DeploymentConfig for this number of instances. Raises ServiceError."""
     if "RollingUpdatePolicy" in config:
         raise invalid("not supported on one machine: RollingUpdatePolicy")
     alarms = tuple(alarm["AlarmName"] for alarm in config.get("AutoRollbackConfiguration", {}).get("Alarms", []))

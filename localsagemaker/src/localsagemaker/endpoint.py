@@ -1,4 +1,4 @@
-"""One endpoint: what is known of it, and how the service describes it."""
+"""One endpoint: its state, and its description by the service."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from localsagemaker.wire import Json
 
 @dataclass
 class Endpoint:
-    """What is known of one endpoint; `variant`, `container` and `role` are those of the configuration it serves,
-    kept because its model and configuration may be deleted meanwhile."""
+    """The state of one endpoint. `variant`, `container` and `role` are copies of its configuration's, since that and
+    the model may be deleted while the endpoint serves."""
 
     name: str
     arn: str
@@ -26,14 +26,14 @@ class Endpoint:
     deployment: Json | None = None
     """The DeploymentConfig of the last update."""
     pending: Json | None = None
-    """The PendingDeploymentSummary of the update that is under way."""
+    """The PendingDeploymentSummary of the update in progress."""
 
     def serverless(self) -> bool:
         return "ServerlessConfig" in self.variant
 
 
 def described(endpoint: Endpoint) -> Json:
-    """The endpoint as DescribeEndpoint answers it."""
+    """The endpoint as DescribeEndpoint returns it."""
     found: Json = {
         "EndpointName": endpoint.name,
         "EndpointArn": endpoint.arn,
@@ -63,7 +63,7 @@ def variant_summary(endpoint: Endpoint) -> Json:
 
 
 def pending_summary(wanted: Endpoint, step: Step | None = None, started: float | None = None) -> Json:
-    """What DescribeEndpoint tells of an update under way: no step yet while its process starts."""
+    """DescribeEndpoint's summary of an update in progress; without a step while its process starts."""
     variant, at = variant_summary(wanted), now()
     if not wanted.serverless():
         full = variant["DesiredInstanceCount"]

@@ -1,4 +1,4 @@
-"""Models, endpoint configurations and endpoints, and what is done with them."""
+"""Models, endpoint configurations and endpoints, with their operations."""
 
 import re
 import threading
@@ -22,7 +22,7 @@ SERVERLESS_LIMIT = 4 * 1024 * 1024  # bytes a request
 REALTIME_LIMIT = 25 * 1024 * 1024
 START_SECONDS = 180.0  # a serverless endpoint's; a real-time variant may set its own
 DRAIN_SECONDS = 60.0
-WATCH_SECONDS = 0.2  # between two looks at an update's alarms
+WATCH_SECONDS = 0.2  # between two checks of an update's alarms
 
 PASSED_ON = ("content-type", "accept", "x-amzn-sagemaker-custom-attributes")
 
@@ -161,7 +161,7 @@ class Endpoints:
         return {"EndpointArn": endpoint.arn}
 
     def _plan(self, wanted: Endpoint) -> Plan:
-        """How traffic goes over to what is wanted. Raises ServiceError."""
+        """The plan that moves traffic to the new configuration. Raises ServiceError."""
         if wanted.deployment is None:
             return AT_ONCE
         if wanted.serverless():
@@ -211,7 +211,7 @@ class Endpoints:
                 raise ServiceError("ValidationError", f"HTTP content length exceeded {limit} bytes.", 413)
             variant = endpoint.variant["VariantName"]
             traffic = self._traffic.get(name)
-            if traffic is None:  # The stack has just come back and the process is not up yet.
+            if traffic is None:  # The stack has just restarted and the process is not up yet.
                 raise ServiceError("ServiceUnavailable", f"Endpoint {name} is starting.", 503)
             server = traffic.pick()
             if not server.enter():
@@ -235,7 +235,7 @@ class Endpoints:
         return 200, {**kept, "x-amzn-invoked-production-variant": variant}, reply.body
 
     def _measure(self, name: str, variant: str, status: int, model_seconds: float, overhead_seconds: float) -> None:
-        """Records an invocation as the service does, whichever process took it; `status` is 0 after a time-out."""
+        """Records an invocation as the service does, whichever process answered; `status` is 0 after a time-out."""
         dimensions = {"EndpointName": name, "VariantName": variant}
         figures = {
             "Invocations": 1,
@@ -260,7 +260,7 @@ class Endpoints:
             LogStreamArn=f"arn:aws:logs:{self.region}:{self.account}:log-group:/aws/sagemaker/Endpoints/{endpoint.name}",
         )
 
-    # Over a stop and a start
+    # State across a stop and a start
 
     def get_state(self) -> Json:
         with self._lock:
@@ -273,7 +273,7 @@ class Endpoints:
             self.endpoints = {name: Endpoint(**fields) for name, fields in state.get("endpoints", {}).items()}
 
     def resume(self) -> None:
-        """Brings up what ran before the stop. An update that the stop cut off is told as failed."""
+        """Restarts the endpoints that ran before the stop. An update that it interrupted is reported as failed."""
         with self._lock:
             for endpoint in list(self.endpoints.values()):
                 if endpoint.status == "Deleting":
@@ -281,7 +281,7 @@ class Endpoints:
                 elif endpoint.status != "Failed":
                     failure = endpoint.failure
                     if endpoint.status == "Updating":
-                        failure = "The update was cut off by a stop of the local stack."
+                        failure = "The update was interrupted by a stop of the local stack."
                     endpoint.pending = None
                     self._set(endpoint, "Creating" if endpoint.status == "Creating" else "SystemUpdating", failure)
                     self._changes.submit(self._bring_up, endpoint)
@@ -295,7 +295,7 @@ class Endpoints:
         self._end_servers()
 
     def close(self) -> None:
-        """Ends every endpoint's process, for good."""
+        """Ends every endpoint's process; none is started again."""
         self._closed = True
         self._end_servers()
 
@@ -306,7 +306,7 @@ class Endpoints:
         with ThreadPoolExecutor(max(1, len(servers))) as pool:
             list(pool.map(Server.close, servers))
 
-    # Changes, each in a thread of its own
+    # Changes, each in its own thread
 
     def _bring_up(self, endpoint: Endpoint) -> None:
         server, failure = self._serve(endpoint)
@@ -321,7 +321,7 @@ class Endpoints:
             server.close()
 
     def _replace(self, endpoint: Endpoint, wanted: Endpoint, plan: Plan) -> None:
-        """The new process starts beside the old one and takes over by the plan; where it cannot, the old one stays."""
+        """Starts the new process next to the old one and moves traffic by the plan; on failure the old one stays."""
         started = now()
         server, failure = self._serve(wanted)
         if server:
@@ -343,7 +343,7 @@ class Endpoints:
             self._settle(endpoint, failure)
 
     def _roll_out(self, endpoint: Endpoint, wanted: Endpoint, server: Server, plan: Plan, started: float) -> str | None:
-        """Moves the traffic over, step by step. Answers why it must go back; None when it need not."""
+        """Moves the traffic step by step. Returns the reason to roll back; None when there is none."""
         for step in plan.steps:
             with self._lock:
                 if failure := self._trouble(endpoint, plan, started):
@@ -363,7 +363,7 @@ class Endpoints:
         return "The endpoint is being deleted." if self._gone(endpoint) else plan.trouble(self.host.alarmed, started)
 
     def _settle(self, endpoint: Endpoint, failure: str | None) -> None:
-        """Ends an update, well or not: the endpoint is in service with what takes its requests now."""
+        """Ends an update, successful or not: the endpoint is in service with the process that now gets its requests."""
         with self._lock:
             if not self._gone(endpoint):
                 endpoint.pending = None
@@ -380,7 +380,7 @@ class Endpoints:
         return self._closed or endpoint.status == "Deleting" or self.endpoints.get(endpoint.name) is not endpoint
 
     def _set(self, endpoint: Endpoint, status: str, failure: str | None = None) -> None:
-        """Changes the endpoint's status and tells EventBridge, where a status is written like IN_SERVICE."""
+        """Changes the endpoint's status and notifies EventBridge, where a status is written like IN_SERVICE."""
         endpoint.status, endpoint.changed, endpoint.failure = status, now(), failure
         shape = output_shape("DescribeEndpoint")
         detail = milliseconds(described(endpoint), shape)
@@ -388,7 +388,7 @@ class Endpoints:
         self.host.put_event("SageMaker Endpoint State Change", [endpoint.arn], detail)
 
     def _serve(self, endpoint: Endpoint) -> tuple[Server | None, str | None]:
-        """A healthy process for the endpoint's model, or None and the reason why there is none."""
+        """A healthy process for the endpoint's model, or None and the reason."""
         directory = self.home / "endpoints" / f"{endpoint.name}-{uuid.uuid4().hex[:8]}"
         server = Server(
             command=self.host.entry_point(endpoint.container["Image"]),
@@ -411,14 +411,14 @@ class Endpoints:
         server.close()
         return None, failure[:1024]
 
-    # Small parts
+    # Helpers
 
     def log_file(self, endpoint_name: str) -> Path:
         (self.home / "endpoints").mkdir(parents=True, exist_ok=True)
         return self.home / "endpoints" / f"{endpoint_name}.log"
 
     def _adopt(self, endpoint: Endpoint, config_name: str) -> None:
-        """Makes `endpoint` one of this configuration and its model."""
+        """Gives `endpoint` this configuration and its model."""
         config = self._find("endpoint-config", config_name, self.configs)
         variant = config["ProductionVariants"][0]
         model = self._find("model", variant["ModelName"], self.models)
@@ -438,6 +438,6 @@ class Endpoints:
 
 
 def refuse_unsupported(what: str, request: Json) -> None:
-    """What the request asks for and this service would not do is an error, never ignored."""
+    """Raises ServiceError for members that this service does not support; none is ignored."""
     if unsupported := sorted(request.keys() - SUPPORTED[what]):
         raise invalid(f"not supported on one machine: {', '.join(unsupported)}")

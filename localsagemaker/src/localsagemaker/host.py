@@ -1,4 +1,4 @@
-"""What the parts of the service share: names, the stack they are in, and the clients of a job's role."""
+"""Shared by the parts of the service: names, the stack, and the clients of a job's role."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +20,12 @@ PutEvent = Callable[[str, list[str], Json], None]
 RecordMetric = Callable[[str, str, float, str, Mapping[str, str]], None]
 """Records a value of a CloudWatch metric: namespace, name, value, unit, dimensions."""
 Alarmed = Callable[[str, float], bool | None]
-"""Whether the CloudWatch alarm of that name is, or was since then, in ALARM; None when there is no such alarm."""
+"""Whether the CloudWatch alarm of that name is, or was since then, in ALARM; None when it does not exist."""
 
 
 class Part(Protocol):
-    """One part of the service. `operations` names what it answers; each is a method of that name in snake case,
-    which takes the request and returns the answer. State is JSON, its keys the part's own."""
+    """One part of the service. `operations` lists its operations; each is a method of that name in snake case, which
+    takes the request and returns the answer. Its state is JSON with its own keys."""
 
     @property
     def operations(self) -> tuple[str, ...]: ...
@@ -38,11 +38,11 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Host:
-    """The stack that the service is part of, as whoever starts the service describes it.
+    """The stack that the service is part of, as its caller describes it.
 
-    `home` contains what jobs unpack and log. `python` runs their scripts, started in `folder` with `search_path` as
-    PYTHONPATH; `python_hint` says how to make it where it is missing. `entry_points` gives the command that stands for
-    an image's own ENTRYPOINT, by a pattern of the image's name without registry and tag: the first that matches.
+    `home` contains the jobs' files and logs. `python` runs their scripts, started in `folder` with `search_path` as
+    PYTHONPATH; `python_hint` says how to install it if it is missing. `entry_points` contains the command that replaces
+    an image's ENTRYPOINT, by a pattern of the image's name without registry and tag: the first match is used.
     """
 
     home: Path
@@ -61,7 +61,7 @@ class Host:
     spawner: Spawner = field(default_factory=Spawner)
 
     def entry_point(self, image: str) -> list[str]:
-        """Raises ServiceError for an image that no process here stands for."""
+        """Raises ServiceError for an image without an entry point here."""
         name = image.rpartition("/")[2].partition("@")[0].partition(":")[0]
         for pattern, command in self.entry_points.items():
             if fnmatchcase(name, pattern):
@@ -75,20 +75,20 @@ class Host:
         """A boto3 client that acts as `role`. Raises ServiceError when SageMaker may not assume it."""
         keys: dict[str, Any] = self.assume(role)
         own = botocore.session.Session()
-        own.register_component("data_loader", SESSION.get_component("data_loader"))  # has read the service models
+        own.register_component("data_loader", SESSION.get_component("data_loader"))  # it has loaded the service models
         session: Any = boto3.Session(**keys, region_name=self.region, botocore_session=own)
         settings = Config(s3={"addressing_style": "path"}, proxies={}, max_pool_connections=20)
         return session.client(service, endpoint_url=self.endpoint_url, config=settings)
 
 
 def now() -> float:
-    """Seconds since 1970, as the service's times go over the wire."""
+    """Seconds since 1970, the service's format for times."""
     return datetime.now(UTC).timestamp()
 
 
 def listed(operation: str, request: Json, items: list[Json], noun: str, status: str | None = None) -> Json:
     """One page of a List operation whose items are named `<noun>Name`: filtered, sorted by name, time or the member
-    `status` (`<noun>Status` unless said), newest first by default. Items carry what the operation's model has."""
+    `status` (`<noun>Status` unless said), newest first by default. Items have the model's members."""
     status = status or f"{noun}Status"
     filters: dict[str, Callable[[Json], bool]] = {
         "NameContains": lambda item: request["NameContains"].lower() in item[f"{noun}Name"].lower(),
@@ -105,7 +105,7 @@ def listed(operation: str, request: Json, items: list[Json], noun: str, status: 
 
 
 def paged(operation: str, request: Json, items: list[Json]) -> Json:
-    """The page of `items` that the request asks for, under the answer's one list, each with its model's members."""
+    """The requested page of `items` in the answer's one list, each with its model's members."""
     token = request.get("NextToken", "0")
     if not token.isdigit():
         raise invalid("NextToken is not one that this service gave")

@@ -1,13 +1,13 @@
-"""What jobs of every kind have in common: names, states, lists, stops and ends.
+"""The base of every kind of job: names, states, lists, stops and ends.
 
-A kind is a subclass that says what its jobs are called and does one in `run`:
+A kind is a subclass that names its jobs and executes one in `run`:
 
     class TrainingJobs(Jobs):
         phase, kind = "Training", "training-job"
         def run(self, job, stop): ...      # returns when completed, raises JobFailed or JobStopped
 
-A job is a dictionary in the form of its Describe answer, times as seconds since 1970, and is kept over an orderly
-stop of the stack.
+A job is a dictionary in the form of its Describe answer, with times as seconds since 1970. It is stored across an
+orderly stop of the stack.
 """
 
 import copy
@@ -28,15 +28,15 @@ CLOSE_SECONDS = 8.0
 
 
 class JobFailed(Exception):
-    """The job cannot end well; the message is its FailureReason."""
+    """The job cannot succeed; the message is its FailureReason."""
 
 
 class JobStopped(Exception):
-    """The job ended because it was told to."""
+    """The job ended because it was stopped."""
 
 
 class Stop(threading.Event):
-    """Set when a job is to end: by Stop*, by a reset, or (`closing`) since the stack goes down."""
+    """Set when a job must end: by Stop*, by a reset, or (`closing`) because the stack stops."""
 
     closing = False
 
@@ -60,7 +60,7 @@ class Jobs:
         self._threads: dict[str, threading.Thread] = {}
 
     def run(self, job: Json, stop: Stop) -> None:
-        """Does the job. Returns when it is completed; raises JobFailed, JobStopped, or an error of S3 or a role."""
+        """Executes the job. Returns when it is completed; raises JobFailed, JobStopped, or an error of S3 or a role."""
         raise NotImplementedError
 
     # For other parts of the service
@@ -73,7 +73,7 @@ class Jobs:
             return self.jobs[name]
 
     def describe(self, name: str) -> Json:
-        """The job as Describe answers it. Raises ServiceError."""
+        """The job as Describe returns it. Raises ServiceError."""
         with self.changed:
             return copy.deepcopy(fitting(self.find(name), output_shape(f"Describe{self.noun}")))
 
@@ -86,7 +86,7 @@ class Jobs:
             return self.changed.wait_for(lambda: self.ended(name), seconds)
 
     def stop(self, name: str) -> None:
-        """Asks the job to end; it is Stopping from now on. Raises ServiceError when it has ended."""
+        """Sets the job to Stopping and asks it to end. Raises ServiceError when it has ended."""
         with self.changed:
             job = self.find(name)
             if job[self.status] in ENDED:
@@ -99,7 +99,7 @@ class Jobs:
     # For the kinds
 
     def begin(self, name: str, members: Json) -> Json:
-        """Registers a job and starts it in a thread of its own. Returns the answer of its Create operation."""
+        """Registers a job and starts it in its own thread. Returns the answer of its Create operation."""
         arn = self.host.arn(self.kind, name)
         with self.changed:
             self.refuse_taken(name)
@@ -113,7 +113,7 @@ class Jobs:
         return {f"{self.noun}Arn": arn}
 
     def change(self, job: Json, **members: object) -> None:
-        """Sets members of the job, and tells everyone: waiting threads, and EventBridge."""
+        """Sets members of the job, and notifies waiting threads and EventBridge."""
         with self.changed:
             job.update(members, LastModifiedTime=now())
             self.changed.notify_all()
@@ -121,17 +121,17 @@ class Jobs:
                 self.host.put_event(self.event, [job[f"{self.noun}Arn"]], self.detail(job))
 
     def detail(self, job: Json) -> Json:
-        """The job as its state-change event shows it: the Describe answer, times in milliseconds."""
+        """The job in its state-change event: the Describe answer, with times in milliseconds."""
         shape = output_shape(f"Describe{self.noun}")
         tags = {tag["Key"]: tag["Value"] for tag in job.get("Tags", [])}
         return {**milliseconds(fitting(job, shape), shape), "Tags": tags}
 
     def stopping(self, job: Json) -> Json:
-        """The members that the job gets when it is asked to end; a kind may have more."""
+        """The members that a job gets when it is asked to end; a kind may add some."""
         return {self.status: "Stopping"}
 
     def ending(self, job: Json, status: str, reason: str | None) -> Json:
-        """The members that the job gets when it ends; a kind may have more."""
+        """The members that a job gets when it ends; a kind may add some."""
         members: Json = {self.status: status, f"{self.phase}EndTime": now()}
         return {**members, "FailureReason": reason[:REASON_LIMIT]} if reason else members
 
@@ -161,13 +161,13 @@ class Jobs:
             LOG.exception("%s", job[f"{self.noun}Arn"])
         finally:
             with self.changed:
-                if not stop.closing:  # Then the stop is told of after the next start.
+                if not stop.closing:  # Then the stop is reported after the next start.
                     self.change(job, **self.ending(job, status, reason))
                 name = job[f"{self.noun}Name"]
                 if self._stops.get(name) is stop:
                     del self._stops[name], self._threads[name]
 
-    # Over a stop and a start
+    # State across a stop and a start
 
     def get_state(self) -> Json:
         with self.changed:
@@ -178,12 +178,12 @@ class Jobs:
             self.jobs = state.get(f"{self.noun}s", {})
 
     def resume(self) -> None:
-        """Ends what the stop of the stack cut off, and says so."""
+        """Fails the jobs that the stop of the stack interrupted, with that reason."""
         with self.changed:
             for job in list(self.jobs.values()):
                 if job[self.status] not in ENDED:
                     stopping = job[self.status] == "Stopping"
-                    cut_off = "The job was cut off by a stop of the local stack."
+                    cut_off = "The job was interrupted by a stop of the local stack."
                     self.change(job, **self.ending(job, "Stopped" if stopping else "Failed", cut_off))
 
     def reset(self) -> None:
@@ -194,7 +194,7 @@ class Jobs:
                 stop.set()
 
     def close(self) -> None:
-        """Ends every job's processes, for good."""
+        """Ends every job's processes; none is started again."""
         with self.changed:
             threads = list(self._threads.values())
             for stop in self._stops.values():
@@ -213,7 +213,7 @@ def only(names: str) -> dict[str, Supported | None]:
 
 
 def refuse_unsupported(request: Json, supported: Supported) -> None:
-    """What the request asks for and this service would not do is an error that names it, never ignored."""
+    """Raises ServiceError, which names them, for members that this service does not support; none is ignored."""
     if found := sorted(unsupported(request, supported, "")):
         raise invalid(f"not supported on one machine: {', '.join(dict.fromkeys(found))}")
 

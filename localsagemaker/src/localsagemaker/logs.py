@@ -12,15 +12,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from localsagemaker.host import now
 
 LOG = logging.getLogger(__name__)
-SECONDS = 1.0  # between two looks at the file
-LINES = 1000  # sent at once
+SECONDS = 1.0  # between two reads of the file
+LINES = 1000  # sent in one request
 LINE_LIMIT = 8000  # characters kept of one line
-READ_LIMIT = 1024 * 1024  # bytes read at once
+READ_LIMIT = 1024 * 1024  # bytes per read
 
 
 class LogStream:
-    """Sends lines to one stream of a log group, as the job's role. A role that may not write logs costs the logs and
-    not the job, as on AWS."""
+    """Sends lines to one stream of a log group, as the job's role. If the role may not write logs, the logs
+    are lost, but the job continues, as on AWS."""
 
     def __init__(self, logs: Any, group: str, stream: str) -> None:
         self.logs, self.group, self.stream = logs, group, stream
@@ -78,7 +78,7 @@ class Tail:
                 self._tell(lines)
 
     def _tell(self, lines: list[bytes]) -> None:
-        # An empty message is not one that CloudWatch Logs takes; of a progress bar only the last state counts.
+        # CloudWatch Logs refuses empty messages; of a progress bar only the last state is sent.
         texts = [line.decode("utf-8", "replace").rstrip("\r").rpartition("\r")[2] for line in lines]
         if said := [text for text in texts if text]:
             self.heard(said)

@@ -1,4 +1,4 @@
-"""Model data: read from S3 as the model's role, unpacked without trusting what is in it."""
+"""Model data: reads archives from S3 with the model's role, and unpacks them without trusting their content."""
 
 import tarfile
 import tempfile
@@ -12,11 +12,11 @@ from botocore.exceptions import ClientError
 
 from localsagemaker.wire import ServiceError, invalid
 
-UNPACKED_LIMIT = 2 * 1024**3  # bytes; far above any package of ours, far below a disk
+UNPACKED_LIMIT = 2 * 1024**3  # bytes; far above any real package, far below a disk's size
 
 Credentials = dict[str, str]
 Assume = Callable[[str], Credentials]
-"""Credentials of a role for SageMaker. Raises ServiceError when the role may not be assumed by it."""
+"""Credentials of a role for SageMaker. Raises ServiceError when SageMaker may not assume it."""
 
 
 class BadModelData(Exception):
@@ -30,7 +30,7 @@ class ModelData:
         self.endpoint_url, self.region, self.assume = endpoint_url, region, assume
 
     def check(self, url: str, role: str) -> None:
-        """Raises ServiceError when the role cannot read the object, in the words of CreateModel."""
+        """Raises ServiceError with CreateModel's message when the role cannot read the object."""
         bucket, key = split(url)
         try:
             self.s3(role).head_object(Bucket=bucket, Key=key)
@@ -80,5 +80,5 @@ def unpack(tar: tarfile.TarFile, directory: Path) -> None:
     for member in members:
         if not (member.isreg() or member.isdir()):
             raise tarfile.TarError(f"{member.name} is neither a file nor a directory")
-        member.mode = 0o700 if member.isdir() else 0o600  # whatever the archive says: nobody else's to read
+        member.mode = 0o700 if member.isdir() else 0o600  # whatever the archive says: readable only by its user
     tar.extractall(directory, members, filter="data")

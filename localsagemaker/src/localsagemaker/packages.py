@@ -1,4 +1,4 @@
-"""The model registry: groups of model packages, their versions, and what was decided about each."""
+"""The model registry: groups of model packages, their versions, and the approval of each."""
 
 import copy
 import threading
@@ -24,8 +24,8 @@ UPDATE = {
 class Packages:
     """Model package groups and model packages, which are versions in a group.
 
-    Each change of a package is told on EventBridge, also one that touches its metadata only, as on AWS; what changed
-    stands in the event's UpdatedModelPackageFields.
+    Each change of a package puts an event, even a change of its metadata only, as on AWS; the event's
+    UpdatedModelPackageFields lists the changed fields.
     """
 
     operations = (
@@ -111,7 +111,7 @@ class Packages:
     def describe_model_package(self, request: Json) -> Json:
         with self._lock:
             package = self._package(request["ModelPackageName"])
-            # The answer's model demands a name, which a version does not have: one that Describe takes again.
+            # The answer's model requires a name, which a version lacks: the name given here is accepted by Describe.
             name = f"{package['ModelPackageGroupName']}/{package['ModelPackageVersion']}"
             named = {**package, "ModelPackageName": name}
             return copy.deepcopy(fitting(named, output_shape("DescribeModelPackage")))
@@ -151,7 +151,7 @@ class Packages:
             del self.packages[self._package(request["ModelPackageName"])["ModelPackageArn"]]
         return {}
 
-    # Over a stop and a start
+    # State across a stop and a start
 
     def get_state(self) -> Json:
         with self._lock:
@@ -163,7 +163,7 @@ class Packages:
             self.packages = state.get("ModelPackages", {})
 
     def resume(self) -> None:
-        """Nothing of the registry runs."""
+        """The registry has no processes."""
 
     def reset(self) -> None:
         """Forgets everything."""
@@ -171,15 +171,15 @@ class Packages:
             self.groups, self.packages = {}, {}
 
     def close(self) -> None:
-        """Nothing of the registry runs."""
+        """The registry has no processes."""
 
-    # Small parts
+    # Helpers
 
     def _group(self, name: str) -> Json:
         """The group of this name or ARN. Raises ServiceError."""
         name = name.rpartition("/")[2]
         for known, group in self.groups.items():
-            if name in (known, known.lower()):  # An ARN has it in lower case.
+            if name in (known, known.lower()):  # An ARN contains it in lower case.
                 return group
         raise invalid(f"ModelPackageGroup {self.host.arn('model-package-group', name)} does not exist.")
 
@@ -191,7 +191,7 @@ class Packages:
         return self.packages[arn]
 
     def _tell(self, package: Json, **members: object) -> None:
-        """The package as it stands, as an event; times as text, which is how these events have them."""
+        """Puts an event with the package's current state; these events have times as text."""
         detail = fitting(package, output_shape("DescribeModelPackage"))
         for key in ("CreationTime", "LastModifiedTime"):
             if key in detail:
@@ -200,5 +200,5 @@ class Packages:
 
 
 def oldest_first(request: Json) -> Json:
-    """The request with the order that the registry's lists have by default."""
+    """The request with the default order of the registry's lists."""
     return {"SortOrder": "Ascending", **request}

@@ -1,15 +1,15 @@
-"""Ports of this machine."""
+"""Free ports of this machine."""
 
 import random
 import socket
 
 ASSIGNED = range(20_000, 32_768)
-"""Below those that outgoing connections are given: one of these may be held by a connection, or by one that ended a
-minute ago, before the server that it was chosen for has started (Linux: `ip_local_port_range`)."""
+"""Below the ports of outgoing connections: a connection, or one that ended a minute ago, may occupy such a port before
+the server that it was chosen for has started (Linux: `ip_local_port_range`)."""
 
 
 def free_port() -> int:
-    """One that nothing holds. Raises `OSError` when all are taken."""
+    """A free port. Raises `OSError` when all are taken."""
     for port in random.sample(ASSIGNED, len(ASSIGNED)):
         if not port_taken(port):
             return port

@@ -1,4 +1,4 @@
-"""Processing jobs: inputs and outputs at the local paths that the request names, one process a host."""
+"""Processing jobs: inputs and outputs at the local paths in the request, one process per host."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ from localsagemaker.jobs import JobFailed, Jobs, JobStopped, Stop, only, refuse_
 from localsagemaker.wire import Json, invalid
 
 GROUP = "/aws/sagemaker/ProcessingJobs"
-MAX_RUNTIME = 86400  # seconds, where the request says nothing
+MAX_RUNTIME = 86400  # seconds, the default
 MESSAGE_LIMIT = 1024
 
 SUPPORTED = {
@@ -133,14 +133,14 @@ def fetch(s3: Any, job: Json, containers: list[Container]) -> None:
 
 
 def message(containers: list[Container]) -> str:
-    """What the first process that wrote to /opt/ml/output/message wrote there: the job's ExitMessage."""
+    """The job's ExitMessage: the content of /opt/ml/output/message on the first host that has one."""
     files = (container.root / "output" / "message" for container in containers)
     said = (file.read_text(errors="replace").strip() for file in files if file.exists())
     return next(filter(None, said), "")[:MESSAGE_LIMIT]
 
 
 def check(request: Json) -> None:
-    """Raises ServiceError for what cannot be, and for what this service would not do."""
+    """Raises ServiceError for an invalid request, and for one that this service does not support."""
     refuse_unsupported(request, SUPPORTED)
     if "ContainerEntrypoint" not in request["AppSpecification"]:
         raise invalid("AppSpecification.ContainerEntrypoint is needed on one machine")

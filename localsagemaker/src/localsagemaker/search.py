@@ -1,4 +1,4 @@
-"""What a tuning job tries next: Optuna over the ranges of the request, and the rule that stops a trial early."""
+"""Chooses a tuning job's next trial by Optuna over the request's ranges; decides which trials stop early."""
 
 import contextlib
 import hashlib
@@ -15,11 +15,11 @@ AUTO_LOGARITHMIC = 100  # ScalingType Auto is logarithmic from this ratio of the
 class Search:
     """Optuna's search over a job's ranges: Tree-structured Parzen estimators for Bayesian, random, or a grid.
 
-    Hyperparameters go in and out as SageMaker has them, as text. The seed is the request's, else the job's name.
+    Hyperparameters are text, as in SageMaker. The seed is the request's, else the job's name.
     """
 
     def __init__(self, config: Json, name: str) -> None:
-        import optuna  # here, so that the emulator's start does not wait for it
+        import optuna  # imported here, so that the emulator starts faster
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.ranges = {one["Name"]: one for one in all_ranges(config)}
@@ -28,7 +28,7 @@ class Search:
         seed = config.get("RandomSeed", int.from_bytes(digest[:4], "big"))
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
         if config["Strategy"] == "Bayesian":
-            # Random until there is one trial more than there are dimensions; parents' trials count.
+            # Random until there is one more trial than dimensions, including the parents' trials.
             sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=len(self.ranges) + 1)
         direction = config["HyperParameterTuningJobObjective"]["Type"].lower()
         self.study = optuna.create_study(sampler=sampler, direction=direction)
@@ -42,13 +42,13 @@ class Search:
         return trial.number, {name: as_text(self.ranges[name], value) for name, value in trial.params.items()}
 
     def tell(self, number: int, value: float | None) -> None:
-        """What came of a trial; None when it failed."""
+        """Reports a trial's value; None when it failed."""
         import optuna
 
         self.study.tell(number, value, state=optuna.trial.TrialState.FAIL if value is None else None)
 
     def remember(self, hyperparameters: dict[str, str], value: float) -> None:
-        """Takes in a trial of an earlier job, unless it lies outside of the ranges of this one."""
+        """Adds a trial of an earlier job, unless it is outside the ranges of this one."""
         import optuna
 
         with contextlib.suppress(KeyError, ValueError):
@@ -96,7 +96,7 @@ def distribution(one: Json) -> Any:
 
 
 def from_one(value: float) -> float:
-    """Distance from 1, rounded so that there and back is where one was."""
+    """Distance from 1, rounded so that applying it twice gives the original value."""
     return round(1 - value, 15)
 
 

@@ -1,4 +1,4 @@
-"""One model's serving app as a process: started, asked, watched, started again when it dies, stopped."""
+"""Runs one model's serving app as a process: starts, asks, watches, restarts and stops it."""
 
 import contextlib
 import ctypes
@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 from localsagemaker.ports import free_port
 
-PING_SECONDS = 5.0  # as SageMaker asks
-PINGS_MISSED = 6  # in a row, before a process that lives but does not answer is replaced
+PING_SECONDS = 5.0  # as SageMaker does
+PINGS_MISSED = 6  # in a row, before a process that runs but does not answer is replaced
 STOP_SECONDS = 10.0
 INVOKE_SECONDS = 60.0  # a container must answer within 60 s
 
@@ -26,24 +26,24 @@ PR_SET_PDEATHSIG = 1
 
 
 class Unhealthy(Exception):
-    """The process did not come to answer /ping with 200."""
+    """The process never answered /ping with 200."""
 
 
 class Unavailable(Exception):
-    """The process does not take requests at the moment."""
+    """The process does not accept requests at the moment."""
 
 
 class TimedOut(Exception):
-    """The process did not answer within the time a container has."""
+    """The process did not answer within a container's time limit."""
 
 
 def die_with_parent() -> None:
-    """Runs in the child: the kernel kills it when the emulator is gone, however that came."""
+    """Runs in the child: the kernel kills it when the emulator ends, for whatever reason."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Spawner:
-    """Starts processes, all from one thread: the kernel's death signal goes by the thread that started them."""
+    """Starts all processes from one thread: the kernel sends the death signal when the starting thread ends."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "spawner")
@@ -58,7 +58,7 @@ class Spawner:
                 stdout=log,
                 stderr=log,
                 preexec_fn=die_with_parent,
-                process_group=0,  # so that what the process starts can be ended with it
+                process_group=0,  # so that its children can be ended with it
             )
 
         return self._thread.submit(spawn).result()
@@ -66,7 +66,7 @@ class Spawner:
 
 @dataclass
 class Reply:
-    """What the container answered."""
+    """The container's answer."""
 
     status: int
     headers: dict[str, str]
@@ -77,7 +77,7 @@ class Reply:
 class Server:
     """The serving app in `directory` (its model unpacked in `directory/model`).
 
-    `concurrency` is the most requests at once (None: no limit but the app's own).
+    `concurrency` is the maximum number of concurrent requests (None: only the app's own limit).
     """
 
     command: list[str]
@@ -94,7 +94,7 @@ class Server:
     _closing: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
-        """Returns when /ping answers 200, and watches from then on. Raises Unhealthy with the reason."""
+        """Returns when /ping answers 200, and then watches the process. Raises Unhealthy with the reason."""
         self._launch()
         threading.Thread(target=self._watch, name=f"watch {self.directory.name}", daemon=True).start()
 
@@ -112,11 +112,11 @@ class Server:
             self._lock.notify_all()
 
     def invoke(self, body: bytes, headers: dict[str, str], seconds: float = INVOKE_SECONDS) -> Reply:
-        """Raises Unavailable when the process is not there, TimedOut when it takes longer than `seconds`."""
+        """Raises Unavailable when the process does not run, TimedOut when it takes longer than `seconds`."""
         return self._asked("POST", "/invocations", seconds, body, headers)
 
     def execution_parameters(self) -> Reply:
-        """What the app proposes for batch transform. Raises as `invoke`."""
+        """The app's parameters for batch transform. Raises like `invoke`."""
         return self._asked("GET", "/execution-parameters", 2, b"", {})
 
     def _asked(self, method: str, path: str, seconds: float, body: bytes, headers: dict[str, str]) -> Reply:
@@ -128,7 +128,7 @@ class Server:
             raise Unavailable(str(error)) from error
 
     def close(self, drain_seconds: float = 0) -> None:
-        """Lets running requests finish for at most `drain_seconds`, then ends the process and clears up."""
+        """Waits at most `drain_seconds` for running requests, then ends the process and removes its files."""
         self._closing.set()
         with self._lock:
             self._lock.wait_for(lambda: self._busy == 0, drain_seconds)
@@ -167,7 +167,7 @@ class Server:
                 self._end_process()
                 raise Unhealthy(f"it did not pass the ping health check: {self._last_words()}")
             time.sleep(0.1)
-        if self._closing.is_set():  # `close` may have ended the one before this.
+        if self._closing.is_set():  # `close` may have ended the previous process.
             self._end_process()
 
     def _watch(self) -> None:
@@ -186,7 +186,7 @@ class Server:
                 self._launch()
                 missed, next_ping = 0, time.monotonic() + PING_SECONDS
                 continue
-            self._closing.wait(1)  # It does not come up: try again, but not in a tight loop.
+            self._closing.wait(1)  # It does not start: try again, but not in a tight loop.
 
     def _end_process(self) -> None:
         process = self._process
@@ -205,6 +205,6 @@ class Server:
 
 
 def serving_environment(container: dict[str, str]) -> dict[str, str]:
-    """What a serving process sees: the container's variables and what Python needs; nothing of the emulator's."""
+    """A serving process's environment: the container's variables and Python's, without the emulator's."""
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
     return {name: os.environ[name] for name in kept if name in os.environ} | container

@@ -1,4 +1,4 @@
-"""The service as ministack calls it: one HTTP request in, one answer out, never blocking the loop it runs on."""
+"""The service's interface to ministack: one HTTP request in, one answer out, without blocking the event loop."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from localsagemaker.wire import Answer, Json, ServiceError, check_request, shape
 
 INVOKE = re.compile(r"/endpoints/([^/]+)/invocations")
 
-# Not the loop's own threads: functions wait in those while they ask an endpoint.
+# Not the loop's own threads: functions that ask an endpoint wait in those.
 THREADS = 256
 
 
@@ -33,7 +33,7 @@ class Service:
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes | str) -> Answer:
         try:
-            # A target header decides, as it decides which permission was checked.
+            # The target header decides, since the permission check also uses it.
             if target := headers.get("x-amz-target", ""):
                 return self.control(target.rpartition(".")[2], body)
             if method == "POST" and (found := INVOKE.fullmatch(path)):
@@ -56,7 +56,7 @@ class Service:
             self.tags.remember(result, request.get("Tags", []))
         return 200, {"Content-Type": "application/x-amz-json-1.1"}, shaped(name, result)
 
-    # Over a stop and a start
+    # State across a stop and a start
 
     def get_state(self) -> Json:
         return {key: value for part in self.parts for key, value in part.get_state().items()}
@@ -74,7 +74,7 @@ class Service:
             part.reset()
 
     def close(self) -> None:
-        """Ends everything at once, so that the slowest part decides how long it takes."""
+        """Closes all parts concurrently, so that it takes only as long as the slowest one."""
         with ThreadPoolExecutor(len(self.parts)) as pool:
             list(pool.map(lambda part: part.close(), self.parts))
 

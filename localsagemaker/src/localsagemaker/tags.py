@@ -1,4 +1,4 @@
-"""Tags of what the service made."""
+"""Tags of the service's resources."""
 
 import threading
 
@@ -8,7 +8,7 @@ MOST = 50
 
 
 class Tags:
-    """Tags by ARN. What was never created has none, and is refused."""
+    """Tags by ARN. An ARN that was never created is refused."""
 
     operations = ("AddTags", "ListTags", "DeleteTags")
 
@@ -17,7 +17,7 @@ class Tags:
         self._lock = threading.Lock()
 
     def remember(self, answer: Json, tags: list[Json]) -> None:
-        """Keeps the tags that a Create operation, whose answer holds the one ARN, was given."""
+        """Stores the tags of a Create request under the ARN in its answer."""
         with self._lock:
             for arn in answer.values():
                 self.tags[arn] = as_dictionary(tags)
@@ -46,7 +46,7 @@ class Tags:
             raise invalid(f'Could not find resource "{arn}".')
         return self.tags[arn]
 
-    # Over a stop and a start
+    # State across a stop and a start
 
     def get_state(self) -> Json:
         with self._lock:
@@ -57,14 +57,14 @@ class Tags:
             self.tags = state.get("Tags", {})
 
     def resume(self) -> None:
-        """Nothing runs."""
+        """Tags have no processes."""
 
     def reset(self) -> None:
         with self._lock:
             self.tags = {}
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Tags have no processes."""
 
 
 def as_dictionary(tags: list[Json]) -> dict[str, str]:

@@ -32,7 +32,7 @@ from localsagemaker.wire import Json, invalid
 
 LOG = logging.getLogger(__name__)
 GROUP = "/aws/sagemaker/TrainingJobs"  # of the logs, and the namespace of the metrics
-MAX_RUNTIME = 86400  # seconds, where the request says nothing
+MAX_RUNTIME = 86400  # seconds, the default
 CHECKPOINTS = f"{OPT_ML}/checkpoints"
 
 SUPPORTED = {
@@ -83,7 +83,7 @@ class TrainingJobs(Jobs):
         self._metrics: dict[str, list[Json]] = {}
 
     def create_training_job(self, request: Json, *, tuning_job_arn: str | None = None) -> Json:
-        """Raises ServiceError. A tuning job starts its trials here too."""
+        """Raises ServiceError. A tuning job also starts its trials here."""
         check(request)
         if "ContainerEntrypoint" not in request["AlgorithmSpecification"]:
             self.host.entry_point(request["AlgorithmSpecification"]["TrainingImage"])
@@ -120,7 +120,7 @@ class TrainingJobs(Jobs):
         return {**super().stopping(job), **transition(job, "Stopping")}
 
     def metrics(self, name: str) -> list[Json]:
-        """All that the job has told of its metrics since the stack started, oldest first."""
+        """All metrics that the job has logged since the stack started, oldest first."""
         with self.changed:
             return list(self._metrics.get(name, []))
 
@@ -151,7 +151,7 @@ class TrainingJobs(Jobs):
             shutil.rmtree(attempt.folder, ignore_errors=True)
 
     def enter(self, job: Json, status: str, **members: object) -> None:
-        """Changes the secondary status; a stop that comes meanwhile is told of after it."""
+        """Changes the secondary status; a concurrent stop is reported after it."""
         with self.changed:
             self.change(job, **transition(job, status), **members)
 
@@ -167,7 +167,7 @@ class TrainingJobs(Jobs):
         return {**members, **told, "SecondaryStatusTransitions": closed}
 
     def hear(self, job: Json, patterns: list[tuple[str, re.Pattern[str]]], metrics: Any, lines: list[str]) -> None:
-        """Takes the metrics out of log lines: the last of each is in the job's FinalMetricDataList."""
+        """Extracts the metrics from log lines: the last of each is in the job's FinalMetricDataList."""
         found = []
         for line in lines:
             for name, pattern in patterns:
@@ -175,7 +175,7 @@ class TrainingJobs(Jobs):
                     try:
                         found.append({"MetricName": name, "Value": float(told[1]), "Timestamp": now()})
                     except ValueError:
-                        LOG.warning("%s of %s is no number: %s", name, job["TrainingJobName"], told[1])
+                        LOG.warning("%s of %s is not a number: %s", name, job["TrainingJobName"], told[1])
         if not found:
             return
         with self.changed:
@@ -186,14 +186,14 @@ class TrainingJobs(Jobs):
         dimensions = [{"Name": "TrainingJobName", "Value": job["TrainingJobName"]}]
         data = [{**one, "Dimensions": dimensions} for one in found]
         try:
-            for start in range(0, len(data), 1000):  # at most that many at once
+            for start in range(0, len(data), 1000):  # at most that many per request
                 metrics.put_metric_data(Namespace=GROUP, MetricData=data[start : start + 1000])
         except (ClientError, BotoCoreError) as error:
             LOG.warning("no metrics of %s: %s", job["TrainingJobName"], error)
 
 
 class Attempt:
-    """One job's way through its hosts; a spot job may need several, each with fresh hosts and what is in S3."""
+    """One attempt at a job on its hosts; a spot job may need several, each with fresh hosts and S3's checkpoints."""
 
     def __init__(self, jobs: TrainingJobs, job: Json, stop: Stop) -> None:
         self.jobs, self.job, self.stop, self.host = jobs, job, stop, jobs.host
@@ -215,7 +215,7 @@ class Attempt:
             self.to("Training")
             self.train(containers, mirrors)
         except (JobStopped, OutOfTime):
-            # What there is of a model at the end of the grace time is kept.
+            # The model's files at the end of the grace time are kept.
             if not self.stop.closing and containers[0].log_file.exists():
                 self.keep(containers)
             raise
@@ -238,7 +238,7 @@ class Attempt:
         job, root = self.job, self.folder / name
         config, algorithm = job["ResourceConfig"], job["AlgorithmSpecification"]
         hosts = names(config["InstanceCount"])
-        # As `docker run image train` does, unless the job names an entrypoint of its own.
+        # Like `docker run image train`, unless the job names its own entrypoint.
         told = [] if "ContainerEntrypoint" in algorithm else ["train"]
         entry_point = algorithm.get("ContainerEntrypoint") or self.host.entry_point(algorithm["TrainingImage"])
         command = command_of(self.host, root, entry_point, algorithm.get("ContainerArguments", told))
@@ -270,7 +270,7 @@ class Attempt:
         return container
 
     def variables(self, container: Container, hosts: list[str], port: int) -> dict[str, str]:
-        """What SageMaker and its training toolkit set."""
+        """The variables that SageMaker and its training toolkit set."""
         job, root = self.job, container.root
         chosen = [channel["ChannelName"] for channel in job.get("InputDataConfig", [])]
         made = {
@@ -297,7 +297,7 @@ class Attempt:
         return made | own
 
     def fetch(self, containers: list[Container]) -> list[Mirror]:
-        """Fills the channels and the checkpoints of every host; returns what keeps the checkpoints in S3."""
+        """Fills the channels and the checkpoints of every host; returns the checkpoints' mirrors to S3."""
         try:
             for channel in self.job.get("InputDataConfig", []):
                 source = source_of(channel)
@@ -337,7 +337,7 @@ class Attempt:
 
 
 def check(request: Json) -> None:
-    """Raises ServiceError for what cannot be, and for what this service would not do."""
+    """Raises ServiceError for an invalid request, and for one that this service does not support."""
     refuse_unsupported(request, SUPPORTED)
     algorithm, limits = request["AlgorithmSpecification"], request.get("StoppingCondition", {})
     if "TrainingImage" not in algorithm:
@@ -348,7 +348,7 @@ def check(request: Json) -> None:
         try:
             groups = re.compile(definition["Regex"]).groups
         except re.error as error:
-            raise invalid(f"the Regex of metric {definition['Name']} is not one: {error}") from error
+            raise invalid(f"the Regex of metric {definition['Name']} is invalid: {error}") from error
         if groups != 1:
             raise invalid(f"the Regex of metric {definition['Name']} must have one group")
     if not request.get("ResourceConfig", {}).keys() >= {"InstanceType", "InstanceCount", "VolumeSizeInGB"}:
@@ -400,7 +400,7 @@ def source_of(channel: Json) -> Json:
 
 
 def transition(job: Json, status: str) -> Json:
-    """The members that say that the job's secondary status is `status` from now on."""
+    """The members that set the job's secondary status to `status`."""
     moment = now()
     past = [{"EndTime": moment, **one} for one in job.get("SecondaryStatusTransitions", [])]
     entered = {"Status": status, "StartTime": moment, "StatusMessage": MESSAGES[status]}

@@ -18,8 +18,8 @@ from localsagemaker.wire import Json, invalid
 
 GROUP = "/aws/sagemaker/TransformJobs"
 MEGABYTE = 1024 * 1024
-PAYLOAD_MB = 6  # largest request, where neither the job nor the container says
-TIMEOUT_SECONDS = 600  # of one request, where the job does not say
+PAYLOAD_MB = 6  # largest request, if neither the job nor the container sets it
+TIMEOUT_SECONDS = 600  # of one request, the default
 RETRIES = 3
 RETRY_SECONDS = 1.0  # before the first retry; doubles
 
@@ -37,7 +37,7 @@ SUPPORTED = {
 
 
 class Refused(Exception):
-    """The container did not answer one object well; the message is for the job's log."""
+    """The container did not answer one object correctly; the message goes to the job's log."""
 
 
 class TransformJobs(Jobs):
@@ -75,7 +75,7 @@ class TransformJobs(Jobs):
 
 
 class Transform:
-    """One job: a server an instance, and the objects shared between them."""
+    """One job: one server per instance, and the objects divided between them."""
 
     def __init__(self, jobs: TransformJobs, job: Json, stop: Stop) -> None:
         self.jobs, self.job, self.stop, self.host = jobs, job, stop, jobs.host
@@ -120,7 +120,7 @@ class Transform:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def serve(self, instance: str) -> Server:
-        """The model's serving app as an instance of this job has it, healthy."""
+        """Starts the model's serving app for an instance of this job; returns it when it is healthy."""
         given = self.container.get("Environment", {}) | self.job.get("Environment", {})
         batch = {"SAGEMAKER_BATCH": "true", "SAGEMAKER_BATCH_STRATEGY": self.job.get("BatchStrategy", "MultiRecord")}
         for variable, member in (
@@ -156,17 +156,17 @@ class Transform:
         return LogStream(logs, GROUP, f"{self.name}/{instance}-{self.stamp}{suffix}")
 
     def parameters(self, server: Server) -> Json:
-        """What the job says, else what the container proposes at /execution-parameters, else the defaults."""
+        """The job's parameters, else the container's at /execution-parameters, else the defaults."""
         proposed: Json = {}
         with contextlib.suppress(Unavailable, TimedOut, ValueError):
             reply = server.execution_parameters()
             proposed = json.loads(reply.body) if reply.status == 200 else {}
         defaults = {"MaxConcurrentTransforms": 1, "MaxPayloadInMB": PAYLOAD_MB}
-        # 0 and nothing both leave it to the container.
+        # 0 and a missing value both leave it to the container.
         return {name: self.job.get(name) or proposed.get(name) or value for name, value in defaults.items()}
 
     def share(self, number: int, found: list[Found], parameters: Json) -> None:
-        """Sends an instance its part. One object that cannot be answered costs the job, but not the other objects."""
+        """Sends an instance its objects. One object without an answer fails the job; the others are still sent."""
         server, data_log = self.servers[number], self.log(f"algo-{number + 1}", "/data-log")
 
         def one(item: Found) -> None:
@@ -198,7 +198,7 @@ class Transform:
         self.s3.put_object(Bucket=bucket, Key=key, Body=reply.body + end, **content_type)
 
     def invoke(self, server: Server, body: bytes, headers: dict[str, str]) -> Reply:
-        """Tries again what may go well the next time. Raises Refused."""
+        """Retries errors that may be transient. Raises Refused."""
         config = self.job.get("ModelClientConfig", {})
         seconds, reason = config.get("InvocationsTimeoutInSeconds", TIMEOUT_SECONDS), ""
         for tries in range(config.get("InvocationsMaxRetries", RETRIES) + 1):
@@ -221,7 +221,7 @@ class Transform:
 
 
 def check(request: Json) -> None:
-    """Raises ServiceError for what cannot be, and for what this service would not do."""
+    """Raises ServiceError for an invalid request, and for one that this service does not support."""
     refuse_unsupported(request, SUPPORTED)
     source = request["TransformInput"]["DataSource"]["S3DataSource"]
     if source["S3DataType"] not in ("S3Prefix", "ManifestFile"):

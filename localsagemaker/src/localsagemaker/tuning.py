@@ -13,7 +13,7 @@ from localsagemaker.training import check as check_trial
 from localsagemaker.wire import Json, ServiceError, invalid
 
 POLL_SECONDS = 0.5
-ATTEMPTS = 5  # when so many trials have ended and none of them well, the job gives up, as on AWS
+ATTEMPTS = 5  # the job gives up when so many trials have ended without a success, as on AWS
 
 SUPPORTED = {
     **only("HyperParameterTuningJobName WarmStartConfig Tags"),
@@ -33,8 +33,8 @@ SUPPORTED = {
 class TuningJobs(Jobs):
     """CreateHyperParameterTuningJob and its kind.
 
-    A job keeps its trials in order, as `Trials`: [{"TrainingJobName", "TunedHyperParameters", and when it has ended
-    "Objective", which is None where it gave none}].
+    A job stores its trials in order, as `Trials`: [{"TrainingJobName", "TunedHyperParameters", and after its end
+    "Objective", None if it logged none}].
     """
 
     phase, kind = "HyperParameterTuning", "hyper-parameter-tuning-job"
@@ -107,7 +107,7 @@ class TuningJobs(Jobs):
     # One job
 
     def run(self, job: Json, stop: Stop) -> None:
-        """Starts trials, learns from those that end, stops early what is worse than the others.
+        """Starts trials, reports ended ones to the search, and stops trials early that are worse than the others.
 
         Raises JobFailed when no trial gives an objective, JobStopped, or ServiceError when a trial does not start.
         """
@@ -115,7 +115,7 @@ class TuningJobs(Jobs):
         for hyperparameters, value in self.observations(job):
             search.remember(hyperparameters, value)
         limits = job["ResourceLimits"]
-        running: dict[str, tuple[int, Json]] = {}  # the number that the search knows a trial by, and the trial
+        running: dict[str, tuple[int, Json]] = {}  # the trial's number in the search, and the trial
         try:
             while True:
                 if stop.is_set():
@@ -142,7 +142,7 @@ class TuningJobs(Jobs):
                     self.training.stop(name)
             if not stop.closing:
                 for name, (_, trial) in running.items():
-                    with contextlib.suppress(ServiceError):  # it was forgotten with everything else
+                    with contextlib.suppress(ServiceError):  # a reset has removed it
                         self.training.wait(name)
                         self.conclude(job, trial)
 
@@ -158,7 +158,7 @@ class TuningJobs(Jobs):
         return trial
 
     def conclude(self, job: Json, trial: Json) -> None:
-        """Keeps the objective of a trial that has ended: the last value that it logged."""
+        """Stores the objective of an ended trial: the last value that it logged."""
         training, metric = self.training.describe(trial["TrainingJobName"]), objective(job)["MetricName"]
         told = {one["MetricName"]: one["Value"] for one in training.get("FinalMetricDataList", [])}
         value = told.get(metric, math.nan) if training["TrainingJobStatus"] != "Failed" else math.nan
@@ -167,7 +167,7 @@ class TuningJobs(Jobs):
             self.update(job)
 
     def stop_early(self, job: Json, running: list[str]) -> None:
-        """Stops the running trials whose objective is worse than what others had at the same point."""
+        """Stops the running trials whose objective is worse than that of others at the same point."""
         previous = [
             self.series(job, trial["TrainingJobName"]) for trial in ended(job) if trial["Objective"] is not None
         ]
@@ -177,11 +177,11 @@ class TuningJobs(Jobs):
                     self.training.stop(name)
 
     def series(self, job: Json, name: str) -> list[float]:
-        """The trial's objective as it came, one value each time that it was logged."""
+        """All logged values of the trial's objective, in order."""
         metric = objective(job)["MetricName"]
         return [one["Value"] for one in self.training.metrics(name) if one["MetricName"] == metric]
 
-    # What a job shows of its trials
+    # A job's description of its trials
 
     def update(self, job: Json) -> None:
         """Counters and best trial, without an event: the job's own status is the same."""
@@ -234,7 +234,7 @@ class TuningJobs(Jobs):
         return {**members, "ObjectiveStatus": "Succeeded", "FinalHyperParameterTuningJobObjectiveMetric": told}
 
     def ending(self, job: Json, status: str, reason: str | None) -> Json:
-        with contextlib.suppress(ServiceError):  # the trials were forgotten with everything else
+        with contextlib.suppress(ServiceError):  # a reset has removed the trials
             for trial in job["Trials"]:
                 if "Objective" not in trial:
                     self.conclude(job, trial)
@@ -248,7 +248,7 @@ class TuningJobs(Jobs):
         return [self.find(parent["HyperParameterTuningJobName"]) for parent in named]
 
     def observations(self, job: Json) -> Iterator[tuple[dict[str, str], float]]:
-        """Hyperparameters, static and tuned, of the parents' trials, each with what came of it."""
+        """Static and tuned hyperparameters of the parents' trials, each with its objective."""
         for parent in self.parents(job):
             static = parent["TrainingJobDefinition"].get("StaticHyperParameters", {})
             for trial in parent["Trials"]:
@@ -278,7 +278,7 @@ def best(job: Json, trials: list[Json]) -> Json | None:
 
 
 def number_of_trials(config: Json) -> int:
-    """A grid has no more than its points."""
+    """A grid has at most as many trials as points."""
     most: int = config["ResourceLimits"].get("MaxNumberOfTrainingJobs", math.inf)
     if config["Strategy"] != "Grid":
         return most
@@ -289,7 +289,7 @@ def trial_request(job: Json, name: str, tuned: dict[str, str]) -> Json:
     """The request for a trial's training job."""
     definition = dict(job["TrainingJobDefinition"])
     hyperparameters = {**definition.pop("StaticHyperParameters", {}), **tuned}
-    if "CheckpointConfig" in definition:  # trials have nothing to resume of each other
+    if "CheckpointConfig" in definition:  # a trial does not resume another one
         config = definition["CheckpointConfig"]
         definition["CheckpointConfig"] = {**config, "S3Uri": f"{config['S3Uri'].rstrip('/')}/{name}"}
     return {
@@ -318,7 +318,7 @@ def give_up_if_none_succeeds(job: Json, training: TrainingJobs) -> None:
 
 
 def check_config(config: Json, definition: Json) -> None:
-    """Raises ServiceError for what cannot be, and for what this service would not do."""
+    """Raises ServiceError for an invalid request, and for one that this service does not support."""
     limits, ranges = config["ResourceLimits"], all_ranges(config)
     if config["Strategy"] not in ("Bayesian", "Random", "Grid"):
         raise invalid(f"not supported on one machine: strategy {config['Strategy']}")

@@ -1,5 +1,5 @@
-"""What goes over the wire: requests checked against botocore's service model, answers shaped by it, and errors
-as the service words them."""
+"""The wire format: checks requests against botocore's service model, shapes answers by it, and words errors as the
+service does."""
 
 import json
 import re
@@ -20,7 +20,7 @@ BODY_LIMIT: int = RUNTIME.shape_for("BodyBlob").metadata["max"]  # bytes; a serv
 
 
 class ServiceError(Exception):
-    """An error as SageMaker answers it: a code, a message, an HTTP status and what else the error carries."""
+    """An error as SageMaker returns it: a code, a message, an HTTP status and further members."""
 
     def __init__(self, code: str, message: str, status: int = 400, **members: object) -> None:
         super().__init__(message)
@@ -38,14 +38,14 @@ def invalid(message: str) -> ServiceError:
 
 
 def operation(name: str) -> OperationModel:
-    """Raises ServiceError for a name that SageMaker does not know."""
+    """Raises ServiceError for a name that is not an operation of SageMaker."""
     if name not in CONTROL.operation_names:
         raise ServiceError("UnknownOperationException", f"no such operation: {name}")
     return CONTROL.operation_model(name)
 
 
 def check_request(name: str, request: Json) -> None:
-    """Raises ServiceError when `request` is not what botocore's model of the operation says."""
+    """Raises ServiceError when `request` violates botocore's model of the operation."""
     shape: Any = operation(name).input_shape
     report = ParamValidator().validate(request, shape)
     if report.has_errors():
@@ -57,7 +57,7 @@ def check_request(name: str, request: Json) -> None:
 
 
 def constraints(value: Any, shape: Any, where: str) -> list[str]:
-    """What botocore leaves to the service: patterns, enumerations and upper limits."""
+    """The checks that botocore leaves to the service: patterns, enumerations and upper limits."""
     if shape.type_name == "structure":
         return [
             problem
@@ -82,11 +82,11 @@ def constraints(value: Any, shape: Any, where: str) -> list[str]:
 
 
 def as_python(pattern: str) -> str:
-    """A pattern for Java as Python reads it; its categories of characters become these or a little more."""
+    """A Java pattern as a Python pattern; character categories become the same or slightly larger sets."""
     visible = r"!-/:-@\[-`{-~\u00a1-\U0010ffff"
     for category, characters in {"L": r"\w", "N": r"\d", "Z": r"\s", "M": visible, "P": visible, "S": visible}.items():
         pattern = pattern.replace(rf"\p{{{category}}}", characters)
-    return re.sub(r"\$\{\d+,\d+\}", "", pattern)  # A repeated end, which means nothing.
+    return re.sub(r"\$\{\d+,\d+\}", "", pattern)  # A repeated end, which has no meaning.
 
 
 def too_large(size: float, shape: Shape, where: str, what: str) -> list[str]:
@@ -97,17 +97,17 @@ def too_large(size: float, shape: Shape, where: str, what: str) -> list[str]:
 
 
 def output_shape(name: str) -> Any:
-    """The structure that the operation answers with."""
+    """The structure of the operation's answer."""
     return operation(name).output_shape
 
 
 def fitting(item: Json, shape: Any) -> Json:
-    """What of `item` the structure has."""
+    """The members of `item` that the structure has."""
     return {name: value for name, value in item.items() if name in shape.members}
 
 
 def milliseconds(value: Any, shape: Any) -> Any:
-    """`value` with its times, by the shape, in milliseconds since 1970 and not in seconds, as events have them."""
+    """`value` with the times in its shape in milliseconds since 1970 instead of seconds, as in events."""
     if shape.type_name == "structure":
         return {name: milliseconds(member, shape.members[name]) for name, member in value.items()}
     if shape.type_name == "list":
@@ -116,11 +116,11 @@ def milliseconds(value: Any, shape: Any) -> Any:
 
 
 def shaped(name: str, result: Json) -> bytes:
-    """`result` as the operation's answer. What does not fit botocore's model is a fault of ours."""
+    """`result` as the operation's answer. A violation of botocore's model is our fault."""
     shape = operation(name).output_shape
     if shape is None:
         return b""
     report = ParamValidator().validate(result, shape)
     if report.has_errors():
-        raise RuntimeError(f"{name} answers what its model does not have: {report.generate_report()}")
+        raise RuntimeError(f"{name}'s answer violates its model: {report.generate_report()}")
     return json.dumps(result, default=datetime.timestamp).encode()
