@@ -1,6 +1,7 @@
 """A package's golden images against an endpoint's answers."""
 
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Iterator
@@ -145,6 +146,7 @@ def test_a_package_of_another_version(aws: Aws) -> None:
         (archive(PACKAGE | {"golden": [{"file": "golden/0.png", "answer": {"count": 2}}]}), "malformed answer"),
         (archive(files=FILES | {"golden/0.png": b"\0" * 5_000_000}), "golden/0.png has 5000000 bytes"),
     ],
+    ids=itertools.count(),  # an archive's bytes tell when it was made, which is another second in another worker
 )
 def test_a_bad_package_is_named(aws: Aws, content: bytes, reason: str) -> None:
     aws.package(content)
