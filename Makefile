@@ -19,7 +19,8 @@ UNIT_TESTS := tests/bench tests/cli tests/docs tests/functions tests/model tests
 # Tests of a stack wait more than they compute: three workers keep two cores busy. Others compute.
 WORKERS ?= 3
 PARALLEL = --numprocesses $(WORKERS) $(GROUPED)
-GROUPED := --dist loadgroup --durations 25
+# In the order of tests/conftest.py, and not the groups of most tests first.
+GROUPED := --dist loadgroup --no-loadscope-reorder --durations 25
 check coverage: WORKERS := 2
 SOON := not long and not upstream
 

@@ -20,6 +20,19 @@ with contextlib.suppress(ImportError):
     default_user_config["core"]["reset_boto3_session"] = False
 
 
+LONGEST_FIRST = ("tests/stack/test_retrain.py", "tests/stack/", "tests/local/")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long groups start first: one that starts last runs alone at the end, when the other workers have nothing left."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((n for n, start in enumerate(LONGEST_FIRST) if item.nodeid.startswith(start)), len(LONGEST_FIRST))
+
+    items.sort(key=rank)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """pytest-xdist tells the groups of tests by their ids. A pytest that does not let it would spread them over all
     workers without a word, as 9.2 does with pytest-xdist 3.8."""

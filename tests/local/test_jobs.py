@@ -410,23 +410,23 @@ def test_requests_that_cannot_be_are_refused(
 
 
 def test_lists_are_filtered_sorted_and_paged(ours: Local, train: Callable[..., Any]) -> None:
-    names = [f"listed-{number}" for number in (2, 0, 1)]
+    names = [f"ordered-{number}" for number in (2, 0, 1)]
     for name in names:
-        train(name, "sys.exit(name := 1)" if name == "listed-0" else "")
+        train(name, "sys.exit(name := 1)" if name == "ordered-0" else "")
     sagemaker = ours.client("sagemaker")
     pages = sagemaker.get_paginator("list_training_jobs").paginate(
-        NameContains="LISTED-", PaginationConfig={"PageSize": 2}
+        NameContains="ORDERED-", PaginationConfig={"PageSize": 2}
     )
     found = [[one["TrainingJobName"] for one in page["TrainingJobSummaries"]] for page in pages]
-    assert found == [["listed-1", "listed-0"], ["listed-2"]]
-    failed = sagemaker.list_training_jobs(NameContains="listed-", StatusEquals="Failed")["TrainingJobSummaries"]
-    assert [one["TrainingJobName"] for one in failed] == ["listed-0"]
+    assert found == [["ordered-1", "ordered-0"], ["ordered-2"]]
+    failed = sagemaker.list_training_jobs(NameContains="ordered-", StatusEquals="Failed")["TrainingJobSummaries"]
+    assert [one["TrainingJobName"] for one in failed] == ["ordered-0"]
     assert failed[0]["SecondaryStatus"] == "Failed"
-    by = {"NameContains": "listed-", "SortBy": "Name", "SortOrder": "Ascending"}
+    by = {"NameContains": "ordered-", "SortBy": "Name", "SortOrder": "Ascending"}
     ordered = sagemaker.list_training_jobs(**by)["TrainingJobSummaries"]
     assert [one["TrainingJobName"] for one in ordered] == sorted(names)
     later = sagemaker.list_training_jobs(CreationTimeAfter=ordered[0]["CreationTime"], **by)["TrainingJobSummaries"]
-    assert [one["TrainingJobName"] for one in later] == ["listed-1"]
+    assert [one["TrainingJobName"] for one in later] == ["ordered-1"]
 
 
 def test_roles_need_permission_on_the_job(

@@ -29,4 +29,6 @@ def train(job: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:3] == ["-m", "training.train"]:
         train(Path(os.environ["SM_OPT_ML"]))
+    # Beside other workers' processes the threads of one would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.execv(PYTHON, [str(PYTHON), *sys.argv[1:]])
