@@ -69,10 +69,13 @@ check: lint ## Lint, and the tests that need neither a stack nor torch: while yo
 	$(bin)/python -m pytest $(PARALLEL) -m "not stack and $(SOON)" $(UNIT_TESTS) $(TORCH_TESTS:%=--ignore=%)
 
 test: lint types-train .venv-launch/installed ## Install what tests need and run all but the long ones
-	status=0; \
+	@mkdir -p .runs
+	@# Tests of the SDK wait for jobs most of the time, so they run beside the others; what they printed comes last.
+	.venv-launch/bin/python -m pytest --durations 25 $(LAUNCH_TESTS) >.runs/launch.log 2>&1 & launch=$$!; \
+	trap 'kill $$launch 2>/dev/null || true' EXIT; status=0; \
 	$(bin)/python -m pytest $(PARALLEL) -m "$(SOON)" $(ELSEWHERE) || status=$$?; \
 	OMP_NUM_THREADS=1 .venv-train/bin/python -m pytest --numprocesses 2 $(GROUPED) -m "$(SOON)" $(TORCH_TESTS) || status=$$?; \
-	.venv-launch/bin/python -m pytest --durations 25 $(LAUNCH_TESTS) || status=$$?; \
+	wait $$launch || status=$$?; cat .runs/launch.log; \
 	exit $$status
 
 system-packages: ## Install the Debian packages that tests need, as root
