@@ -66,11 +66,11 @@ def vary_batch(pictures: Tensor, drawn: Tensor, size: int, strength: float = 1.0
     """
     device = pictures.device
     images = pictures.float()
-    anew = (drawn[:, 0] < COMPRESSED * strength).nonzero()[:, 0]  # on the CPU, to avoid waiting for a GPU
+    recompressed = (drawn[:, 0] < COMPRESSED * strength).nonzero()[:, 0]  # on the CPU, to avoid waiting for a GPU
     drawn = sent(drawn, device)
-    if len(anew):
-        anew = sent(anew, device)
-        images[anew] = compressed(images[anew], 40 + 55 * drawn[anew, 1])
+    if len(recompressed):
+        recompressed = sent(recompressed, device)
+        images[recompressed] = compressed(images[recompressed], 40 + 55 * drawn[recompressed, 1])
     u = drawn[:, 2:].unbind(1)
     area = 1 - 0.4 * strength * u[0]
     ratio = torch.exp(strength * math.log(1.25) * (2 * u[1] - 1))
