@@ -28,7 +28,7 @@ from training.dataset.layout import split_of
 pytestmark = [
     pytest.mark.torch,
     pytest.mark.xdist_group("retrain"),
-    pytest.mark.timeout(1500),  # a whole run takes 80 s on two idle cores, minutes on busy ones
+    pytest.mark.timeout(1500),  # a whole run with real torch takes over 4 minutes on idle cores, 9 on busy ones
 ]
 
 SITE = "RET"
