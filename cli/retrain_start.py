@@ -20,7 +20,7 @@ from cli.stacks import chosen
     multiple=True,
     metavar="NAME=VALUE",
     help="For this run: epochs, sizes, trials, parallel, instances, start (champion or scratch), learning_rate, "
-    "calibration_photographs, seed.",
+    "batch_size, calibration_photographs, seed.",
 )
 def command(force: bool, approve: bool, watch: bool, settings: tuple[str, ...]) -> None:
     """Start a retraining on the new labels, as the schedule does.

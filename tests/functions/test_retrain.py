@@ -223,10 +223,11 @@ def test_a_wrong_request_is_refused_and_takes_no_lock(outside: Outside, request_
 
 def test_settings_of_one_run(outside: Outside) -> None:
     outside.label(0)
-    knobs = {"epochs": 2, "trials": 0, "start": "scratch", "learning_rate": "0.01", "instances": 2}
+    knobs = {"epochs": 2, "trials": 0, "start": "scratch", "learning_rate": "0.01", "batch_size": 16, "instances": 2}
     made = outside.plan(force=True, approve=True, settings=knobs)
     assert made["hyperparameters"]["epochs"] == "2"
     assert made["hyperparameters"]["learning-rate"] == "0.01"
+    assert made["hyperparameters"]["batch-size"] == "16"
     assert (made["trials"], made["start"], made["instances"]) == (0, "scratch", 2)
     assert made["approval"] == "Approved"
 

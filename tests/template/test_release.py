@@ -1,7 +1,6 @@
 """The release state machine read as text: no way past the lock, and no more permissions than it uses."""
 
 import json
-import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore.validate import ParamValidator
-from jsonata.jsonata import Jsonata
 from samcli.yamlhelper import yaml_parse
 
+from tests.template import machine
 from tests.template.machine import reachable
 
 ROOT = Path(__file__).parents[2]
@@ -49,29 +48,11 @@ def action(state: dict[str, Any]) -> str:
 
 
 def evaluated(value: Any, **variables: Any) -> Any:
-    """`value` with its JSONata done, as Step Functions would, and with SUBSTITUTED for the template's names."""
-    if isinstance(value, dict):
-        return {name: evaluated(part, **variables) for name, part in value.items()}
-    if isinstance(value, list):
-        return [evaluated(part, **variables) for part in value]
-    if not isinstance(value, str):
-        return value
-    text = re.sub(r"\$\{(\w+)\}", lambda found: str(SUBSTITUTED.get(found[1], found[1])), value)
-    if not text.startswith("{%"):
-        return text
-    expression = Jsonata.jsonata(text.removeprefix("{%").removesuffix("%}").strip())
-    for name, variable in variables.items():
-        expression.assign(name, variable)
-    return expression.evaluate(None)
+    return machine.evaluated(value, SUBSTITUTED, **variables)
 
 
 def decided(name: str, **variables: Any) -> tuple[str, Any]:
-    """The state that a Choice goes to, and what it assigns on the way."""
-    state = STATES[name]
-    for choice in state["Choices"]:
-        if evaluated(choice["Condition"], **variables):
-            return choice["Next"], evaluated(choice.get("Assign", {}), **variables)
-    return state["Default"], evaluated(state.get("Assign", {}), **variables)
+    return machine.decided(STATES[name], SUBSTITUTED, **variables)
 
 
 def planned(request: dict[str, Any]) -> Any:

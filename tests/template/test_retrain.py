@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
+from botocore.validate import ParamValidator
 from samtranslator.yaml_helper import yaml_parse
 
-from tests.template.machine import reachable
+from tests.template.machine import decided, evaluated, reachable
 
 ROOT = Path(__file__).parents[2]
 DEFINITION = json.loads((ROOT / "machines" / "retrain.asl.json").read_text())
@@ -17,6 +19,8 @@ TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
 TASKS = sorted(name for name, state in STATES.items() if state["Type"] == "Task")
 JOBS = sorted(name for name in TASKS if STATES[name]["Resource"].endswith(".sync"))
 ENDS = {"NothingToDo", "NotBetter", "Registered", "Failed"}
+ROLE = "arn:aws:iam::123456789012:role/jobs"
+SUBSTITUTED = {"ArtifactsBucket": "artifacts", "JobRole": ROLE, "JobVolume": 30, "SpotTraining": "true"}
 
 
 def actions(role: str) -> set[str]:
@@ -116,3 +120,76 @@ def test_what_the_machine_cannot_see_of_its_own_end_is_cleaned_up_after() -> Non
 
 def test_no_run_starts_while_the_stack_is_deleted() -> None:
     assert TEMPLATE["RetrainTimer"]["DependsOn"] == TEMPLATE["DriftRule"]["DependsOn"] == "ReleasedEndpoint"
+
+
+def channels(start: str) -> list[dict[str, Any]]:
+    plan = {"start": start, "champion": {"model_data_url": "s3://artifacts/models/1/model.tar.gz"}}
+    assigned = STATES["PrepareChannels"]["Assign"]["channels"]
+    return list(evaluated(assigned, SUBSTITUTED, plan=plan, dataset="s3://artifacts/dataset"))
+
+
+def tuned(**hyperparameters: str) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+    """The ranges and the fixed hyperparameters of the tuning job for a run with these."""
+    plan = {"names": {"tune": "bintally-1"}, "trials": 4, "parallel": 2, "tuning_parent": ""}
+    asked = evaluated(
+        STATES["Tune"]["Arguments"],
+        SUBSTITUTED,
+        plan=plan | {"hyperparameters": hyperparameters},
+        folder="s3://artifacts/retrain/1",
+        channels=channels("champion"),
+        metrics=STATES["PrepareChannels"]["Assign"]["metrics"],
+    )
+    shape = (
+        botocore.session.get_session().get_service_model("sagemaker").operation_model("CreateHyperParameterTuningJob")
+    )
+    report = ParamValidator().validate(asked, shape.input_shape)
+    assert not report.has_errors(), report.generate_report()
+    return (
+        asked["HyperParameterTuningJobConfig"]["ParameterRanges"],
+        asked["TrainingJobDefinition"]["StaticHyperParameters"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "searched"),
+    [
+        ({}, {"learning-rate", "weight-decay", "augmentation", "batch-size"}),
+        ({"learning-rate": "0.01"}, {"weight-decay", "augmentation", "batch-size"}),
+        ({"batch-size": "16"}, {"learning-rate", "weight-decay", "augmentation"}),
+        ({"learning-rate": "0.01", "batch-size": "16"}, {"weight-decay", "augmentation"}),
+    ],
+)
+def test_tuning_searches_what_is_not_given(given: dict[str, str], searched: set[str]) -> None:
+    """SageMaker refuses a hyperparameter that is both fixed and searched."""
+    ranges, fixed = tuned(**{"epochs": "3", **given})
+    assert {one["Name"] for kind in ranges.values() for one in kind} == searched
+    assert fixed == {"epochs": "3", "package": "false", **given}
+
+
+@pytest.mark.parametrize(
+    ("state", "variables", "where"),
+    [
+        ("IsPlanned", {"outcome": "planned"}, "Prepare"),
+        ("IsPlanned", {"outcome": "nothing to do"}, "Conclude"),
+        ("IsPlanned", {"outcome": "refused"}, "Conclude"),
+        ("IsTuned", {"plan": {"trials": 1}}, "Tune"),
+        ("IsTuned", {"plan": {"trials": 0}}, "Train"),
+        ("IsBetter", {"promote": True}, "Register"),
+        ("IsBetter", {"promote": False}, "Conclude"),
+        ("HowItEnded", {"outcome": "nothing to do"}, "NothingToDo"),
+        ("HowItEnded", {"outcome": "not better"}, "NotBetter"),
+        ("HowItEnded", {"outcome": "registered"}, "Registered"),
+        ("HowItEnded", {"outcome": "failed"}, "Failed"),
+        ("HowItEnded", {"outcome": "refused"}, "Failed"),
+    ],
+)
+def test_where_a_run_goes_on(state: str, variables: dict[str, Any], where: str) -> None:
+    assert decided(STATES[state], SUBSTITUTED, **variables)[0] == where
+
+
+@pytest.mark.parametrize(
+    ("start", "names"),
+    [("champion", ["dataset", "train", "validation", "champion"]), ("scratch", ["dataset", "train", "validation"])],
+)
+def test_training_starts_from_the_champion_unless_from_scratch(start: str, names: list[str]) -> None:
+    assert [channel["ChannelName"] for channel in channels(start)] == names

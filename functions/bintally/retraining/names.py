@@ -10,7 +10,7 @@ from typing import Any
 from bintally.common.errors import BintallyError
 
 TUNED = ("learning-rate", "weight-decay", "augmentation", "batch-size")
-"""The hyperparameters that the tuning job searches; the learning rate only if none is given."""
+"""The hyperparameters that the tuning job searches; learning rate and batch size only if none is given."""
 LONGEST_STACK_NAME = 18
 """Characters: a tuning job's name `<stack>-<run>` has at most 32."""
 
@@ -83,6 +83,8 @@ class Knobs:
     """Initial weights: `champion` or `scratch`."""
     learning_rate: str = ""
     """If given, it is not tuned; if empty, tuning finds it, or training/train.py uses its default."""
+    batch_size: int = 0
+    """Photographs a step. If 0, as with an empty `learning_rate`."""
     calibration_photographs: int = 512
     seed: int = 0
 
@@ -127,7 +129,8 @@ class Knobs:
             "model-version": version,
             "parent": champion if self.start == "champion" else "none",
         }
-        return found | ({"learning-rate": self.learning_rate} if self.learning_rate else {})
+        chosen = {"learning-rate": self.learning_rate, "batch-size": str(self.batch_size or "")}
+        return found | {name: value for name, value in chosen.items() if value}
 
 
 @dataclass(frozen=True)
