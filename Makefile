@@ -27,7 +27,7 @@ SOON := not long and not upstream
 # Docker and debootstrap build images, chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
 
-.PHONY: system-packages help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check test test-long upstream coverage docs notebook bench
+.PHONY: system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check test test-long upstream coverage docs notebook bench
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,9 +51,11 @@ down: venv ## Stop it; its state is kept
 wipe: venv ## Stop it and remove its state
 	@$(bin)/bintally down --wipe
 
-lint: contracts types ## Check style, imports, the template, and the types of what needs no torch
+lint: contracts types template ## Check style, imports, the template, and the types of what needs no torch
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
+
+template: .venv/test.installed ## Check the template
 	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(bin)/sam validate --template template.yaml
 
 types: .venv/test.installed ## Check the types of all that needs no torch
@@ -68,8 +70,9 @@ contracts: .venv/test.installed ## Check that imports respect the borders betwee
 check: lint ## Lint, and the tests that need neither a stack nor torch: while you work
 	$(bin)/python -m pytest $(PARALLEL) -m "not stack and $(SOON)" $(UNIT_TESTS) $(TORCH_TESTS:%=--ignore=%)
 
-test: lint types-train .venv-launch/installed ## Install what tests need and run all but the long ones
+test: .venv/test.installed .venv-train/test.installed .venv-launch/installed ## Install what tests need and run all but the long ones
 	@mkdir -p .runs
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint types-train
 	@# Tests of the stack wait more than they compute. Those of the SDK wait too; those of torch compute in the meantime.
 	.venv-launch/bin/python -m pytest --durations 25 $(LAUNCH_TESTS) >.runs/launch.log 2>&1 & launch=$$!; \
 	OMP_NUM_THREADS=1 nice -n 19 .venv-train/bin/python -m pytest --timeout 900 --numprocesses 2 $(GROUPED) -m "$(SOON)" \
