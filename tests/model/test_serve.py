@@ -28,6 +28,7 @@ from PIL import Image
 
 from model import package, preprocess, serve
 from model.answer import CLASSES
+from tests.outgoing import opened_by
 
 Body = bytes | str | Iterator[bytes]
 
@@ -537,3 +538,11 @@ def test_log_is_a_line_of_json_for_each_thing_that_matters(start: Callable[..., 
     assert [line["message"] for line in log] == ["serving", "not a JPEG, PNG or WebP image"]
     assert log[0]["model_version"] == "colours-1"
     assert (log[1]["status"], log[1]["code"]) == (400, "BadImage")
+
+
+def test_loading_the_network_reports_to_nobody(tmp_path: Path, colours: Path) -> None:
+    """`import openvino` alone sends a client id to an analytics service."""
+    assert opened_by("import openvino", tmp_path / "bare") != []
+    counter = f"serve.Counter(package.load(Path({str(colours)!r})), threads=1)"
+    code = f"from pathlib import Path; from model import package, serve; {counter}"
+    assert opened_by(code, tmp_path / "product") == []

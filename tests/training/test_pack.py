@@ -8,6 +8,7 @@ import torch
 
 from model import export, package
 from model.preprocess import SIZE
+from tests.outgoing import opened_by
 from training.learning import data, pack
 
 
@@ -23,6 +24,11 @@ class Pooled(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.fc(self.convolution(images).relu().mean((2, 3)))
         return logits
+
+
+def test_packing_reports_to_nobody(tmp_path: Path) -> None:
+    """Bare `import nncf` and `import openvino` do."""
+    assert opened_by("import training.learning.pack, training.evaluate", tmp_path / "home") == []
 
 
 def test_golden_images_answer_as_the_package_does(tmp_path: Path) -> None:
