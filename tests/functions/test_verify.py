@@ -94,7 +94,7 @@ def with_(**changes: object) -> bytes:
 @pytest.mark.parametrize("prefix", ["", "./"])
 def test_right_answers(aws: Aws, prefix: str) -> None:
     aws.package(archive(prefix=prefix))
-    near = [0.11, 0.09, 0.41, 0.24, 0.15, 0.0, 0.0]
+    near = [0.13, 0.07, 0.43, 0.22, 0.15, 0.0, 0.0]  # as far apart as processors with and without VNNI
     aws.answer(with_(), b"png", "image/png")
     aws.answer(with_(probabilities=near), b"jpg", "image/jpeg")
     assert aws.verify() == (True, "2 golden images answered as recorded")
@@ -105,7 +105,10 @@ def test_right_answers(aws: Aws, prefix: str) -> None:
     [
         ({"count": 3}, "golden/0.png: count is 3, recorded is 2"),
         ({"model_version": "older"}, f"golden/0.png: model_version is older, recorded is {VERSION}"),
-        ({"probabilities": [0.13, 0.07, 0.4, 0.25, 0.15, 0.0, 0.0]}, "golden/0.png: a probability is off by 0.030"),
+        (
+            {"probabilities": [0.18, 0.02, 0.4, 0.25, 0.15, 0.0, 0.0]},
+            "golden/0.png: the probabilities are off by 0.023 on average",
+        ),
         ({"probabilities": [0.5, 0.5]}, "malformed answer"),
         ({"probabilities": [float("nan")] * 7}, "malformed answer"),
         ({"confidence": None}, "malformed answer"),

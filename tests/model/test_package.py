@@ -77,8 +77,8 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
 
 def test_a_golden_answer_differs_beyond_the_tolerance(built: Path) -> None:
     golden = package.load(built).golden[0]
-    near: Answer = {**golden.answer, "probabilities": [0.01, 0.0, 0.99, 0.0, 0.0, 0.0, 0.0]}
-    far: Answer = {**golden.answer, "probabilities": [0.03, 0.0, 0.97, 0.0, 0.0, 0.0, 0.0]}
+    near: Answer = {**golden.answer, "probabilities": [0.03, 0.0, 0.97, 0.0, 0.0, 0.0, 0.0]}
+    far: Answer = {**golden.answer, "probabilities": [0.08, 0.0, 0.92, 0.0, 0.0, 0.0, 0.0]}
     nothing: Answer = {**golden.answer, "probabilities": [float("nan")] * 7}
     assert golden.difference(near) is None
     assert golden.difference(nothing) is not None

@@ -26,9 +26,6 @@ from training.verdict import metrics
 CALIBRATION_PHOTOGRAPHS = 512
 JUDGED_PHOTOGRAPHS = 256
 """Photographs to compare int8 on; with fewer, a few answers that flip by chance would decide whether it is faithful."""
-CLEAR = 0.05
-"""Minimum distance of a golden picture's cumulative probabilities from one half: nearer, another processor's rounding
-could flip its count, the median."""
 SAMPLES = Path(__file__).parents[2] / "samples"
 """Number of generated pictures from which golden images are chosen."""
 
@@ -118,7 +115,7 @@ def golden_pictures(model: Path, temperature: float) -> list[tuple[Image.Image, 
     ]
     p = probabilities(export.predict(model, [normalise(to_array(picture)[None]) for picture in pictures]), temperature)
     clear = np.abs(np.cumsum(p, axis=1)[:, :-1] - 0.5).min(axis=1)
-    chosen = np.flatnonzero(clear >= CLEAR)[::3] if clear.max() >= CLEAR else [clear.argmax()]
+    chosen = np.flatnonzero(clear >= package.CLEAR)[::3] if clear.max() >= package.CLEAR else [clear.argmax()]
     return [(pictures[k], p[k]) for k in chosen]
 
 
