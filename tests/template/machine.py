@@ -6,6 +6,15 @@ from typing import Any
 
 from jsonata.jsonata import Jsonata
 
+LOG_DELIVERY = {
+    f"logs:{action}"
+    for action in (
+        *("CreateLogDelivery", "GetLogDelivery", "UpdateLogDelivery", "DeleteLogDelivery", "ListLogDeliveries"),
+        *("PutResourcePolicy", "DescribeResourcePolicies", "DescribeLogGroups"),
+    )
+}
+"""What a state machine's role needs to write logs (Step Functions, "Logging using CloudWatch Logs")."""
+
 
 def following(state: dict[str, Any]) -> Iterator[str]:
     for part in (state, *state.get("Choices", []), *state.get("Catch", [])):

@@ -12,7 +12,7 @@ from botocore.validate import ParamValidator
 from samcli.yamlhelper import yaml_parse
 
 from tests.template import machine
-from tests.template.machine import reachable
+from tests.template.machine import LOG_DELIVERY, reachable
 
 ROOT = Path(__file__).parents[2]
 DEFINITION = json.loads((ROOT / "machines" / "release.asl.json").read_text())
@@ -41,7 +41,7 @@ def tasks(states: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def action(state: dict[str, Any]) -> str:
     """The permission that a task needs."""
-    words = state["Resource"].removeprefix("arn:aws:states:::").removeprefix("aws-sdk:").split(":")
+    words = state["Resource"].removeprefix("arn:${Partition}:states:::").removeprefix("aws-sdk:").split(":")
     service = {"sfn": "states", "eventbridge": "events"}.get(words[0], words[0])
     name = {"lambda:invoke": "invokeFunction"}.get(":".join(words), words[1])
     return f"{service}:{name[0].upper()}{name[1:]}"
@@ -117,7 +117,8 @@ def test_the_role_allows_what_the_tasks_do_and_no_more() -> None:
         allowed |= {actions} if isinstance(actions, str) else set(actions)
     assert not [one for one in allowed if fnmatchcase(one, "*[*]*")]
     # What SageMaker does in the caller's name: it takes the model's role, and looks at the alarms of a canary.
-    assert allowed == {action(task) for task in tasks(STATES)} | {"iam:PassRole", "cloudwatch:DescribeAlarms"}
+    used = {action(task) for task in tasks(STATES)} | {"iam:PassRole", "cloudwatch:DescribeAlarms"}
+    assert allowed == used | LOG_DELIVERY
 
 
 def test_the_model_role_is_passed_to_sagemaker_only() -> None:
@@ -284,6 +285,15 @@ def update(request: dict[str, Any]) -> Any:
     return asked
 
 
+@pytest.mark.parametrize(("mode", "isolated"), [("realtime", True), ("serverless", False)])
+def test_a_model_has_no_network_where_its_endpoint_may_go_without(
+    monkeypatch: pytest.MonkeyPatch, mode: str, isolated: bool
+) -> None:
+    """Serverless inference does not support network isolation."""
+    monkeypatch.setitem(SUBSTITUTED, "EndpointMode", mode)
+    assert evaluated(STATES["CreateModel"]["Arguments"]["EnableNetworkIsolation"]) is isolated
+
+
 def test_a_real_time_endpoint_is_updated_with_a_canary_and_alarms() -> None:
     deployment = update({})["DeploymentConfig"]
     assert deployment["BlueGreenUpdatePolicy"] == {
@@ -333,7 +343,7 @@ def test_an_approval_in_the_registry_starts_a_release() -> None:
     assert policy["PolicyDocument"]["Statement"] == [
         {"Effect": "Allow", "Action": "states:StartExecution", "Resource": {"Ref": "ReleaseStateMachine"}}
     ]
-    (sender,) = TEMPLATE["ReleaseDeadLetterQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    _, sender = TEMPLATE["ReleaseDeadLetterQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
     rules = [{"Fn::GetAtt": [name, "Arn"]} for name in ("ReleaseRule", "ReleaseStoppedRule")]
     assert sender["Condition"] == {"ArnEquals": {"aws:SourceArn": rules}}
     assert TEMPLATE["ReleaseStoppedRule"]["Properties"]["Targets"] == rule["Targets"]
@@ -341,4 +351,4 @@ def test_an_approval_in_the_registry_starts_a_release() -> None:
 
 def test_the_registry_is_emptied_before_it_is_deleted() -> None:
     assert TEMPLATE["ModelPackageGroup"]["Properties"]["ModelPackageGroupName"] == {"Ref": "AWS::StackName"}
-    assert TEMPLATE["ReleasedEndpoint"]["DependsOn"] == "ModelPackageGroup"
+    assert "ModelPackageGroup" in TEMPLATE["ReleasedEndpoint"]["DependsOn"]

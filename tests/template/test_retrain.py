@@ -10,7 +10,7 @@ import pytest
 from botocore.validate import ParamValidator
 from samtranslator.yaml_helper import yaml_parse
 
-from tests.template.machine import decided, evaluated, reachable
+from tests.template.machine import LOG_DELIVERY, decided, evaluated, reachable
 
 ROOT = Path(__file__).parents[2]
 DEFINITION = json.loads((ROOT / "machines" / "retrain.asl.json").read_text())
@@ -80,6 +80,13 @@ def test_training_never_sees_the_test_split() -> None:
     assert "test.manifest" in json.dumps(STATES["TransformChallenger"])
 
 
+def test_what_learns_or_answers_has_no_network() -> None:
+    """Processing and evaluation read and write S3 themselves."""
+    for name in ("Train", "CreateChampion", "CreateChallenger"):
+        assert STATES[name]["Arguments"]["EnableNetworkIsolation"] is True
+    assert "'TrainingJobDefinition': {'EnableNetworkIsolation': true," in STATES["Tune"]["Arguments"]
+
+
 def test_nothing_but_an_approval_starts_a_release() -> None:
     text = json.dumps(DEFINITION)
     assert "startExecution" not in text
@@ -100,9 +107,9 @@ def test_the_role_allows_what_the_tasks_do_and_no_more() -> None:
     needed = {"lambda:InvokeFunction", "iam:PassRole", "sagemaker:CreateModel", "sagemaker:CreateModelPackage"}
     needed |= {"sagemaker:AddTags", "sagemaker:ListTags", "events:PutTargets", "events:PutRule", "events:DescribeRule"}
     for name in JOBS:
-        job = STATES[name]["Resource"].removeprefix("arn:aws:states:::sagemaker:create").removesuffix(".sync")
+        job = STATES[name]["Resource"].removeprefix("arn:${Partition}:states:::sagemaker:create").removesuffix(".sync")
         needed |= {f"sagemaker:{verb}{job}" for verb in ("Create", "Describe", "Stop")}
-    assert actions("RetrainRole") == needed
+    assert actions("RetrainRole") == needed | LOG_DELIVERY
 
 
 def test_roles_are_passed_to_sagemaker_only() -> None:

@@ -25,6 +25,14 @@ TWO_WEEKS = 14 * 24 * 3600
 WITHOUT_RESOURCE = {
     "cloudwatch:PutMetricData",
     "ecr:GetAuthorizationToken",
+    "logs:CreateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:DescribeLogGroups",
+    "logs:DescribeResourcePolicies",
+    "logs:GetLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:UpdateLogDelivery",
     "sagemaker:ListEndpointConfigs",
     "sagemaker:ListEndpoints",
     "sagemaker:ListModelPackages",
@@ -336,6 +344,86 @@ def test_buckets_are_private_versioned_encrypted_and_tls_only(name: str) -> None
     assert (statement["Effect"], statement["Action"], statement["Principal"]) == ("Deny", "s3:*", "*")
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
     assert len(statement["Resource"]) == 2
+
+
+def test_queues_and_the_topic_are_tls_only() -> None:
+    denied: list[str] = []
+    policies = of_type("AWS::SQS::QueuePolicy") | of_type("AWS::SNS::TopicPolicy")
+    for policy in policies.values():
+        for statement in policy["PolicyDocument"]["Statement"]:
+            if statement["Effect"] == "Deny":
+                assert statement["Principal"] == "*"
+                assert statement["Action"] in ("sqs:*", "sns:Publish")
+                assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+                denied += re.findall(r"\w+(?:Queue|Topic)\b", json.dumps(statement["Resource"]))
+    assert sorted(denied) == sorted([*of_type("AWS::SQS::Queue"), *of_type("AWS::SNS::Topic")])
+
+
+def test_an_alarm_may_publish_under_the_topics_policy() -> None:
+    """A policy replaces the one that a topic has of itself, which lets its account's alarms in."""
+    statements = of_type("AWS::SNS::TopicPolicy")["AlertsTopicPolicy"]["PolicyDocument"]["Statement"]
+    assert {"Service": "cloudwatch.amazonaws.com"} in [one["Principal"] for one in statements]
+
+
+def test_services_take_a_role_for_this_account_alone() -> None:
+    """But Lambda, which names no source account when it takes a function's role."""
+    for name, role in of_type("AWS::IAM::Role").items():
+        (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
+        if statement["Principal"] != {"Service": "lambda.amazonaws.com"}:
+            assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}, name
+
+
+def test_a_dead_letter_outlives_the_queue_it_came_from() -> None:
+    """A message that is moved keeps the time it was sent at: with equal retentions it might be gone at once."""
+    for queue in of_type("AWS::SQS::Queue").values():
+        if "RedrivePolicy" in queue:
+            dead = queue["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0]
+            left = of_type("AWS::SQS::Queue")[dead]["MessageRetentionPeriod"] - queue["MessageRetentionPeriod"]
+            assert left >= 4 * 24 * 3600
+
+
+def test_no_arn_names_a_partition() -> None:
+    for path in (ROOT / "template.yaml", *(ROOT / "machines").glob("*.json")):
+        assert "arn:aws:" not in path.read_text(), path.name
+
+
+def test_state_machines_log_their_errors() -> None:
+    groups = of_type("AWS::Logs::LogGroup")
+    machines = of_type("AWS::StepFunctions::StateMachine")
+    assert len(machines) == 2
+    for machine in machines.values():
+        (destination,) = machine["LoggingConfiguration"]["Destinations"]
+        group = groups[destination["CloudWatchLogsLogGroup"]["LogGroupArn"]["Fn::GetAtt"][0]]
+        assert group["LogGroupName"]["Fn::Sub"].startswith("/aws/vendedlogs/states/")
+
+
+def test_every_log_is_kept_for_a_time() -> None:
+    for name, group in of_type("AWS::Logs::LogGroup").items():
+        assert group["RetentionInDays"] == {"Ref": "LogRetentionDays"}, name
+    named = [
+        group["LogGroupName"]["Fn::Sub"] for group in of_type("AWS::Logs::LogGroup").values() if "LogGroupName" in group
+    ]
+    for mode in ("serverless", "realtime"):
+        assert f"/aws/sagemaker/Endpoints/${{AWS::StackName}}-{mode}" in named
+
+
+@pytest.mark.parametrize(
+    ("parameter", "right", "wrong"),
+    [
+        ("ServingImage", ["", "serve", "123456789012.dkr.ecr.eu-west-1.amazonaws.com/serve:1"], ["serve :1"]),
+        ("InstanceType", ["ml.c7i.large", "ml.inf2.24xlarge"], ["c7i.large", "ml.c7i", "ml.c7i.large "]),
+        ("RetrainSchedule", ["cron(0 3 ? * SUN *)", "rate(7 days)"], ["0 3 * * 0", "weekly"]),
+        ("RetrainSizes", ["96", "96,128"], ["96, 128", "96;128", ""]),
+        ("AlertsKey", ["", "arn:aws-cn:kms:cn-north-1:123456789012:key/1234-ab"], ["alias/aws/sns", "1234-ab"]),
+        ("CodeVersion", ["unknown", "46a7e43-dirty"], ["", "a b"]),
+    ],
+)
+def test_a_value_that_no_service_takes_is_refused_at_deployment(
+    parameter: str, right: list[str], wrong: list[str]
+) -> None:
+    pattern = re.compile(source()["Parameters"][parameter]["AllowedPattern"])
+    assert all(pattern.fullmatch(value) for value in right)
+    assert not any(pattern.fullmatch(value) for value in wrong)
 
 
 def test_the_table_is_the_contracts() -> None:

@@ -362,8 +362,6 @@ def check(request: Json) -> None:
         check_channel(channel)
     if request["OutputDataConfig"].get("CompressionType", "GZIP") != "GZIP":
         raise invalid("not supported on one machine: OutputDataConfig.CompressionType NONE")
-    if request.get("EnableNetworkIsolation"):
-        raise invalid("not supported on one machine: EnableNetworkIsolation")
     if not request.get("ProfilerConfig", {}).get("DisableProfiler", True):
         raise invalid("not supported on one machine: the profiler")
     if "CheckpointConfig" in request:
