@@ -146,10 +146,9 @@ def tuned(**hyperparameters: str) -> tuple[dict[str, list[dict[str, Any]]], dict
         channels=channels("champion"),
         metrics=STATES["PrepareChannels"]["Assign"]["metrics"],
     )
-    shape = (
-        botocore.session.get_session().get_service_model("sagemaker").operation_model("CreateHyperParameterTuningJob")
-    )
-    report = ParamValidator().validate(asked, shape.input_shape)
+    model = botocore.session.get_session().get_service_model("sagemaker")
+    shape: Any = model.operation_model("CreateHyperParameterTuningJob").input_shape
+    report = ParamValidator().validate(asked, shape)
     assert not report.has_errors(), report.generate_report()
     return (
         asked["HyperParameterTuningJobConfig"]["ParameterRanges"],
