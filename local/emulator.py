@@ -393,6 +393,7 @@ def main() -> None:
         put_event=put_sagemaker_event,
         record_metric=cloudwatch.record,
         alarmed=cloudwatch.alarmed,
+        variables={"BINTALLY_REQUIRE_GPU": "false"},  # the instance types are AWS's, the machine is this one
     )
     endpoints = Endpoints(host, model_data=ModelData(url, REGION, assume_for_sagemaker))
     training = TrainingJobs(host)

@@ -100,6 +100,12 @@ def hosts() -> Hosts:
     return Hosts(["localhost"], "localhost")
 
 
+def instance_type() -> str:
+    """Of this host of a training job; empty outside of one."""
+    file = root() / "input/config/resourceconfig.json"
+    return str(json.loads(file.read_text()).get("current_instance_type", "")) if file.exists() else ""
+
+
 class Arguments(argparse.ArgumentParser):
     """A parser whose error becomes the job's failure reason, like any other error."""
 

@@ -254,6 +254,8 @@ def prepare(
     batch = recipe.batch_size * processes.world
     if (steps := len(training) // batch) == 0:
         raise SystemExit(f"{len(training)} training photographs do not fill one batch of {batch}")
+    if processes.rank == 0:
+        print(f"gpus {processes.world if processes.device.type == 'cuda' else 0}", flush=True)
     for name, photographs in splits.items() if processes.rank == 0 else ():
         print(name, len(photographs), dict(sorted(Counter(p.label for p in photographs).items())), flush=True)
     sizes = sizes_by_epoch(recipe.sizes, recipe.epochs)

@@ -84,6 +84,7 @@ def test_from_the_champion_to_a_package_that_answers(rendered: Path, tmp_path: P
     status, log = job.run()
     assert (status, job.reason()) == (0, None), log
     assert all(len(lines(log, name)) == 2 for name in METRICS), log
+    assert re.search(r"(?m)^gpus 0$", log)
 
     made = package.load(tmp_path / "model")
     assert (made.model_version, made.description["parent"]) == ("2026-01-02-abc123", "before")

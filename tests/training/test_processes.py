@@ -1,5 +1,6 @@
 """The processes that train: what they compute in, and how they end."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,23 @@ def test_a_processor_computes_in_bfloat16_only_if_it_can(
     learner = Learner(net, processes, peak=0.001, weight_decay=0.05, label_smoothing=0.05)
     learner.step(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 3]), 1.0)
     assert found == [computed]
+
+
+@pytest.mark.parametrize(
+    ("instance", "allowed"), [("ml.g5.xlarge", False), ("ml.p4d.24xlarge", False), ("ml.c7i.xlarge", True), ("", True)]
+)
+def test_a_job_that_finds_no_gpu_on_an_instance_that_has_one_fails_at_once(
+    instance: str, allowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But where its environment says that processors will do, as the local service's does."""
+    (tmp_path / "input" / "config").mkdir(parents=True)
+    (tmp_path / "input/config/resourceconfig.json").write_text(json.dumps({"current_instance_type": instance}))
+    monkeypatch.setenv("SM_OPT_ML", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    if allowed:
+        assert Processes.join().device.type == "cpu"
+    else:
+        with pytest.raises(SystemExit, match=rf"finds no GPU on {instance}: see BASE_IMAGE"):
+            Processes.join()
+        monkeypatch.setenv("BINTALLY_REQUIRE_GPU", "false")
+        assert Processes.join().device.type == "cpu"

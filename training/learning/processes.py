@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
 
+from training import container
+
+GPU_INSTANCE = re.compile(r"ml\.(g|p)\d")
+"""SageMaker's instance types with NVIDIA GPUs."""
 _wrapped: list[DistributedDataParallel] = []
 """Networks that live as long as their process; `ended_at_once` gives the reason."""
 
@@ -59,10 +64,20 @@ class Processes:
 
     @classmethod
     def join(cls) -> Processes:
-        """Joins the others, if there are any; `ended_at_once` leaves them."""
+        """Joins the others, if there are any; `ended_at_once` leaves them.
+
+        Raises SystemExit on an instance with GPUs of which torch finds none: its driver is older than the image's CUDA,
+        or the image has none. Training on its processors would take days at a GPU's price. BINTALLY_REQUIRE_GPU=false
+        allows it, as on your own machine.
+        """
         rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        device = torch.device("cpu")
-        if torch.cuda.is_available():
+        device, instance = torch.device("cpu"), container.instance_type()
+        if not torch.cuda.is_available():
+            if GPU_INSTANCE.match(instance) and os.environ.get("BINTALLY_REQUIRE_GPU") != "false":
+                raise SystemExit(
+                    f"torch {torch.__version__} finds no GPU on {instance}: see BASE_IMAGE in docs/retraining.md"
+                )
+        else:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
             torch.cuda.set_device(device)
             torch.backends.cuda.matmul.allow_tf32 = True

@@ -109,6 +109,7 @@ def environment_of(host: Host, container: Container, role: str) -> dict[str, str
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         **keys,
+        **host.variables,
         **container.variables,
     }
 

@@ -59,6 +59,8 @@ class Host:
     record_metric: RecordMetric
     alarmed: Alarmed
     spawner: Spawner = field(default_factory=Spawner)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Further environment variables of every job."""
 
     def entry_point(self, image: str) -> list[str]:
         """Raises ServiceError for an image without an entry point here."""
