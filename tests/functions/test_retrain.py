@@ -14,6 +14,7 @@ from bintally.aws import clients
 from bintally.aws.table import Table
 from bintally.labels.log import Image, label_id
 from bintally.retraining import runs
+from bintally.retraining.conclude_run import one_line
 from bintally.retraining.names import TUNED, Names, run_of, run_of_version, version_of
 from botocore.exceptions import ClientError
 from moto import mock_aws
@@ -318,6 +319,13 @@ def test_the_champions_data_is_the_reference_when_a_run_made_it(outside: Outside
     arguments = outside.plan(force=True)["process_arguments"]
     expected = "s3://artifacts/retrain/261101-aaaaaa/dataset/dataset.json"
     assert arguments[arguments.index("--reference") + 1] == expected
+
+
+def test_a_processing_job_failed_for_what_its_process_said() -> None:
+    """Its FailureReason is the exit code alone."""
+    job = {"ProcessingJobName": "p", "ExitMessage": "30 photographs\nare gone", "FailureReason": "AlgorithmError: , 1"}
+    assert one_line(json.dumps(job)) == "p: 30 photographs are gone"
+    assert one_line(json.dumps(job | {"ExitMessage": ""})) == "p: AlgorithmError: , 1"
 
 
 def test_the_end_stops_jobs_and_tells_once(outside: Outside) -> None:

@@ -152,9 +152,10 @@ host = json.loads((root / "config" / "resourceconfig.json").read_text())["curren
 
 def test_a_job_that_fails_says_why_and_uploads_nothing(ours: Local, process: Processing) -> None:
     failed = process(
-        "fails", "(out / 'half').write_text('x'); (root / 'output' / 'failure').write_text('all bad'); sys.exit(1)"
+        "fails", "(out / 'half').write_text('x'); (root / 'output' / 'message').write_text('all bad'); sys.exit(1)"
     )
-    assert (failed["ProcessingJobStatus"], failed["FailureReason"]) == ("Failed", "AlgorithmError: all bad")
+    assert (failed["ProcessingJobStatus"], failed["FailureReason"]) == ("Failed", "AlgorithmError: , exit code: 1")
+    assert failed["ExitMessage"] == "all bad"
     assert outputs(ours, "fails") == {}
     sagemaker = ours.client("sagemaker")
     with pytest.raises(WaiterError):

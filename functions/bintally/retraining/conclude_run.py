@@ -72,14 +72,18 @@ def next_state(plan: dict[str, Any]) -> Item:
 
 
 def one_line(reason: str) -> str:
-    """A reason in one line. A failed job's cause is its whole description in JSON; people need its FailureReason."""
+    """A reason in one line. A failed job's cause is its whole description in JSON; people need its FailureReason.
+
+    A processing job's says the exit code alone; what its process said is the ExitMessage.
+    """
     try:
         found = json.loads(reason)
     except ValueError:
         found = None
     if isinstance(found, dict):
         name = next((found[key] for key in found if key.endswith("JobName")), "")
-        reason = f"{name}: {found.get('FailureReason') or found.get('errorMessage') or 'no reason given'}"
+        said = ("ExitMessage", "FailureReason", "errorMessage")
+        reason = f"{name}: {next((found[key] for key in said if found.get(key)), 'no reason given')}"
     return " ".join(reason.split())[:1000]
 
 

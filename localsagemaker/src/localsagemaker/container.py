@@ -41,6 +41,8 @@ class Container:
     root: Path
     command: list[str]
     variables: dict[str, str]
+    tells: bool = True
+    """Whether its failure has a reason: a processing job's is in its ExitMessage alone."""
 
     @property
     def log_file(self) -> Path:
@@ -62,6 +64,8 @@ class Container:
 
     def reason(self, status: int) -> str:
         """The reason of its failure: the content of output/failure, else the last line of its log."""
+        if not self.tells:
+            return f", exit code: {status}"
         with contextlib.suppress(OSError):
             if said := (self.root / "output" / "failure").read_text(errors="replace").strip():
                 return said[:REASON_LIMIT]

@@ -109,7 +109,7 @@ class ProcessingJobs(Jobs):
         app = job["AppSpecification"]
         command = command_of(self.host, root, app["ContainerEntrypoint"], app.get("ContainerArguments", []))
         made = {"PROCESSING_JOB_NAME": job["ProcessingJobName"], "PROCESSING_JOB_ARN": job["ProcessingJobArn"]}
-        container = Container(root.name, root, command, made | job.get("Environment", {}))
+        container = Container(root.name, root, command, made | job.get("Environment", {}), tells=False)
         container.write("config/resourceconfig.json", {"current_host": root.name, "hosts": hosts})
         shown = ("ProcessingJobArn", "ProcessingJobName", *SUPPORTED)
         container.write("config/processingjobconfig.json", {key: job[key] for key in shown if key in job})
