@@ -46,7 +46,8 @@ def command(photographs: int) -> None:
         signal.signal(number, interrupt)
     console = Console(highlight=False)
     stack = ready_stack(console)
-    if name := retraining.under_way(stack):
+    if execution := retraining.running(stack):
+        name = execution.rpartition(":")[2]
         raise CliError(f"retraining {name} is running. Wait for its version in: bintally model list")
     rendered = render(REPOSITORY / ".data" / "one-product", photographs, console)
     before = count(stack, rendered, console)

@@ -8,6 +8,7 @@ import click
 from deployed.errors import NotDeployed, NotRunning, PackageMissing, PortTaken, StackError
 
 FAILED, USAGE, NOT_RUNNING, PORT_TAKEN, PACKAGE_MISSING = 1, 2, 3, 4, 5
+INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 
 class CliError(click.ClickException):

@@ -19,6 +19,9 @@ FAMILIES = {
     },
     "Retraining": {
         "retrain start": "Start a retraining on the new labels.",
+        "retrain runs": "List the retrainings with their outcomes.",
+        "retrain report": "Show the verdict and the report of a retraining.",
+        "retrain stop": "Stop the running retraining.",
     },
     "Models": {
         "model list": "List the versions of the model with their metrics.",
@@ -40,7 +43,7 @@ FAMILIES = {
 }
 VERBS = {verb: text for family in FAMILIES.values() for verb, text in family.items()}
 GROUPS = {
-    "retrain": "Start a retraining.",
+    "retrain": "Start, list, read about and stop retrainings.",
     "model": "List, approve, reject, release and roll back versions of the model.",
     "stack": "Operate a running stack.",
 }

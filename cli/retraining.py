@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.markup import escape
 
-from cli.errors import CliError
+from cli.errors import INTERRUPTED, CliError
 from deployed.stack import Deployed
 
 POLL_SECONDS = 1.0
@@ -45,11 +45,9 @@ def start(stack: Deployed, request: dict[str, Any]) -> str:
     return str(started["executionArn"])
 
 
-def under_way(stack: Deployed) -> str | None:
-    """The name of a running execution; None if none runs."""
-    machine = stack.outputs()["RetrainStateMachine"]
-    running = stack.client("stepfunctions").list_executions(stateMachineArn=machine, statusFilter="RUNNING")
-    return next((str(one["name"]) for one in running["executions"]), None)
+def running(stack: Deployed) -> str | None:
+    """The running execution; None if none runs."""
+    return stack.under_way(stack.outputs()["RetrainStateMachine"])
 
 
 @dataclass
@@ -131,6 +129,8 @@ def follow(stack: Deployed, execution: str, console: Console) -> dict[str, Any]:
                 time.sleep(POLL_SECONDS)
     except BotoCoreError as error:
         raise CliError(f"the stack stopped answering: {error}{stack.hint}") from error
+    except KeyboardInterrupt:
+        raise CliError("the retraining goes on. Stop it with: bintally retrain stop", INTERRUPTED) from None
     if found["status"] != "SUCCEEDED":
         raise CliError(
             f"retraining {found['status'].lower()}: {found.get('error', '')} {found.get('cause', '')}".strip()

@@ -19,7 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from deployed.access import explain, no_region, translate_refusals
-from deployed.errors import NotDeployed, ReleaseFailed
+from deployed.errors import Denied, NotDeployed, ReleaseFailed
 
 RELEASE_SECONDS = 300
 EVENT_SECONDS = 30  # until the registry's event must have started a release
@@ -100,7 +100,21 @@ class Deployed(ABC):
             "stack": self.name,
             "endpoint": f"{outputs.get('EndpointName', '-')} {self.endpoint_status(outputs)}",
             "model": self.live_model_data(outputs) or "none",
+            "retraining": self.under_way_or_denied(outputs["RetrainStateMachine"]),
+            "release": self.under_way_or_denied(outputs["ReleaseStateMachine"]),
         }
+
+    def under_way_or_denied(self, state_machine: str) -> str:
+        """For people, of whom some may not see it."""
+        try:
+            return self.under_way(state_machine) or "none"
+        except Denied as error:
+            return f"unknown: missing permission {error.action}"
+
+    def under_way(self, state_machine: str) -> str | None:
+        """The newest running execution of a state machine; None if none runs."""
+        found = self.client("stepfunctions").list_executions(stateMachineArn=state_machine, statusFilter="RUNNING")
+        return next((str(one["executionArn"]) for one in found["executions"]), None)
 
     # The model registry
 

@@ -5,6 +5,7 @@ The state machine `retrain` branches on the answer; an exception is a failed run
 
 import json
 from datetime import UTC, datetime
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 FORMAT = 1  # of evaluation.json
+PLACE_OF_VERDICT = b"<!-- verdict -->"  # in training/verdict/report.html.jinja
 
 
 class NoEvaluation(BintallyError):
@@ -57,8 +59,27 @@ def handler(event: dict[str, str], context: object) -> dict[str, Any]:
     bucket, key = located(event["verdict"])
     body = json.dumps(verdict, indent=1).encode()
     clients.s3().put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json")
+    write_into_page(clients.s3(), event["evaluation"], answer)
     logger.info("judged", extra={"promote": answer["promote"], "reason": answer["reason"]})
     return answer
+
+
+def write_into_page(client: "S3Client", evaluation: str, answer: dict[str, Any]) -> None:
+    """Writes the verdict into report.html beside the evaluation, which was made before there was one."""
+    bucket, key = located(evaluation)
+    key = f"{key.rpartition('/')[0]}/report.html"
+    try:
+        page = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchKey":
+            raise
+        logger.warning("no report to write the verdict into", extra={"key": key})
+        return
+    said = "The challenger replaces the champion" if answer["promote"] else "The champion stays"
+    verdict = f'<p class="card"><b>Verdict: {said}.</b> {escape(answer["reason"])}</p>'
+    written = page.replace(PLACE_OF_VERDICT, verdict.encode())
+    if written != page:
+        client.put_object(Bucket=bucket, Key=key, Body=written, ContentType="text/html; charset=utf-8")
 
 
 def fetch(client: "S3Client", address: str) -> dict[str, Any]:

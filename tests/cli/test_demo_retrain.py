@@ -1,6 +1,7 @@
 """The retraining demo before it does anything; what it does is tests/stack/test_retrain.py's."""
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from cli import demo_retrain
 from cli.errors import CliError
 from cli.main import main
+from deployed.stack import Deployed
 
 ROLE = "arn:aws:iam::123456789012:role/retrain"
 
@@ -22,6 +24,7 @@ def test_nothing_is_uploaded_while_a_run_is_under_way(
     machine = states.create_state_machine(name="retrain", definition="{}", roleArn=ROLE)["stateMachineArn"]
     states.start_execution(stateMachineArn=machine, name="by-hand-7")
     monkeypatch.setattr(aws.stack, "outputs", lambda: {"RetrainStateMachine": machine, "ImagesBucket": "images"})
+    monkeypatch.setattr(aws.stack, "under_way", partial(Deployed.under_way, aws.stack), raising=False)
     python = tmp_path / ".venv-train" / "bin" / "python"  # this test needs no torch; that it is asked for, it does
     python.parent.mkdir(parents=True)
     python.touch()

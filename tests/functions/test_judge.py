@@ -170,6 +170,20 @@ def test_the_verdict_is_stored_as_answered(bucket: Bucket) -> None:
     )
 
 
+def test_the_report_says_the_verdict(bucket: Bucket) -> None:
+    """The page is made before there is one; a second delivery writes it once."""
+    page = f"{EVENT['evaluation'].rpartition('/')[0].removeprefix(f's3://{BUCKET}/')}/report.html"
+    template = (ROOT / "training" / "verdict" / "report.html.jinja").read_text()
+    assert function.PLACE_OF_VERDICT.decode() in template
+    clients.s3().put_object(Bucket=BUCKET, Key=page, Body=b"<main>" + function.PLACE_OF_VERDICT + b"</main>")
+    bucket.put(changed("golden.faults", ["golden/0.png: count is <3>"]))
+    for _ in range(2):
+        function.handler(EVENT, None)
+    found = clients.s3().get_object(Bucket=BUCKET, Key=page)["Body"].read().decode()
+    assert found.count("Verdict: The champion stays.") == 1
+    assert "first golden/0.png: count is &lt;3&gt;" in found
+
+
 def test_a_refusal_is_an_answer(bucket: Bucket) -> None:
     bucket.put(changed("paired.rps.lower_bound", -0.01))
     answer = function.handler(EVENT, None)
