@@ -312,7 +312,8 @@ def test_the_state_is_that_of_the_run_that_holds_the_lock(outside: Outside, seco
     outside.label(0)
     first = outside.plan(force=True)
     outside.label(1, logged="2026-11-21T11:00:00.000000Z")
-    table, second, asked = Table("counts", outside.dynamodb), {}, outside.sagemaker.called.append
+    table, asked = Table("counts", outside.dynamodb), outside.sagemaker.called.append
+    second: dict[str, Any] = {}
 
     class Overtaken(list[tuple[str, str]]):
         def append(self, call: tuple[str, str]) -> None:
