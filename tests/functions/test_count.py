@@ -11,6 +11,7 @@ import boto3
 import pytest
 from bintally import count
 from bintally.aws import clients, objects, table, telemetry
+from bintally.common import keys
 from bintally.counting import count_photograph
 from botocore.exceptions import ReadTimeoutError
 
@@ -341,7 +342,7 @@ def test_two_functions_that_date_it_differently_store_one_item(
     """One of them runs an older release, or other settings. LATEST is the item that was stored first."""
     event = world.put(KEY, photo())
     assert world.deliver(event) == []
-    read = count_photograph.captured_at
+    read = keys.captured_at
     monkeypatch.setattr(count_photograph, "captured_at", lambda *a: (read(*a)[0] + timedelta(hours=9), ()))
     assert world.deliver(event) == []
     assert world.only("LATEST")["order"] == world.only()["order"]
@@ -357,7 +358,7 @@ def test_a_count_that_someone_removed_is_counted_again(
     before = world.only()
     boto3.resource("dynamodb").Table("counts").delete_item(Key={"PK": before["PK"], "SK": before["SK"]})
     if moves:
-        read = count_photograph.captured_at
+        read = keys.captured_at
         monkeypatch.setattr(count_photograph, "captured_at", lambda *a: (read(*a)[0] + timedelta(hours=9), ()))
     assert world.deliver(event, event) == []
     assert (world.only()["SK"] == before["SK"]) is not moves
