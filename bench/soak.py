@@ -182,6 +182,8 @@ class Soak:
         self.shorten_visibility()
         with ThreadPoolExecutor(UPLOADERS) as pool:
             for part, fault in zip(parts, [*plan, None], strict=True):
+                # Uploads are faster than counting: without a wait, most would be counted after the last fault.
+                self.wait_drained(self.stack.client("sqs"), self.outputs["CountQueueUrl"], left=len(part))
                 running = [pool.submit(self.upload, key, self.picture()) for key in part]
                 if fault:
                     say(f"{len(self.acknowledged):,} uploaded; {fault}")
@@ -235,10 +237,10 @@ class Soak:
                 break
         return dict(found)
 
-    def wait_drained(self, sqs: Any, queue: str) -> None:
-        """Raises CliError when the queue no longer becomes shorter."""
+    def wait_drained(self, sqs: Any, queue: str, left: int = 0) -> None:
+        """Waits until `left` messages are in the queue. Raises CliError when it no longer becomes shorter."""
         least, since = queued(sqs, queue), time.monotonic()
-        while depth := queued(sqs, queue):
+        while (depth := queued(sqs, queue)) > left:
             if depth < least:
                 least, since = depth, time.monotonic()
             if time.monotonic() - since > QUIET_SECONDS:
