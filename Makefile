@@ -27,7 +27,7 @@ SOON := not long and not upstream
 # Docker and debootstrap build images, chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
 
-.PHONY: system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check test test-long upstream coverage docs notebook bench
+.PHONY: system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check test test-long soak upstream coverage docs notebook bench
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -89,6 +89,9 @@ system-packages: ## Install the Debian packages that tests need, as root
 
 test-long: .venv/test.installed .venv/docs.installed .venv-train/installed .venv-launch/notebook.installed ## Tests that are long by nature and change seldom: image, notebook, site
 	$(bin)/python -m pytest --durations=25 -m long $(ELSEWHERE)
+
+soak: .venv/test.installed ## Upload 3,000 photographs while things break, and account for each; FAULTS=… SEED=… (root for disk-full)
+	$(bin)/python -m bench.soak --faults $(or $(FAULTS),all) $(if $(SEED),--seed $(SEED))
 
 upstream: .venv/test.installed ## Show the gaps of ministack itself: when its version changes
 	$(bin)/python -m pytest -m upstream tests/local

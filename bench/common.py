@@ -44,11 +44,11 @@ def json_of(arguments: list[str], settings: Any) -> Numbers:
 
 
 @contextlib.contextmanager
-def own_stack(console: Console, *parameters: str) -> Iterator[Local]:
+def own_stack(console: Console, *parameters: str, home: Path | None = None) -> Iterator[Local]:
     """A stack for one measurement, with the template's `parameters`. After a failure its logs are kept."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
-    home = Path(tempfile.mkdtemp(prefix="bintally-bench-"))
+    home = home or Path(tempfile.mkdtemp(prefix="bintally-bench-"))
     stack = Local(home=home, port=free_port(), parameters=parameters)
     start(stack, console)
     try:

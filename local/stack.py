@@ -22,7 +22,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import boto3
 import botocore.session
@@ -60,6 +60,7 @@ class Local(Deployed):
     package: Path = REPOSITORY / "model" / "pretrained" / "model.tar.gz"
     parameters: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    arrival_seconds: ClassVar[float] = 1  # the emulator sends the event before it answers the upload
 
     @classmethod
     def from_environment(cls) -> "Local":

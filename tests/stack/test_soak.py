@@ -1,0 +1,54 @@
+"""`make soak` in small: photographs while the endpoint and functions are killed, and each is accounted for."""
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from click import BadParameter
+
+from bench.soak import FAULTS, ON_A_RUNNING_STACK, Account, chosen_faults, soak
+
+
+def test_sixty_photographs_while_things_break(user: Any) -> None:
+    name = "VisibilityTimeout"
+    kept = user.sqs.get_queue_attributes(QueueUrl=user.queue, AttributeNames=[name])["Attributes"]
+    try:
+        account = soak(
+            user.stack,
+            number=60,
+            faults=ON_A_RUNNING_STACK,
+            seed=random.SystemRandom().randrange(10**6),
+            hold_seconds=1,
+            visibility_seconds=5,
+        )
+    finally:
+        user.sqs.set_queue_attributes(QueueUrl=user.queue, Attributes=kept)
+    assert account.faults == []
+    assert account.uploaded == 60 == account.counted + account.rejected - account.unanswered
+
+
+GOOD = Account(10, 1, 1, 9, 2, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"lost": 1, "counted": 8}, "1 lost"),
+        ({"double": 1, "counted": 10}, "1 double"),
+        ({"vanished": 1}, "1 vanished"),
+        ({"stale": 1}, "1 stale"),
+        ({"miscounted_totals": -1}, "-1 miscounted totals"),
+        ({"counted": 8}, "the sums do not agree"),
+    ],
+)
+def test_an_account_that_is_wrong_says_so(change: dict[str, int], fault: str) -> None:
+    assert GOOD.faults == []
+    assert replace(GOOD, **change).faults == [fault]
+
+
+def test_faults_are_chosen_by_name() -> None:
+    assert chosen_faults("all") == list(FAULTS)
+    assert chosen_faults("killed,stopped") == ["killed", "stopped"]
+    with pytest.raises(BadParameter, match="fire"):
+        chosen_faults("killed,fire")
