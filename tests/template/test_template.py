@@ -418,7 +418,7 @@ def test_no_arn_names_a_partition() -> None:
 def test_state_machines_log_their_errors() -> None:
     groups = of_type("AWS::Logs::LogGroup")
     machines = of_type("AWS::StepFunctions::StateMachine")
-    assert len(machines) == 2
+    assert len(machines) == 3
     for machine in machines.values():
         (destination,) = machine["LoggingConfiguration"]["Destinations"]
         group = groups[destination["CloudWatchLogsLogGroup"]["LogGroupArn"]["Fn::GetAtt"][0]]
