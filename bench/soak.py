@@ -222,7 +222,7 @@ class Soak:
             QueueUrl=self.outputs["CountQueueUrl"], Attributes={"VisibilityTimeout": str(self.visibility_seconds)}
         )
 
-    def settle(self, say: Say) -> dict[str, int]:
+    def settle(self, say: Say) -> Counter[str]:
         """Waits until nothing is under way; redrives and reconciles until there is nothing left to do."""
         sqs, found = self.stack.client("sqs"), Counter[str]()
         queue, dead = self.outputs["CountQueueUrl"], self.outputs["CountDeadLetterQueueUrl"]
@@ -235,7 +235,7 @@ class Soak:
             say(f"{redriven} redriven, {uncounted} found by reconciling")
             if not redriven and not uncounted:
                 break
-        return dict(found)
+        return found
 
     def wait_drained(self, sqs: Any, queue: str, left: int = 0) -> None:
         """Waits until `left` messages are in the queue. Raises CliError when it no longer becomes shorter."""
@@ -345,7 +345,9 @@ def soak(
     for line in account.lines():
         say(line)
     happened = ", ".join(f"{fault} {count}" for fault, count in sorted(run.happened.items()))
-    say(f"{happened}; {run.repeated:,} events repeated; {settled}; {time.monotonic() - began:.0f} s")
+    say(f"{happened}; {run.repeated:,} events repeated")
+    seconds = time.monotonic() - began
+    say(f"{settled['redriven']} redriven, {settled['reconciled']} found by reconciling in the end; {seconds:.0f} s")
     return account
 
 
@@ -400,11 +402,15 @@ def chosen_faults(text: str) -> list[str]:
 def main(photographs: int, faults: str, times: int, seed: int | None, json_file: Path | None) -> None:
     """Upload photographs while things break, and account for every one of them. Exits 1 when one is lost or double."""
     wanted, console = chosen_faults(faults), Console(highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     with contextlib.ExitStack() as cleanup:
         home = cleanup.enter_context(small_disk()) if "disk-full" in wanted else None
         stack = cleanup.enter_context(own_stack(console, "RetrySeconds=2", home=home))
-        account = soak(stack, number=photographs, faults=wanted, seed=seed, times=times, say=console.print)
+        account = soak(stack, number=photographs, faults=wanted, seed=seed, times=times, say=say)
     write(json_file, "soak", {"seed": seed, "faults": wanted, "times": times, **asdict(account)})
     if account.faults:
         raise CliError(f"{'; '.join(account.faults)}. Repeat with: --seed {seed} --faults {faults}")
