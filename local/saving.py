@@ -191,7 +191,10 @@ class Saver:
         return pid, reader
 
     def write_as_child(self, writer: int, prepared: Mapping[str, Any], moment: float) -> None:
-        """Runs in the child, and ends it. No other thread of the emulator exists here, and no lock that one held."""
+        """Runs in the child, and ends it. The emulator's other threads do not exist here; a lock that one of them held
+        stays locked."""
+        from ministack.services import lambda_svc
+
         code = 1
         try:
             # Connections that the emulator closes meanwhile would stay open here.
@@ -201,10 +204,12 @@ class Saver:
             os.nice(5)
             gc.disable()  # it would touch, and so copy, every page
             copy.deepcopy = itself  # type: ignore[assignment] # the child is a copy already
+            lambda_svc._prune_orphan_code_blobs = lambda referenced: None  # an older snapshot may name them
             self.snapshots.write(states(prepared), moment)
             code = 0
         except BaseException as error:  # noqa: BLE001 - nothing of the emulator may continue in the child
-            os.write(writer, (str(error) or type(error).__name__).encode()[:1000])
+            reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+            os.write(writer, reason.encode()[:1000])
         finally:
             os._exit(code)
 

@@ -98,7 +98,15 @@ class Snapshots:
             raise
         for old in self.root.glob("*.json"):
             old.unlink()
+        self.remove_unused_blobs()
         return Snapshot(folder)
+
+    def remove_unused_blobs(self) -> None:
+        """Removes the functions' packages that no snapshot names."""
+        named = [file.read_text() for file in self.root.glob("*/lambda.json")]
+        for blob in self.blobs.glob("*.zip"):
+            if not any(blob.stem in state for state in named):
+                blob.unlink()
 
     # A start, a stop and a crash
 

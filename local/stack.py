@@ -243,13 +243,12 @@ class Local(Deployed):
         return not self.snapshots.stopped_in_order()
 
     def describe_restored(self) -> str:
+        """The state from which a crashed stack starts."""
         found = self.snapshots.newest()
         if found is None:
-            return "The stack was not stopped in order, before its state was saved for the first time: it starts anew"
+            return "It was not stopped in order, and its state had never been saved: it starts empty"
         lost = self.snapshots.seconds_lost(found)
-        return (
-            f"The stack was not stopped in order: its state of {second(found.moment)} is restored, {lost:.0f} s before"
-        )
+        return f"It was not stopped in order: restored its state of {second(found.moment)}, {lost:.0f} s before its end"
 
     def down(self, discard: bool = False) -> bool:
         """Saves the state, stops the emulator and everything that it started. False when nothing ran.
