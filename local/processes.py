@@ -9,7 +9,8 @@ from pathlib import Path
 
 def session_members(session: int) -> list[int]:
     """Every live process of a session. The emulator leads one, and its children stay in it, so this finds processes
-    that a crash left, even without the leader."""
+    that a crash left, even without the leader. A process whose first thread has ended is a zombie (`Z`) but lives, and
+    keeps its ports, until its other threads have ended too."""
     members = []
     for directory in Path("/proc").iterdir():
         if not directory.name.isdigit():
@@ -17,7 +18,7 @@ def session_members(session: int) -> list[int]:
         with contextlib.suppress(OSError):
             # The name in brackets may contain spaces; state, parent, group and session follow it.
             state, _, _, found = (directory / "stat").read_text().rpartition(")")[2].split()[:4]
-            if int(found) == session and state != "Z":
+            if int(found) == session and (state != "Z" or len(list((directory / "task").iterdir())) > 1):
                 members.append(int(directory.name))
     return members
 
