@@ -278,8 +278,10 @@ def sagemaker_resource(path: str, headers: dict[str, str], body: bytes) -> str:
     kind = headers["x-amz-target"].rpartition(".")[2]
     try:
         request = json.loads(body or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return "*"
+    if not isinstance(request, dict):
+        return "*"  # the service refuses it
     if kind in ("AddTags", "DeleteTags", "ListTags"):
         return str(request.get("ResourceArn", "*"))
     if "ModelPackage" in kind and not kind.startswith("List"):

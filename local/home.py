@@ -11,6 +11,8 @@ from local.errors import HomeUnusable, NotStored
 CURE = "Set BINTALLY_HOME to a folder of your own"
 FIRST_BYTES, AGAIN_BYTES = 250_000_000, 150_000_000
 """Room that the first start needs (builds, models, an unpacked copy of each running function), and a later one."""
+LONGEST_PATH = 2048
+"""Bytes. Linux takes 4,096, and objects and builds lie deep below the home."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -30,6 +32,9 @@ def check_home(home: Path) -> None:
             raise HomeUnusable(f"{named}. {CURE}")
         if place == home and found.st_uid == os.geteuid() and not os.access(home, os.R_OK | os.X_OK):
             raise HomeUnusable(f"{home} cannot be read. Allow it with: chmod u+rwx {home}")
+        longest = os.pathconf(place, "PC_NAME_MAX")
+        if len(os.fsencode(home)) > LONGEST_PATH or any(len(os.fsencode(part)) > longest for part in home.parts):
+            raise HomeUnusable(f"{home} cannot be used: {os.strerror(errno.ENAMETOOLONG)}. {CURE}")
         return
 
 

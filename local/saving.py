@@ -27,8 +27,8 @@ from typing import Any
 from local.gate import App, Receive, Scope, Send
 from local.snapshots import Snapshot, Snapshots
 
-EVERY_SECONDS = 10
-"""From one snapshot to the next. With at most 20 seconds to write one, the newest is at most 30 seconds behind."""
+EVERY_SECONDS = 15
+"""From one snapshot to the next. With at most 15 seconds to write one, the newest is at most 30 seconds behind."""
 PATIENCE_SECONDS = 120
 """A child that takes longer waits for a lock that another thread held when it was forked: the next one succeeds."""
 DEPLOYING_SECONDS = 60
@@ -185,7 +185,9 @@ class Saver:
         self.changed.clear()
         with self.at_rest:
             pid = os.fork()
-        if pid == 0:
+        if pid:
+            logger.info("snapshot: requests waited %.1f ms", (time.time() - moment) * 1000)
+        else:
             self.write_as_child(writer, prepared, moment)
         os.close(writer)
         return pid, reader
@@ -201,7 +203,6 @@ class Saver:
             os.closerange(3, writer)
             os.closerange(writer + 1, 1 << 20)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.nice(5)
             gc.disable()  # it would touch, and so copy, every page
             copy.deepcopy = itself  # type: ignore[assignment] # the child is a copy already
             lambda_svc._prune_orphan_code_blobs = lambda referenced: None  # an older snapshot may name them
@@ -270,8 +271,9 @@ def states(prepared: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
         state = prepared[name] if name in prepared else get_state()
         if state is not None:
             content = {"__ministack_format__": persistence._state_format_version(name), "payload": state}
-            # json.dump, which ministack uses, encodes in Python, and takes ten times as long.
-            yield name, json.dumps(content, default=persistence._json_default).encode()
+            # json.dump, which ministack uses, encodes in Python; looking for cycles would double the time that is left.
+            encode = json.JSONEncoder(default=persistence._json_default, check_circular=False, separators=(",", ":"))
+            yield name, encode.encode(content).encode()
 
 
 def deploying() -> bool:
