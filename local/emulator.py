@@ -387,7 +387,14 @@ def main() -> None:
         *(ProcessingJobs(host), TransformJobs(host, endpoints)),
     )
     close_gaps()
-    saver = Saver(Snapshots(home), {"sagemaker": service.get_state}, cloudwatch.lock)
+
+    def end() -> None:
+        """State is saved; running threads (an execution, a warm function) must not delay the stop."""
+        service.close()
+        sys.stdout.flush()
+        os._exit(0)
+
+    saver = Saver(Snapshots(home), {"sagemaker": service.get_state}, cloudwatch.lock, end)
     store_before_acknowledging(saver.bytes_of_next)
     saver.install()
     check_the_owner(key)
@@ -403,10 +410,7 @@ def main() -> None:
     try:
         app.main()
     finally:
-        service.close()
-        # State is saved; running threads (an execution, a warm function) must not delay the stop.
-        sys.stdout.flush()
-        os._exit(0)
+        end()
 
 
 if __name__ == "__main__":

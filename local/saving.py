@@ -44,13 +44,17 @@ class Saver:
     """Takes snapshots of the emulator in this process.
 
     `prepared` are services whose state needs a lock that the child could find locked: it is read before the fork.
-    `at_rest` is held during the fork, so that the child finds it free.
+    `at_rest` is held during the fork, so that the child finds it free. `end` ends this process after an orderly stop.
     """
 
     def __init__(
-        self, snapshots: Snapshots, prepared: Mapping[str, Callable[[], Any]], at_rest: AbstractContextManager[Any]
+        self,
+        snapshots: Snapshots,
+        prepared: Mapping[str, Callable[[], Any]],
+        at_rest: AbstractContextManager[Any],
+        end: Callable[[], None],
     ) -> None:
-        self.snapshots, self.prepared, self.at_rest = snapshots, prepared, at_rest
+        self.snapshots, self.prepared, self.at_rest, self.end = snapshots, prepared, at_rest, end
         self.changed, self.asked = threading.Event(), threading.Event()
         self._turn = threading.Lock()  # one snapshot at a time
         self.cut_off: list[str] = []
@@ -169,7 +173,8 @@ class Saver:
             self.finish(*forked.result(PATIENCE_SECONDS))
 
     def save_at_stop(self, services: object) -> None:
-        """In the place of ministack's save_all; on the thread that answers requests."""
+        """In the place of ministack's save_all, on the thread that answers requests. It then ends the emulator: its
+        threads may wait for an answer, and no more is given."""
         with self._turn:
             try:
                 if self.changed.is_set() or not self.newest:
@@ -177,6 +182,7 @@ class Saver:
                 self.snapshots.mark_stopped()
             except OSError as error:
                 logger.error("the state could not be saved: %s", error)
+        self.end()
 
     def fork(self) -> tuple[int, int]:
         """Starts the child that writes. Returns its process id and a pipe from which to read its reason if it fails."""

@@ -12,8 +12,11 @@ EXAMPLES = 10
 
 
 def search(test: Callable[..., Any], examples: int = EXAMPLES, tests: int = 1) -> None:
-    """Runs a test that Hypothesis has given its arguments. With FUZZ_MINUTES it runs again and again, from seeds that it
-    prints, for so long that `tests` of its kind take that long together; FUZZ_SEED starts from one of the seeds."""
+    """Runs a test that Hypothesis has given its arguments.
+
+    With FUZZ_MINUTES it runs again and again, from seeds that it prints, for so long that `tests` of its kind take that
+    long together; FUZZ_SEED starts from one of the seeds.
+    """
     minutes = float(os.environ.get("FUZZ_MINUTES", 0))
     number = int(os.environ.get("FUZZ_SEED", 0)) or (random.SystemRandom().randrange(1 << 32) if minutes else 1)
     until = time.monotonic() + 60 * minutes / tests

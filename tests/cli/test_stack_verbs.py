@@ -142,7 +142,7 @@ def path_too_long(place: Path) -> Path:
     return place.joinpath(*["a" * 200] * 30)
 
 
-HOMES = {
+HOMES: dict[Callable[[Path], Path], str] = {
     file_in_the_way: "is a file. Set BINTALLY_HOME to a folder of your own",
     below_a_file: "is a file. Set BINTALLY_HOME to a folder of your own",
     name_too_long: "File name too long. Set BINTALLY_HOME to a folder of your own",

@@ -74,7 +74,8 @@ def received(stack: Local) -> list[dict[str, Any]]:
     found = sqs.receive_message(
         QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=1800, AttributeNames=["ApproximateReceiveCount"]
     )
-    return found.get("Messages", [])
+    messages: list[dict[str, Any]] = found.get("Messages", [])
+    return messages
 
 
 def kill(stack: Local) -> None:
