@@ -29,6 +29,7 @@ FAMILIES = {
     },
     "The stack": {
         "stack redrive": "Retry everything in the dead-letter queues.",
+        "stack reconcile": "Count the photographs that have no count.",
     },
     "Try and measure": {
         "demo": "Start a stack and count the sample photographs.",

@@ -11,7 +11,8 @@ StackError
 ├── PortTaken         another program uses the port
 ├── PackageMissing    there is no model package to release
 ├── DeployFailed      `sam build` or `sam deploy` failed
-└── ReleaseFailed     the release state machine did not succeed
+├── ReleaseFailed     the release state machine did not succeed
+└── ReconcileFailed   the reconcile state machine did not succeed
 """
 
 
@@ -68,3 +69,7 @@ class DeployFailed(StackError):
 
 class ReleaseFailed(StackError):
     """The release state machine did not succeed."""
+
+
+class ReconcileFailed(StackError):
+    """The reconcile state machine did not succeed."""

@@ -10,26 +10,42 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from deployed.access import explain, no_region, translate_refusals
-from deployed.errors import NotDeployed, ReleaseFailed
+from deployed.errors import NotDeployed, ReconcileFailed, ReleaseFailed
 
 RELEASE_SECONDS = 300
 EVENT_SECONDS = 30  # until the registry's event must have started a release
 ENDPOINT_SECONDS = 120
 
 
+@dataclass(frozen=True)
+class Reconciled:
+    """The outcome of reconciling, in image versions below incoming/."""
+
+    checked: int
+    uncounted: int
+    """Checked versions without a count."""
+    requeued: int
+    """Uncounted versions that were sent to the count queue."""
+    young: int
+    """Versions that were too young to be checked."""
+
+
 class Deployed(ABC):
     """A stack in an account, or the one on this machine. `name` is the stack's name and the model registry's group."""
 
     name: str
+    arrival_seconds: ClassVar[float] = 60
+    """After this time an upload is in the count queue, or lost."""
 
     @property
     def client_settings(self) -> Mapping[str, Any]:
@@ -193,6 +209,42 @@ class Deployed(ABC):
         if found["status"] != "SUCCEEDED":
             raise ReleaseFailed(how_it_failed(found))
 
+    # Reconciling
+
+    def start_reconcile(self, since: datetime | None = None, grace_seconds: float | None = None) -> str:
+        """Starts the comparison of the photographs with their counts, and returns its execution.
+
+        It checks what was uploaded from `since` until `grace_seconds` before now; None takes arrival_seconds, and the
+        caller should have waited that long for what it wants to be checked. Raises ReconcileFailed for a stack of an
+        older release.
+        """
+        machine = self.outputs().get("ReconcileStateMachine")
+        if machine is None:
+            raise ReconcileFailed(f"stack {self.name} is older than this command and cannot reconcile; deploy it again")
+        grace = self.arrival_seconds if grace_seconds is None else grace_seconds
+        request = {"grace_seconds": grace} | ({"since": since.isoformat()} if since else {})
+        started = self.client("stepfunctions").start_execution(
+            stateMachineArn=machine, name=f"by-hand-{time.time_ns()}", input=json.dumps(request)
+        )
+        return str(started["executionArn"])
+
+    def wait_reconcile(self, execution: str) -> Reconciled:
+        """Waits as long as it takes: hours for a hundred million photographs. Raises ReconcileFailed."""
+        states = self.client("stepfunctions")
+        while (found := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
+            time.sleep(0.25)
+        if found["status"] != "SUCCEEDED":
+            raise ReconcileFailed(how_it_failed(found, "reconcile"))
+        output = json.loads(found["output"])
+        return Reconciled(**{field.name: output[field.name] for field in fields(Reconciled)})
+
+    def reconcile(self, since: datetime | None = None, grace_seconds: float | None = None) -> Reconciled:
+        """Sends the photographs without a count to the count queue again, and waits until all are sent.
+
+        Idempotent: a photograph that is in the queue already gets one count all the same. Raises ReconcileFailed.
+        """
+        return self.wait_reconcile(self.start_reconcile(since, grace_seconds))
+
 
 @dataclass(frozen=True)
 class Account(Deployed):
@@ -254,7 +306,7 @@ def release_request(model_data_url: str) -> dict[str, str]:
     return {"model_version": model_data_url.split("/")[4], "model_data_url": model_data_url}
 
 
-def how_it_failed(execution: dict[str, Any]) -> str:
-    """Describes a failed release in one line, from DescribeExecution's answer."""
+def how_it_failed(execution: dict[str, Any], name: str = "release") -> str:
+    """Describes a failed execution in one line, from DescribeExecution's answer."""
     reason = " ".join(f"{execution.get('error', '')} {execution.get('cause', '')}".split())
-    return f"release {execution['status'].lower()}: {reason or 'no reason given'}"
+    return f"{name} {execution['status'].lower()}: {reason or 'no reason given'}"

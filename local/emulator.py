@@ -10,12 +10,15 @@ ministack reads its settings when it is imported, so its modules are imported in
 
 import contextvars
 import hashlib
+import html
 import json
 import os
+import re
 import secrets
 import sys
 import threading
 import time
+import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,6 +109,28 @@ def put_version_ids_in_events() -> None:
     eventbridge._dispatch_event = dispatch_with_version
 
 
+def encode_keys_of_versions() -> None:
+    """In ministack ListObjectVersions ignores `encoding-type=url`, which boto3 asks for. XML cannot contain a control
+    character, so a key with one makes the whole answer unreadable."""
+    from ministack.services import s3
+
+    list_versions = s3._list_object_versions
+    names = re.compile(rb"<(Key|Prefix|KeyMarker|NextKeyMarker|Delimiter)>(.*?)</\1>", re.DOTALL)
+
+    def encode(found: re.Match[bytes]) -> bytes:
+        text = urllib.parse.quote(html.unescape(found[2].decode()), safe="/").encode()
+        return b"<%b>%b</%b>" % (found[1], text, found[1])
+
+    def list_encoded(bucket: str, query: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        status, headers, body = list_versions(bucket, query)
+        if status == 200 and s3._qp(query, "encoding-type", "") == "url":
+            body = names.sub(encode, body)
+            body = body.replace(b"</ListVersionsResult>", b"<EncodingType>url</EncodingType></ListVersionsResult>")
+        return status, headers, body
+
+    s3._list_object_versions = list_encoded
+
+
 def count_loopback_as_tls() -> None:
     """A bucket policy that requires TLS denies every role, since clients on one machine use plain HTTP over loopback.
 
@@ -121,6 +146,20 @@ def count_loopback_as_tls() -> None:
 
     iam_evaluator.pin_request_origin = pin_secure
     app.pin_request_origin = pin_secure
+
+
+def check_batches_as_single_messages() -> None:
+    """In ministack SendMessageBatch needs a permission of that name, which AWS does not know: there it is that of
+    SendMessage, as for the other batches of SQS."""
+    from ministack.core import iam_actions
+
+    action_of = iam_actions.extract_iam_action
+
+    def action_of_one(*request: Any) -> str | None:
+        action: str | None = action_of(*request)
+        return action.removesuffix("Batch") if action and action.startswith("sqs:") else action
+
+    iam_actions.extract_iam_action = action_of_one
 
 
 def read_concurrency_as_a_number() -> None:
@@ -205,7 +244,9 @@ def register_sessions_one_at_a_time() -> None:
 def close_gaps() -> None:
     """Closes every gap that does not depend on the stack."""
     put_version_ids_in_events()
+    encode_keys_of_versions()
     count_loopback_as_tls()
+    check_batches_as_single_messages()
     read_concurrency_as_a_number()
     keep_unread_stream_records()
     register_sessions_one_at_a_time()

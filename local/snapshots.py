@@ -5,6 +5,7 @@
       part/           the one that is being written; never read
       lambda-blobs/   the functions' packages, named by their SHA-256, which the snapshots share
       running         exists from the start to an orderly stop; its mtime is the emulator's last sign of life
+      unreconciled    a time: photographs that were uploaded since then may have lost their messages in a crash
       problem         the reason for which the last snapshot could not be written; otherwise blank
 
 A snapshot gets its number by a rename once everything in it is on the disk, so a half-written one has none.
@@ -51,6 +52,7 @@ class Snapshots:
         self.root = home / "state"
         self.blobs = self.root / "lambda-blobs"
         self.running, self.problem_file = self.root / "running", self.root / "problem"
+        self.loss_file = self.root / "unreconciled"
 
     def newest(self) -> Snapshot | None:
         """The newest complete snapshot; None before the first. A damaged one counts as none."""
@@ -109,6 +111,21 @@ class Snapshots:
                 blob.unlink()
 
     # A start, a stop and a crash
+
+    def note_loss(self, since: datetime) -> None:
+        """Photographs that were uploaded since then may have no count, until they are reconciled."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        earlier = self.unreconciled()
+        write_durably(self.loss_file, min(since, earlier or since).isoformat().encode())
+
+    def unreconciled(self) -> datetime | None:
+        try:
+            return datetime.fromisoformat(self.loss_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def note_reconciled(self) -> None:
+        self.loss_file.unlink(missing_ok=True)
 
     def stopped_in_order(self) -> bool:
         return not self.running.exists()

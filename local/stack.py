@@ -22,9 +22,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import boto3
 import botocore.session
@@ -34,7 +34,16 @@ from deployed.access import translate_refusals
 from deployed.errors import NoAccess
 from deployed.stack import Deployed, release_request, upper_snake
 from local import processes
-from local.errors import DeployFailed, NotRunning, NotStored, PackageMissing, PortTaken, StackError, WrongSetting
+from local.errors import (
+    DeployFailed,
+    NotRunning,
+    NotStored,
+    PackageMissing,
+    PortTaken,
+    ReconcileFailed,
+    StackError,
+    WrongSetting,
+)
 from local.home import check_home, check_space, disk_full, free_bytes, holder_of_port, unusable
 from local.owner import OwnerKey, key_file, make_key, make_private, private_files, read_key
 from local.snapshots import Snapshots
@@ -44,6 +53,8 @@ REGION = "us-east-1"
 START_SECONDS = 120
 STOP_SECONDS = 60
 SAVE_SECONDS = 180
+UNDER_WAY = timedelta(minutes=5)
+"""An upload's event was in its queue by then."""
 FULL_BYTES = 1_000_000
 SHIPPED = "The model that Bintally ships"
 """The registry's description of a package that the repository ships."""
@@ -66,6 +77,7 @@ class Local(Deployed):
     package: Path = REPOSITORY / "model" / "pretrained" / "model.tar.gz"
     parameters: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    arrival_seconds: ClassVar[float] = 1  # the emulator sends the event before it answers the upload
 
     @classmethod
     def from_environment(cls) -> "Local":
@@ -216,15 +228,14 @@ class Local(Deployed):
             self._up(say, model_version)
 
     def _up(self, say: Say, model_version: str) -> None:
-        started, crashed = not self.running(), False
+        started = not self.running()
         try:
             if started:
                 check_space(self.home)
-                crashed = self.crashed()
+                restored = self.after_a_crash() if self.crashed() else ""
                 say("Starting AWS on this machine")
-                restored = self.describe_restored() if crashed else ""
                 self.start_emulator()
-                if crashed:
+                if restored:
                     say(restored)
             say("Building the functions")
             self.build()
@@ -232,21 +243,35 @@ class Local(Deployed):
             self.deploy()
             say(f"Releasing model {model_version}")
             self.ship(model_version, say)
+            if since := self.snapshots.unreconciled():
+                self.reconcile_since(since, say)
         except BaseException:
             if started:
                 self.stop()
             raise
         self.ask_to_save()
 
+    def reconcile_since(self, since: datetime, say: Say) -> None:
+        """Sends photographs that a crash left without a count to the queue. A failure does not prevent the start."""
+        say("Looking for photographs without a count")
+        try:
+            found = self.reconcile(since, grace_seconds=0)
+        except ReconcileFailed as error:
+            say(f"{error}. Look for photographs without a count with: bintally stack reconcile")
+            return
+        self.snapshots.note_reconciled()
+        say(f"{found.requeued:,} of {found.checked:,} photographs since {second(since)} are counted again")
+
     def crashed(self) -> bool:
         """Whether the stack, which does not run, ended without saving its state."""
         return not self.snapshots.stopped_in_order()
 
-    def describe_restored(self) -> str:
-        """The state from which a crashed stack starts."""
+    def after_a_crash(self) -> str:
+        """Notes which photographs may have lost their messages. Returns the state from which the stack starts."""
         found = self.snapshots.newest()
         if found is None:
             return "It was not stopped in order, and its state had never been saved: it starts empty"
+        self.snapshots.note_loss(found.moment - UNDER_WAY)
         lost = self.snapshots.seconds_lost(found)
         return f"It was not stopped in order: restored its state of {second(found.moment)}, {lost:.0f} s before its end"
 

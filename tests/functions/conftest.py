@@ -12,10 +12,11 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import conclude, count, follow, plan, record
+from bintally import conclude, count, follow, plan, reconcile, record
 from bintally.aws import clients
 from bintally.counting import settings as counting
 from bintally.labels import settings as labels
+from bintally.reconciling import settings as reconciling
 from bintally.records import settings as records
 from bintally.retraining import settings as retraining
 from botocore.awsrequest import AWSResponse
@@ -41,7 +42,10 @@ ENVIRONMENT = {
 }
 
 
-READ_ONCE = (clients, counting, labels, records, retraining, conclude, count, follow, plan, record)
+READ_ONCE = (
+    *(clients, counting, labels, reconciling, records, retraining),
+    *(conclude, count, follow, plan, reconcile, record),
+)
 """Modules that keep what they made on first use: clients, settings, services."""
 
 

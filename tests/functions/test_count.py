@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +11,8 @@ import boto3
 import pytest
 from bintally import count
 from bintally.aws import clients, objects, table, telemetry
+from bintally.common import keys
+from bintally.counting import count_photograph
 from botocore.exceptions import ReadTimeoutError
 
 KEY = "incoming/SEA1/P-4-B217/2020-11-22T10:15:00Z.jpg"
@@ -313,8 +316,56 @@ def test_table_throttling_counts_once_in_the_end(
     assert world.totals() == {"counted": 1, "rejected": 0}
 
 
+@pytest.mark.parametrize("key", [KEY, "incoming/SEA1/P-4-B217/front.jpg", "incoming/a/b/c/d.jpg", "incoming/front"])
+@pytest.mark.parametrize("deleted", [False, True])
+def test_told_twice_with_two_times_it_is_one_item(world: Any, photo: Photo, key: str, deleted: bool) -> None:
+    event = world.put(key, photo())
+    if deleted:
+        world.s3.delete_object(Bucket="images", Key=key, VersionId=event["detail"]["object"]["version-id"])
+    later = event | {"time": "2026-11-23T11:00:00Z", "id": "another"}
+    assert world.deliver(event, later) == world.deliver(later) == []
+    assert len(world.items("COUNT#")) == sum(world.totals().values()) == 1
+
+
+def test_deleted_between_two_deliveries_it_is_one_item(world: Any, photo: Photo) -> None:
+    """The time in its metadata can no longer be read, so its second item would have another key."""
+    event = world.put(KEY, photo(), captured_at="2019-01-01T00:00:00Z")
+    assert world.deliver(event) == []
+    world.s3.delete_object(Bucket="images", Key=KEY, VersionId=event["detail"]["object"]["version-id"])
+    assert world.deliver(event) == []
+    assert world.only()["status"] == "COUNTED" and world.totals() == {"counted": 1, "rejected": 0}
+
+
+def test_two_functions_that_date_it_differently_store_one_item(
+    world: Any, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them runs an older release, or other settings. LATEST is the item that was stored first."""
+    event = world.put(KEY, photo())
+    assert world.deliver(event) == []
+    read = keys.captured_at
+    monkeypatch.setattr(count_photograph, "captured_at", lambda *a: (read(*a)[0] + timedelta(hours=9), ()))
+    assert world.deliver(event) == []
+    assert world.only("LATEST")["order"] == world.only()["order"]
+    assert world.totals() == {"counted": 1, "rejected": 0}
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_count_that_someone_removed_is_counted_again(
+    world: Any, photo: Photo, moves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = world.put(KEY, photo())
+    world.deliver(event)
+    before = world.only()
+    boto3.resource("dynamodb").Table("counts").delete_item(Key={"PK": before["PK"], "SK": before["SK"]})
+    if moves:
+        read = keys.captured_at
+        monkeypatch.setattr(count_photograph, "captured_at", lambda *a: (read(*a)[0] + timedelta(hours=9), ()))
+    assert world.deliver(event, event) == []
+    assert (world.only()["SK"] == before["SK"]) is not moves
+
+
 def test_transactions_in_conflict_are_tried_again(world: Any, photo: Photo, refuse: Any) -> None:
-    reasons = [{"Code": "None"}, {"Code": "TransactionConflict"}]
+    reasons = [{"Code": "None"}, {"Code": "None"}, {"Code": "TransactionConflict"}]
     refuse(
         *(clients.dynamodb(), "TransactWriteItems", "TransactionCanceledException"),
         times=table.TRIES - 1,

@@ -12,8 +12,9 @@ import pytest
 from bintally import conclude, plan
 from bintally.aws import clients
 from bintally.aws.table import Table
+from bintally.common.errors import Transient
 from bintally.labels.log import Image, label_id
-from bintally.retraining import runs
+from bintally.retraining import conclude_run, runs
 from bintally.retraining.names import TUNED, Names, run_of, run_of_version, version_of
 from botocore.exceptions import ClientError
 from moto import mock_aws
@@ -302,6 +303,48 @@ def test_the_hyperparameters_of_a_tuning_job_are_those_that_plan_compares() -> N
     definition = (Path(__file__).parents[2] / "machines/retrain.asl.json").read_text()
     assert set(re.findall(r"'Name': '([a-z-]+)', '(?:MinValue|Values)'", definition)) == set(TUNED)
     assert "'StaticHyperParameters': $merge([$plan.hyperparameters, {'package': 'false'}])" in definition
+
+
+@pytest.mark.parametrize("second_ends", [False, True])
+def test_the_state_is_that_of_the_run_that_holds_the_lock(outside: Outside, second_ends: bool) -> None:
+    """The first run is aborted while it concludes. Between its clean-up and its state, a second one takes the lock
+    over, and is still at work or ends too."""
+    outside.label(0)
+    first = outside.plan(force=True)
+    outside.label(1, logged="2026-11-21T11:00:00.000000Z")
+    table, asked = Table("counts", outside.dynamodb), outside.sagemaker.called.append
+    second: dict[str, Any] = {}
+
+    class Overtaken(list[tuple[str, str]]):
+        def append(self, call: tuple[str, str]) -> None:
+            asked(call)
+            if call == ("delete_model", first["names"]["challenger"]) and not second:
+                outside.states.status[ARN] = "ABORTED"
+                second["run"] = ""
+                second.update(outside.plan(OTHER, force=True))
+                if second_ends:
+                    outside.conclude(second, "registered", OTHER)
+
+    outside.sagemaker.called = Overtaken()
+    assert outside.conclude(first, "registered")["outcome"] == "registered"
+    assert outside.lock() == (None if second_ends else runs.Holder(OTHER, second["run"]))
+    assert runs.state(table).get("run") == (second["run"] if second_ends else None)
+    outside.conclude(second, "registered", OTHER)
+    assert outside.lock() is None
+    assert runs.state(table)["run"] == second["run"] != first["run"]
+
+
+def test_a_conclusion_that_is_tried_again_keeps_its_state(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event or the message failed after the state was stored and the lock released."""
+    outside.label(0)
+    made = outside.plan(force=True)
+    with monkeypatch.context() as failing:
+        failing.setattr(conclude_run, "tell", lambda *_: (_ for _ in ()).throw(Transient("no")))
+        with pytest.raises(Transient):
+            outside.conclude(made, "registered")
+    assert outside.conclude(made, "registered")["outcome"] == "registered"
+    assert runs.state(Table("counts", outside.dynamodb))["run"] == made["run"]
+    assert outside.lock() is None and len(outside.told()) == 1
 
 
 def test_a_failed_run_leaves_its_labels_for_the_next(outside: Outside) -> None:

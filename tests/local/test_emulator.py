@@ -56,6 +56,24 @@ def test_events_of_a_plain_bucket_carry_no_version(ours: Local) -> None:
 
 
 @BOTH
+def test_versions_of_keys_that_xml_cannot_contain_are_listed(stack: Local, which: str) -> None:
+    s3 = stack.client("s3", retries={"total_max_attempts": 1})
+    s3.create_bucket(Bucket="odd-keys")
+    s3.put_bucket_versioning(Bucket="odd-keys", VersioningConfiguration={"Status": "Enabled"})
+    keys = sorted(f"incoming/S/A/{name}.jpg" for name in ("\x01", "&lt; <b>", "%41+ü", "\r\n"))
+    for key in keys:
+        s3.put_object(Bucket="odd-keys", Key=key, Body=b"x")
+    pages = s3.get_paginator("list_object_versions").paginate(
+        Bucket="odd-keys", Prefix="incoming/", PaginationConfig={"PageSize": 1}
+    )
+    if which == "ours":
+        assert [version["Key"] for page in pages for version in page["Versions"]] == keys
+    else:
+        with pytest.raises(ClientError):
+            list(pages)
+
+
+@BOTH
 def test_a_policy_that_demands_tls_lets_roles_in_over_loopback(
     stack: Local, which: str, role: Callable[..., str], as_role: Callable[..., Any], policy: Callable[..., str]
 ) -> None:
@@ -75,6 +93,26 @@ def test_a_policy_that_demands_tls_lets_roles_in_over_loopback(
             reader.get_object(Bucket="tls-only", Key="open")
     with pytest.raises(ClientError, match="AccessDenied"):
         reader.get_object(Bucket="tls-only", Key="closed")
+
+
+@BOTH
+def test_whoever_may_send_a_message_may_send_ten(
+    stack: Local, which: str, role: Callable[..., str], as_role: Callable[..., Any]
+) -> None:
+    queue = stack.client("sqs").create_queue(QueueName="batches")["QueueUrl"]
+    actions = ["sqs:SendMessage", "sqs:ReceiveMessage"]
+    allow = {"Effect": "Allow", "Action": actions, "Resource": "arn:aws:sqs:us-east-1:000000000000:batches"}
+    sqs = as_role(stack, role(stack, "sender", None, allow), "sqs")
+    entries = [{"Id": str(number), "MessageBody": "x"} for number in range(10)]
+    if which == "ours":
+        assert len(sqs.send_message_batch(QueueUrl=queue, Entries=entries)["Successful"]) == 10
+    else:
+        with pytest.raises(ClientError, match="AccessDenied"):
+            sqs.send_message_batch(QueueUrl=queue, Entries=entries)
+    received = sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1).get("Messages", [])
+    delete = [{"Id": "0", "ReceiptHandle": received[0]["ReceiptHandle"] if received else "none"}]
+    with pytest.raises(ClientError, match="AccessDenied"):
+        sqs.delete_message_batch(QueueUrl=queue, Entries=delete)
 
 
 @BOTH

@@ -129,6 +129,7 @@ def test_an_inventory_person_is_refused_the_rest(inventory: Person, version: str
     inventory.is_refused("model", "rollback", permission="sagemaker:DescribeEndpoint")
     inventory.is_refused("retrain", "start", permission="states:StartExecution")
     inventory.is_refused("stack", "redrive", permission="sqs:GetQueueAttributes")
+    inventory.is_refused("stack", "reconcile", permission="sqs:GetQueueAttributes")
     inventory.is_refused("status", permission="sagemaker:DescribeEndpoint")
 
 
@@ -159,6 +160,7 @@ def test_an_operator_releases_and_rejects(operator: Person, stack: Local, versio
     assert "was approved before" in operator.does("model", "approve", version)
     printed = operator.does("stack", "redrive")
     assert printed == "0 messages sent back to the count queue\n0 messages sent back to the record queue\n"
+    assert json.loads(operator.does("stack", "reconcile", "--since", "1d", "--json"))["uncounted"] == 0
 
 
 def test_an_operator_may_go_back(operator: Person, monkeypatch: pytest.MonkeyPatch, stack: Local) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bintally import record
+from bintally import reconcile, record
 from bintally.aws.queues import LONGEST_WAIT
 from bintally.count import WORST_SECONDS
 from bintally.retraining import LONGEST_STACK_NAME
@@ -316,6 +316,34 @@ def test_the_time_limit_holds_two_photographs_at_worst() -> None:
 
 def test_most_of_the_time_limit_is_for_the_rows_of_a_file() -> None:
     assert of_type("AWS::Lambda::Function")["RecordFunction"]["Timeout"] >= 4 * record.WORST_SECONDS
+
+
+def test_every_schedule_is_set_and_switched_by_parameters_and_keeps_what_it_could_not_start() -> None:
+    alarmed, parameters = queues_with("ApproximateNumberOfMessagesVisible"), translated()["Parameters"]
+    schedules = of_type("AWS::Scheduler::Schedule")
+    assert schedules
+    for schedule in schedules.values():
+        assert parameters[next(references(schedule["ScheduleExpression"]))]["Default"]
+        assert parameters[next(references(schedule["State"]))]["AllowedValues"] == ["ENABLED", "DISABLED"]
+        assert next(references(schedule["Target"]["DeadLetterConfig"])) in alarmed
+
+
+def test_reconciling_is_weekly_and_reports_what_it_found() -> None:
+    parameters, alarms = translated()["Parameters"], of_type("AWS::CloudWatch::Alarm")
+    assert (parameters["ReconcileSchedule"]["Default"], parameters["ReconcileScheduleState"]["Default"]) == (
+        *("cron(0 2 ? * SAT *)", "ENABLED"),
+    )
+    found, function = alarms["UncountedAlarm"], of_type("AWS::Lambda::Function")["ReconcileFunction"]
+    assert (found["MetricName"], found["Threshold"]) == ("Uncounted", 0)
+    assert found["Dimensions"][0]["Value"] == function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
+    assert "ReconcileStateMachine" in watched_by("AWS/States", "ExecutionsFailed")
+
+
+def test_a_step_of_reconciling_has_time_for_many_pages() -> None:
+    limit = of_type("AWS::Lambda::Function")["ReconcileFunction"]["Timeout"]
+    machine = json.loads((ROOT / "machines" / "reconcile.asl.json").read_bytes())
+    assert limit >= 3 * reconcile.PAGE_SECONDS
+    assert machine["States"]["Reconcile"]["TimeoutSeconds"] >= limit
 
 
 def test_retries_outlast_an_endpoint_update() -> None:

@@ -30,8 +30,13 @@ def bin_key(place: Place) -> str:
 
 
 def version_digest(bucket: str, key: str, version_id: str) -> str:
-    """16 hex digits of the image version. The separator occurs in no bucket name or version id."""
-    return hashlib.sha256("\0".join((bucket, key, version_id)).encode()).hexdigest()[:16]
+    """16 hex digits of the image version."""
+    return _version_sha256(bucket, key, version_id)[:16]
+
+
+def _version_sha256(bucket: str, key: str, version_id: str) -> str:
+    """The separator occurs in no bucket name or version id."""
+    return hashlib.sha256("\0".join((bucket, key, version_id)).encode()).hexdigest()
 
 
 def digest_of(arrival: Arrival) -> str:
@@ -40,6 +45,25 @@ def digest_of(arrival: Arrival) -> str:
 
 def count_key(arrival: Arrival, place: Place, captured: datetime) -> Item:
     return {"PK": bin_key(place), "SK": f"COUNT#{utc(captured)}#{digest_of(arrival)}"}
+
+
+def marker_key(arrival: Arrival) -> Item:
+    """The key of an image version's marker, which follows from the version alone, whatever its place and its date.
+
+    All 64 digits: two of a hundred million versions share their first 16 with a probability of 1 in 4,000, and the
+    second one would pass for counted.
+    """
+    return {"PK": f"IMAGE#{_version_sha256(arrival.bucket, arrival.key, arrival.version_id)}", "SK": "IMAGE"}
+
+
+def marker_item(arrival: Arrival, count: Item) -> Item:
+    """The marker of an image version: it points to its COUNT item."""
+    return marker_key(arrival) | {"count_pk": count["PK"], "count_sk": count["SK"]}
+
+
+def marked(marker: Item) -> Item:
+    """The key of the COUNT item that a marker points to."""
+    return {"PK": marker["count_pk"], "SK": marker["count_sk"]}
 
 
 def record_key(place: Place) -> Item:

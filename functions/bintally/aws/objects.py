@@ -13,6 +13,7 @@ from bintally.common.errors import Gone, Rejected, Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectVersionTypeDef
 
 LARGEST = 30 * 1024**2
 """Bytes; a larger object is rejected without a download."""
@@ -66,6 +67,32 @@ def download(s3: "S3Client", arrival: Arrival, file: IO[bytes]) -> None:
     except (ClientError, BotoCoreError) as error:
         raise _as_ours(error) from error
     file.seek(0)
+
+
+@dataclass(frozen=True)
+class VersionsPage:
+    """A page of a bucket's object versions, without delete markers."""
+
+    versions: "list[ObjectVersionTypeDef]"
+    next_key: str
+    next_version_id: str
+    """The place to continue; both empty after the last page."""
+
+
+def versions_page(s3: "S3Client", bucket: str, prefix: str, key: str, version_id: str) -> VersionsPage:
+    """The versions after this one, by key and then the newest first; from the start if both are empty. Raises
+    Transient."""
+    after = {"KeyMarker": key, "VersionIdMarker": version_id}
+    try:
+        found = s3.list_object_versions(Bucket=bucket, Prefix=prefix, **{k: v for k, v in after.items() if v})  # type: ignore[arg-type]
+    except (ClientError, BotoCoreError) as error:
+        raise Transient(f"S3: {error}") from error
+    more = found["IsTruncated"]
+    return VersionsPage(
+        found.get("Versions", []),
+        found["NextKeyMarker"] if more else "",
+        found.get("NextVersionIdMarker", "") if more else "",
+    )
 
 
 def put(s3: "S3Client", bucket: str, key: str, body: bytes) -> None:

@@ -5,7 +5,7 @@ A single request takes at most clients.DYNAMODB.worst seconds.
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,10 @@ from bintally.aws.items import (
     Item,
     bin_key,
     count_item,
-    digest_of,
     latest_of,
+    marked,
+    marker_item,
+    marker_key,
     plain,
     record_key,
     totals_key,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 TRIES = 4
 
+_FAILED = "ConditionalCheckFailed"
 _CONFLICTS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 
 
@@ -52,36 +55,49 @@ class Table:
     # Counts
 
     def write_count(self, count: Count) -> bool:
-        """Writes a count once, however often it is called; False when the count was stored already.
+        """Writes a count once, however often it is called; False when the image version had a count already, whatever
+        its date.
 
-        LATEST is updated in either case, by the order that was stored first: the function may have died between the
+        LATEST is updated in either case, from the count that was stored first: the function may have died between the
         two writes.
         """
         photograph = count.photograph
         item = count_item(count)
-        added = self._add(item, totals_key(photograph.arrival, photograph.place, photograph.captured))
-        stored = item if added else self.get({"PK": item["PK"], "SK": item["SK"]}, consistent=True)
-        if stored and stored["status"] == "COUNTED":
+        marker = marker_item(photograph.arrival, item)
+        totals = totals_key(photograph.arrival, photograph.place, photograph.captured)
+        before = self._add(item, marker, totals)
+        stored = before or item
+        if stored["status"] == "COUNTED":
             self._renew_latest(latest_of(stored))
-        return added
+        return before is None
 
-    def is_counted(self, arrival: Arrival, place: Place) -> bool:
-        """Whether this image version has an item, whenever it was taken.
+    def uncounted(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
+        """The image versions without a COUNT item, by their markers. Reads eventually consistent."""
+        markers = self.get_many(map(marker_key, arrivals), consistent=False)
+        keys = {digest: marked(marker) for (digest, _), marker in markers.items()}
+        counts = self.get_many(keys.values(), consistent=False, attributes=("PK", "SK"))
+        counted = {digest for digest, key in keys.items() if (key["PK"], key["SK"]) in counts}
+        return [arrival for arrival in arrivals if marker_key(arrival)["PK"] not in counted]
 
-        Reads all counts of the bin: used only for a deleted version, whose captured_at can no longer be read.
+    def unmarked_counts(self, place: Place) -> dict[str, Item]:
+        """The keys of all COUNT items of a bin, by the digest of their image version (items.digest_of).
+
+        Finds the counts of releases before 0.2, which wrote no markers.
         """
-        digest = digest_of(arrival)
         try:
             pages = self.client.get_paginator("query").paginate(
                 TableName=self.name,
                 KeyConditionExpression="PK = :bin AND begins_with(SK, :count)",
                 ExpressionAttributeValues={":bin": {"S": bin_key(place)}, ":count": {"S": "COUNT#"}},
-                ProjectionExpression="SK",
-                ConsistentRead=True,
+                ProjectionExpression="PK, SK",
             )
-            return any(item["SK"]["S"].endswith(f"#{digest}") for page in pages for item in page["Items"])
+            return {item["SK"]["S"].rpartition("#")[2]: plain(item) for page in pages for item in page["Items"]}
         except (ClientError, BotoCoreError) as error:
             raise self._transient(error) from error
+
+    def put_marker(self, arrival: Arrival, count: Item) -> None:
+        """Marks an image version as counted, unless it is."""
+        self.put(marker_item(arrival, count), only_if="attribute_not_exists(PK)")
 
     def counts_between(self, bin_: str, first: datetime, last: datetime) -> Iterator[Item]:
         """The COUNTED items of a bin by capture time. `bin_` is the bin's PK."""
@@ -133,13 +149,16 @@ class Table:
             raise self._transient(error) from error
         return None if found is None else plain(found)
 
-    def get_many(self, keys: Iterable[Item]) -> dict[tuple[str, str], Item]:
-        """The current items with the same PK and SK as these."""
+    def get_many(
+        self, keys: Iterable[Item], *, consistent: bool = True, attributes: Sequence[str] = ()
+    ) -> dict[tuple[str, str], Item]:
+        """The current items with the same PK and SK as these, or some `attributes` of them, PK and SK included."""
+        projection = {"ProjectionExpression": ", ".join(attributes)} if attributes else {}
         wanted = [wire({"PK": pk, "SK": sk}) for pk, sk in dict.fromkeys((key["PK"], key["SK"]) for key in keys)]
         found: dict[tuple[str, str], Item] = {}
         tries = 0
         while wanted:
-            request = {self.name: {"Keys": wanted[:100], "ConsistentRead": True}}
+            request = {self.name: {"Keys": wanted[:100], "ConsistentRead": consistent, **projection}}
             try:
                 answer = self.client.batch_get_item(RequestItems=request)  # type: ignore[arg-type]
             except (ClientError, BotoCoreError) as error:
@@ -167,6 +186,29 @@ class Table:
         """Deletes an item if the condition holds; False if it does not."""
         return self._conditional(self.client.delete_item, {"Key": wire(key)}, only_if, **words)
 
+    def put_and_delete(
+        self, item: Item, key: Item, *, only_if: str, names: Mapping[str, str], values: Mapping[str, Any]
+    ) -> bool:
+        """Puts `item` and deletes the item under `key`, both or neither; False if the condition on the latter fails."""
+        condition: dict[str, Any] = {
+            "ConditionExpression": only_if,
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": wire(values),
+        }
+        operations: list[Any] = [
+            {"Put": {"TableName": self.name, "Item": wire(item)}},
+            {"Delete": {"TableName": self.name, "Key": wire(key), **condition}},
+        ]
+        try:
+            self.client.transact_write_items(TransactItems=operations)
+        except self.client.exceptions.TransactionCanceledException as error:
+            if error.response["CancellationReasons"][1].get("Code") == _FAILED:
+                return False
+            raise self._transient(error) from error
+        except (ClientError, BotoCoreError) as error:
+            raise self._transient(error) from error
+        return True
+
     def _conditional(
         self,
         call: Callable[..., Any],
@@ -189,17 +231,25 @@ class Table:
             raise self._transient(error) from error
         return True
 
-    def _add(self, count: Item, totals: Item) -> bool:
-        request = transaction(self.name, count, totals)
+    def _add(self, count: Item, marker: Item, totals: Item) -> Item | None:
+        """Adds the count and returns None; else returns the count that this image version has already."""
+        stale: Item | None = None
         for attempt in range(1, TRIES + 1):
             try:
-                self.client.transact_write_items(TransactItems=request)
-                return True
+                self.client.transact_write_items(TransactItems=transaction(self.name, count, marker, totals, stale))
+                return None
             except self.client.exceptions.TransactionCanceledException as error:
-                reasons = [reason.get("Code") for reason in error.response["CancellationReasons"]]
-                if reasons[0] == "ConditionalCheckFailed":
-                    return False
-                if attempt == TRIES or not _CONFLICTS.intersection(reasons):
+                reasons = error.response["CancellationReasons"]
+                codes = [reason.get("Code") for reason in reasons]
+                if codes[0] == _FAILED:
+                    return plain(reasons[0]["Item"])
+                if codes[1] == _FAILED:
+                    stale = plain(reasons[1]["Item"])
+                    if stored := self.get(marked(stale), consistent=True):
+                        return stored
+                elif not _CONFLICTS.intersection(codes):
+                    raise self._transient(error) from error
+                if attempt == TRIES:
                     raise self._transient(error) from error
             except (ClientError, BotoCoreError) as error:
                 raise self._transient(error) from error
@@ -219,16 +269,23 @@ class Table:
         return Transient(f"table {self.name}: {error}")
 
 
-def transaction(table: str, count: Item, totals: Item) -> "list[TransactWriteItemTypeDef]":
-    """Writes the count and the day's total together: a retry finds the count and adds nothing."""
-    return [
-        {
-            "Put": {
-                "TableName": table,
-                "Item": wire(count),
-                "ConditionExpression": "attribute_not_exists(PK)",
-            }
-        },
+def transaction(
+    table: str, count: Item, marker: Item, totals: Item, stale: Item | None = None
+) -> "list[TransactWriteItemTypeDef]":
+    """Writes the count, its marker and the day's total together: a retry finds the count and adds nothing.
+
+    `stale` is a marker whose count someone has removed; it is replaced.
+    """
+    unmarked: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(PK)"}
+    if stale:
+        unmarked = {
+            "ConditionExpression": "count_pk = :pk AND count_sk = :sk",
+            "ExpressionAttributeValues": wire({":pk": stale["count_pk"], ":sk": stale["count_sk"]}),
+        }
+    put: dict[str, Any] = {"TableName": table, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+    operations: list[Any] = [
+        {"Put": put | {"Item": wire(count), "ConditionExpression": "attribute_not_exists(PK)"}},
+        {"Put": put | {"Item": wire(marker)} | unmarked},
         {
             "Update": {
                 "TableName": table,
@@ -239,3 +296,4 @@ def transaction(table: str, count: Item, totals: Item) -> "list[TransactWriteIte
             }
         },
     ]
+    return operations

@@ -1,8 +1,11 @@
-"""An EventBridge event about a new object, read from the body of an SQS message."""
+"""An EventBridge event about a new object, as the body of an SQS message."""
 
 import json
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
 
 class NotAnArrival(ValueError):
@@ -39,3 +42,34 @@ def parse_arrival(body: str) -> Arrival:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotAnArrival(f"not an event about a new object version: {error!r}") from error
+
+
+def notification(bucket: str, version: Mapping[str, Any], queue_url: str) -> str:
+    """The event about an image version, as S3 sent it through EventBridge when the version was new.
+
+    `version` is an entry of ListObjectVersions; `queue_url` names the account. A version always has the same event. S3
+    gives a sequencer only in its own events; without one, a version sorts before others that were uploaded in the same
+    second.
+    """
+    name = "/".join((bucket, version["Key"], version["VersionId"]))
+    event = {
+        "version": "0",
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"s3://{name}")),
+        "detail-type": "Object Created",
+        "source": "aws.s3",
+        "account": queue_url.split("/")[-2],
+        "time": version["LastModified"].astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "resources": [f"arn:aws:s3:::{bucket}"],
+        "detail": {
+            "version": "0",
+            "bucket": {"name": bucket},
+            "object": {
+                "key": version["Key"],
+                "size": version["Size"],
+                "etag": version["ETag"].strip('"'),
+                "version-id": version["VersionId"],
+            },
+            "reason": "Reconcile",
+        },
+    }
+    return json.dumps(event)

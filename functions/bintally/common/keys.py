@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 from bintally.common.errors import Rejected
 
+INCOMING = "incoming/"
+"""The prefix of photographs."""
 EXPECTED = "incoming/<site>/<bin>/<name> or incoming/<bin>.<ext>"
 EXPECTED_RECORDS = "records/<site>/<bin>.json or records/*.csv"
 DEFAULT_SITE = "default"
@@ -42,6 +44,11 @@ def parse_key(key: str) -> Place:
         case ["incoming", name] if all(parts := name.rpartition(".")):
             return Place(DEFAULT_SITE, parts[0], name)
     raise Rejected(f"the key fits no pattern; expected {EXPECTED}")
+
+
+def is_folder(key: str, size: int) -> bool:
+    """Whether an object only marks a folder, as S3's console creates one."""
+    return key.endswith("/") and size == 0
 
 
 def parse_records_key(key: str) -> Place | None:

@@ -45,8 +45,6 @@ def count_photograph(services: Services, arrival: Arrival) -> tuple[Count, bool]
         # Its metadata is deleted too. The event's time is the upload time.
         captured, flags = captured_at({}, place, arrival.time)
         gone = Photograph(arrival, place, captured, arrival.time, flags)
-        if services.table.is_counted(arrival, place):
-            return Count(gone, None, datetime.now(UTC), Unusable(str(error))), False
         return _write(services, gone, Unusable(str(error)))
 
     captured, date_flags = captured_at(stored.metadata, place, stored.uploaded)

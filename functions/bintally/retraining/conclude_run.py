@@ -47,8 +47,9 @@ def conclude_run(services: Services, settings: RetrainSettings, ended: dict[str,
         clean_up(services.sagemaker, Names.of(settings.stack_name, run))
         remove_checkpoints(services.s3, settings.artifacts_bucket, run)
     plan = ended.get("plan") or {}
-    if answer["outcome"] in LEARNED:
-        table.put(next_state(plan))
+    if answer["outcome"] in LEARNED and not runs.store_state(table, execution, next_state(plan)):
+        # Its labels are new again for the next run, unless this is a second try and the state is stored.
+        logger.warning("the lock is another run's by now, or free", extra={"run": run})
     runs.release_lock(table, execution)
     tell(services, settings, run, execution, answer, plan.get("model_version", ""))
     table.put(
@@ -62,7 +63,6 @@ def conclude_run(services: Services, settings: RetrainSettings, ended: dict[str,
 def next_state(plan: dict[str, Any]) -> Item:
     places = Places(plan["run"])
     return {
-        **runs.STATE,
         "run": plan["run"],
         "watermark": plan["watermark"],
         "index": f"{places.dataset}/index.jsonl",

@@ -44,6 +44,16 @@ def release_lock(table: Table, execution: str) -> None:
     table.delete(LOCK, only_if="#owner = :owner", names={"#owner": "owner"}, values={":owner": execution})
 
 
+def store_state(table: Table, execution: str, state: Item) -> bool:
+    """Puts STATE and releases the lock in one transaction; False, and nothing changes, unless that execution holds it.
+
+    Another run may hold it by now: it takes the lock of an execution that no longer runs.
+    """
+    return table.put_and_delete(
+        {**STATE, **state}, LOCK, only_if="#owner = :owner", names={"#owner": "owner"}, values={":owner": execution}
+    )
+
+
 def state(table: Table) -> Item:
     """The log's `watermark`, the last dataset's `index` and the last `tuning_job`; empty before the first run."""
     return table.get(STATE, consistent=True) or {}

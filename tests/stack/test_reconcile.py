@@ -1,0 +1,51 @@
+"""`bintally stack reconcile` on a running stack: messages that were lost, with the machine, the roles and real keys."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployed.errors import ReconcileFailed
+
+KEYS = ["incoming/REC1/A/1.jpg", "incoming/REC1/A/2.jpg", "incoming/REC1/ü #1+%41&/\x01.jpg", "incoming/REC1/a/b/c.jpg"]
+
+
+def run(user: Any, *words: str) -> str:
+    environment = os.environ | {"BINTALLY_HOME": str(user.stack.home), "BINTALLY_PORT": str(user.stack.port)}
+    command = [str(Path(sys.executable).with_name("bintally")), "stack", "reconcile", *words]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def test_lost_messages_are_sent_again_and_nothing_is_counted_twice(user: Any, photograph: Callable[..., bytes]) -> None:
+    run(user)  # tests before this one may have lost something
+    user.wait_drained()
+    with user.held():
+        for number, key in enumerate(KEYS):
+            user.upload(key, photograph(number), captured_at="2026-01-02T03:04:05Z")
+        user.wait_for("all in the queue", lambda: user.depth(user.queue) == len(KEYS))
+        user.sqs.purge_queue(QueueUrl=user.queue)
+        user.upload(KEYS[0], photograph(9))  # a second version, whose message is not lost
+        user.upload("incoming/REC1/", b"")
+        user.wait_for("both in the queue", lambda: user.depth(user.queue) == 2)
+        line = run(user)
+        assert "5 without a count, 5 sent to the count queue (which had 2 messages before" in line
+    user.wait_counts(*KEYS, number=5)
+    user.wait_drained()
+    assert len(user.counts(*KEYS)) == 5
+    assert user.totals("REC1")["counted"] == 4
+    found = json.loads(run(user, "--json"))
+    assert (found["uncounted"], found["requeued"]) == (0, 0)
+    assert found["checked"] >= 5
+
+
+def test_a_wrong_input_is_an_error(user: Any) -> None:
+    states, machine = user.stack.client("stepfunctions"), user.outputs["ReconcileStateMachine"]
+    started = states.start_execution(stateMachineArn=machine, input='{"since": "yesterday"}')
+    with pytest.raises(ReconcileFailed, match="since takes ISO 8601"):
+        user.stack.wait_reconcile(started["executionArn"])
