@@ -24,6 +24,8 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
+
 from local.gate import App, Receive, Scope, Send
 from local.snapshots import Snapshot, Snapshots
 
@@ -33,6 +35,9 @@ PATIENCE_SECONDS = 120
 """A child that takes longer waits for a lock that another thread held when it was forked: the next one succeeds."""
 DEPLOYING_SECONDS = 60
 LEAST_BYTES = 4 << 20
+LARGE = ("dynamodb", "cloudwatch_logs")
+"""States that grow with the photographs: orjson encodes them four times as fast as json. It writes NaN as null, so it
+encodes no others; in these, numbers are texts or integers."""
 READS = ("Describe", "Get", "List", "Query", "Scan", "BatchGet", "Head")
 RECENT = timedelta(minutes=10)
 CUT_OFF = "The local stack stopped while the execution ran."
@@ -277,9 +282,16 @@ def states(prepared: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
         state = prepared[name] if name in prepared else get_state()
         if state is not None:
             content = {"__ministack_format__": persistence._state_format_version(name), "payload": state}
-            # json.dump, which ministack uses, encodes in Python; looking for cycles would double the time that is left.
-            encode = json.JSONEncoder(default=persistence._json_default, check_circular=False, separators=(",", ":"))
-            yield name, encode.encode(content).encode()
+            yield name, encoded(content, persistence._json_default, large=name in LARGE)
+
+
+def encoded(content: Any, default: Callable[[Any], Any], *, large: bool) -> bytes:
+    if large:
+        with contextlib.suppress(TypeError):  # half a surrogate pair, or an integer of more than 64 bits
+            return orjson.dumps(content, default=default)
+    # json.dump, which ministack uses, encodes in Python; looking for cycles would double the time that is left.
+    encode = json.JSONEncoder(default=default, check_circular=False, separators=(",", ":"))
+    return encode.encode(content).encode()
 
 
 def deploying() -> bool:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from botocore.exceptions import ClientError
 from localsagemaker.ports import free_port
 
 from local.errors import NotStored
+from local.saving import encoded
 from local.snapshots import Snapshots
 from local.stack import Local
 
@@ -349,3 +351,21 @@ def test_packages_of_functions_stay_as_long_as_a_snapshot_names_them(tmp_path: P
     assert {blob.stem for blob in snapshots.blobs.iterdir()} == {"aa", "bb"}
     snapshots.write(states_of(**{"lambda": "bb"}), 3000.0)
     assert {blob.stem for blob in snapshots.blobs.iterdir()} == {"bb"}
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_a_state_is_the_same_whatever_encodes_it(large: bool) -> None:
+    def tagged(value: object) -> dict[str, str]:
+        assert isinstance(value, bytes)
+        return {"__bytes__": value.hex()}
+
+    state = {
+        "items": defaultdict(dict, a={"N": "1" * 38}),
+        "bytes": b"1",
+        "none": None,
+        "pair": (1, 2.5),
+        "é": "\U0001f600",
+    }
+    for odd in ({}, {"half a pair": "\ud800"}, {"large": 2**64}, {"keys": {1: 2}}):
+        found = json.loads(encoded(state | odd, tagged, large=large))
+        assert found == json.loads(json.dumps(state | odd, default=tagged))
