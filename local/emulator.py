@@ -386,14 +386,14 @@ def put_sagemaker_event(detail_type: str, resources: list[str], detail: dict[str
 
 
 def resume_when_ready(service: Service, saver: Saver, port: int) -> None:
-    """Restarts what ran before the stop, once S3 can provide the endpoints' models, and tells of executions that the
-    stop cut off."""
+    """Restarts what ran before the stop, once S3 can provide the endpoints' models, and reports the executions that
+    the stop cut off."""
     from local.stack import healthy
 
     while not healthy(f"http://127.0.0.1:{port}"):
         time.sleep(0.1)
     service.resume()
-    saver.tell_of_cut_off()
+    saver.report_cut_off()
 
 
 def main() -> None:

@@ -60,8 +60,9 @@ class Saver:
         end: Callable[[], None],
     ) -> None:
         self.snapshots, self.prepared, self.at_rest, self.end = snapshots, prepared, at_rest, end
-        self.changed, self.asked = threading.Event(), threading.Event()
+        self.changed, self.asked, self.loaded = threading.Event(), threading.Event(), threading.Event()
         self._turn = threading.Lock()  # one snapshot at a time
+        self._forked: Future[tuple[int, int]] = Future()
         self.cut_off: list[str] = []
         """ARNs of executions that ended abnormally with the stop, or just before it."""
         self.newest: Snapshot | None = None
@@ -128,8 +129,9 @@ class Saver:
             os._exit(1)
         self.newest, self._newest_bytes = found, found.size() if found else 0
         self.snapshots.mark_running()
+        self.loaded.set()
 
-    def tell_of_cut_off(self) -> None:
+    def report_cut_off(self) -> None:
         """Puts the event of every execution that the stop cut off, or that ended so shortly before it that what its
         event starts may not have run. Once the emulator answers. Events may come twice, as on AWS."""
         from ministack.services import stepfunctions
@@ -143,6 +145,7 @@ class Saver:
 
     def watch(self) -> None:
         """Takes a snapshot when something has changed since the last one, and when a signal asks for one."""
+        self.loaded.wait()  # before, an empty state would replace the saved one
         last, waited = time.monotonic(), 0.0
         while True:
             asked = self.asked.wait(1)
@@ -154,8 +157,10 @@ class Saver:
                 continue
             self.asked.clear()
             last, waited = time.monotonic(), 0.0
-            with contextlib.suppress(OSError):  # in the log and in `problem`; tried again
+            try:
                 self.save()
+            except Exception:  # also in `problem` if it could not be stored; tried again
+                logger.exception("no snapshot")
 
     def save(self) -> None:
         """Writes a snapshot unless nothing has changed. Raises OSError when it cannot be stored."""
@@ -165,9 +170,11 @@ class Saver:
             if self.newest and not self.changed.is_set():
                 self.newest.renew(time.time())
                 return
-            forked: Future[tuple[int, int]] = Future()
+            forked = self._forked = Future()
 
             def fork() -> None:
+                if not forked.set_running_or_notify_cancel():
+                    return
                 try:
                     forked.set_result(self.fork())
                 except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
@@ -175,11 +182,17 @@ class Saver:
 
             # The thread that answers requests forks: no request is half done in the child.
             app._MAIN_LOOP.call_soon_threadsafe(fork)
-            self.finish(*forked.result(PATIENCE_SECONDS))
+            try:
+                child = forked.result(PATIENCE_SECONDS)
+            except TimeoutError:
+                forked.cancel()
+                raise
+            self.finish(*child)
 
     def save_at_stop(self, services: object) -> None:
         """In the place of ministack's save_all, on the thread that answers requests. It then ends the emulator: its
         threads may wait for an answer, and no more is given."""
+        self._forked.cancel()  # a snapshot that waits for this thread would wait for ever
         with self._turn:
             try:
                 if self.changed.is_set() or not self.newest:

@@ -51,7 +51,7 @@ from local.snapshots import Snapshots
 REPOSITORY = Path(__file__).resolve().parent.parent
 REGION = "us-east-1"
 START_SECONDS = 120
-STOP_SECONDS = 60
+STOP_SECONDS = 120
 SAVE_SECONDS = 180
 UNDER_WAY = timedelta(minutes=5)
 """An upload's event was in its queue by then."""
