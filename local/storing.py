@@ -40,7 +40,7 @@ def store_before_acknowledging(reserve: Callable[[], int]) -> None:
     would use it fails, so that the state can still be saved."""
     from ministack.services import s3
 
-    handle, fire, record = s3.handle_request, s3._fire_s3_event_async, s3._record_object_version
+    handle, fire = s3.handle_request, s3._fire_s3_event_async
 
     async def handle_as_one(method: str, *args: Any, **kwargs: Any) -> Any:
         write = Write()
@@ -67,17 +67,22 @@ def store_before_acknowledging(reserve: Callable[[], int]) -> None:
         else:
             write.events.append(lambda: context.run(fire, *args, **kwargs))
 
-    def record_undoable(bucket_name: str, key: str, prior: Any, obj: Any, data: Any) -> Any:
-        if write := WRITE.get():
-            bucket = s3._ensure_bucket(bucket_name)
-            versions = [dict(entry) for entry in s3._object_versions.get((bucket_name, key)) or []]
+    def undoable(function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that changes the versions of a key, whose current object was `prior`."""
 
-            def undo() -> None:
-                put_back(bucket["objects"], key, prior)
-                put_back(s3._object_versions, (bucket_name, key), versions or None)
+        def changed(bucket_name: str, key: str, prior: Any, *args: Any) -> Any:
+            if write := WRITE.get():
+                bucket = s3._ensure_bucket(bucket_name)
+                versions = [dict(entry) for entry in s3._object_versions.get((bucket_name, key)) or []]
 
-            write.undo.append(undo)
-        return record(bucket_name, key, prior, obj, data)
+                def undo() -> None:
+                    put_back(bucket["objects"], key, prior)
+                    put_back(s3._object_versions, (bucket_name, key), versions or None)
+
+                write.undo.append(undo)
+            return function(bucket_name, key, prior, *args)
+
+        return changed
 
     def persist(bucket: str, key: str, obj: Any) -> None:
         """Writes body and metadata beside the old ones, and exchanges them once both are on the disk."""
@@ -86,7 +91,8 @@ def store_before_acknowledging(reserve: Callable[[], int]) -> None:
             Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             body = obj.get("body")
             metadata = s3._object_meta_from_record(obj) | s3._key_history_meta(bucket, key) | {"key": key}
-            write_all(reserve(), {path: body, f"{path}.meta.json": json.dumps(metadata).encode()})
+            room = 0 if body is None else reserve()  # a deletion rewrites the metadata alone: it may make room
+            write_all(room, {path: body, f"{path}.meta.json": json.dumps(metadata).encode()})
             folder = str(Path(s3.DATA_DIR, s3.get_account_id(), bucket))
             s3._remove_key_files(s3._other_key_disk_path(folder, key, path))
         obj["body"] = None  # ministack reads it from the disk, here and in the newest version
@@ -96,11 +102,12 @@ def store_before_acknowledging(reserve: Callable[[], int]) -> None:
 
     def write_atomically(path: str, data: bytes | str, *, text: bool = False) -> None:
         with stored():
-            write_all(reserve(), {path: data.encode() if isinstance(data, str) else data})
+            write_all(0 if text else reserve(), {path: data.encode() if isinstance(data, str) else data})
 
     s3.handle_request = handle_as_one
     s3._fire_s3_event_async = fire_when_stored
-    s3._record_object_version = record_undoable
+    s3._record_object_version = undoable(s3._record_object_version)
+    s3._record_delete_marker = undoable(s3._record_delete_marker)
     s3._persist_object = persist
     s3._atomic_write = write_atomically
     # Where ministack makes and removes files beside these, a failure must not be swallowed either.

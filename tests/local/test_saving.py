@@ -240,6 +240,9 @@ def test_a_full_disk_refuses_uploads_and_loses_nothing(small: Local) -> None:
     versions = s3.list_object_versions(Bucket=BUCKET)["Versions"]
     assert [(version["Key"], version["VersionId"]) for version in versions] == [("incoming/a.jpg", kept)]
     assert s3.get_object(Bucket=BUCKET, Key="incoming/a.jpg")["Body"].read() == b"kept"
+    with pytest.raises(ClientError, match="not stored"):
+        s3.delete_object(Bucket=BUCKET, Key="incoming/a.jpg")  # its marker cannot be stored
+    assert s3.get_object(Bucket=BUCKET, Key="incoming/a.jpg")["Body"].read() == b"kept"
     assert received(small) == []  # no event of a photograph that is not stored
 
     with pytest.raises(NotStored, match="could not be saved: No space left on device") as failed:
