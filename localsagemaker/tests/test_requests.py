@@ -5,6 +5,7 @@ requests.
 FUZZ_MINUTES=5 searches for that long instead of for moments; a failure prints the example, and how to run it again.
 """
 
+import importlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -171,6 +172,7 @@ def ask(service: Service, operation: str, body: bytes | str) -> tuple[int, dict[
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    importlib.import_module("optuna")  # a tuning job imports it in its thread, and Hypothesis would meet it half way
     made = a_service(tmp_path_factory.mktemp("service"))
     yield made
     made.close()
