@@ -16,6 +16,7 @@ TORCH_TYPES := experiments tools training $(addprefix bench/,eager_server.py tra
 LAUNCH_TESTS := tests/launch
 ELSEWHERE := $(TORCH_TESTS:%=--ignore=%) $(LAUNCH_TESTS:%=--ignore=%)
 UNIT_TESTS := tests/bench tests/cli tests/docs tests/functions tests/model tests/template localsagemaker/tests
+MINUTES ?= 5
 # Tests of a stack wait more than they compute: three workers keep two cores busy. Others compute.
 WORKERS ?= 3
 PARALLEL = --numprocesses $(WORKERS) $(GROUPED)
@@ -27,7 +28,7 @@ SOON := not long and not upstream
 # Docker and debootstrap build images, chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
 
-.PHONY: system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check test test-long soak upstream coverage docs notebook bench
+.PHONY: system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check test test-long soak fuzz upstream coverage docs notebook bench
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -92,6 +93,9 @@ test-long: .venv/test.installed .venv/docs.installed .venv-train/installed .venv
 
 soak: .venv/test.installed ## Upload 3,000 photographs while things break, and account for each; FAULTS=… SEED=… (root for disk-full)
 	$(bin)/python -m bench.soak --faults $(or $(FAULTS),all) $(if $(SEED),--seed $(SEED))
+
+fuzz: .venv/test.installed ## Search for inputs that break something, MINUTES (5) for each kind
+	FUZZ_MINUTES=$(MINUTES) $(bin)/python -m pytest -m fuzz --capture=no --timeout=0 tests/functions tests/model/test_fuzz.py localsagemaker/tests
 
 upstream: .venv/test.installed ## Show the gaps of ministack itself: when its version changes
 	$(bin)/python -m pytest -m upstream tests/local

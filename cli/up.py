@@ -22,7 +22,9 @@ def start(stack: Local, console: Console) -> None:
     def finish() -> None:
         if done:
             step, since = done[-1]
-            console.print(f"[green]✓[/] {step} [dim]{time.monotonic() - since:.1f} s[/]", highlight=False)
+            console.print(
+                f"[green]✓[/] {step} [dim]{time.monotonic() - since:.1f} s[/]", highlight=False, soft_wrap=True
+            )
 
     with console.status("") as status:
 

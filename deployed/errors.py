@@ -5,6 +5,9 @@ StackError
 ├── NotDeployed       there is no stack of this name in the account and region
 ├── NoAccess          no credentials, an expired session, unknown keys, no region
 ├── Denied            a permission is missing
+├── WrongSetting      a variable has a value that nothing can be done with
+├── HomeUnusable      the local stack's folder cannot be read or written
+├── NotStored         the disk has too little room, or the state could not be saved
 ├── PortTaken         another program uses the port
 ├── PackageMissing    there is no model package to release
 ├── DeployFailed      `sam build` or `sam deploy` failed
@@ -38,6 +41,18 @@ class Denied(StackError):
         super().__init__(
             f"access denied. Missing permission: {action}{on}. docs/operations.md lists policies to attach"
         )
+
+
+class WrongSetting(StackError):
+    """A variable has a value that nothing can be done with."""
+
+
+class HomeUnusable(StackError):
+    """The local stack's folder cannot be read or written."""
+
+
+class NotStored(StackError):
+    """The disk has too little room, or the state could not be saved."""
 
 
 class PortTaken(StackError):

@@ -108,7 +108,8 @@ class CloudWatch:
     def __init__(self) -> None:
         self.recorder = Recorder()
         self.record = self.recorder.record
-        self._lock = threading.Lock()  # Guards everything that the timer changes and a save reads.
+        self.lock = threading.Lock()
+        """Guards everything that the timer changes and a save reads."""
         self._alarmed: dict[str, float] = {}  # when each alarm last changed to ALARM
         self._events = ThreadPoolExecutor(1, "alarm-event")
         self._folded = time.time()
@@ -140,7 +141,7 @@ class CloudWatch:
         get_state = cloudwatch.get_state
 
         def get_state_at_rest() -> Any:
-            with self._lock:
+            with self.lock:
                 return get_state()
 
         cloudwatch.record_metric = self.record
@@ -266,7 +267,7 @@ class CloudWatch:
         from ministack.services import cloudwatch
 
         self._record_queues()
-        with self._lock:
+        with self.lock:
             for namespace, name, point in self.recorder.take():
                 key = (namespace, name, cloudwatch._dims_key(point["Dimensions"]))
                 cloudwatch._metric_bucket(key).append(point)
@@ -293,7 +294,7 @@ class CloudWatch:
     def _change(self, alarm: dict[str, Any], old: str, new: str, reason: str) -> None:
         from ministack.services import cloudwatch
 
-        with self._lock:
+        with self.lock:
             alarm |= {"StateValue": new, "StateReason": reason, "StateUpdatedTimestamp": int(time.time())}
             cloudwatch._record_history(alarm["AlarmName"], old, new, reason)
         cloudwatch._dispatch_alarm_actions(alarm, old, new, reason)

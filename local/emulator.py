@@ -2,13 +2,12 @@
 
     python -m local.emulator        # reads BINTALLY_PORT and BINTALLY_HOME
 
-All code that touches ministack's internals is in this file, local/gate.py, local/steps.py and local/cloudwatch.py, one
-function per gap. For each gap tests/local shows that ministack alone has it and that our function closes it, so a test
-fails once upstream has closed it.
+All code that touches ministack's internals is in this file, local/gate.py, local/steps.py, local/cloudwatch.py,
+local/saving.py and local/storing.py, one function per gap. For each gap tests/local shows that ministack alone has it
+and that our function closes it, so a test fails once upstream has closed it.
 ministack reads its settings when it is imported, so its modules are imported inside the functions.
 """
 
-import contextlib
 import contextvars
 import hashlib
 import html
@@ -20,7 +19,6 @@ import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +39,9 @@ from local import steps
 from local.cloudwatch import CloudWatch
 from local.gate import Gate, check_the_owner, close_what_is_not_run, sam_containers
 from local.owner import OwnerKey, make_key
+from local.saving import Saver
+from local.snapshots import Snapshots
+from local.storing import store_before_acknowledging
 
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
@@ -63,7 +64,7 @@ SERVING = [sys.executable, "-m", "model.serve"]
 
 
 def environment(home: Path, port: int, key: OwnerKey) -> dict[str, str]:
-    """ministack's settings: loopback only, identity checks on, state stored in `home` at an orderly stop."""
+    """ministack's settings: loopback only, identity checks on, state stored in `home`."""
     return {
         "AUTH": "true",
         "AWS_ACCESS_KEY_ID": key.access_key_id,
@@ -240,25 +241,6 @@ def register_sessions_one_at_a_time() -> None:
     sts.register_session = register_alone
 
 
-def save_what_still_changes() -> None:
-    """At a stop each service copies its state while running functions still add to it. The copy may then fail, as that
-    of the logs does under load, and the service loses everything since the last stop. Here the copy is retried."""
-    from ministack import app
-
-    save = app.save_all
-
-    def tried_again(get_state: Callable[[], Any]) -> Callable[[], Any]:
-        def state() -> Any:
-            for _ in range(20):
-                with contextlib.suppress(RuntimeError):  # a dictionary changed size during iteration
-                    return get_state()
-            return get_state()
-
-        return state
-
-    app.save_all = lambda services: save({name: tried_again(get_state) for name, get_state in services.items()})
-
-
 def close_gaps() -> None:
     """Closes every gap that does not depend on the stack."""
     put_version_ids_in_events()
@@ -268,7 +250,6 @@ def close_gaps() -> None:
     read_concurrency_as_a_number()
     keep_unread_stream_records()
     register_sessions_one_at_a_time()
-    save_what_still_changes()
     steps.know_the_execution()
     steps.keep_time_limits()
     steps.use_tables_in_turn()
@@ -338,8 +319,10 @@ def sagemaker_resource(path: str, headers: dict[str, str], body: bytes) -> str:
     kind = headers["x-amz-target"].rpartition(".")[2]
     try:
         request = json.loads(body or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return "*"
+    if not isinstance(request, dict):
+        return "*"  # the service refuses it
     if kind in ("AddTags", "DeleteTags", "ListTags"):
         return str(request.get("ResourceArn", "*"))
     if "ModelPackage" in kind and not kind.startswith("List"):
@@ -402,13 +385,15 @@ def put_sagemaker_event(detail_type: str, resources: list[str], detail: dict[str
     EVENTS.submit(eventbridge._put_events, {"Entries": [entry]}, allow_aws_source=True)
 
 
-def resume_when_ready(service: Service, port: int) -> None:
-    """Restarts what ran before the stop, once S3 can provide the endpoints' models."""
+def resume_when_ready(service: Service, saver: Saver, port: int) -> None:
+    """Restarts what ran before the stop, once S3 can provide the endpoints' models, and reports the executions that
+    the stop cut off."""
     from local.stack import healthy
 
     while not healthy(f"http://127.0.0.1:{port}"):
         time.sleep(0.1)
     service.resume()
+    saver.report_cut_off()
 
 
 def main() -> None:
@@ -444,6 +429,16 @@ def main() -> None:
         *(ProcessingJobs(host), TransformJobs(host, endpoints)),
     )
     close_gaps()
+
+    def end() -> None:
+        """State is saved; running threads (an execution, a warm function) must not delay the stop."""
+        service.close()
+        sys.stdout.flush()
+        os._exit(0)
+
+    saver = Saver(Snapshots(home), {"sagemaker": service.get_state}, cloudwatch.lock, end)
+    store_before_acknowledging(saver.bytes_of_next)
+    saver.install()
     check_the_owner(key)
     close_what_is_not_run()
     keep_keys_of_functions_secret(key)
@@ -453,14 +448,11 @@ def main() -> None:
     steps.integrate_sagemaker(service, host)
     provision_model_package_groups(service)
     cloudwatch.start()
-    threading.Thread(target=resume_when_ready, args=(service, port), daemon=True).start()
+    threading.Thread(target=resume_when_ready, args=(service, saver, port), daemon=True).start()
     try:
         app.main()
     finally:
-        service.close()
-        # State is saved; running threads (an execution, a warm function) must not delay the stop.
-        sys.stdout.flush()
-        os._exit(0)
+        end()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,27 @@
 """The errors of the local stack; they are those of every stack."""
 
-from deployed.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, ReleaseFailed, StackError
+from deployed.errors import (
+    DeployFailed,
+    HomeUnusable,
+    NotRunning,
+    NotStored,
+    PackageMissing,
+    PortTaken,
+    ReconcileFailed,
+    ReleaseFailed,
+    StackError,
+    WrongSetting,
+)
 
-__all__ = ["DeployFailed", "NotRunning", "PackageMissing", "PortTaken", "ReleaseFailed", "StackError"]
+__all__ = [
+    "DeployFailed",
+    "HomeUnusable",
+    "NotRunning",
+    "NotStored",
+    "PackageMissing",
+    "PortTaken",
+    "ReconcileFailed",
+    "ReleaseFailed",
+    "StackError",
+    "WrongSetting",
+]

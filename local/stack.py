@@ -6,13 +6,14 @@ stack.client("s3").upload_file("bin.jpg", stack.outputs()["ImagesBucket"], "inco
 stack.down()
 """
 
-import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import platform
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -21,6 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -32,13 +34,28 @@ from deployed.access import translate_refusals
 from deployed.errors import NoAccess
 from deployed.stack import Deployed, release_request, upper_snake
 from local import processes
-from local.errors import DeployFailed, NotRunning, PackageMissing, PortTaken, StackError
+from local.errors import (
+    DeployFailed,
+    NotRunning,
+    NotStored,
+    PackageMissing,
+    PortTaken,
+    ReconcileFailed,
+    StackError,
+    WrongSetting,
+)
+from local.home import check_home, check_space, disk_full, free_bytes, holder_of_port, unusable
 from local.owner import OwnerKey, key_file, make_key, make_private, private_files, read_key
+from local.snapshots import Snapshots
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REGION = "us-east-1"
 START_SECONDS = 120
-STOP_SECONDS = 30
+STOP_SECONDS = 120
+SAVE_SECONDS = 180
+UNDER_WAY = timedelta(minutes=5)
+"""An upload's event was in its queue by then."""
+FULL_BYTES = 1_000_000
 SHIPPED = "The model that Bintally ships"
 """The registry's description of a package that the repository ships."""
 
@@ -67,9 +84,11 @@ class Local(Deployed):
         """BINTALLY_HOME (default `.bintally` in the repository) and BINTALLY_PORT (default 4566)."""
         home = os.environ.get("BINTALLY_HOME") or REPOSITORY / ".bintally"
         port = os.environ.get("BINTALLY_PORT") or "4566"
-        if not port.isdigit() or not 0 < int(port) < 65536:
-            raise StackError(f"BINTALLY_PORT must be a port number, not {port}")
-        return cls(home=Path(home).resolve(), port=int(port))
+        if not (port.isascii() and port.isdigit()) or not 0 < int(port[:6]) < 65536:
+            raise WrongSetting(f"BINTALLY_PORT must be a number from 1 to 65535, not {port}")
+        place = Path(os.path.abspath(home))  # noqa: PTH100 - resolve() fails for a name that is too long
+        check_home(place)
+        return cls(home=place.resolve(), port=int(port))
 
     @property
     def endpoint_url(self) -> str:
@@ -173,8 +192,17 @@ class Local(Deployed):
         return pid if processes.session_members(pid) else None
 
     def status(self) -> dict[str, str]:
-        """The stack's location and the live model. Raises NotRunning when it does not run."""
-        return {**super().status(), "log": str(self.log_file)}
+        """The stack's location, the live model and the last saved state. Raises NotRunning when it does not run."""
+        return {**super().status(), "saved": self.saved(), "log": str(self.log_file)}
+
+    @property
+    def snapshots(self) -> Snapshots:
+        return Snapshots(self.home)
+
+    def saved(self) -> str:
+        """The moment of the last saved state, and why there is no newer one, if so."""
+        found, problem = self.snapshots.newest(), self.snapshots.problem()
+        return (second(found.moment) if found else "nothing yet") + (f" (not since: {problem})" if problem else "")
 
     def where(self) -> dict[str, str]:
         return {"address": self.endpoint_url, "process": str(self.emulator_pid())}
@@ -203,50 +231,129 @@ class Local(Deployed):
         started = not self.running()
         try:
             if started:
+                check_space(self.home)
+                restored = self.after_a_crash() if self.crashed() else ""
                 say("Starting AWS on this machine")
                 self.start_emulator()
+                if restored:
+                    say(restored)
             say("Building the functions")
             self.build()
             say("Deploying the stack")
             self.deploy()
             say(f"Releasing model {model_version}")
             self.ship(model_version, say)
+            if since := self.snapshots.unreconciled():
+                self.reconcile_since(since, say)
         except BaseException:
             if started:
-                self.down()
+                self.stop()
             raise
+        self.ask_to_save()
 
-    def down(self) -> bool:
-        """Stops the emulator and everything that it started; state is kept. False when nothing ran."""
+    def reconcile_since(self, since: datetime, say: Say) -> None:
+        """Sends photographs that a crash left without a count to the queue. A failure does not prevent the start."""
+        say("Looking for photographs without a count")
+        try:
+            found = self.reconcile(since, grace_seconds=0)
+        except ReconcileFailed as error:
+            say(f"{error}. Look for photographs without a count with: bintally stack reconcile")
+            return
+        self.snapshots.note_reconciled()
+        say(f"{found.requeued:,} of {found.checked:,} photographs since {second(since)} are counted again")
+
+    def crashed(self) -> bool:
+        """Whether the stack, which does not run, ended without saving its state."""
+        return not self.snapshots.stopped_in_order()
+
+    def after_a_crash(self) -> str:
+        """Notes which photographs may have lost their messages. Returns the state from which the stack starts."""
+        found = self.snapshots.newest()
+        if found is None:
+            return "It was not stopped in order, and its state had never been saved: it starts empty"
+        self.snapshots.note_loss(found.moment - UNDER_WAY)
+        lost = self.snapshots.seconds_lost(found)
+        return f"It was not stopped in order: restored its state of {second(found.moment)}, {lost:.0f} s before its end"
+
+    def down(self, discard: bool = False) -> bool:
+        """Saves the state, stops the emulator and everything that it started. False when nothing ran.
+
+        Raises NotStored when the state cannot be saved: the stack then still runs and has lost nothing. With `discard`
+        it stops without, and the last saved state is kept.
+        """
         session = self.emulator_pid()
         if session is None:
-            self.pid_file.unlink(missing_ok=True)
+            if self.pid_file.exists():
+                self.pid_file.unlink()
             return False
-        if healthy(self.endpoint_url):
-            # A running execution would delay the orderly stop by minutes.
-            with contextlib.suppress(Exception):
-                self.stop_executions()
-        processes.end_session(session, STOP_SECONDS)
+        alive = bool(processes.command_line(session))
+        if alive and not discard and healthy(self.endpoint_url):
+            self.save()
+        self.stop()
+        if alive and not discard and self.crashed():
+            raise NotStored(f"the stack stopped, but its state was not saved{self.kept()} (see {self.log_file})")
+        return True
+
+    def stop(self) -> None:
+        """Stops everything that the emulator started, and itself. It saves its state if it can."""
+        session = self.emulator_pid()
+        if session is not None:
+            processes.end_session(session, STOP_SECONDS)
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.pid_file.unlink(missing_ok=True)
+
+    def ask_to_save(self) -> bool:
+        """Lets the emulator take a snapshot now. False when it is one of an older version, which takes none."""
+        session = self.emulator_pid()
+        if session is None or not self.crashed():
+            return False
+        os.kill(session, signal.SIGUSR1)
         return True
+
+    def save(self) -> None:
+        """Saves the state of the running stack. Raises NotStored."""
+        asked = time.time()
+        if not self.ask_to_save():
+            return
+        deadline = time.monotonic() + SAVE_SECONDS
+        while (found := self.snapshots.last_written()) is None or found.moment.timestamp() < asked:
+            problem = self.snapshots.problem()
+            if problem and self.snapshots.problem_file.stat().st_mtime >= asked:
+                raise self.not_saved(problem)
+            if time.monotonic() > deadline or not self.running():
+                raise self.not_saved(f"no answer (see {self.log_file})")
+            time.sleep(0.05)
+
+    def not_saved(self, problem: str) -> NotStored:
+        return NotStored(
+            f"the state could not be saved: {problem}{self.kept()}. The stack still runs. Free some space on the disk "
+            f"of {self.home}, then run bintally down again; or lose the changes: bintally down --discard"
+        )
+
+    def kept(self) -> str:
+        found = self.snapshots.last_written()
+        return f". What changed since {second(found.moment)} (counts, queues, models) is not saved" if found else ""
 
     def make_home(self) -> None:
         """Creates the folder, readable only by its user.
 
         Raises StackError where the folder contains other files, which `wipe` would remove, or belongs to someone else.
         """
+        check_home(self.home)
         if self.is_of_others():
             raise StackError(
                 f"{self.home} contains files that Bintally did not create. Set BINTALLY_HOME to an empty folder"
             )
         if self.home.exists() and self.home.stat().st_uid != os.geteuid():
             raise StackError(f"{self.home} belongs to another user. Set BINTALLY_HOME to a folder of your own")
-        self.home.parent.mkdir(parents=True, exist_ok=True)
-        with private_files():
-            self.home.mkdir(exist_ok=True)
-            self.lock_file.touch()
-            make_private(self.home)
+        try:
+            self.home.parent.mkdir(parents=True, exist_ok=True)
+            with private_files():
+                self.home.mkdir(exist_ok=True)
+                self.lock_file.touch()
+                make_private(self.home)
+        except OSError as error:
+            raise unusable(self.home, error) from error
 
     def is_of_others(self) -> bool:
         return self.home.exists() and any(self.home.iterdir()) and not self.lock_file.exists()
@@ -264,13 +371,20 @@ class Local(Deployed):
                 self.lock_file.touch()  # The rest still belongs to a stack.
 
     def start_emulator(self) -> None:
-        self.down()  # Ends processes that a crash left.
+        self.stop()  # Ends processes that a crash left.
         if port_taken(self.port):
-            raise PortTaken(f"port {self.port} is taken by another program; set BINTALLY_PORT to another one")
+            raise self.port_is_taken()
         self.make_home()
         make_key(self.home)
         with private_files():
             self.spawn_emulator()
+
+    def port_is_taken(self) -> PortTaken:
+        other, cure = holder_of_port(self.port), "set BINTALLY_PORT to another one"
+        if other is None:
+            return PortTaken(f"port {self.port} is taken by another program; {cure}")
+        stop = f"BINTALLY_HOME={shlex.quote(str(other))} BINTALLY_PORT={self.port} bintally down"
+        return PortTaken(f"port {self.port} is taken by another Bintally, that of {other}; {cure}, or stop it: {stop}")
 
     def spawn_emulator(self) -> None:
         self.scratch.mkdir(exist_ok=True)
@@ -285,21 +399,17 @@ class Local(Deployed):
                 stderr=log,
                 start_new_session=True,
             )
-        self.pid_file.write_text(str(emulator.pid))
+        try:
+            self.pid_file.write_text(str(emulator.pid))
+        except BaseException:
+            processes.end_session(emulator.pid, seconds=0)  # no later command would find it
+            raise
         deadline = time.monotonic() + START_SECONDS
         while not healthy(self.endpoint_url):
             if emulator.poll() is not None or time.monotonic() > deadline:
                 reason = last_line(self.log_file)
                 raise StackError(f"the emulator did not start: {reason} (see {self.log_file})")
             time.sleep(0.1)
-
-    def stop_executions(self) -> None:
-        states = self.client("stepfunctions", read_timeout=5, retries={"total_max_attempts": 1})
-        for machine in states.list_state_machines()["stateMachines"]:
-            arn = machine["stateMachineArn"]
-            running = states.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"]
-            for execution in running:
-                states.stop_execution(executionArn=execution["executionArn"], cause="the local stack stops")
 
     # Deploying
 
@@ -374,6 +484,8 @@ class Local(Deployed):
                 processes.end_session(process.pid, seconds=0)
                 raise
         if failed:
+            if "No space left" in log_file.read_text(errors="replace") or free_bytes(self.home) < FULL_BYTES:
+                raise disk_full(self.home, f"sam {arguments[0]} failed: ")
             raise DeployFailed(f"sam {arguments[0]} failed: {last_line(log_file)} (see {log_file})")
 
     # The shipped model
@@ -541,6 +653,11 @@ def code_version(folder: Path) -> str:
     except FileNotFoundError:
         found = ""
     return found or "unknown"
+
+
+def second(moment: datetime) -> str:
+    """A moment for people, with its zone."""
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def last_line(log_file: Path) -> str:

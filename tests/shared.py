@@ -39,4 +39,4 @@ def stop_all(factory: pytest.TempPathFactory) -> None:
     for pid_file in folder_of(factory).glob("*/emulator.pid"):
         told = pid_file.parent.with_suffix(".json")
         port = json.loads(told.read_text())["port"] if told.exists() else 1  # nobody answers there
-        Local(home=pid_file.parent, port=port).down()
+        Local(home=pid_file.parent, port=port).stop()

@@ -12,6 +12,9 @@ from bintally.aws.telemetry import logger
 from bintally.common.errors import BintallyError
 from bintally.releasing.goldens import ask, fetch_goldens
 
+REASON_LIMIT = 2000
+"""Characters; a state of an execution has at most 256 KB."""
+
 
 def handler(event: dict[str, str], context: object) -> dict[str, Any]:
     """`event`: endpoint, model_version, model_data_url. Returns {"ok": bool, "reason": str}."""
@@ -21,6 +24,12 @@ def handler(event: dict[str, str], context: object) -> dict[str, Any]:
         for golden in goldens:
             ask(clients.endpoint_for_golden_images(), event["endpoint"], golden)
     except (BintallyError, ClientError, BotoCoreError) as error:
-        logger.warning("not verified", extra={"reason": str(error)})
-        return {"ok": False, "reason": str(error)}
+        reason = printable(str(error))
+        logger.warning("not verified", extra={"reason": reason})
+        return {"ok": False, "reason": reason}
     return {"ok": True, "reason": f"{len(goldens)} golden images answered as recorded"}
+
+
+def printable(reason: str) -> str:
+    """A reason that Lambda can encode and a state machine can hold, whatever the package contains."""
+    return reason.encode("utf-8", "backslashreplace").decode()[:REASON_LIMIT]

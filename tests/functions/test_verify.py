@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import random
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,3 +207,73 @@ def test_the_sample_event_is_what_the_state_machine_sends() -> None:
     ]
     assert len(asked) == 3
     assert all(payload.keys() == sample.keys() for payload in asked)
+
+
+HOSTILE = [
+    10**400,
+    -(10**400),
+    1e308,
+    float("nan"),
+    float("inf"),
+    None,
+    True,
+    [],
+    {},
+    "",
+    "\ud800",
+    "9" * 5000,
+    [[]] * 3,
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("member", [*ANSWER, "file", "answer", "golden", "model_version of the package", "all"])
+def test_whatever_a_package_contains_it_answers(aws: Aws, member: str, value: object) -> None:
+    answer, entry, package = dict(ANSWER), {"file": "golden/0.png", "answer": ANSWER}, dict(PACKAGE)
+    if member in ANSWER:
+        package["golden"] = [entry | {"answer": answer | {member: value}}]
+    elif member in entry:
+        package["golden"] = [entry | {member: value}]
+    elif member == "golden":
+        package["golden"] = value
+    else:
+        package["model_version"] = value
+    aws.package(archive(value if member == "all" else package))
+    ok, reason = aws.verify()
+    assert not ok
+    assert 0 < len(reason) <= 2000
+    reason.encode()  # as Lambda does
+
+
+DEEP = b"[" * 100_000
+BODIES = [b"9" * 400, b'{"count": ' + b"9" * 400 + b"}", DEEP, b"\xff\xfe", b"", b"null", b"NaN", b'{"a":' * 100_000]
+BODIES += [json.dumps(ANSWER | {name: 10**400}).encode() for name in ("count", "expected_capped", "confidence")]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: str(body[:20]))
+def test_whatever_an_endpoint_answers_it_answers(aws: Aws, body: bytes) -> None:
+    aws.package(archive())
+    aws.answer(body, b"png", "image/png")
+    ok, reason = aws.verify()
+    assert not ok
+    assert "malformed answer from the endpoint" in reason
+
+
+@pytest.mark.parametrize("content", [DEEP, b"{" * 3, b"9" * 5000, b"\xff\xfe", b""], ids=lambda body: str(body[:20]))
+def test_a_package_json_that_is_none_is_named(aws: Aws, content: bytes) -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        member = tarfile.TarInfo("package.json")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    aws.package(file.getvalue())
+    assert not aws.verify()[0]
+
+
+@pytest.mark.parametrize("place", [0, 10, 200, 20_000, -9, -1])
+def test_a_damaged_archive_is_named(aws: Aws, place: int) -> None:
+    content = bytearray(archive(files=FILES | {"random.bin": random.Random(1).randbytes(50_000)}))
+    content[place] ^= 0xFF
+    content[place // 2] ^= 0x10
+    aws.package(bytes(content))
+    assert not aws.verify()[0]

@@ -332,31 +332,56 @@ def test_threads_may_assume_roles_at_once(
 
 
 SAVE = """
-import sys
-from local import emulator
 from ministack import app
-if sys.argv[1] == "ours":
-    emulator.close_gaps()
 streams = {"one": 1}
 def copied():
-    taken = {}
     for name in streams:
-        if len(streams) < 3:
-            streams[f"added while {len(streams)} are copied"] = 1
-        taken[name] = 1
-    return taken
+        streams["added"] = 1
 app.save_all({"logs": copied})
 """
 
 
-@BOTH
-def test_a_stop_keeps_what_changes_meanwhile(
-    which: str, inside: Callable[[str, str], subprocess.CompletedProcess[str]], tmp_path: Path
+@pytest.mark.upstream
+def test_ministack_loses_what_changes_while_it_saves(
+    inside: Callable[[str, str], subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    ran = inside(SAVE, which)
+    """Here a child process saves, in which nothing changes: tests/local/test_saving.py."""
+    ran = inside(SAVE, "bare")
+    assert "error getting state for logs: dictionary changed size during iteration" in ran.stderr + ran.stdout
+    assert not (tmp_path / "logs.json").exists()
+
+
+STORE = """
+import asyncio, os, shutil, sys
+from pathlib import Path
+os.environ["S3_PERSIST"] = "1"
+from local.storing import store_before_acknowledging
+from ministack.services import s3
+if sys.argv[1] == "ours":
+    store_before_acknowledging(lambda: 0)
+def ask(method, path, body=b""):
+    return asyncio.run(s3.handle_request(method, path, {}, body, {}))[0]
+ask("PUT", "/bucket")
+ask("PUT", "/bucket/kept", b"kept")
+folder = Path(s3.DATA_DIR, s3.get_account_id(), "bucket")
+folder.rename(folder.with_name("away"))
+folder.write_bytes(b"no folder")  # no object can be written
+answers = [ask("PUT", "/bucket/new", b"lost"), ask("PUT", "/bucket/kept", b"lost")]
+folder.unlink()
+folder.with_name("away").rename(folder)
+print(*answers, ask("GET", "/bucket/new"), asyncio.run(s3.handle_request("GET", "/bucket/kept", {}, b"", {}))[2])
+"""
+
+
+@BOTH
+def test_an_object_that_is_not_stored_is_not_acknowledged(
+    which: str, inside: Callable[[str, str], subprocess.CompletedProcess[str]]
+) -> None:
+    ran = inside(STORE, which)
     assert ran.returncode == 0, ran.stderr
+    told = ran.stdout.splitlines()[-1]
     if which == "bare":
-        assert "error getting state for logs: dictionary changed size during iteration" in ran.stderr + ran.stdout
-        assert not (tmp_path / "logs.json").exists()
+        assert told.startswith("200 200")
     else:
-        assert len(json.loads((tmp_path / "logs.json").read_text())["payload"]) == 3
+        assert told.startswith("500 500 ")
+        assert told.endswith(" 404 b'kept'")

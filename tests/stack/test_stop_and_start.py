@@ -1,6 +1,7 @@
 """What is kept over a stop, and that a stop, a crash and Ctrl-C leave nothing running."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from bintally.labels import log
+from boto3.dynamodb.conditions import Attr
 from localsagemaker.ports import port_taken
 
 from local.stack import Local
@@ -57,6 +59,12 @@ def labelled(user: Any) -> set[str]:
     return {label["image"]["key"] for label in found.lines()}
 
 
+def concluded(user: Any, execution: str) -> bool:
+    """Whether the run of an execution has ended for its readers, too."""
+    runs = user.table.scan(FilterExpression=Attr("execution").eq(execution) & Attr("concluded_at").exists())["Items"]
+    return bool(runs) and runs[0]["outcome"] == "failed"
+
+
 @pytest.fixture
 def own(tmp_path: Path, a_port: Callable[[], int]) -> Iterator[Local]:
     stack = Local(home=tmp_path / "own", port=a_port())
@@ -75,8 +83,11 @@ def test_stop_start_and_crash(own: Local, a_user: Callable[[Local], Any], photog
     (item,) = user.wait_counts(KEY)
     user.wait_drained()
 
-    # An orderly stop keeps everything.
+    # An orderly stop keeps everything, and a retraining that it cuts off is concluded.
     assert left_behind(own.home)
+    started = own.client("stepfunctions").start_execution(
+        stateMachineArn=user.outputs["RetrainStateMachine"], input=json.dumps({"reason": "by hand", "force": True})
+    )
     code, printed = run(own, "down")
     assert code == 0, printed
     assert left_behind(own.home) == []
@@ -87,12 +98,18 @@ def test_stop_start_and_crash(own: Local, a_user: Callable[[Local], Any], photog
     assert user.counts(KEY) == [item]
     assert user.latest("SEA1", "P-1-A1")["image"] == item["image"]
     assert user.s3.get_object(Bucket=user.bucket, Key=KEY)["Body"].read() == photograph(1)
+    user.wait_for("the retraining's end", lambda: concluded(user, started["executionArn"]), 60)
     again = KEY.replace("A1", "A2")
     user.upload(again, photograph(2), expected_quantity="3")
     assert user.wait_counts(again)[0]["status"] == "COUNTED"
     user.wait_for("a label of what was counted after the stop", lambda: labelled(user) == {KEY, again}, 60)
 
-    # A crash of the emulator leaves its children; `down` finds them, and `up` starts from the last stop.
+    # A crash of the emulator leaves its children; `down` finds them, and `up` starts from the last snapshot. What was
+    # counted since is counted again.
+    own.save()
+    late = KEY.replace("A1", "A4")
+    user.upload(late, photograph(4), expected_quantity="3")
+    user.wait_counts(late)
     emulator = own.emulator_pid()
     assert emulator is not None
     os.kill(emulator, signal.SIGKILL)
@@ -102,8 +119,11 @@ def test_stop_start_and_crash(own: Local, a_user: Callable[[Local], Any], photog
     assert left_behind(own.home) == []
     code, printed = run(own, "up")
     assert code == 0, printed
+    assert "It was not stopped in order: restored its state of" in printed
+    assert "photographs since" in printed
     user = a_user(own)
     assert user.counts(KEY) == [item]
+    assert user.wait_counts(late)[0]["status"] == "COUNTED"
     third = KEY.replace("A1", "A3")
     user.upload(third, photograph(3), expected_quantity="3")
     assert user.wait_counts(third)[0]["status"] == "COUNTED"

@@ -68,7 +68,7 @@ def parse_answer(body: bytes) -> Answer:
             probabilities=tuple(float(p) for p in found["probabilities"]),
             model_version=found["model_version"],
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise Transient(f"malformed answer from the endpoint: {error!r} in {body[:200]!r}") from error
     if not _is_sound(answer):
         raise Transient(f"malformed answer from the endpoint: {body[:200]!r}")

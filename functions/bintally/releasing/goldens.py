@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
@@ -55,9 +56,9 @@ def fetch_goldens(client: "S3Client", model_data_url: str, model_version: str) -
             Golden(entry["file"], files[entry["file"]], parse_answer(json.dumps(entry["answer"]).encode()))
             for entry in package["golden"]
         ]
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise BadPackage(f"{model_data_url} is not a tar.gz archive: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise BadPackage(f"{model_data_url} lacks or garbles {error}") from error
     if not 0 < len(goldens) <= GOLDEN_LIMIT:
         raise BadPackage(f"the package has {len(goldens)} golden images, it needs 1 to {GOLDEN_LIMIT}")

@@ -404,8 +404,8 @@ class Endpoints:
             server.start()
         except Unhealthy as error:
             failure = f"The primary container for production variant {endpoint.variant['VariantName']}: {error}"
-        except (BadModelData, ServiceError, ClientError, BotoCoreError, OSError) as error:
-            failure = str(error)
+        except (BadModelData, ServiceError, ClientError, BotoCoreError, OSError, ValueError) as error:
+            failure = str(error)  # a ValueError: an environment that no process can be given
         else:
             return server, None
         server.close()

@@ -1,7 +1,6 @@
 """The service's interface to ministack: one HTTP request in, one answer out, without blocking the event loop."""
 
 import asyncio
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
@@ -9,7 +8,7 @@ from urllib.parse import unquote
 from localsagemaker.endpoints import Endpoints
 from localsagemaker.host import Part
 from localsagemaker.tags import Tags
-from localsagemaker.wire import Answer, Json, ServiceError, check_request, shaped
+from localsagemaker.wire import Answer, Json, ServiceError, parsed, shaped
 
 INVOKE = re.compile(r"/endpoints/([^/]+)/invocations")
 
@@ -44,11 +43,7 @@ class Service:
             return error.answer()
 
     def control(self, name: str, body: bytes | str) -> Answer:
-        try:
-            request = json.loads(body or b"{}")
-        except ValueError as error:
-            raise ServiceError("SerializationException", "the request is not JSON") from error
-        check_request(name, request)
+        request = parsed(name, body)
         if name not in self.operations:
             raise ServiceError("UnknownOperationException", f"{name} is not supported on one machine")
         result = self.operations[name](request)

@@ -2,12 +2,15 @@
 service does."""
 
 import json
+import math
 import re
-from datetime import datetime
+import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import botocore.session
 from botocore.model import OperationModel, Shape
+from botocore.utils import parse_timestamp
 from botocore.validate import ParamValidator
 
 Json = dict[str, Any]
@@ -44,9 +47,87 @@ def operation(name: str) -> OperationModel:
     return CONTROL.operation_model(name)
 
 
-def check_request(name: str, request: Json) -> None:
-    """Raises ServiceError when `request` violates botocore's model of the operation."""
+def parsed(name: str, body: bytes | str) -> Json:
+    """The request of an operation, with its times in seconds since 1970 and without members that are null.
+
+    Raises ServiceError when it is not JSON, or violates botocore's model of the operation.
+    """
     shape: Any = operation(name).input_shape
+    try:
+        text = body.decode() if isinstance(body, bytes) else body
+        found = json.loads(text or "{}", parse_constant=no_number, parse_float=finite)
+        json.dumps(found, ensure_ascii=False).encode()  # fails for half of a surrogate pair
+    except (ValueError, RecursionError) as error:
+        raise unreadable(f"the request is not JSON: {error}") from error
+    request: Json = typed(found, shape, "the request")
+    check_request(request, shape)
+    return request
+
+
+def unreadable(message: str) -> ServiceError:
+    return ServiceError("SerializationException", message[:1000])
+
+
+def no_number(word: str) -> float:
+    raise ValueError(f"{word} is not a number")
+
+
+def finite(digits: str) -> float:
+    if math.isinf(number := float(digits)):
+        raise ValueError(f"{digits[:40]} is too large")
+    return number
+
+
+def typed(value: Any, shape: Any, where: str) -> Any:
+    """`value` if it has the types of its shape. Raises ServiceError, as AWS's parser does before any other check."""
+    if shape is None:
+        return {}
+    if isinstance(value, dict) and shape.type_name == "structure":
+        return {
+            name: typed(member, shape.members[name], name) if name in shape.members else member
+            for name, member in value.items()
+            if member is not None
+        }
+    if isinstance(value, dict) and shape.type_name == "map":
+        return {key: typed(member, shape.value, f"{where}.{key}") for key, member in value.items()}
+    if isinstance(value, list) and shape.type_name == "list":
+        return [typed(member, shape.member, where) for member in value]
+    if shape.type_name == "timestamp":
+        return seconds(value, where)
+    if type(value) in TYPES.get(shape.type_name, ()) and (shape.type_name not in LARGEST or fits(value, shape)):
+        return value
+    found = json.dumps(value)
+    raise unreadable(f"{where} is {found[:100]}; it must be of type {shape.type_name}")
+
+
+TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("string", "blob"), (str,)),
+    **dict.fromkeys(("integer", "long"), (int,)),
+    **dict.fromkeys(("float", "double"), (int, float)),
+    "boolean": (bool,),
+}
+LARGEST = {"integer": 2**31 - 1, "long": 2**63 - 1, "float": sys.float_info.max, "double": sys.float_info.max}
+
+
+def fits(value: float, shape: Shape) -> bool:
+    return abs(value) <= LARGEST[shape.type_name]
+
+
+def seconds(value: Any, where: str) -> float:
+    """A time as seconds since 1970. Raises ServiceError for what is no time, or before year 1 or after year 9999."""
+    try:
+        if type(value) in (int, float):
+            datetime.fromtimestamp(value, UTC)
+            return float(value)
+        if isinstance(value, str):
+            return parse_timestamp(value).timestamp()
+    except (ValueError, OverflowError, OSError, RuntimeError):
+        pass
+    raise unreadable(f"{where} is {json.dumps(value)[:100]}; it must be a time: seconds since 1970, or ISO 8601")
+
+
+def check_request(request: Json, shape: Any) -> None:
+    """Raises ServiceError when `request` violates the structure."""
     report = ParamValidator().validate(request, shape)
     if report.has_errors():
         raise invalid(report.generate_report())
