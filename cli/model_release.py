@@ -11,14 +11,16 @@ from cli.versions import find_package, model_data_url
 
 @click.command()
 @click.argument("version")
-def command(version: str) -> None:
+@click.option("--again", is_flag=True, help="Release it even if it is live, as after a new build of the serving image.")
+def command(version: str, again: bool) -> None:
     """Release a version of the model by hand, and show each step.
 
-    Exits 1 when the version does not go live; the current model then stays live.
+    The live version is released again when a setting of the endpoint has changed since: memory, concurrency, instances,
+    the image's address. Exits 1 when the version does not go live; the current model then stays live.
     """
     stack = chosen()
     package = find_package(stack, version)
     if package["ModelApprovalStatus"] == "Rejected":
         raise CliError(f"model {version} is rejected. To release it, approve it: bintally model approve {version}")
     request = {"model_version": version, "model_data_url": model_data_url(package)}
-    release(stack, request, Console(highlight=False))
+    release(stack, request | ({"again": True} if again else {}), Console(highlight=False))

@@ -274,14 +274,14 @@ def test_the_last_three_are_kept(releases: Releases) -> None:
     assert models == configs
 
 
-def test_a_change_of_the_mapping_does_not_switch_counting_off(
+def test_a_changed_setting_reaches_mapping_and_endpoint_and_counting_goes_on(
     releases: Releases, user: Any, photograph: Callable[..., bytes]
 ) -> None:
     functions, mapping = releases.stack.client("lambda"), releases.outputs["CountMapping"]
     cloudformation = releases.stack.client("cloudformation")
     previous = cloudformation.describe_stacks(StackName=releases.stack.name)["Stacks"][0]["Parameters"]
     try:
-        for concurrency in ("3", "10"):
+        for concurrency in ("10", "3"):
             cloudformation.update_stack(
                 StackName=releases.stack.name,
                 UsePreviousTemplate=True,
@@ -299,6 +299,12 @@ def test_a_change_of_the_mapping_does_not_switch_counting_off(
             found = functions.get_event_source_mapping(UUID=mapping)
             assert found["ScalingConfig"]["MaximumConcurrency"] == int(concurrency)
             assert found["State"] == "Enabled"
+        version = releases.live_version()
+        url = f"s3://{releases.bucket}/models/{version}/model.tar.gz"
+        assert releases.outcome(releases.start(version, url)) == "released"
+        config = releases.sagemaker.describe_endpoint_config(EndpointConfigName=releases.config())
+        assert config["ProductionVariants"][0]["ServerlessConfig"]["MaxConcurrency"] == 3
+        assert releases.outcome(releases.start(version, url)) == "already live"
     finally:
         user.configure(RETRY_SECONDS="1")  # as the other tests have it
     user.upload("incoming/REL/AFTER/1.jpg", photograph(7))

@@ -1,6 +1,7 @@
 """The release state machine read as text: no way past the lock, and no more permissions than it uses."""
 
 import json
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -58,7 +59,7 @@ def decided(name: str, **variables: Any) -> tuple[str, Any]:
 def planned(request: dict[str, Any]) -> Any:
     """The variables of an execution with this input."""
     states = {"input": request, "context": {"Execution": {"Id": "arn:aws:states:::execution:bintally-release:1"}}}
-    hashed = STATES["Plan"]["Assign"].keys() & {"release", "candidate"}  # $hash is not in JSONata itself
+    hashed = STATES["Plan"]["Assign"].keys() & {"settings", "release", "candidate"}  # $hash is not in JSONata itself
     assigned = {name: value for name, value in STATES["Plan"]["Assign"].items() if name not in hashed}
     return evaluated(assigned, states=states)
 
@@ -264,6 +265,31 @@ def test_what_is_not_put_back_fails_a_clean_up() -> None:
     assert decided("IsReleased", **cleaning, restored=evaluated(STATES["NotRestored"]["Assign"]["restored"]))[0] == (
         "NotReleased"
     )
+
+
+@pytest.mark.parametrize(
+    ("ok", "again", "previous", "where"),
+    [
+        (True, False, "bintally-serverless-aaaa-1111", "ResumeCounting"),
+        (True, False, "bintally-serverless-bbbb-1111", "CreateModel"),  # memory, concurrency, instances or image
+        (True, False, "bintally-serverless-1111", "CreateModel"),  # of a release that did not name its settings
+        (True, True, "bintally-serverless-aaaa-1111", "CreateModel"),
+        (False, False, "bintally-serverless-aaaa-1111", "CreateModel"),
+    ],
+)
+def test_a_live_version_is_released_again_when_a_setting_has_changed(
+    ok: bool, again: bool, previous: str, where: str
+) -> None:
+    variables = planned({"model_version": "1", "again": again}) | {"ok": ok, "previous": previous, "settings": "aaaa"}
+    assert decided("IsAlreadyLive", **variables)[0] == where
+
+
+def test_the_settings_of_an_endpoint_are_all_in_its_configurations_name() -> None:
+    """CreateConfig and CreateModel use no other."""
+    used = set(re.findall(r"\$\{(\w+)\}", json.dumps([STATES["CreateConfig"], STATES["CreateModel"]["Arguments"]])))
+    named = set(re.findall(r"\$\{(\w+)\}", STATES["Plan"]["Assign"]["settings"]))
+    assert named == used - {"Partition", "ModelRole"}
+    assert STATES["Plan"]["Assign"]["settings"].strip("{%} ") in STATES["Plan"]["Assign"]["release"]
 
 
 def test_candidates_are_removed_when_they_can_be() -> None:
