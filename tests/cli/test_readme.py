@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from cli.errors import FAILED, NOT_RUNNING, PACKAGE_MISSING, PORT_TAKEN, USAGE
+from cli.errors import FAILED, INTERRUPTED, NOT_RUNNING, PACKAGE_MISSING, PORT_TAKEN, USAGE
 from cli.main import FAMILIES, GROUPS, VERBS, Verbs, command_of, main
 from local.stack import REPOSITORY
 
@@ -45,7 +45,7 @@ def test_commands_that_pages_name_exist(page: Path) -> None:
 
 def test_exit_codes_are_documented() -> None:
     said = README.partition("Exit codes:")[2].partition("\n\n")[0]
-    for code in (FAILED, USAGE, NOT_RUNNING, PORT_TAKEN, PACKAGE_MISSING):
+    for code in (FAILED, USAGE, NOT_RUNNING, PORT_TAKEN, PACKAGE_MISSING, INTERRUPTED):
         assert re.search(rf"\b{code} \w", said), code
 
 
