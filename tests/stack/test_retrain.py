@@ -33,7 +33,7 @@ pytestmark = [
 
 SITE = "RET"
 COLOURS = [(20, 20, 20), (230, 40, 40), (40, 230, 40), (40, 40, 230), (230, 230, 40), (230, 40, 230), (40, 230, 230)]
-WANTED = {"train": 84, "validation": 21, "test": 49}
+WANTED = {"train": 84, "validation": 21, "test": 77}
 SMALL = {"epochs": 4, "sizes": "64", "trials": 0, "calibration_photographs": 16, "learning_rate": "0.001"}
 
 
