@@ -29,8 +29,8 @@ import orjson
 from local.gate import App, Receive, Scope, Send
 from local.snapshots import Snapshot, Snapshots
 
-EVERY_SECONDS = 15
-"""From one snapshot to the next. With at most 15 seconds to write one, the newest is at most 30 seconds behind."""
+EVERY_SECONDS = 10
+"""From one snapshot to the next. With at most 20 seconds to write one, the newest is at most 30 seconds behind."""
 PATIENCE_SECONDS = 120
 """A child that takes longer waits for a lock that another thread held when it was forked: the next one succeeds."""
 DEPLOYING_SECONDS = 60

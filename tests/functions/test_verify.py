@@ -209,7 +209,7 @@ def test_the_sample_event_is_what_the_state_machine_sends() -> None:
     assert all(payload.keys() == sample.keys() for payload in asked)
 
 
-HOSTILE: list[Any] = [
+HOSTILE: list[object] = [
     10**400,
     -(10**400),
     1e308,
@@ -229,9 +229,9 @@ HOSTILE: list[Any] = [
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: repr(value)[:20])
 @pytest.mark.parametrize("member", [*ANSWER, "file", "answer", "golden", "model_version of the package", "all"])
 def test_whatever_a_package_contains_it_answers(aws: Aws, member: str, value: object) -> None:
-    answer: dict[str, Any] = dict(ANSWER)
-    entry: dict[str, Any] = {"file": "golden/0.png", "answer": ANSWER}
-    package: dict[str, Any] = dict(PACKAGE)
+    answer: dict[str, object] = dict(ANSWER)
+    entry: dict[str, object] = {"file": "golden/0.png", "answer": ANSWER}
+    package: dict[str, object] = dict(PACKAGE)
     if member in ANSWER:
         package["golden"] = [entry | {"answer": answer | {member: value}}]
     elif member in entry:
