@@ -14,6 +14,7 @@ import boto3
 import pytest
 from bintally import conclude, count, follow, plan, record
 from bintally.aws import clients
+from bintally.common import zone
 from bintally.counting import settings as counting
 from bintally.labels import settings as labels
 from bintally.records import settings as records
@@ -38,10 +39,11 @@ ENVIRONMENT = {
     "RETRY_SECONDS": "30",
     "LOW_CONFIDENCE_SHARE": "0.5",
     "DISAGREEMENT_LIMIT": "0.75",
+    "SITE_TIMEZONE": "UTC",
 }
 
 
-READ_ONCE = (clients, counting, labels, records, retraining, conclude, count, follow, plan, record)
+READ_ONCE = (clients, counting, labels, records, retraining, zone, conclude, count, follow, plan, record)
 """Modules that keep what they made on first use: clients, settings, services."""
 
 

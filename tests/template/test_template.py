@@ -9,6 +9,7 @@ from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 import pytest
 from bintally import record
@@ -360,6 +361,21 @@ def test_every_parameter_stands_in_one_group_in_the_order_of_the_file() -> None:
     groups = source()["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
     assert [name for group in groups for name in group["Parameters"]] == list(source()["Parameters"])
     assert all(group["Label"]["default"] for group in groups)
+
+
+def test_the_sites_time_zone_is_any_that_iana_names_and_reaches_all_that_read_times() -> None:
+    """Scheduler refuses a name that fits the pattern and that IANA does not know; the emulator does not."""
+    found = source()["Parameters"]["SiteTimezone"]
+    assert found["Default"] == "UTC"
+    names = available_timezones() - {"localtime", "posixrules", "Factory"}
+    assert [name for name in names if not re.fullmatch(found["AllowedPattern"], name)] == []
+    for wrong in ("", "+02:00", "Europe/Berlin ", "Berlin, Germany", "CET/", "../UTC"):
+        assert not re.fullmatch(found["AllowedPattern"], wrong)
+    functions = of_type("AWS::Lambda::Function")
+    for name in ("CountFunction", "RecordFunction"):
+        assert functions[name]["Environment"]["Variables"]["SITE_TIMEZONE"] == {"Ref": "SiteTimezone"}
+    (timer,) = of_type("AWS::Scheduler::Schedule").values()
+    assert timer["ScheduleExpressionTimezone"] == {"Ref": "SiteTimezone"}
 
 
 @pytest.mark.parametrize("missing", ["ServingImage", "TrainingImage"])

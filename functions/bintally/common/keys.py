@@ -4,9 +4,10 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from bintally.common.errors import Rejected
+from bintally.common.zone import as_utc
 
 EXPECTED = "incoming/<site>/<bin>/<name> or incoming/<bin>.<ext>"
 EXPECTED_RECORDS = "records/<site>/<bin>.json or records/*.csv"
@@ -99,10 +100,9 @@ def captured_at(metadata: Mapping[str, str], place: Place, uploaded: datetime) -
     return found, ()
 
 
-def moment(text: str) -> datetime:
-    """ISO 8601 as UTC; without a zone it is UTC. Raises ValueError or OverflowError."""
-    found = datetime.fromisoformat(text)
-    return (found.replace(tzinfo=UTC) if found.tzinfo is None else found).astimezone(UTC)
+def moment(text: str, zone: tzinfo = UTC) -> datetime:
+    """ISO 8601 as UTC; without a zone of its own it is in `zone`. Raises ValueError or OverflowError."""
+    return as_utc(datetime.fromisoformat(text), zone)
 
 
 def _timestamp_in(name: str) -> datetime | None:
