@@ -80,6 +80,7 @@ def count_item() -> Any:
             "p_record": Decimal("0.61"),
             "model_version": "resnet50-1",
             "captured_at": captured_at,
+            "uploaded_at": "2026-11-22T10:15:02.000000Z",
             "counted_at": "2026-11-22T10:15:02.500000Z",
         }
         return {name: value for name, value in (item | other).items() if value is not None}

@@ -19,6 +19,7 @@ from bintally.counting import settings as counting
 from bintally.labels import settings as labels
 from bintally.records import settings as records
 from bintally.retraining import settings as retraining
+from bintally.strays import settings as strays
 from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 from moto.core.models import botocore_stubber
@@ -43,7 +44,7 @@ ENVIRONMENT = {
 }
 
 
-READ_ONCE = (clients, counting, labels, records, retraining, zone, conclude, count, follow, plan, record)
+READ_ONCE = (clients, counting, labels, records, retraining, strays, zone, conclude, count, follow, plan, record)
 """Modules that keep what they made on first use: clients, settings, services."""
 
 

@@ -3,6 +3,9 @@
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
+
+from bintally.common.events import name_of
 
 
 class NotAnArrival(ValueError):
@@ -18,6 +21,8 @@ class Arrival:
     version_id: str
     etag: str
     sequencer: str
+    size: int | None = None
+    """Bytes; None when the event does not say."""
 
 
 def parse_arrival(body: str) -> Arrival:
@@ -25,6 +30,7 @@ def parse_arrival(body: str) -> Arrival:
 
     Raises NotAnArrival.
     """
+    event: Any = None
     try:
         event = json.loads(body)
         found = event["detail"]["object"]
@@ -36,6 +42,8 @@ def parse_arrival(body: str) -> Arrival:
             version_id=found["version-id"],
             etag=found.get("etag", ""),
             sequencer=found.get("sequencer", ""),
+            size=found.get("size"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NotAnArrival(f"not an event about a new object version: {error!r}") from error
+        wanted = "EventBridge's event Object Created, of a versioned bucket, is expected"
+        raise NotAnArrival(f"the message is {name_of(event)}; {wanted}: {error!r}") from error
