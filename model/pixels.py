@@ -137,6 +137,8 @@ def said_of(data: bytes) -> str:
         return f", but {kind}: {next(advice for _, _, name, advice in STARTS if name == kind)}"
     if re.match(rb"(\xef\xbb\xbf)?\s*<", data[:200]):
         return ", but a web page or another XML document: send the photograph itself"
+    if re.fullmatch(rb"[^\x00-\x08\x0e-\x1f]*[,;\t][^\x00-\x08\x0e-\x1f]*[\r\n][^\x00-\x08\x0e-\x1f]*", data[:500]):
+        return ", but a table of text: files of records go to records/, quantities of photographs to their metadata"
     return ""
 
 
@@ -205,9 +207,9 @@ def _all_coefficients(data: bytes) -> bool:
     """Whether the scans say every coefficient of every component to its last bit (T.81, G.1.1)."""
     missing: set[tuple[int, int]] = set()
     for code, body in _tables(data):
-        if code in (0xC0, 0xC1, 0xC2) and len(body) >= 6 + 3 * body[5]:
+        if code in (0xC0, 0xC1, 0xC2) and len(body) > 5 and len(body) >= 6 + 3 * body[5]:
             missing = set(product(body[6 : 6 + 3 * body[5] : 3], range(64)))
-        elif code == 0xDA and len(body) >= 4 + 2 * body[0]:
+        elif code == 0xDA and body and len(body) >= 4 + 2 * body[0]:
             first, last, low = body[-3], body[-2], body[-1] & 15
             if low == 0:
                 missing -= set(product(body[1 : 1 + 2 * body[0] : 2], range(first, last + 1)))
@@ -289,7 +291,7 @@ def _webp(data: bytes) -> File:
         frames += name == b"ANMF"
         if len(body) < length and name in _WEBP_KEPT and frames < 2:
             return replace(file, data=data)  # the decoder says that it is truncated
-        if name == b"VP8X" and length:
+        if name == b"VP8X" and body:
             kept.append(data[at : at + 8] + bytes((body[0] & ~_WEBP_SURROUNDINGS,)) + data[at + 9 : end])
         elif name in _WEBP_KEPT and (name != b"ANMF" or frames == 1):
             kept.append(data[at:end].ljust(8 + length + length % 2, b"\0"))

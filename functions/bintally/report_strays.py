@@ -28,7 +28,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
     Raises WrongEvent, Transient.
     """
-    check_fields(event, "report_strays", "a reason to look", "reason")
+    check_fields(event, "report_strays", "an event of its schedule", "reason")
     bucket = strays_settings().images_bucket
     found = find_strays(clients.s3(), bucket)
     number = sum(stray.objects for stray in found)

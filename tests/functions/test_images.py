@@ -1,5 +1,6 @@
 """The preparation of a file's bytes for the endpoint."""
 
+import functools
 import io
 import struct
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 from bintally import count
 from bintally.common.errors import Rejected
 from bintally.counting import images, pixels
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 ENDPOINT_LIMIT = 4 * 1024**2
@@ -285,6 +288,8 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(2000)
         (b"BM" + bytes(99), ["BMP"]),
         (b"\xff\x0a" + bytes(99), ["JPEG XL"]),
         (b"\n <!DOCTYPE html><html>", ["web page"]),
+        (b"id,quantity\r\nshot1,5\r\n", ["text", "records/"]),
+        (b"id;Menge;Gr\xf6\xdfe\n1;2;3\n", ["text"]),
     ],
 )
 def test_other_formats_are_named_with_what_to_do(data: bytes, words: list[str]) -> None:
@@ -390,6 +395,37 @@ def test_the_slowest_files_keep_to_counts_arithmetic() -> None:
         started = time.process_time()
         prepare(data)
         assert time.process_time() - started < count.IMAGE_SECONDS / 1.5, name
+
+
+SEEDS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
+
+
+@functools.cache
+def seed(kind: str) -> bytes:
+    noise = np.random.default_rng(4).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    save: dict[str, Any] = {"JPEG": {"progressive": True}, "AVIF": {"speed": 10}}.get(kind, {})
+    exif = {} if kind == "GIF" else {"exif": b"Exif\0\0MM\0*" + bytes(range(40)), "xmp": b"<x/>"}
+    return saved(Image.fromarray(noise), kind, **save, **exif)
+
+
+@given(
+    st.sampled_from(SEEDS),
+    st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=6), st.integers(0, 6)), max_size=4),
+    st.floats(0.1, 1),
+)
+def test_whatever_the_bytes_the_answer_is_a_jpeg_or_a_reason(
+    kind: str, changes: list[tuple[float, bytes, int]], share: float
+) -> None:
+    """A photograph is never at fault for an exception of ours: that would bring it back eight times."""
+    data = seed(kind)
+    for place, new, old in changes:
+        at = int(place * len(data))
+        data = data[:at] + new + data[at + old :]
+    data = data[: int(len(data) * share)]
+    try:
+        assert opened(prepare(data)).size
+    except Rejected as error:
+        assert "\n" not in str(error)
 
 
 MEASURE = """
