@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bintally.common.keys import encode_id
 from boto3.dynamodb.conditions import Key
 from rich.console import Console
 from rich.progress import Progress
@@ -23,7 +24,7 @@ from bench.common import (
 )
 from cli.errors import USAGE, CliError
 from cli.photographs import Photograph, Uploaded, find, send
-from cli.readings import counted, encode_id, history, pages, seconds_until_counted
+from cli.readings import counted, history, pages, seconds_until_counted
 from cli.stacks import chosen, on_this_machine
 from deployed.stack import Deployed
 from local import processes

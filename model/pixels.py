@@ -32,9 +32,10 @@ LONGEST_TEXT = 1024**2
 """Bytes of a PNG's text that are unpacked."""
 
 
-BROKEN = (
-    OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, AttributeError, struct.error
-)  # fmt: skip
+BROKEN: tuple[type[Exception], ...] = (
+    *(OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, AttributeError),
+    *(RuntimeError, struct.error),  # RuntimeError: the decoder of AVIF
+)
 """Errors with which Pillow reports broken data."""
 
 

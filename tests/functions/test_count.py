@@ -10,6 +10,7 @@ import boto3
 import pytest
 from bintally import count
 from bintally.aws import clients, objects, table, telemetry
+from boto3.dynamodb.conditions import Key
 from botocore.exceptions import ReadTimeoutError
 from PIL import Image
 
@@ -196,12 +197,12 @@ def test_ids_that_look_the_same_are_one_bin(world: Any, photo: Photo, other: str
 
 
 def test_rejected_photographs_are_listed_in_the_index(world: Any, photo: Photo) -> None:
-    table = boto3.resource("dynamodb").Table("counts")
+    index: Any = boto3.resource("dynamodb").Table("counts")
     for key in (KEY, "incoming/SEA1/P-5/a.jpg", "Incoming/SEA1/P-5/a.jpg"):
         world.deliver(world.put(key, b"text" if key != KEY else photo()))
     for site, keys in {"SEA1": ["incoming/SEA1/P-5/a.jpg"], "": ["Incoming/SEA1/P-5/a.jpg"]}.items():
-        condition = boto3.dynamodb.conditions.Key("site_key").eq(f"REJECTED#{site}")
-        found = table.query(IndexName="site", KeyConditionExpression=condition)["Items"]
+        condition = Key("site_key").eq(f"REJECTED#{site}")
+        found = index.query(IndexName="site", KeyConditionExpression=condition)["Items"]
         assert [item["image"]["key"] for item in found] == keys
 
 

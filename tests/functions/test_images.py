@@ -404,7 +404,7 @@ SEEDS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
 def seed(kind: str) -> bytes:
     noise = np.random.default_rng(4).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     save: dict[str, Any] = {"JPEG": {"progressive": True}, "AVIF": {"speed": 10}}.get(kind, {})
-    exif = {} if kind == "GIF" else {"exif": b"Exif\0\0MM\0*" + bytes(range(40)), "xmp": b"<x/>"}
+    exif: dict[str, Any] = {} if kind == "GIF" else {"exif": b"Exif\0\0MM\0*" + bytes(range(40)), "xmp": b"<x/>"}
     return saved(Image.fromarray(noise), kind, **save, **exif)
 
 
@@ -426,6 +426,13 @@ def test_whatever_the_bytes_the_answer_is_a_jpeg_or_a_reason(
         assert opened(prepare(data)).size
     except Rejected as error:
         assert "\n" not in str(error)
+
+
+def test_a_corrupt_avif_says_so() -> None:
+    """Its decoder reports that with an error of another type than others do."""
+    data = seed("AVIF")
+    with pytest.raises(Rejected, match="the AVIF image is truncated or corrupt"):
+        prepare(data[: data.index(b"mdat") + 4] + bytes(40) + data[data.index(b"mdat") + 44 :])
 
 
 MEASURE = """

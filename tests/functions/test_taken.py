@@ -185,7 +185,7 @@ def test_the_order_of_trust() -> None:
         'xmp:ModifyDate="2026-11-11T00:00:00Z"',
     )
     metadata = {"captured-at": "2026-11-01T00:00:00Z", "modified-at": "2026-11-12T00:00:00Z"}
-    days = []
+    days: list[int] = []
     for _ in range(12):
         name = (
             "2026-11-02T00:00:00Z.jpg"

@@ -39,9 +39,9 @@ ANSWER_KEYS = {"count", "is_minimum", "expected_capped", "confidence", "probabil
 # ---- A package and its process ----
 
 
-def picture(colour: str, form: str = "PNG", size: tuple[int, int] = (320, 240)) -> bytes:
+def picture(colour: str, form: str = "PNG", size: tuple[int, int] = (320, 240), **save: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, form)
+    Image.new("RGB", size, colour).save(buffer, form, **save)
     return buffer.getvalue()
 
 
