@@ -403,9 +403,9 @@ SEEDS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
 @functools.cache
 def seed(kind: str) -> bytes:
     noise = np.random.default_rng(4).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    save: dict[str, Any] = {"JPEG": {"progressive": True}, "AVIF": {"speed": 10}}.get(kind, {})
+    options: dict[str, dict[str, Any]] = {"JPEG": {"progressive": True}, "AVIF": {"speed": 10}}
     exif: dict[str, Any] = {} if kind == "GIF" else {"exif": b"Exif\0\0MM\0*" + bytes(range(40)), "xmp": b"<x/>"}
-    return saved(Image.fromarray(noise), kind, **save, **exif)
+    return saved(Image.fromarray(noise), kind, **options.get(kind, {}), **exif)
 
 
 @given(
