@@ -67,6 +67,10 @@ def test_a_table_key_is_never_too_long(text: str) -> None:
     assert len(encode_id(text).encode()) <= LONGEST_ID
 
 
+def test_the_default_site_keeps_its_key() -> None:
+    assert encode_id("default") == encode_id("Default") == "default"
+
+
 def test_long_ids_stay_apart() -> None:
     assert encode_id("a" * 500) != encode_id("a" * 501)
     assert encode_id(encode_id("a" * 500)) != encode_id("a" * 500)

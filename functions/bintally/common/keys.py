@@ -124,6 +124,8 @@ def encode_id(text: str) -> str:
     An id of more than LONGEST_ID bytes is replaced by its digest after a bare `%`, which no encoded id contains.
     """
     text = fold(text)
+    if text == fold(DEFAULT_SITE):
+        return DEFAULT_SITE  # its key before ids were folded
     encoded = text.replace("%", "%25").replace("#", "%23")
     if len(encoded.encode()) <= LONGEST_ID:
         return encoded
