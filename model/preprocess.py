@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from model.pixels import BROKEN, File, Unreadable, is_whole, take_apart, upright
 
@@ -85,6 +85,8 @@ def _opened(data: bytes, kind: str) -> Image.Image:
             return Image.open(io.BytesIO(data), formats=[kind])
         except Image.DecompressionBombError as error:
             raise ImageTooLarge(str(error)) from error
+        except UnidentifiedImageError as error:  # its own message has an address in memory
+            raise BadImage(f"cannot be decoded: the header of the {kind} image is broken") from error
 
 
 def _loaded(image: Image.Image, size: int) -> Image.Image:

@@ -85,7 +85,7 @@ def _fault(key: str, folder: str) -> str:
         return "the key contains . or .. as a part, which keys do not resolve"
     for part in parts:
         if part.lower() in _SYSTEM_FILES or part.startswith("._"):
-            return f"{part} is a system's own file or folder, which contains no photographs"
+            return f"{part} is a system's own file or folder (of a NAS, macOS or Windows)"
     return ""
 
 

@@ -4,7 +4,7 @@ import io
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from bintally.common.errors import Rejected
 from bintally.counting.pixels import BROKEN, File, Unreadable, is_whole, take_apart, upright
@@ -84,6 +84,8 @@ def _opens(data: bytes) -> bool:
 def _open(data: bytes, kind: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=[kind])
+    except UnidentifiedImageError as error:  # its own message has an address in memory
+        raise Rejected(f"not a readable {kind} image: its header is broken") from error
     except BROKEN as error:
         raise Rejected(f"not a readable {kind} image: {error}") from error
 
