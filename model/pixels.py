@@ -345,7 +345,7 @@ def _avif(data: bytes) -> File:
     while at + 8 <= len(data) and parts < MOST_PARTS:
         length = int.from_bytes(data[at : at + 4], "big")
         if data[at + 4 : at + 8] == b"meta" and 8 <= length <= len(data) - at:
-            data = data[:at] + data[at : at + length].replace(b"Exif\0", b"skip\0") + data[at + length :]
+            data = data[:at] + data[at : at + length].replace(b"Exif", b"skip") + data[at + length :]
             break
         if length < 8:
             break

@@ -246,8 +246,12 @@ def test_what_surrounds_the_pixels_rejects_no_photograph(photo: Photo, name: str
 
 
 def test_avif_with_broken_exif_is_read() -> None:
+    """The decoder refuses a file whose EXIF it cannot read."""
     data = saved(Image.new("RGB", (400, 300), "red"), "AVIF", exif=b"MM\0*" + bytes(7))
-    assert opened(prepare(data)).size == (400, 300)
+    for broken in (data, data.replace(b"MM\0*", b"none")):
+        assert opened(prepare(broken)).size == (400, 300)
+    with pytest.raises(ValueError, match="Invalid Exif payload"):
+        Image.open(io.BytesIO(data.replace(b"MM\0*", b"none")))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "AVIF", "PNG", "WEBP"])
@@ -430,7 +434,8 @@ def test_whatever_the_bytes_the_answer_is_a_jpeg_or_a_reason(
 
 def test_a_corrupt_avif_says_so() -> None:
     """Its decoder reports that with an error of another type than others do."""
-    data = seed("AVIF")
+    noise = np.random.default_rng(4).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    data = saved(Image.fromarray(noise), "AVIF", speed=10)
     with pytest.raises(Rejected, match="the AVIF image is truncated or corrupt"):
         prepare(data[: data.index(b"mdat") + 4] + bytes(40) + data[data.index(b"mdat") + 44 :])
 
