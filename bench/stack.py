@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bintally.common.keys import encode_id
 from boto3.dynamodb.conditions import Key
 from rich.console import Console
 from rich.progress import Progress
@@ -23,7 +24,7 @@ from bench.common import (
 )
 from cli.errors import USAGE, CliError
 from cli.photographs import Photograph, Uploaded, find, send
-from cli.readings import counted, encoded, history, pages, seconds_until_counted
+from cli.readings import counted, history, pages, seconds_until_counted
 from cli.stacks import chosen, on_this_machine
 from deployed.stack import Deployed
 from local import processes
@@ -117,7 +118,7 @@ def day_total(counts: Any, site: str) -> int:
 
 
 def totals_of(site: str, day: str) -> Numbers:
-    return {"KeyConditionExpression": Key("PK").eq(f"DAY#{encoded(site)}#{day}"), "ConsistentRead": True}
+    return {"KeyConditionExpression": Key("PK").eq(f"DAY#{encode_id(site)}#{day}"), "ConsistentRead": True}
 
 
 def cpu_by_part(stack: Deployed) -> dict[str, float]:

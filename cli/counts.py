@@ -9,12 +9,25 @@ from itertools import islice
 from typing import IO, Any
 
 import click
+from bintally.common.keys import encode_id
 from rich.console import Console
 from rich.live import Live
 
 from cli.errors import USAGE, CliError
 from cli.photographs import DEFAULT_SITE
-from cli.readings import CSV_FIELDS, Count, address, csv_row, latest, plain, read_history, sites, table_of
+from cli.readings import (
+    CSV_FIELDS,
+    Count,
+    address,
+    csv_row,
+    latest,
+    plain,
+    read_history,
+    rejected,
+    sites,
+    table_of,
+    table_of_rejected,
+)
 from cli.stacks import chosen
 from deployed.stack import Deployed
 
@@ -30,10 +43,18 @@ HISTORY_NAMES = ("Taken (UTC)", "Photograph", *LATEST_NAMES[2:])
 class Reading:
     """The counts to read, and the number read so far."""
 
-    def __init__(self, stack: Deployed, site: str | None, bin_: str | None, recount: bool, top: int | None) -> None:
+    def __init__(
+        self,
+        stack: Deployed,
+        site: str | None,
+        bin_: str | None,
+        recount: bool,
+        top: int | None,
+        only_rejected: bool = False,
+    ) -> None:
         self.table, self.s3 = stack.counts_table(), stack.client("s3")
         self.bucket = stack.outputs()["ImagesBucket"]
-        self.site, self.bin, self.recount, self.top = site, bin_, recount, top
+        self.site, self.bin, self.recount, self.top, self.rejected = site, bin_, recount, top, only_rejected
         self.read = self.chosen = 0
 
     @property
@@ -43,16 +64,20 @@ class Reading:
     def all(self) -> Iterator[Count]:
         """Page by page: one bin's history, the newest first; else each bin's newest count, by site and bin.
 
-        With --recount only those that have a record.
+        With --recount only those that have a record; with --rejected the rejected photographs, also those whose key
+        names no bin.
         """
         self.read = self.chosen = 0
         names = [] if self.bin is not None else sites(self.s3, self.bucket) if self.site is None else [self.site]
-        found: Iterable[Count] = (count for name in names for count in latest(self.table, name))
+        if self.rejected and self.site is None and self.bin is None:
+            names = ["", *names]
+        list_of = rejected if self.rejected else latest
+        found: Iterable[Count] = (count for name in names for count in list_of(self.table, name))
         if self.bin is not None:
             found = read_history(self.table, self.site_of_bin, self.bin)
         for count in found:
             self.read += 1
-            if not self.recount or "priority" in count:
+            if (not self.recount or "priority" in count) and (not self.rejected or count["status"] == "REJECTED"):
                 self.chosen += 1
                 yield count
 
@@ -60,7 +85,8 @@ class Reading:
         """The first `number` in the order of a table; memory holds no more than that."""
         if self.bin is not None:
             return list(islice(self.all(), number))
-        return nlargest(number, self.all(), key=priority if self.recount else newest)
+        key = priority if self.recount else uploaded if self.rejected else newest
+        return nlargest(number, self.all(), key=key)
 
     def exported(self) -> Iterator[Count]:
         """For CSV and JSON: the first --top in the order of a table, else all in the order of reading.
@@ -78,13 +104,16 @@ class Reading:
         """The reason why nothing was found. Raises CliError for a named site or bin that has no photograph."""
         if self.recount and self.read:
             return f"None of the {self.read} counts has a record. Send records with photographs: bintally upload --help"
+        if self.rejected:
+            return "No photograph was rejected" + (f" at site {self.site}" if self.site is not None else "")
         known = sites(self.s3, self.bucket)
+        keys = set(map(encode_id, known))
         uploaded = "Sites with photographs: " + ", ".join(known) if known else "No photographs have been uploaded yet"
         if self.bin is not None:
             site = self.site_of_bin
-            also = f"See its bins: bintally counts --site {site}" if site in known else uploaded
+            also = f"See its bins: bintally counts --site {site}" if encode_id(site) in keys else uploaded
             raise CliError(f"site {site} has no count of bin {self.bin}. {also}")
-        if self.site is not None and self.site not in known:
+        if self.site is not None and encode_id(self.site) not in keys:
             raise CliError(f"site {self.site} does not exist. {uploaded}")
         if known:
             place = f"site {self.site}" if self.site is not None else f"{len(known)} sites"
@@ -96,6 +125,7 @@ class Reading:
 @click.option("--site", help="Only the bins of this site.")
 @click.option("--bin", "bin_", help='One bin\'s history, with rejected photographs. Of site "default" without --site.')
 @click.option("--recount", is_flag=True, help="Only bins with a record; the record most likely wrong comes first.")
+@click.option("--rejected", is_flag=True, help="Rejected photographs, also those whose key names no bin; newest first.")
 @click.option(
     "--top", type=click.IntRange(1), metavar="N", help=f"Only the first N.  [default: {ROWS} in a table, else all]"
 )
@@ -108,6 +138,7 @@ def command(
     site: str | None,
     bin_: str | None,
     recount: bool,
+    rejected: bool,
     top: int | None,
     csv_file: str | None,
     as_json: bool,
@@ -125,7 +156,9 @@ def command(
         raise CliError("--csv, --json and --watch exclude each other. Give one of them", USAGE)
     if recount and bin_ is not None:
         raise CliError("--recount sorts all bins and excludes --bin. Leave out one of them", USAGE)
-    reading = Reading(chosen(), site, bin_, recount, top)
+    if recount and rejected:
+        raise CliError("--recount and --rejected exclude each other. Give one of them", USAGE)
+    reading = Reading(chosen(), site, bin_, recount, top, rejected)
     try:
         if csv_file is not None:
             export(csv_file, lambda file: write_csv(file, reading.exported()))
@@ -150,6 +183,10 @@ def newest(count: Count) -> tuple[str, str]:
     return count["captured_at"], count["bin"]
 
 
+def uploaded(count: Count) -> tuple[str, str]:
+    return count["uploaded_at"], count["image"]["key"]
+
+
 def priority(count: Count) -> Any:
     """The probability that the record is wrong."""
     return count["priority"]
@@ -162,7 +199,7 @@ def title_of(reading: Reading) -> str:
     place = "All sites" if reading.site is None else f"Site {reading.site}"
     if reading.bin is not None:
         place = f"Bin {reading.bin}, site {reading.site_of_bin}"
-    return place + (", bins to recount first" if reading.recount else "")
+    return place + (", bins to recount first" if reading.recount else ", rejected" if reading.rejected else "")
 
 
 def names_of(reading: Reading, console: Console) -> tuple[str, ...]:
@@ -175,11 +212,15 @@ def show(reading: Reading) -> None:
     counts = reading.first(reading.top or ROWS)
     if not counts:
         return
-    console.print(table_of(counts, title_of(reading), names_of(reading, console)))
+    if reading.rejected:
+        console.print(table_of_rejected(counts, title_of(reading)))
+    else:
+        console.print(table_of(counts, title_of(reading), names_of(reading, console)))
     if reading.bin is not None and len(counts) == (reading.top or ROWS):
         console.print(f"The newest {len(counts)}. Show more with --top N, or all with --csv FILE.")
     elif len(counts) < reading.chosen:
-        console.print(f"{len(counts)} of {reading.chosen} bins. Show more with --top N, or all with --csv FILE.")
+        what = "rejected photographs" if reading.rejected else "bins"
+        console.print(f"{len(counts)} of {reading.chosen} {what}. Show more with --top N, or all with --csv FILE.")
 
 
 def show_for_ever(reading: Reading) -> None:
@@ -188,7 +229,10 @@ def show_for_ever(reading: Reading) -> None:
     with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
         while True:
             rows = min(reading.top or ROWS, max(1, console.height - 4))
-            live.update(table_of(reading.first(rows), title, names), refresh=True)
+            counts = reading.first(rows)
+            live.update(
+                table_of_rejected(counts, title) if reading.rejected else table_of(counts, title, names), refresh=True
+            )
             time.sleep(REFRESH_SECONDS)
 
 

@@ -1,21 +1,32 @@
 """Finds photographs on disk, names their bins, and uploads them to the images bucket.
 
-A folder may contain a `labels.csv` with the columns `id, quantity`: the recorded quantity of each photograph.
-An id is the photograph's path from that folder without its extension, or only its name without its extension.
+A folder may contain a `labels.csv` with the columns `id, quantity`: the recorded quantity of each photograph
+(`cli/labels.py`).
 """
 
-import csv
 import mimetypes
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cache
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}  # the formats that the count function accepts
+from cli.labels import is_labels, recorded
+
+ENDINGS = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo"),
+    *(".png", ".apng", ".webp", ".gif", ".avif", ".avifs"),
+}
+"""Of the formats that the count function accepts."""
+IPHONES = {".heic", ".heif", ".hif"}
+SYSTEM_FILES = {
+    *("@eadir", "#recycle", "@recycle", "#snapshot", "@recently-snapshot", "lost+found", "__macosx", "thumbs.db"),
+    *("ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+}
+"""In lower case: what a NAS, macOS and Windows keep among a person's files, besides names that begin with a dot."""
 DEFAULT_SITE = "default"
 AT_ONCE = 8
 
@@ -52,7 +63,7 @@ def find(paths: Iterable[Path], site: str | None, bin_: str | None) -> list[Phot
     """
     found = []
     for path in paths:
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS) if path.is_dir() else [path]
+        inside = [p for p in below(path) if p.suffix.lower() in ENDINGS] if path.is_dir() else [path]
         for file in inside:
             *_, folder_site, folder_bin = ("", "", *(file.relative_to(path).parts[:-1] if file != path else ()))
             found.append(
@@ -61,20 +72,28 @@ def find(paths: Iterable[Path], site: str | None, bin_: str | None) -> list[Phot
     return found
 
 
+def below(folder: Path, *, of_systems: bool = False) -> list[Path]:
+    """The files below a folder, by name; those of systems, which are no person's, only when asked for them."""
+    files = (file for file in sorted(folder.rglob("*")) if not file.is_dir())
+    return [file for file in files if is_of_system(file.relative_to(folder)) is of_systems]
+
+
+def is_of_system(path: Path) -> bool:
+    return any(part.startswith(".") or part.lower() in SYSTEM_FILES for part in path.parts)
+
+
 def left_out(paths: Iterable[Path]) -> list[Path]:
     """The files below the folders among `paths` that `find` does not accept as photographs.
 
-    Labels files and hidden files are not among them.
+    Labels files and files of systems are not among them.
     """
-    below = (file for path in paths if path.is_dir() for file in sorted(path.rglob("*")))
-    return [
-        file
-        for file in below
-        if file.is_file()
-        and file.suffix.lower() not in ENDINGS
-        and file.name != "labels.csv"
-        and not file.name.startswith(".")
-    ]
+    files = (file for path in paths if path.is_dir() for file in below(path))
+    return [file for file in files if file.suffix.lower() not in ENDINGS and not is_labels(file)]
+
+
+def of_systems(paths: Iterable[Path]) -> int:
+    """How many files of systems are below the folders among `paths`."""
+    return sum(len(below(path, of_systems=True)) for path in paths if path.is_dir())
 
 
 def kinds(files: Iterable[Path]) -> str:
@@ -85,35 +104,19 @@ def kinds(files: Iterable[Path]) -> str:
     return ", ".join(f"{number} {kind}" for kind, number in found.most_common())
 
 
-def recorded(file: Path) -> int | None:
-    """A photograph's quantity in the nearest labels.csv: in its folder, or up to two folders higher."""
-    for folder in file.absolute().parents[:3]:
-        if quantities := labels(folder):
-            return quantities.get(
-                file.absolute().relative_to(folder).with_suffix("").as_posix(), quantities.get(file.stem)
-            )
-    return None
-
-
-@cache
-def labels(folder: Path) -> dict[str, int]:
-    path = folder / "labels.csv"
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as sheet:
-        try:
-            return {row["id"]: int(row["quantity"]) for row in csv.DictReader(sheet)}
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} needs the columns id and quantity, with whole numbers as quantity") from error
-
-
 def put_request(photograph: Photograph, bucket: str) -> dict[str, Any]:
     """The parameters of S3's PutObject, except the body."""
     request: dict[str, Any] = {"Bucket": bucket, "Key": photograph.key}
     request["ContentType"] = mimetypes.guess_type(photograph.path.name)[0] or "application/octet-stream"
+    request["Metadata"] = {"modified-at": modified_at(photograph.path)}
     if photograph.recorded is not None:
-        request["Metadata"] = {"expected-quantity": str(photograph.recorded)}
+        request["Metadata"]["expected-quantity"] = str(photograph.recorded)
     return request
+
+
+def modified_at(file: Path) -> str:
+    """When a file was last changed, in UTC: the count function's last resort for when a photograph was taken."""
+    return datetime.fromtimestamp(int(file.stat().st_mtime), UTC).isoformat().replace("+00:00", "Z")
 
 
 def send(s3: Any, bucket: str, photographs: list[Photograph], tick: Callable[[], None]) -> list[Uploaded]:

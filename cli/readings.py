@@ -1,13 +1,14 @@
 """Reads counts from the table by Query, and formats them for people."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
-from boto3.dynamodb.conditions import Key
+from bintally.common.keys import encode_id
+from boto3.dynamodb.conditions import Attr, Key
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -16,18 +17,9 @@ from cli.photographs import DEFAULT_SITE, Uploaded
 
 Count = dict[str, Any]
 
-LONGEST_ID = 400  # bytes
 BINS_AT_ONCE = 20
 PAUSE_SECONDS = 0.3
 A_GUESS = 1 / 7  # a record less likely than a blind guess among seven classes is shown in yellow
-
-
-def encoded(identity: str) -> str:
-    """A site or bin as used in a key: `#` separates there, and a very long id is replaced by its digest."""
-    text = identity.replace("%", "%25").replace("#", "%23")
-    if len(text.encode()) <= LONGEST_ID:
-        return text
-    return f"%sha256-{hashlib.sha256(identity.encode()).hexdigest()}"
 
 
 def pages(table: Any, **query: Any) -> Iterator[Count]:
@@ -40,22 +32,35 @@ def pages(table: Any, **query: Any) -> Iterator[Count]:
 
 
 def sites(s3: Any, bucket: str) -> list[str]:
-    """The sites that photographs were uploaded for: the folders of incoming/ in the images bucket."""
+    """The sites that photographs were uploaded for: the folders of incoming/ in the images bucket, one of several
+    whose names look the same."""
     found = set()
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="incoming/", Delimiter="/"):
         found |= {entry["Prefix"].split("/")[1] for entry in page.get("CommonPrefixes", ())}
         found |= {DEFAULT_SITE for _ in page.get("Contents", ())}  # incoming/<bin>.jpg
-    return sorted(found)
+    by_key = {encode_id(site): site for site in sorted(found, reverse=True)}
+    return sorted(site for key, site in by_key.items() if key)
 
 
 def latest(table: Any, site: str) -> Iterator[Count]:
     """The newest count of each bin of a site, sorted by bin. Memory holds one page."""
-    return pages(table, IndexName="site", KeyConditionExpression=Key("site_key").eq(f"SITE#{encoded(site)}"))
+    return pages(table, IndexName="site", KeyConditionExpression=Key("site_key").eq(f"SITE#{encode_id(site)}"))
+
+
+def rejected(table: Any, site: str) -> Iterator[Count]:
+    """The rejected photographs of a site, by bin; of site "" those whose key names no bin. Memory holds one page."""
+    listed = pages(table, IndexName="site", KeyConditionExpression=Key("site_key").eq(f"REJECTED#{encode_id(site)}"))
+    if site:
+        return listed
+    # Those of a Bintally that did not list them yet.
+    condition = Key("PK").eq("BIN##") & Key("SK").begins_with("COUNT#")
+    older = pages(table, KeyConditionExpression=condition, FilterExpression=Attr("site_key").not_exists())
+    return chain(listed, older)
 
 
 def read_history(table: Any, site: str, bin_: str) -> Iterator[Count]:
     """Every count of a bin, including rejected photographs, the newest first. Memory holds one page."""
-    condition = Key("PK").eq(f"BIN#{encoded(site)}#{encoded(bin_)}") & Key("SK").begins_with("COUNT#")
+    condition = Key("PK").eq(f"BIN#{encode_id(site)}#{encode_id(bin_)}") & Key("SK").begins_with("COUNT#")
     return pages(table, KeyConditionExpression=condition, ScanIndexForward=False, ConsistentRead=True)
 
 
@@ -110,13 +115,15 @@ def address(count: Count) -> str:
 CSV_FIELDS = (
     *("site", "bin", "captured_at", "status", "count", "is_minimum", "confidence", "recorded_quantity", "p_record"),
     *("discrepancy", "priority", "reason", "model_version", "counted_at", "photograph", "version_id"),
+    *("captured_from", "flags"),
 )
 
 
 def csv_row(count: Count) -> dict[str, Any]:
     """The CSV_FIELDS of a count; a missing field is empty."""
-    image = {"photograph": address(count), "version_id": count["image"]["version_id"]}
-    return {name: harmless(value) for name, value in (count | image).items() if name in CSV_FIELDS}
+    more = {"photograph": address(count), "version_id": count["image"]["version_id"]}
+    more["flags"] = " ".join(count.get("flags", ()))
+    return {name: harmless(value) for name, value in (count | more).items() if name in CSV_FIELDS}
 
 
 def harmless(value: Any) -> Any:
@@ -160,3 +167,13 @@ def table_of(counts: list[Count], title: str, names: Sequence[str]) -> Group:
         if count["status"] == "REJECTED"
     ]
     return Group(table, *reasons)
+
+
+def table_of_rejected(counts: list[Count], title: str) -> Table:
+    """A row for each rejected photograph: its whole key, since the name of its bin may be the fault, and the reason."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    for name in ("Uploaded (UTC)", "Photograph", "Reason"):
+        table.add_column(name, no_wrap=name.startswith("Up"), overflow="fold")
+    for count in counts:
+        table.add_row(moment(count["uploaded_at"]), Text(count["image"]["key"]), Text(count["reason"]))
+    return table

@@ -2,7 +2,9 @@
 
 import signal
 import time
+from dataclasses import replace
 from types import FrameType
+from zoneinfo import available_timezones
 
 import click
 from rich.console import Console
@@ -37,8 +39,20 @@ def start(stack: Local, console: Console) -> None:
         finish()
 
 
+def known(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    if name is not None and name not in available_timezones():
+        raise click.BadParameter(f"{name} is no IANA time zone; Europe/Berlin, America/New_York and UTC are")
+    return name
+
+
 @click.command()
-def command() -> None:
+@click.option(
+    "--timezone",
+    metavar="NAME",
+    callback=known,
+    help="Zone of times that name none, such as Europe/Berlin. Kept until another is given.  [default: UTC]",
+)
+def command(timezone: str | None) -> None:
     """Start AWS on this machine, deploy the stack and release the shipped model.
 
     Run it again to redeploy. When interrupted, it stops everything that it started.
@@ -46,6 +60,8 @@ def command() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     stack = on_this_machine()
+    if timezone:
+        stack = replace(stack, parameters=(*stack.parameters, f"SiteTimezone={timezone}"))
     start(stack, Console(stderr=True))
     click.echo(f"Stack {stack.name} runs at {stack.endpoint_url}")
     for name, value in stack.outputs().items():

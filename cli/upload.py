@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from cli.errors import USAGE, CliError
-from cli.photographs import Photograph, Uploaded, find, kinds, left_out, send
+from cli.labels import unknown
+from cli.photographs import IPHONES, Photograph, Uploaded, find, kinds, left_out, of_systems, send
 from cli.progress import progress_bar
 from cli.readings import Count, counted
 from cli.stacks import chosen
@@ -26,12 +27,14 @@ def command(paths: tuple[Path, ...], site: str | None, bin_: str | None, wait: b
 
     The site and the bin are the last two folders of a photograph's path (<site>/<bin>/<name>). Without folders the
     site is "default" and the bin is the photograph's name. --site and --bin override both. A labels.csv (columns id,
-    quantity) in the photographs' folder or above it contains the recorded quantities.
+    quantity) in the photographs' folder or above it contains the recorded quantities. Files of other formats are left
+    out and reported; those of a NAS, macOS or Windows (@eaDir, ._*, Thumbs.db) are skipped.
 
     With --wait the command exits 1 when some are not counted: it stops when no count arrives for 5 minutes.
     """
-    if any(part and "/" in part for part in (site, bin_)):
-        raise CliError("a site or a bin cannot have a / in its name", USAGE)
+    for part in (site, bin_):
+        if part is not None and not is_id(part):
+            raise CliError("a site or a bin cannot have a / or \\ in its name, nor be blank, . or ..", USAGE)
     try:
         photographs = find(paths, site, bin_)
     except ValueError as error:
@@ -39,11 +42,18 @@ def command(paths: tuple[Path, ...], site: str | None, bin_: str | None, wait: b
     skipped = left_out(paths)
     if not photographs:
         also = f"; {len(skipped)} left out ({kinds(skipped)})" if skipped else ""
-        raise CliError(f"no photographs in {', '.join(map(str, paths))}{also}", USAGE)
+        raise CliError(f"no photographs in {', '.join(map(str, paths))}{also}{advice(skipped)}", USAGE)
+    if odd := next((photograph for photograph in photographs if not is_id(photograph.site, photograph.bin)), None):
+        raise CliError(f"{odd.path} gives no site and bin: {odd.key}. Give both with --site and --bin", USAGE)
     stack, console = chosen(), Console(highlight=False)
     bucket = stack.outputs()["ImagesBucket"]
     uploads = send_all(stack.client("s3"), bucket, photographs, console)
-    console.print(summary(photographs, skipped), soft_wrap=True)
+    console.print(summary(photographs, skipped, of_systems(paths)), soft_wrap=True, markup=False)
+    if unnamed := unknown(paths, (photograph.path for photograph in photographs)):
+        shown = ", ".join(unnamed[:3]) + (", …" if len(unnamed) > 3 else "")
+        console.print(
+            f"Ids of labels.csv that name none of them ({len(unnamed)}): {shown}", soft_wrap=True, markup=False
+        )
     if wait:
         wait_for_counts(stack.counts_table(), uploads, console)
     else:
@@ -67,11 +77,24 @@ def send_all(s3: Any, bucket: str, photographs: list[Photograph], console: Conso
             raise CliError(f"cannot read {error.filename}: {error.strerror}. {sent}") from error
 
 
-def summary(photographs: list[Photograph], skipped: list[Path]) -> str:
-    """600 uploaded, 590 with a record, 3 left out (HEIC)"""
+def is_id(*texts: str) -> bool:
+    """Whether texts can be a site or a bin: parts of a key that the count function takes."""
+    return all(text.strip() and not {"/", "\\"} & set(text) and text not in (".", "..") for text in texts)
+
+
+def summary(photographs: list[Photograph], skipped: list[Path], systems: int = 0) -> str:
+    """600 uploaded, 590 with a record, 3 left out (HEIC), 2 system files skipped"""
     recorded = sum(photograph.recorded is not None for photograph in photographs)
     parts = [f"{len(photographs)} uploaded", f"{recorded} with a record"]
-    return ", ".join(parts + ([f"{len(skipped)} left out ({kinds(skipped)})"] if skipped else []))
+    parts += [f"{len(skipped)} left out ({kinds(skipped)})"] if skipped else []
+    parts += [f"{systems} system files skipped"] if systems else []
+    return ", ".join(parts) + advice(skipped)
+
+
+def advice(skipped: list[Path]) -> str:
+    if any(file.suffix.lower() in IPHONES for file in skipped):
+        return ". Send HEIC as JPEG: on an iPhone choose Settings > Camera > Formats > Most Compatible"
+    return ""
 
 
 def wait_for_counts(table: Any, uploads: list[Uploaded], console: Console) -> None:

@@ -7,31 +7,24 @@ A photograph goes through three steps, and every user of the network calls these
 
 from __future__ import annotations
 
-import contextlib
 import io
-import struct
 import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from model.pixels import BROKEN, File, Unreadable, is_whole, take_apart, upright
 
 SIZE = 160
 """Edge in pixels of the network's square input."""
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Per-channel statistics of ImageNet, kept so that weights pretrained there can be used unchanged."""
-FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 50_000_000
 
 DESCRIPTION = {"size": SIZE, "mean": list(MEAN), "std": list(STD), "resample": "bilinear", "aspect": "squash"}
 """The preprocessing that a model package records; it must equal this to be served by this code."""
-
-
-BROKEN = (
-    OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, AttributeError, struct.error
-)  # fmt: skip
-"""Errors with which Pillow reports broken data."""
 
 
 class BadImage(ValueError):
@@ -43,32 +36,63 @@ class ImageTooLarge(BadImage):
 
 
 def decode(data: bytes, *, size: int = SIZE) -> Image.Image:
-    """Reads JPEG, PNG or WebP bytes as an upright RGB picture.
+    """Reads a photograph's bytes as an upright RGB picture: JPEG, PNG, WebP, the first frame of a GIF, and AVIF where
+    Pillow decodes it.
 
     A JPEG is decoded at the smallest of its own scales that is not below `size` (libjpeg's draft mode).
     Of an animation the first frame is used. Raises `BadImage`.
     """
+    file = _taken_apart(data)
+    try:
+        image = _opened(file.data, file.kind)
+        if image.width * image.height > MAX_PIXELS:
+            raise ImageTooLarge(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
+        _loaded(image, size)
+        if file.unended and not is_whole(
+            file.data, image.tobytes(), lambda jpeg: _loaded(_opened(jpeg, file.kind), size).tobytes()
+        ):
+            raise BadImage("cannot be decoded: a part of its pixels is missing")
+        return upright(_rgb(image), file, image.info)
+    except BadImage:
+        raise
+    except BROKEN as error:
+        raise BadImage(f"cannot be decoded: {error}") from error
+
+
+def pixels_of(data: bytes) -> int:
+    """Pixels by the header; nothing is decoded. Raises `BadImage`."""
+    file = _taken_apart(data)
+    try:
+        image = _opened(file.data, file.kind)
+    except BROKEN as error:
+        raise BadImage(f"cannot be decoded: {error}") from error
+    return image.width * image.height
+
+
+def _taken_apart(data: bytes) -> File:
     if not data:
         raise BadImage("the image is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise ImageTooLarge(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
-        image.draft("RGB", (size, size))
-        image.load()
-        with contextlib.suppress(*BROKEN):  # a photograph with broken EXIF is still counted
-            ImageOps.exif_transpose(image, in_place=True)  # otherwise every picture is copied
-        return _rgb(image)
-    except BadImage:
-        raise
-    except UnidentifiedImageError as error:
-        raise BadImage("not a JPEG, PNG or WebP image") from error
-    except Image.DecompressionBombError as error:
-        raise ImageTooLarge(str(error)) from error
-    except BROKEN as error:
-        raise BadImage(f"cannot be decoded: {error}") from error
+        return take_apart(data)
+    except Unreadable as error:
+        raise BadImage(str(error)) from error
+
+
+def _opened(data: bytes, kind: str) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            return Image.open(io.BytesIO(data), formats=[kind])
+        except Image.DecompressionBombError as error:
+            raise ImageTooLarge(str(error)) from error
+        except UnidentifiedImageError as error:  # its own message has an address in memory
+            raise BadImage(f"cannot be decoded: the header of the {kind} image is broken") from error
+
+
+def _loaded(image: Image.Image, size: int) -> Image.Image:
+    image.draft("RGB", (size, size))
+    image.load()
+    return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import os
@@ -37,6 +38,9 @@ MAX_BODY = 6 * 1024 * 1024
 """Bytes. A serverless endpoint passes at most 4 MB, and the count function sends less."""
 MAX_IMAGES = 64
 """In one JSON request, so that one caller cannot occupy the endpoint for minutes."""
+MAX_REQUEST_PIXELS = preprocess.MAX_PIXELS
+"""In one JSON request: as many as in its largest photograph, some 3 s of a core. Photographs of 12 megapixels go one
+by one, or shrunk: the network sees 160 pixels of an edge."""
 BODY_SECONDS = 30
 """A slower upload is aborted, so that it does not keep its place in the queue."""
 QUEUE_PER_CORE = 32
@@ -168,6 +172,7 @@ class App:
             images = images_of(body)
             self.take(len(images) - held, held=held)
             held = len(images)
+            await asyncio.get_running_loop().run_in_executor(self.pool, check_pixels, images)
             counting = map(self.count_encoded, range(held), images)
             answers = await asyncio.gather(*counting, return_exceptions=True)
             for one in answers:
@@ -197,11 +202,7 @@ class App:
 
     async def count_encoded(self, position: int, encoded: str) -> Answer:
         try:
-            photograph = base64.b64decode(encoded, validate=True)
-        except ValueError as error:
-            raise Refusal(400, "BadRequest", f"image {position}: not base64: {error}") from error
-        try:
-            return await self.count(photograph)
+            return await self.count(decoded(encoded))
         except Refusal as refusal:
             raise Refusal(refusal.status, refusal.code, f"image {position}: {refusal}") from refusal
 
@@ -241,6 +242,25 @@ def images_of(body: bytes) -> list[str]:
     if len(images) > MAX_IMAGES:
         raise Refusal(413, "TooManyImages", f"{len(images)} images are more than {MAX_IMAGES}")
     return images
+
+
+def decoded(encoded: str) -> bytes:
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except ValueError as error:
+        raise Refusal(400, "BadRequest", f"not base64: {error}") from error
+
+
+def check_pixels(images: list[str]) -> None:
+    """Refuses a request of more than MAX_REQUEST_PIXELS by the photographs' headers. Those that are unreadable or too
+    large by themselves are not decoded later either, and get their own answer."""
+    pixels = 0
+    for encoded in images:
+        with contextlib.suppress(preprocess.BadImage, Refusal):
+            size = preprocess.pixels_of(decoded(encoded))
+            pixels += size if size <= preprocess.MAX_PIXELS else 0
+    if pixels > MAX_REQUEST_PIXELS:
+        raise Refusal(413, "TooManyPixels", f"the images have {pixels} pixels, more than {MAX_REQUEST_PIXELS} together")
 
 
 def cores() -> int:

@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from bintally.aws import clients
 from bintally.aws.table import Table
+from bintally.common.events import check_fields
 from bintally.retraining.conclude_run import Services, conclude_run
 from bintally.retraining.settings import retrain_settings
 
@@ -27,7 +28,12 @@ WORST_SECONDS = 265
 
 def handler(event: dict[str, Any], context: object) -> dict[str, str]:
     """`event`: execution, started_at, outcome, error, reason, and the plan if there is one; or EventBridge's event of
-    an execution that ended. Answers {"outcome", "error", "reason"}, the reason in one line."""
+    an execution that ended. Answers {"outcome", "error", "reason"}, the reason in one line. Raises WrongEvent."""
+    if isinstance(event, dict) and "detail" in event:
+        fields = ("executionArn", "status", "startDate")
+        check_fields(event, "conclude", "EventBridge's event of an execution that ended", *fields, inside="detail")
+    else:
+        check_fields(event, "conclude", "the end of a retraining", "execution", "started_at", "outcome")
     ended = of_status_change(clients.states(), event["detail"]) if "detail" in event else event
     return conclude_run(services(), retrain_settings(), ended)
 

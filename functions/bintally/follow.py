@@ -13,6 +13,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from bintally.aws import clients
 from bintally.aws.table import Table
 from bintally.aws.telemetry import logger, metrics
+from bintally.common.events import check_changes
 from bintally.labels.follow_batch import Services, follow_batch
 from bintally.labels.settings import follow_settings
 
@@ -20,7 +21,8 @@ from bintally.labels.settings import follow_settings
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
-    """Any exception makes Lambda retry the whole batch."""
+    """Any exception makes Lambda retry the whole batch. Raises WrongEvent, which no stream causes."""
+    check_changes(event, "follow", "changes of the counts table, from its stream")
     followed = follow_batch(services(), event["Records"])
     metrics.add_metric("Labels", MetricUnit.Count, followed.lines)
     metrics.add_metric("Aside", MetricUnit.Count, len(followed.aside))

@@ -14,6 +14,7 @@ from bintally.aws import clients
 from bintally.aws.objects import located
 from bintally.aws.telemetry import logger
 from bintally.common.errors import BintallyError
+from bintally.common.events import check_fields
 from bintally.common.keys import utc
 from bintally.retraining.judging import judge
 from bintally.retraining.settings import margins
@@ -35,7 +36,8 @@ class BadEvaluation(BintallyError):
 
 def handler(event: dict[str, str], context: object) -> dict[str, Any]:
     """`event`: run, model_version, evaluation and verdict (s3 addresses). Answers {"promote": bool, "reason": one line,
-    "reasons": [...], "figures": {...}} and stores it as the verdict. Raises NoEvaluation, BadEvaluation."""
+    "reasons": [...], "figures": {...}} and stores it as the verdict. Raises NoEvaluation, BadEvaluation, WrongEvent."""
+    check_fields(event, "judge", "an evaluation to judge", "run", "model_version", "evaluation", "verdict")
     logger.info("asked to judge", extra=event)
     evaluation, asked = fetch(clients.s3(), event["evaluation"]), margins()
     try:

@@ -9,6 +9,7 @@ from typing import Any
 from bintally.aws import clients
 from bintally.aws.table import Table
 from bintally.aws.telemetry import logger
+from bintally.common.events import check_fields
 from bintally.retraining.names import Refused, run_of
 from bintally.retraining.plan_run import Services, plan_run
 from bintally.retraining.runs import Holder
@@ -16,7 +17,10 @@ from bintally.retraining.settings import retrain_settings
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """`event`: execution (its ARN), started_at, input. Returns the plan, or {"outcome", "error", "reason", "run"}."""
+    """`event`: execution (its ARN), started_at, input. Returns the plan, or {"outcome", "error", "reason", "run"}.
+
+    Raises WrongEvent."""
+    check_fields(event, "plan", "the start of a retraining", "execution", "started_at", "input")
     run = run_of(event["execution"], datetime.fromisoformat(event["started_at"]))
     logger.info("asked to retrain", extra={"run": run, "input": event["input"]})
     try:

@@ -13,6 +13,8 @@ from bintally.aws.queues import postpone
 from bintally.aws.table import Table
 from bintally.aws.telemetry import logger, metrics
 from bintally.common.arrivals import parse_arrival
+from bintally.common.events import check_messages
+from bintally.common.keys import is_folder_marker
 from bintally.records.record_file import Services, record_file
 from bintally.records.settings import record_settings
 
@@ -26,7 +28,8 @@ processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Returns the messages that go back to the queue."""
+    """Returns the messages that go back to the queue. Raises WrongEvent."""
+    check_messages(event, "record", "EventBridge events about new files of records")
     return dict(process_partial_response(event, record, processor, context))
 
 
@@ -39,6 +42,9 @@ def record(record: SQSRecord, lambda_context: LambdaContext) -> None:
     try:
         arrival = parse_arrival(record.body)
         logger.set_correlation_id(arrival.event_id)
+        if is_folder_marker(arrival.key, arrival.size):
+            logger.info("folder", key=arrival.key)
+            return
         report = record_file(services(), arrival, in_time)
     except Exception:
         logger.exception("postponed", message_id=record.message_id, tries=record.attributes.approximate_receive_count)

@@ -12,6 +12,7 @@ from typing import Any
 
 from bintally.aws import clients
 from bintally.aws.telemetry import logger
+from bintally.common.events import check_fields
 from bintally.releasing.counting import pause_counting
 from bintally.releasing.remove_all import remove_all, stop_executions
 from bintally.retraining.clean_up import clean_up
@@ -22,7 +23,9 @@ SPARE_SECONDS = 30  # of the time limit, reserved for the answer
 
 
 def handler(event: dict[str, Any], context: Any) -> None:
-    """Handles CloudFormation's event and answers it, whatever happens."""
+    """Handles CloudFormation's event and answers it, whatever happens. Raises WrongEvent: then nobody waits for one."""
+    wanted = ("RequestType", "ResponseURL", "StackId", "RequestId", "LogicalResourceId", "ResourceProperties")
+    check_fields(event, "remove_endpoint", "a request of CloudFormation", *wanted)
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - SPARE_SECONDS
     reason = ""
     try:

@@ -10,6 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from bintally.aws import clients
 from bintally.aws.telemetry import logger
 from bintally.common.errors import BintallyError
+from bintally.common.events import check_fields
 from bintally.releasing.goldens import ask, fetch_goldens
 
 REASON_LIMIT = 2000
@@ -17,7 +18,8 @@ REASON_LIMIT = 2000
 
 
 def handler(event: dict[str, str], context: object) -> dict[str, Any]:
-    """`event`: endpoint, model_version, model_data_url. Returns {"ok": bool, "reason": str}."""
+    """`event`: endpoint, model_version, model_data_url. Returns {"ok": bool, "reason": str}. Raises WrongEvent."""
+    check_fields(event, "verify", "an endpoint to verify", "endpoint", "model_version", "model_data_url")
     logger.info("asked to verify", extra=event)
     try:
         goldens = fetch_goldens(clients.s3(), event["model_data_url"], event["model_version"])

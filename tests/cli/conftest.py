@@ -7,6 +7,7 @@ from typing import Any
 
 import boto3
 import pytest
+from bintally.common.keys import encode_id
 from moto import mock_aws
 
 from local.stack import Local
@@ -65,7 +66,7 @@ def count_item() -> Any:
         site: str = "SEA1", bin_: str = "P-4-B217", captured_at: str = "2026-11-22T10:15:00.000000Z", **other: Any
     ) -> Any:
         item = {
-            "PK": f"BIN#{site}#{bin_}",
+            "PK": f"BIN#{encode_id(site)}#{encode_id(bin_)}",
             "SK": f"COUNT#{captured_at}#0123456789abcdef",
             "site": site,
             "bin": bin_,
@@ -80,6 +81,7 @@ def count_item() -> Any:
             "p_record": Decimal("0.61"),
             "model_version": "resnet50-1",
             "captured_at": captured_at,
+            "uploaded_at": "2026-11-22T10:15:02.000000Z",
             "counted_at": "2026-11-22T10:15:02.500000Z",
         }
         return {name: value for name, value in (item | other).items() if value is not None}

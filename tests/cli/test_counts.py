@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bintally.common.keys import encode_id
 from click.testing import CliRunner
 
 from cli import readings
@@ -42,8 +41,8 @@ def filled(aws: SimpleNamespace, count_item: Any) -> SimpleNamespace:
             recorded_quantity=9,
             p_record=Decimal("0.01"),
         ),
-        count_item("AUS2", "odd#bin", PK="BIN#AUS2#odd%23bin", captured_at=NEW),
-        count_item("AUS2", "odd#bin", PK="BIN#AUS2#odd%23bin", captured_at=NEW, SK="LATEST", site_key="SITE#AUS2"),
+        count_item("AUS2", "odd#bin", PK="BIN#AUS2#ODD%23BIN", captured_at=NEW),
+        count_item("AUS2", "odd#bin", PK="BIN#AUS2#ODD%23BIN", captured_at=NEW, SK="LATEST", site_key="SITE#AUS2"),
     ]
     for item in items:
         aws.table.put_item(Item=item)
@@ -100,13 +99,34 @@ def test_keys_that_fit_no_pattern_have_an_empty_site_and_bin(aws: SimpleNamespac
     assert "front.jpg was rejected: the key fits no pattern" in run("--site", "", "--bin", "")
 
 
+def test_rejected_photographs_of_all_sites(filled: SimpleNamespace, count_item: Any) -> None:
+    reasons = {"": "the key contains a backslash", "SEA1": "the object is empty"}
+    for number, (site, reason) in enumerate(reasons.items()):
+        image = {"bucket": "images", "key": f"incoming/{site}\\x{number}.jpg", "version_id": str(number)}
+        more = {"status": "REJECTED", "reason": reason, "image": image, "site_key": f"REJECTED#{site}"}
+        filled.table.put_item(Item=count_item(site, "", SK=f"COUNT#{number}", **more))
+    before = count_item("", "", status="REJECTED", reason="told by an older Bintally", PK="BIN##", SK="COUNT#1999")
+    filled.table.put_item(Item=before)
+    assert {c["reason"] for c in json.loads(run("--rejected", "--json"))} == {*reasons.values(), before["reason"]}
+    shown = run("--rejected")
+    assert "All sites, rejected" in shown and "the key contains a backslash" in shown and "incoming/\\x0.jpg" in shown
+    assert [c["reason"] for c in json.loads(run("--rejected", "--site", "SEA1", "--json"))] == ["the object is empty"]
+    assert run("--rejected", "--site", "AUS2") == "No photograph was rejected at site AUS2\n"
+    (only,) = json.loads(run("--rejected", "--site", "SEA1", "--bin", "P-4-B217", "--json"))
+    assert only["reason"] == "the file is empty"
+    assert "reason" in run("--rejected", "--csv", "-").splitlines()[0]
+    result = CliRunner().invoke(main, ["counts", "--recount", "--rejected"])
+    assert result.exit_code == 2 and "exclude each other" in result.output
+
+
+def test_one_site_of_several_that_look_the_same(aws: SimpleNamespace) -> None:
+    for key in ("incoming/SEA1/b/a.jpg", "incoming/sea1/b/a.jpg", "incoming/Default/b/a.jpg", "incoming/b.jpg"):
+        aws.s3.put_object(Bucket="images", Key=key, Body=b"")
+    assert readings.sites(aws.s3, "images") == ["Default", "SEA1"]
+
+
 def test_ids_with_a_hash_are_found(filled: SimpleNamespace) -> None:
     assert len(json.loads(run("--site", "AUS2", "--bin", "odd#bin", "--json"))) == 1
-
-
-@pytest.mark.parametrize("identity", ["P-4-B217", "a#b%c", "%23", "é" * 250, "x" * 400, "%" * 134])
-def test_ids_stand_in_keys_as_the_functions_write_them(identity: str) -> None:
-    assert readings.encoded(identity) == encode_id(identity)
 
 
 def test_a_photograph_without_a_site_is_of_the_default_one(aws: SimpleNamespace) -> None:

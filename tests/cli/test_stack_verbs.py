@@ -91,6 +91,23 @@ def test_up_without_a_package_exits_5(up_with: UpWith, tmp_path: Path) -> None:
     assert shown.stderr.strip() == f"Error: there is no model package at {tmp_path}/none.tar.gz"
 
 
+def test_up_takes_the_sites_time_zone(stack: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Local] = []
+    monkeypatch.setattr("cli.up.signal.signal", lambda *_: None)
+    monkeypatch.setattr("cli.up.start", lambda chosen, _: started.append(chosen))
+    monkeypatch.setattr(Local, "outputs", lambda _: {})
+    for words in (["up"], ["up", "--timezone", "Europe/Berlin"]):
+        shown = CliRunner(mix_stderr=False).invoke(main, words)
+        assert shown.exit_code == 0, shown.stderr
+    assert [chosen.parameters for chosen in started] == [(), ("SiteTimezone=Europe/Berlin",)]
+
+
+def test_up_refuses_a_time_zone_that_iana_does_not_know(stack: Local) -> None:
+    shown = CliRunner(mix_stderr=False).invoke(main, ["up", "--timezone", "Mars/Base"])
+    assert shown.exit_code == 2
+    assert "Mars/Base is no IANA time zone; Europe/Berlin, America/New_York and UTC are" in shown.stderr
+
+
 @pytest.mark.stack
 def test_env_and_status_of_a_deployed_stack_then_down_and_wipe(stack: Local) -> None:
     stack.start_emulator()

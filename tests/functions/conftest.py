@@ -14,11 +14,13 @@ import boto3
 import pytest
 from bintally import conclude, count, follow, plan, reconcile, record
 from bintally.aws import clients
+from bintally.common import zone
 from bintally.counting import settings as counting
 from bintally.labels import settings as labels
 from bintally.reconciling import settings as reconciling
 from bintally.records import settings as records
 from bintally.retraining import settings as retraining
+from bintally.strays import settings as strays
 from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 from moto.core.models import botocore_stubber
@@ -39,11 +41,12 @@ ENVIRONMENT = {
     "RETRY_SECONDS": "30",
     "LOW_CONFIDENCE_SHARE": "0.5",
     "DISAGREEMENT_LIMIT": "0.75",
+    "SITE_TIMEZONE": "UTC",
 }
 
 
 READ_ONCE = (
-    *(clients, counting, labels, reconciling, records, retraining),
+    *(clients, counting, labels, reconciling, records, retraining, strays, zone),
     *(conclude, count, follow, plan, reconcile, record),
 )
 """Modules that keep what they made on first use: clients, settings, services."""

@@ -13,7 +13,9 @@ from bintally import count
 from bintally.aws import clients, objects, table, telemetry
 from bintally.common import keys
 from bintally.counting import count_photograph
+from boto3.dynamodb.conditions import Key
 from botocore.exceptions import ReadTimeoutError
+from PIL import Image
 
 KEY = "incoming/SEA1/P-4-B217/2020-11-22T10:15:00Z.jpg"
 Photo = Callable[..., bytes]
@@ -170,6 +172,67 @@ def test_rejects_a_key_that_fits_no_pattern(world: Any, photo: Photo, key: str) 
     assert world.totals() == {"counted": 0, "rejected": 1}
 
 
+def test_folder_markers_are_neither_counted_nor_rejected(world: Any) -> None:
+    """The console's "Create folder" puts an empty object."""
+    events = [world.put(key, b"") for key in ("incoming/SEA1/", "incoming/SEA1/P-1/", "incoming/SEA1_$folder$")]
+    for event in events:
+        event["detail"]["object"]["size"] = 0
+    assert world.deliver(*events) == [] and world.items() == []
+    event = world.put("incoming/SEA1/", b"something")
+    assert world.deliver(event) == []
+    assert world.only()["reason"].startswith("the key ends with a slash; expected incoming/")
+
+
+@pytest.mark.parametrize(
+    "other", ["sea1/p-4-b217", "ＳＥＡ１/Ｐ－４－Ｂ２１７", "SEA1 /P–4–B217", "SEA1/\u200bP-4-B217", "SЕА1/Р-4-В217"]
+)
+def test_ids_that_look_the_same_are_one_bin(world: Any, photo: Photo, other: str) -> None:
+    boto3.resource("dynamodb").Table("counts").put_item(
+        Item={"PK": "BIN#SEA1#P-4-B217", "SK": "RECORD", "expected_quantity": 4}
+    )
+    key = f"incoming/{other}/2020-11-22T10:16:00Z.jpg"
+    assert world.deliver(world.put(KEY, photo()), world.put(key, photo())) == []
+    assert {item["PK"] for item in world.items("COUNT#")} == {"BIN#SEA1#P-4-B217"}
+    assert [item["recorded_quantity"] for item in world.items("COUNT#")] == [4, 4]
+    latest = world.only("LATEST")
+    assert (latest["image"]["key"], latest["site_key"]) == (key, "SITE#SEA1")
+    assert [latest["site"], latest["bin"]] == other.split("/"), "shown as it was written"
+
+
+def test_rejected_photographs_are_listed_in_the_index(world: Any, photo: Photo) -> None:
+    index: Any = boto3.resource("dynamodb").Table("counts")
+    for key in (KEY, "incoming/SEA1/P-5/a.jpg", "Incoming/SEA1/P-5/a.jpg"):
+        world.deliver(world.put(key, b"text" if key != KEY else photo()))
+    for site, keys in {"SEA1": ["incoming/SEA1/P-5/a.jpg"], "": ["Incoming/SEA1/P-5/a.jpg"]}.items():
+        condition = Key("site_key").eq(f"REJECTED#{site}")
+        found = index.query(IndexName="site", KeyConditionExpression=condition)["Items"]
+        assert [item["image"]["key"] for item in found] == keys
+
+
+def test_a_jpeg_without_its_end_mark_is_counted_and_flagged(world: Any, photo: Photo) -> None:
+    world.deliver(world.put(KEY, photo()[:-2]))
+    assert (world.only()["status"], world.only()["flags"]) == ("COUNTED", ["end_mark_missing"])
+
+
+def test_the_time_of_the_photograph_itself_is_the_sites(
+    world: Any, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SITE_TIMEZONE", "Asia/Tokyo")
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2020:11:22 10:15:00"
+    world.deliver(world.put("incoming/SEA1/P-1/a.jpg", photo(exif=exif)), world.put("incoming/SEA1/P-2/a.jpg", b"no"))
+    item, other = sorted(world.items("COUNT#"), key=lambda item: str(item["bin"]))
+    assert (item["captured_at"], item["captured_from"]) == ("2020-11-22T01:15:00.000000Z", "exif")
+    assert (other["captured_at"], other["captured_from"]) == (other["uploaded_at"], "upload")
+
+
+def test_a_recorded_quantity_may_be_written_wide(world: Any, photo: Photo) -> None:
+    world.s3.put_object(Bucket="images", Key=KEY, Body=photo(), Metadata={"expected_quantity": " 4 "})
+    version = world.s3.head_object(Bucket="images", Key=KEY)["VersionId"]
+    world.deliver(world.event(KEY, version))
+    assert world.only()["recorded_quantity"] == 4
+
+
 def test_the_same_event_five_times(world: Any, photo: Photo) -> None:
     event = world.put(KEY, photo())
     assert world.deliver(event, event) == [] and world.deliver(event, event, event) == []
@@ -218,7 +281,8 @@ def test_the_same_bytes_twice_are_two_counts(world: Any, photo: Photo) -> None:
 def test_flags_what_captured_at_cannot_be(world: Any, photo: Photo, text: str, flag: str) -> None:
     world.deliver(world.put(KEY, photo(), captured_at=text))
     item = world.only()
-    assert item["flags"] == [flag] and item["captured_at"] == item["uploaded_at"]
+    assert item["flags"] == [flag]
+    assert (item["captured_at"], item["captured_from"]) == ("2020-11-22T10:15:00.000000Z", "name"), "the next is used"
 
 
 def test_counts_behind_a_delete_marker(world: Any, photo: Photo) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 from bintally.common.errors import BintallyError, Rejected
-from bintally.common.keys import captured_at, encode_id, parse_key, parse_records_key, utc
+from bintally.common.keys import encode_id, parse_key, parse_records_key, utc
+from bintally.counting import images
 from bintally.counting.images import prepare
+from bintally.counting.taken import taken_at
 from bintally.records.record_file import Report, rows_of
 from bintally.releasing.goldens import fetch_goldens
 from botocore.response import StreamingBody
@@ -77,7 +79,7 @@ def test_a_damaged_photograph_is_counted_or_rejected(form: str, mode: str, optio
     @given(st.sampled_from(list(sounds)).flatmap(lambda size: damaged(sounds[size])))
     def prepared(data: bytes) -> None:
         try:
-            Image.open(io.BytesIO(prepare(data))).load()
+            Image.open(io.BytesIO(prepare(data, images.read(data)).jpeg)).load()
         except Rejected as error:
             assert str(error)
 
@@ -101,8 +103,8 @@ def test_any_key_is_a_place_or_rejected() -> None:
             if place:
                 assert place.site and place.bin
                 assert "#" not in encode_id(place.bin)
-                captured, _ = captured_at(metadata, place, UPLOADED)
-                assert len(utc(captured)) == len("2026-11-22T10:15:00.000000Z")
+                taken = taken_at(metadata, place.name, None, UPLOADED)
+                assert len(utc(taken.at)) == len("2026-11-22T10:15:00.000000Z")
 
     search(placed, examples=200)
 

@@ -1,9 +1,11 @@
 """The preparation of a file's bytes for the endpoint."""
 
+import functools
 import io
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +13,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bintally import count
 from bintally.common.errors import Rejected
-from bintally.counting.images import prepare
+from bintally.counting import images, pixels
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 ENDPOINT_LIMIT = 4 * 1024**2
 Photo = Callable[..., bytes]
+
+
+def prepare(data: bytes) -> bytes:
+    return images.prepare(data, images.read(data)).jpeg
 
 
 def opened(jpeg: bytes) -> Image.Image:
@@ -64,8 +73,8 @@ def test_stays_below_the_endpoints_limit(size: tuple[int, int]) -> None:
     [
         (b"", "the object is empty"),
         (b"this is no photograph", "not a JPEG, PNG or WebP image"),
-        (b"GIF89a" + bytes(40), "not a JPEG, PNG or WebP image"),
-        (b"\xff\xd8\xff", "not a JPEG, PNG or WebP image"),
+        (b"GIF89a" + bytes(40), "not a readable GIF image: its header is broken$"),
+        (b"\xff\xd8\xff", "not a readable JPEG image"),
         (b"\x89PNG\r\n\x1a\n" + bytes(30), "not a"),
     ],
 )
@@ -174,14 +183,271 @@ def test_takes_the_first_frame_of_an_animation() -> None:
     assert red > 200 and green < 50 and blue < 50
 
 
+# What surrounds the pixels
+
+
+def segment(code: int, body: bytes) -> bytes:
+    return bytes((0xFF, code)) + struct.pack(">H", len(body) + 2) + body
+
+
+def chunk(name: bytes, body: bytes, checksum: int | None = None) -> bytes:
+    crc = zlib.crc32(name + body) if checksum is None else checksum
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", crc)
+
+
+def riff(webp: bytes, name: bytes, body: bytes) -> bytes:
+    """A WebP in the extended form, with one chunk more."""
+    extended = (
+        b"VP8X" + struct.pack("<I", 10) + b"\x2c\0\0\0" + (459).to_bytes(3, "little") + (349).to_bytes(3, "little")
+    )
+    content = b"WEBP" + extended + webp[12:] + name + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
+    return b"RIFF" + struct.pack("<I", len(content)) + content
+
+
+MPF = (
+    b"MPF\0II*\0\x08\0\0\0" + struct.pack("<HHHII", 2, 0xB000, 7, 4, 0x30303130) + struct.pack("<HHII", 0xB001, 4, 1, 9)
+)
+SURROUNDINGS: dict[str, Callable[[bytes], bytes]] = {
+    "EXIF of noise": lambda data: data[:2] + segment(0xE1, b"Exif\0\0" + bytes(range(256)) * 9) + data[2:],
+    "EXIF cut short": lambda data: data[:2] + segment(0xE1, b"Exif\0\0MM\0*\0\0\0\x08\0\x40") + data[2:],
+    "broken ICC": lambda data: data[:2] + segment(0xE2, b"ICC_PROFILE\0\x09\x02xx") + data[2:],
+    "MPO of one picture": lambda data: data[:2] + segment(0xE2, MPF) + data[2:],
+    "MPO of noise": lambda data: data[:2] + segment(0xE2, b"MPF\0" + bytes(range(200))) + data[2:],
+    "Photoshop of noise": lambda data: data[:2] + segment(0xED, b"Photoshop 3.0\0" + bytes(range(256))) + data[2:],
+    "a comment of any bytes": lambda data: data[:2] + segment(0xFE, bytes(range(256))) + data[2:],
+    "motion photo": lambda data: data + b"\0\0\0\x18ftypmp42" + bytes(50_000),
+    "gain map": lambda data: data + data,
+    "zeros behind": lambda data: data + bytes(4096),
+    "fill bytes": lambda data: data[:2] + b"\xff\xff\xff" + data[2:],
+    "PNG: checksum of a text": lambda data: data[:33] + chunk(b"tEXt", b"a\0b", 1) + data[33:],
+    "PNG: text bomb": lambda data: data[:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(9 << 20))) + data[33:],
+    "PNG: broken profile": lambda data: data[:33] + chunk(b"iCCP", b"noise") + data[33:],
+    "PNG: broken EXIF": lambda data: data[:33] + chunk(b"eXIf", b"MM\0*noise") + data[33:],
+    "PNG: empty animation": lambda data: data[:33] + chunk(b"acTL", b"") + data[33:],
+    "PNG: bytes behind": lambda data: data + b"noise" * 99,
+    "PNG: no end": lambda data: data[:-12],
+    "WebP: broken EXIF": lambda data: riff(data, b"EXIF", b"noise"),
+    "WebP: EXIF cut off": lambda data: riff(data, b"EXIF", bytes(500))[:-300],
+    "WebP: unknown chunk": lambda data: riff(data, b"WHAT", b"noise"),
+    "WebP: bytes behind": lambda data: data + b"noise" * 99,
+}
+
+
+@pytest.mark.parametrize("name", SURROUNDINGS)
+@pytest.mark.parametrize("width", [460, 4200], ids=["passed on", "shrunk"])
+def test_what_surrounds_the_pixels_rejects_no_photograph(photo: Photo, name: str, width: int) -> None:
+    """The JPEG for the endpoint has the pixels of the plain file, to the last one that a second compression keeps."""
+    which, _, _ = name.rpartition(":")
+    kind = which.upper() or "JPEG"
+    plain = photo(kind, size=(460 if kind == "WEBP" else width, 350), **({"lossless": True} if kind == "WEBP" else {}))
+    found, wanted = (opened(prepare(data)).convert("RGB") for data in (SURROUNDINGS[name](plain), plain))
+    assert found.size == wanted.size
+    assert np.abs(np.asarray(found, dtype=int) - np.asarray(wanted, dtype=int)).mean() < 2
+
+
+def test_avif_with_broken_exif_is_read() -> None:
+    """The decoder refuses a file whose EXIF it cannot read."""
+    data = saved(Image.new("RGB", (400, 300), "red"), "AVIF", exif=b"MM\0*" + bytes(7))
+    for broken in (data, data.replace(b"MM\0*", b"none")):
+        assert opened(prepare(broken)).size == (400, 300)
+    with pytest.raises(ValueError, match="Invalid Exif payload"):
+        Image.open(io.BytesIO(data.replace(b"MM\0*", b"none")))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "AVIF", "PNG", "WEBP"])
+def test_takes_the_first_frame(kind: str) -> None:
+    frames = [Image.new("RGB", (400, 300), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    data = saved(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
+    red, green, blue = opened(prepare(data)).getpixel((200, 150))  # type: ignore[misc]
+    assert red > 200 and green < 50 and blue < 50
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255, 65535])
+def test_an_odd_orientation_is_none(photo: Photo, orientation: Any) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert opened(prepare(photo("PNG", size=(460, 350), exif=exif.tobytes()))).size == (460, 350)
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(2000)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (HEIC, ["HEIC", "send it as JPEG", "Settings > Camera > Formats > Most Compatible"]),
+        (HEIC.replace(b"heic", b"mif1"), ["HEIC"]),
+        (HEIC.replace(b"ftypheic", b"ftypmsf1"), ["HEIC"]),
+        (b"II*\0\x08\0\0\0" + bytes(99), ["TIFF", "DNG", "RAW off"]),
+        (b"MM\0*\0\0\0\x08" + bytes(99), ["TIFF", "DNG", "send it as JPEG"]),
+        (b"II*\0\x10\0\0\0CR\2\0" + bytes(99), ["CR2 raw"]),
+        (b"\0\0\0\x18ftypcrx " + bytes(99), ["CR3 raw"]),
+        (b"FUJIFILMCCD-RAW " + bytes(99), ["RAF raw"]),
+        (b"\0\0\0\x14ftypqt  \0\0\0\0qt  " + bytes(99), ["MOV", "Live Photo send the still photograph"]),
+        (b"\0\0\0\x08wide\0\0\0\0mdat" + bytes(99), ["MOV", "Live Photo"]),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0isommp42" + bytes(99), ["MP4", "send a photograph"]),
+        (b"%PDF-1.7\n" + bytes(99), ["PDF", "as JPEG"]),
+        (b"PK\x03\x04" + bytes(99), ["ZIP", "Live Photos"]),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(99), ["macOS", "AppleDouble"]),
+        (b"BM" + bytes(99), ["BMP"]),
+        (b"\xff\x0a" + bytes(99), ["JPEG XL"]),
+        (b"\n <!DOCTYPE html><html>", ["web page"]),
+        (b"id,quantity\r\nshot1,5\r\n", ["text", "records/"]),
+        (b"id;Menge;Gr\xf6\xdfe\n1;2;3\n", ["text"]),
+    ],
+)
+def test_other_formats_are_named_with_what_to_do(data: bytes, words: list[str]) -> None:
+    with pytest.raises(Rejected, match=r"^not a JPEG, PNG or WebP image, but ") as caught:
+        prepare(data)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_build_without_avif_says_so(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(pixels.OPTIONAL, "AVIF", lambda: False)
+    with pytest.raises(Rejected, match="but AVIF, which this build of Pillow does not decode: send it as JPEG"):
+        prepare(photo("AVIF"))
+
+
+# JPEG: the end mark, and scans
+
+
+@pytest.mark.parametrize("size", [(460, 350), (4200, 350)])
+@pytest.mark.parametrize("save", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"subsampling": 0}])
+@pytest.mark.parametrize("missing", [1, 2])
+def test_only_the_end_mark_is_missing(photo: Photo, size: tuple[int, int], save: dict[str, Any], missing: int) -> None:
+    data = photo(size=size, quality=92, **save)
+    cut = data[:-missing]
+    found = images.prepare(cut, images.read(cut))
+    assert found.flags == ("end_mark_missing",) and found.jpeg.endswith(b"\xff\xd9")
+    assert images.prepare(data, images.read(data)).flags == ()
+    difference = np.asarray(opened(found.jpeg), dtype=int) - np.asarray(opened(prepare(data)), dtype=int)
+    assert np.abs(difference).mean() < 2
+
+
+@pytest.mark.parametrize("save", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.995])
+def test_a_part_of_the_pixels_is_missing(save: dict[str, Any], share: float) -> None:
+    noise = np.random.default_rng(3).integers(0, 256, (350, 460, 3), dtype=np.uint8)
+    data = saved(Image.fromarray(noise), "JPEG", **save)
+    with pytest.raises(Rejected, match="truncated or corrupt: a part of its pixels is missing"):
+        prepare(data[: int(len(data) * share)])
+
+
+def test_a_missing_last_scan_is_a_missing_part(photo: Photo) -> None:
+    data = photo(progressive=True)
+    with pytest.raises(Rejected, match="a part of its pixels is missing"):
+        prepare(data[: data.rindex(b"\xff\xda")])
+
+
+def with_scans(jpeg: bytes, number: int) -> bytes:
+    last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    return jpeg[:-2] + last * number + jpeg[-2:]
+
+
+def test_scans_are_counted_before_decoding(photo: Photo) -> None:
+    """7,000 pixels square and 5,000 scans took a function five minutes, eight times."""
+    data = with_scans(photo(size=(7000, 7000), progressive=True), 5000)
+    started = time.process_time()
+    with pytest.raises(Rejected, match="the JPEG has more than 40 scans; save it again as an ordinary JPEG"):
+        prepare(data)
+    assert time.process_time() - started < 0.5
+
+
+def test_what_encoders_write_is_read(photo: Photo) -> None:
+    assert opened(prepare(with_scans(photo(progressive=True), 10))).size == (460, 350)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\xff\xd8" + b"\xff\xfe\0\2" * 7_000_000, "the JPEG has more than 50,000 segments"),
+        (b"\x89PNG\r\n\x1a\n" + chunk(b"IDAT", b"") * 2_000_000, "the PNG has more than 50,000 chunks"),
+        (
+            b"RIFF\0\0\0\0WEBPVP8X\x0a" + bytes(13) + (b"JUNK" + bytes(4)) * 3_000_000,
+            "the WebP has more than 50,000 chunks",
+        ),
+        (b"GIF89a" + bytes(7) + b"\x21\xfe" + b"\1a" * 14_000_000, "the GIF has more than 1,000,000 blocks"),
+    ],
+    ids=["JPEG", "PNG", "WebP", "GIF"],
+)
+def test_millions_of_parts_are_not_walked_through(data: bytes, reason: str) -> None:
+    started = time.process_time()
+    with pytest.raises(Rejected, match=reason):
+        prepare(data)
+    assert time.process_time() - started < 2
+
+
+def hostile() -> dict[str, bytes]:
+    """The slowest files found of 50 million pixels, each within the bounds."""
+    flat = Image.new("RGB", (8000, 6200), (120, 60, 30))
+    progressive = saved(flat, "JPEG", progressive=True, subsampling=0)
+    rows = zlib.compress((b"\4" + bytes(8000 * 8)) * 6200, 6)  # 16 bits, alpha, the slowest filter
+    header = struct.pack(">IIBBBBB", 8000, 6200, 16, 6, 0, 0, 0)
+    return {
+        "scans": with_scans(progressive, 30)[
+            :-2
+        ],  # decoded three times, to find out whether more than its end is missing
+        "PNG": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""),
+    }
+
+
+def test_the_slowest_files_keep_to_counts_arithmetic() -> None:
+    """In processor seconds: the function has one whole processor."""
+    for name, data in hostile().items():
+        started = time.process_time()
+        prepare(data)
+        assert time.process_time() - started < count.IMAGE_SECONDS / 1.5, name
+
+
+SEEDS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
+
+
+@functools.cache
+def seed(kind: str) -> bytes:
+    noise = np.random.default_rng(4).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    options: dict[str, dict[str, Any]] = {"JPEG": {"progressive": True}, "AVIF": {"speed": 10}}
+    exif: dict[str, Any] = {} if kind == "GIF" else {"exif": b"Exif\0\0MM\0*" + bytes(range(40)), "xmp": b"<x/>"}
+    return saved(Image.fromarray(noise), kind, **options.get(kind, {}), **exif)
+
+
+@given(
+    st.sampled_from(SEEDS),
+    st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=6), st.integers(0, 6)), max_size=4),
+    st.floats(0.1, 1),
+)
+def test_whatever_the_bytes_the_answer_is_a_jpeg_or_a_reason(
+    kind: str, changes: list[tuple[float, bytes, int]], share: float
+) -> None:
+    """A photograph is never at fault for an exception of ours: that would bring it back eight times."""
+    data = seed(kind)
+    for place, new, old in changes:
+        at = int(place * len(data))
+        data = data[:at] + new + data[at + old :]
+    data = data[: int(len(data) * share)]
+    try:
+        assert opened(prepare(data)).size
+    except Rejected as error:
+        assert "\n" not in str(error)
+
+
+def test_a_corrupt_avif_says_so() -> None:
+    """Its decoder reports that with an error of another type than others do."""
+    noise = np.random.default_rng(4).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    data = saved(Image.fromarray(noise), "AVIF", speed=10)
+    with pytest.raises(Rejected, match="the AVIF image is truncated or corrupt"):
+        prepare(data[: data.index(b"mdat") + 4] + bytes(40) + data[data.index(b"mdat") + 44 :])
+
+
 MEASURE = """
 import sys
 from pathlib import Path
 from bintally.common.errors import Rejected
-from bintally.counting.images import prepare
+from bintally.counting import images
 data = Path(sys.argv[1]).read_bytes()
 try:
-    prepare(data)
+    images.prepare(data, images.read(data))
 except Rejected as error:
     print(error, file=sys.stderr)
 # VmHWM, since ru_maxrss keeps what the parent had before exec
@@ -225,9 +491,10 @@ def test_a_bomb_takes_no_memory(bomb: bytes, tmp_path: Path) -> None:
     assert peak_mib(bomb, tmp_path) < 150
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG", "AVIF"])
 def test_the_largest_photograph_fits_the_function(kind: str, tmp_path: Path) -> None:
     image = Image.new("RGBA", (8000, 6200), (200, 100, 50, 128))
     save = {"WEBP": {"lossless": True, "quality": 0, "method": 0}, "JPEG": {"progressive": True, "subsampling": 0}}
+    save["AVIF"] = {"speed": 10}
     data = saved(image.convert("RGB") if kind == "JPEG" else image, kind, **save.get(kind, {}))
     assert peak_mib(data, tmp_path) < 1400  # of the function's 1,769

@@ -94,4 +94,4 @@ def test_the_image_contains_what_serves_and_no_more(image: str) -> None:
     listed = output_of("docker", "run", "--rm", "--entrypoint", "pip", image, "list", "--format", "freeze")
     assert not any(line.startswith(("torch", "boto")) for line in listed.splitlines())
     files = output_of("docker", "run", "--rm", "--entrypoint", "ls", image, "/opt/bintally/model").split()
-    assert files == ["__init__.py", "answer.py", "package.py", "preprocess.py", "serve.py"]
+    assert files == ["__init__.py", "answer.py", "package.py", "pixels.py", "preprocess.py", "serve.py"]

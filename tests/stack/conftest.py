@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bintally.common.keys import encode_id
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -108,14 +109,16 @@ class User:
         return list(wait_for(what, lambda: len(found := self.counts(*keys)) >= wanted and found, seconds))
 
     def latest(self, site: str, bin: str) -> Item:
-        found = self.table.get_item(Key={"PK": f"BIN#{site}#{bin}", "SK": "LATEST"}, ConsistentRead=True)
+        found = self.table.get_item(
+            Key={"PK": f"BIN#{encode_id(site)}#{encode_id(bin)}", "SK": "LATEST"}, ConsistentRead=True
+        )
         return dict(found.get("Item", {}))
 
     def totals(self, site: str) -> dict[str, int]:
         """The day counters of a site, summed over days and shards, by name."""
         sums: dict[str, int] = {}
         for item in self.items():
-            if item["PK"].startswith(f"DAY#{site}#"):
+            if item["PK"].startswith(f"DAY#{encode_id(site)}#"):
                 for name, value in item.items():
                     if name not in ("PK", "SK") and not isinstance(value, str):
                         sums[name] = sums.get(name, 0) + int(value)

@@ -28,6 +28,11 @@ def broken(png: bytes) -> bytes:
     return png[:middle] + bytes(byte ^ 0xFF for byte in png[middle : middle + 64]) + png[middle + 64 :]
 
 
+def scans(jpeg: bytes, number: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated."""
+    return jpeg[:-2] + jpeg[jpeg.rindex(b"\xff\xda") : -2] * number + jpeg[-2:]
+
+
 def sixteen_bit(image: Image.Image) -> Image.Image:
     return image.convert("I").point(lambda value: value * 257).convert("I;16")
 
@@ -62,6 +67,10 @@ def cases(draw: Callable[..., Image.Image], encode: Callable[..., bytes]) -> dic
         "webp": (encode(picture, "WEBP", **frames), ""),
         "progressive": (encode(picture, progressive=True), ""),
         "5000px": (encode(draw(size=(5000, 4000)), quality=95), ""),
+        "avif": (encode(picture, "AVIF", speed=10), ""),
+        "unended": (jpeg[:-2], ""),
+        "scans": (scans(encode(picture, progressive=True), 5000), "more than 40 scans"),
+        "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(2000), "HEIC.*send it as JPEG"),
     }
     by_file = {name: Case(f"incoming/BAD1/{name}/photo.jpg", *file) for name, file in files.items()}
     pattern = r"incoming/<site>/<bin>/<name>"
@@ -73,14 +82,30 @@ def cases(draw: Callable[..., Image.Image], encode: Callable[..., bytes]) -> dic
         "long": Case(long_key, jpeg),
         "short": Case("incoming/K-SHORT.jpg", jpeg),
         "pattern": Case("incoming/BAD1/a.jpg", jpeg, pattern),
+        "capitals": Case("Incoming/BAD1/K/a.jpg", jpeg, f"capitals matter; expected {pattern}"),
+        "slash": Case("/incoming/BAD1/K/a.jpg", jpeg, f"begins with a slash; expected {pattern}"),
+        "backslash": Case("incoming\\BAD1\\K\\a.jpg", jpeg, f"backslash.*expected {pattern}"),
     }
 
 
 COUNTED = [
     *("cmyk", "16bit", "grey", "palette", "exif", "webp", "progressive", "5000px"),
-    *("spaces", "plus", "percent", "emoji", "long", "short"),
+    *("spaces", "plus", "percent", "emoji", "long", "short", "avif", "unended"),
 ]
-REJECTED = ["empty", "text", "truncated", "corrupt", "bomb", "200MB", "pattern"]
+REJECTED = [
+    "empty",
+    "text",
+    "truncated",
+    "corrupt",
+    "bomb",
+    "200MB",
+    "pattern",
+    "scans",
+    "heic",
+    "capitals",
+    "slash",
+    "backslash",
+]
 
 
 @pytest.fixture(scope="module")

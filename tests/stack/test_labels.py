@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from bintally.common.keys import encode_id
 from bintally.labels import log
 from bintally.labels.log import Label
 
@@ -27,7 +28,9 @@ class Clerk:
         return str(self.user.upload(key, body.encode()))
 
     def record(self, site: str, bin_: str) -> dict[str, Any]:
-        found = self.user.table.get_item(Key={"PK": f"BIN#{site}#{bin_}", "SK": "RECORD"}, ConsistentRead=True)
+        found = self.user.table.get_item(
+            Key={"PK": f"BIN#{encode_id(site)}#{encode_id(bin_)}", "SK": "RECORD"}, ConsistentRead=True
+        )
         return dict(found.get("Item", {}))
 
     def labels(self, site: str) -> list[Label]:

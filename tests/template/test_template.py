@@ -9,9 +9,10 @@ from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 import pytest
-from bintally import reconcile, record
+from bintally import reconcile, record, report_strays
 from bintally.aws.queues import LONGEST_WAIT
 from bintally.count import WORST_SECONDS
 from bintally.retraining import LONGEST_STACK_NAME
@@ -318,6 +319,45 @@ def test_follow_is_told_of_counts_recounts_and_records_alone(
     assert any(matches(pattern, record) for pattern in patterns) == followed
 
 
+@pytest.mark.parametrize(
+    ("key", "rule"),
+    [
+        ("incoming/SEA1/P-1/a.jpg", "CountRule"),
+        ("Incoming/SEA1/P-1/a.jpg", "CountRule"),
+        ("INCOMING/a.jpg", "CountRule"),
+        ("incoming\\SEA1\\P-1\\a.jpg", "CountRule"),
+        ("/incoming/SEA1/P-1/a.jpg", "CountRule"),
+        ("./Incoming/SEA1/P-1/a.jpg", "CountRule"),
+        ("records/a.csv", "RecordRule"),
+        ("Records/a.csv", "RecordRule"),
+        ("/records/a.csv", "RecordRule"),
+        ("records\\SEA1\\P-1.json", "RecordRule"),
+        ("incoming-archive/a.jpg", None),
+        ("exports/incoming/a.jpg", None),
+        ("a.jpg", None),
+    ],
+)
+def test_what_seems_to_be_meant_for_a_folder_is_sent_to_be_refused(key: str, rule: str | None) -> None:
+    """What no rule sends is reported once a day: functions/bintally/report_strays.py."""
+
+    def takes(rule: dict[str, Any]) -> bool:
+        prefixes = [each["prefix"] for each in rule["EventPattern"]["detail"]["object"]["key"]]
+        return any(key.lower().startswith(each["equals-ignore-case"]) for each in prefixes)
+
+    rules = of_type("AWS::Events::Rule")
+    assert [name for name in ("CountRule", "RecordRule") if takes(rules[name])] == ([rule] if rule else [])
+
+
+def test_every_schedule_keeps_what_it_could_not_deliver() -> None:
+    alarmed = queues_with("ApproximateNumberOfMessagesVisible")
+    for timer in of_type("AWS::Scheduler::Schedule").values():
+        assert next(references(timer["Target"]["DeadLetterConfig"])) in alarmed
+
+
+def test_the_report_of_strays_has_time_for_its_requests() -> None:
+    assert of_type("AWS::Lambda::Function")["ReportStraysFunction"]["Timeout"] >= report_strays.WORST_SECONDS
+
+
 def test_the_time_limit_holds_two_photographs_at_worst() -> None:
     assert of_type("AWS::Lambda::Function")["CountFunction"]["Timeout"] >= 2 * WORST_SECONDS
 
@@ -476,6 +516,21 @@ def test_every_parameter_stands_in_one_group_in_the_order_of_the_file() -> None:
     groups = source()["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
     assert [name for group in groups for name in group["Parameters"]] == list(source()["Parameters"])
     assert all(group["Label"]["default"] for group in groups)
+
+
+def test_the_sites_time_zone_is_any_that_iana_names_and_reaches_all_that_read_times() -> None:
+    """Scheduler refuses a name that fits the pattern and that IANA does not know; the emulator does not."""
+    found = source()["Parameters"]["SiteTimezone"]
+    assert found["Default"] == "UTC"
+    names = available_timezones() - {"localtime", "posixrules", "Factory"}
+    assert [name for name in names if not re.fullmatch(found["AllowedPattern"], name)] == []
+    for wrong in ("", "+02:00", "Europe/Berlin ", "Berlin, Germany", "CET/", "../UTC"):
+        assert not re.fullmatch(found["AllowedPattern"], wrong)
+    functions = of_type("AWS::Lambda::Function")
+    for name in ("CountFunction", "RecordFunction"):
+        assert functions[name]["Environment"]["Variables"]["SITE_TIMEZONE"] == {"Ref": "SiteTimezone"}
+    for timer in of_type("AWS::Scheduler::Schedule").values():
+        assert timer["ScheduleExpressionTimezone"] == {"Ref": "SiteTimezone"}
 
 
 @pytest.mark.parametrize("missing", ["ServingImage", "TrainingImage"])

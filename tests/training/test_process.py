@@ -307,7 +307,7 @@ def bomb() -> bytes:
     [
         (b"", "the image is empty"),
         (jpeg(0, (400, 300))[:9000], "cannot be decoded"),
-        (b"GIF89a" + bytes(40), "not a JPEG, PNG or WebP image"),
+        (b"GIF89a" + bytes(40), "cannot be decoded"),
         (b"no photograph", "not a JPEG, PNG or WebP image"),
         (bomb(), "12000 x 12000 pixels are more than 50000000"),
         (bytes(LARGEST + 1), "too large: it has 31,457,281 bytes; at most 31,457,280 are read"),

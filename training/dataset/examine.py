@@ -123,8 +123,8 @@ def examine(data: bytes) -> tuple[bytes, str, Facts]:
     pixels = hashlib.sha256(b"%dx%d " % picture.size)
     pixels.update(picture.tobytes())
     facts = Facts(pixels.hexdigest()[:32], *_light(picture), *picture.size)
-    if len(data) <= LARGEST_UNTOUCHED and max(picture.size) <= LONGEST_UNTOUCHED:
-        return data, _suffix(data), facts
+    if (suffix := _suffix(data)) and len(data) <= LARGEST_UNTOUCHED and max(picture.size) <= LONGEST_UNTOUCHED:
+        return data, suffix, facts
     return _shrunk(picture), "jpg", facts
 
 
@@ -144,7 +144,9 @@ def _light(picture: Image.Image) -> tuple[float, float]:
 
 
 def _suffix(data: bytes) -> str:
-    return "jpg" if data.startswith(b"\xff\xd8") else "png" if data.startswith(b"\x89PNG") else "webp"
+    """Of the formats that are stored as they are; empty for others."""
+    known = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
+    return known.get(data[:2], "")
 
 
 def _shrunk(picture: Image.Image) -> bytes:

@@ -75,6 +75,11 @@ def totals_key(arrival: Arrival, place: Place, captured: datetime) -> Item:
     return {"PK": f"DAY#{encode_id(place.site)}#{utc(captured)[:10]}", "SK": f"TOTALS#{shard:02d}"}
 
 
+def rejected_key(site: str) -> str:
+    """Lists a site's REJECTED photographs in the index `site`, apart from its LATEST items."""
+    return f"REJECTED#{encode_id(site)}"
+
+
 def order(arrival: Arrival, captured: datetime, uploaded: datetime) -> str:
     """Text that sorts by capture time, then by storage_order."""
     return f"{utc(captured)}#{storage_order(arrival, uploaded)}"
@@ -95,6 +100,7 @@ def count_item(count: Count) -> Item:
         "bin": place.bin,
         "image": image_of(count),
         "captured_at": utc(photograph.captured),
+        "captured_from": photograph.captured_from,
         "uploaded_at": utc(photograph.uploaded),
         "counted_at": utc(count.counted),
         "order": order(arrival, photograph.captured, photograph.uploaded),
@@ -102,7 +108,7 @@ def count_item(count: Count) -> Item:
         "status": count.status,
     }
     if not isinstance(outcome, Counted):
-        return item | {"reason": outcome.reason}
+        return item | {"reason": outcome.reason, "site_key": rejected_key(place.site)}
     answer = outcome.answer
     return item | {
         "count": answer.count,

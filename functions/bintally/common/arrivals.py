@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from bintally.common.events import name_of
+
 
 class NotAnArrival(ValueError):
     """The message is not an event about a new object version. Retries cannot help; it ends in the dead-letter queue."""
@@ -21,6 +23,8 @@ class Arrival:
     version_id: str
     etag: str
     sequencer: str
+    size: int | None = None
+    """Bytes; None when the event does not say."""
 
 
 def parse_arrival(body: str) -> Arrival:
@@ -28,6 +32,7 @@ def parse_arrival(body: str) -> Arrival:
 
     Raises NotAnArrival.
     """
+    event: Any = None
     try:
         event = json.loads(body)
         found = event["detail"]["object"]
@@ -39,9 +44,11 @@ def parse_arrival(body: str) -> Arrival:
             version_id=found["version-id"],
             etag=found.get("etag", ""),
             sequencer=found.get("sequencer", ""),
+            size=found.get("size"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NotAnArrival(f"not an event about a new object version: {error!r}") from error
+        wanted = "EventBridge's event Object Created, of a versioned bucket, is expected"
+        raise NotAnArrival(f"the message is {name_of(event)}; {wanted}: {error!r}") from error
 
 
 def notification(bucket: str, version: Mapping[str, Any], queue_url: str) -> str:

@@ -34,7 +34,9 @@ class Photograph:
     captured: datetime
     uploaded: datetime
     flags: tuple[str, ...] = ()
-    """Names of metadata fields that were not used because they are implausible or unreadable."""
+    """What was not used because it is implausible or unreadable, and what was missing and did not matter."""
+    captured_from: str = "upload"
+    """The source of `captured`: taken.py names them."""
 
 
 @dataclass(frozen=True)

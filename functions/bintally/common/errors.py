@@ -2,7 +2,8 @@
 
 BintallyError
 ├── Rejected      it can never succeed: stored with the reason (REJECTED, report, quarantine), and acknowledged
-│   └── Gone      its version is deleted
+│   ├── Gone        its version is deleted
+│   └── WrongEvent  a function was given an event of another kind (events.py)
 └── Transient     it cannot succeed now: the queue or the stream delivers it again
 """
 

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING
 
 from bintally.aws import endpoint, objects
@@ -11,8 +11,9 @@ from bintally.aws.table import Table
 from bintally.common.arrivals import Arrival
 from bintally.common.counts import Count, Counted, Photograph, Recorded, Unusable
 from bintally.common.errors import Gone, Rejected
-from bintally.common.keys import NOWHERE, captured_at, parse_key, quantity, utc
+from bintally.common.keys import NOWHERE, fold, parse_key, quantity, utc
 from bintally.counting import images
+from bintally.counting.taken import taken_at
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -27,6 +28,8 @@ class Services:
     runtime: "SageMakerRuntimeClient"
     table: Table
     endpoint_name: str
+    zone: tzinfo = UTC
+    """Of times without a zone."""
 
 
 def count_photograph(services: Services, arrival: Arrival) -> tuple[Count, bool]:
@@ -43,33 +46,40 @@ def count_photograph(services: Services, arrival: Arrival) -> tuple[Count, bool]
         stored = objects.describe(services.s3, arrival)
     except Gone as error:
         # Its metadata is deleted too. The event's time is the upload time.
-        captured, flags = captured_at({}, place, arrival.time)
-        gone = Photograph(arrival, place, captured, arrival.time, flags)
+        taken = taken_at({}, place.name, None, arrival.time, services.zone)
+        gone = Photograph(arrival, place, taken.at, arrival.time, taken.flags, taken.source)
         return _write(services, gone, Unusable(str(error)))
 
-    captured, date_flags = captured_at(stored.metadata, place, stored.uploaded)
     recorded, record_flags = expected_quantity(stored.metadata, stored.uploaded)
-    photograph = Photograph(arrival, place, captured, stored.uploaded, (*date_flags, *record_flags))
-    digest = None
+    digest = file = None
+    prepared: images.Prepared | Rejected
     try:
         data = objects.fetch(services.s3, arrival, stored)
         digest = hashlib.sha256(data).hexdigest()
-        jpeg = images.prepare(data)
+        file = images.read(data)
+        prepared = images.prepare(data, file)
     except Rejected as error:
-        return _write(services, photograph, Unusable(str(error)), digest)
+        prepared = error
+    taken = taken_at(stored.metadata, place.name, file, stored.uploaded, services.zone)
+    flags = (*taken.flags, *record_flags)
+    photograph = Photograph(arrival, place, taken.at, stored.uploaded, flags, taken.source)
+    if isinstance(prepared, Rejected):
+        return _write(services, photograph, Unusable(str(prepared)), digest)
+    photograph = replace(photograph, flags=(*flags, *prepared.flags))
 
     if recorded is None:
         record = services.table.record(place)
         recorded = Recorded(int(record["expected_quantity"]), "record", record.get("as_of")) if record else None
-    answer, latency_ms = endpoint.ask(services.runtime, services.endpoint_name, jpeg)
+    answer, latency_ms = endpoint.ask(services.runtime, services.endpoint_name, prepared.jpeg)
     return _write(services, photograph, Counted(answer, recorded, latency_ms), digest)
 
 
 def expected_quantity(metadata: Mapping[str, str], uploaded: datetime) -> tuple[Recorded | None, tuple[str, ...]]:
     """The recorded quantity in the photograph's metadata, dated by the upload, and flags."""
-    if (text := metadata.get("expected-quantity")) is None:
+    said = {name.lower().replace("_", "-"): text for name, text in metadata.items()}
+    if (text := said.get("expected-quantity")) is None:
         return None, ()
-    if (found := quantity(text)) is None:
+    if (found := quantity(fold(text))) is None:
         return None, ("expected_quantity_unreadable",)
     return Recorded(found, "metadata", utc(uploaded)), ()
 

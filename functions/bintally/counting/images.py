@@ -1,14 +1,14 @@
-"""Turns a file's bytes into a JPEG that the endpoint accepts, in bounded memory."""
+"""Turns a file's bytes into a JPEG that the endpoint accepts, in bounded memory and time."""
 
-import contextlib
 import io
-import struct
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from bintally.common.errors import Rejected
+from bintally.counting.pixels import BROKEN, File, Unreadable, is_whole, take_apart, upright
 
-FORMATS = ("JPEG", "PNG", "WEBP")
 MOST_PIXELS = 50_000_000
 """Read from the header. 50 million pixels with alpha are 200 MB, and a conversion holds a few copies."""
 SHORT_SIDE = 512
@@ -21,42 +21,79 @@ QUALITY = 90
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit above applies, with a reason that names the size
 
-BROKEN = (
-    OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, AttributeError, struct.error
-)  # fmt: skip
-"""Errors with which Pillow reports broken data."""
+
+@dataclass(frozen=True)
+class Prepared:
+    """A JPEG for the endpoint, and flags of what was wrong with the file and did not matter."""
+
+    jpeg: bytes
+    flags: tuple[str, ...] = ()
 
 
-def prepare(data: bytes) -> bytes:
-    """A JPEG of the photograph for the endpoint. Raises Rejected, whose message names the fault.
+def read(data: bytes) -> File:
+    """Takes a photograph's file apart. Raises Rejected, whose message names the fault."""
+    if not data:
+        raise Rejected("the object is empty")
+    try:
+        file = take_apart(data)
+    except Unreadable as error:
+        raise Rejected(str(error)) from error
+    if file.kind in ("AVIF", "HEIF"):  # the decoder itself reads what surrounds these
+        with suppress(*BROKEN):
+            found = Image.open(io.BytesIO(data), formats=[file.kind]).info
+            return replace(file, exif=found.get("exif", b""), xmp=found.get("xmp", b""))
+    return file
+
+
+def prepare(data: bytes, file: File) -> Prepared:
+    """A JPEG of the photograph `data`, which `read` took apart. Raises Rejected, whose message names the fault.
 
     Decodes the whole file even if it is passed on unchanged: only this detects a truncated one.
     """
-    if not data:
-        raise Rejected("the object is empty")
-    image = _open(data)
-    kind, size = image.format, image.size
+    image = _open(file.data, file.kind)
+    size = image.size
     if size[0] * size[1] > MOST_PIXELS:
         raise Rejected(f"{size[0]} x {size[1]} pixels; at most {MOST_PIXELS:,} are decoded")
-    untouched = (
-        kind == "JPEG" and image.mode in ("RGB", "L") and len(data) <= LARGEST_UNTOUCHED and max(size) <= LONG_SIDE
-    )
+    fits = file.kind == "JPEG" and len(data) <= LARGEST_UNTOUCHED and max(size) <= LONG_SIDE
+    untouched = fits and image.mode in ("RGB", "L") and not file.unended and _opens(data)
     target = (1, 1) if untouched else _target(size)
     try:
-        image.draft(None, target)  # a JPEG is decoded at the smallest of its scales that is not below the target
-        image.load()
+        _load(image, target)
+        whole = not file.unended or is_whole(
+            file.data, image.tobytes(), lambda jpeg: _load(_open(jpeg, file.kind), target).tobytes()
+        )
     except BROKEN as error:
-        raise Rejected(f"the {kind} image is truncated or corrupt: {error}") from error
-    return data if untouched else _jpeg(_upright(_shrunk(_eight_bits(image), target)))
+        raise Rejected(f"the {file.kind} image is truncated or corrupt: {error}") from error
+    if not whole:
+        raise Rejected(f"the {file.kind} image is truncated or corrupt: a part of its pixels is missing")
+    if untouched:
+        return Prepared(data)
+    found = image.info
+    jpeg = _jpeg(upright(_shrunk(_eight_bits(image), target), file, found))
+    return Prepared(jpeg, ("end_mark_missing",) if file.unended else ())
 
 
-def _open(data: bytes) -> Image.Image:
+def _opens(data: bytes) -> bool:
+    """Whether nothing that surrounds the pixels stops Pillow: an endpoint of an older image opens the whole file."""
+    with suppress(*BROKEN):
+        Image.open(io.BytesIO(data), formats=["JPEG"])
+        return True
+    return False
+
+
+def _open(data: bytes, kind: str) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise Rejected("not a JPEG, PNG or WebP image") from error
+        return Image.open(io.BytesIO(data), formats=[kind])
+    except UnidentifiedImageError as error:  # its own message has an address in memory
+        raise Rejected(f"not a readable {kind} image: its header is broken") from error
     except BROKEN as error:
-        raise Rejected(f"not a readable image: {error}") from error
+        raise Rejected(f"not a readable {kind} image: {error}") from error
+
+
+def _load(image: Image.Image, target: tuple[int, int]) -> Image.Image:
+    image.draft(None, target)  # a JPEG is decoded at the smallest of its scales that is not below the target
+    image.load()
+    return image
 
 
 def _target(size: tuple[int, int]) -> tuple[int, int]:
@@ -78,14 +115,7 @@ def _shrunk(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     clear = image.convert("RGBA").resize(target, Image.Resampling.BICUBIC)
     flat = Image.new("RGB", target, "white")
     flat.paste(clear, mask=clear)
-    flat.info = clear.info  # contains EXIF
     return flat
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    with contextlib.suppress(*BROKEN):  # a photograph with broken EXIF is still counted
-        ImageOps.exif_transpose(image, in_place=True)  # in place: it is rotated before other EXIF fields can fail
-    return image
 
 
 def _jpeg(image: Image.Image) -> bytes:

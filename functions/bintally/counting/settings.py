@@ -3,6 +3,9 @@
 import os
 from dataclasses import dataclass
 from functools import cache
+from zoneinfo import ZoneInfo
+
+from bintally.common.zone import site_zone
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,13 @@ class CountSettings:
     """Share of low-confidence counts that is still usual."""
     disagreement_limit: float
     """Share of counts disagreeing with the record that is still usual."""
+    site_zone: ZoneInfo
+    """Of times without a zone."""
 
 
 @cache
 def count_settings() -> CountSettings:
-    """Raises KeyError, which names the variable, when one is missing."""
+    """Raises KeyError, which names the variable, when one is missing, and ValueError for an unknown time zone."""
     return CountSettings(
         counts_table=os.environ["COUNTS_TABLE"],
         endpoint_name=os.environ["ENDPOINT_NAME"],
@@ -30,4 +35,5 @@ def count_settings() -> CountSettings:
         retry_seconds=int(os.environ["RETRY_SECONDS"]),
         low_confidence_share=float(os.environ["LOW_CONFIDENCE_SHARE"]),
         disagreement_limit=float(os.environ["DISAGREEMENT_LIMIT"]),
+        site_zone=site_zone(),
     )

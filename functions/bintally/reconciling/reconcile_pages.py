@@ -18,7 +18,7 @@ from bintally.aws.table import Table
 from bintally.aws.telemetry import logger
 from bintally.common.arrivals import Arrival, notification, parse_arrival
 from bintally.common.errors import Rejected, Transient
-from bintally.common.keys import INCOMING, NOWHERE, Place, is_folder, parse_key
+from bintally.common.keys import INCOMING, NOWHERE, Place, is_folder_marker, parse_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -83,7 +83,7 @@ def reconcile_pages(services: Services, span: Span, progress: Progress, in_time:
 def reconcile_page(services: Services, span: Span, progress: Progress, read_bin: ReadBin) -> Progress:
     """One page of at most 1,000 versions. Raises Transient."""
     page = versions_page(services.s3, services.bucket, INCOMING, progress.key, progress.version_id)
-    photographs = [found for found in page.versions if not is_folder(found["Key"], found["Size"])]
+    photographs = [found for found in page.versions if not is_folder_marker(found["Key"], found["Size"])]
     old = [found for found in photographs if found["LastModified"] <= span.until]
     bodies = {
         parse_arrival(body): body
@@ -117,8 +117,8 @@ def without_count(table: Table, arrivals: Sequence[Arrival], read_bin: ReadBin) 
 
 
 def place_of(key: str) -> Place:
-    """The place under which the count function stores a photograph."""
+    """The bin under which the count function stores a photograph; its name is left out."""
     try:
-        return parse_key(key)
+        return replace(parse_key(key), name="")
     except Rejected:
         return NOWHERE
