@@ -20,9 +20,10 @@ from bintally.counting.count_photograph import Services, count_photograph
 from bintally.counting.settings import count_settings
 
 # One photograph at worst: S3 36 s (objects.DOWNLOAD_SECONDS); endpoint 20 s (endpoint.LAST_START); the table 9 s each
-# (clients.DYNAMODB) for the record, four tries of the transaction, the stored count and LATEST; the image itself 1 s.
-# 36 + 20 + 7 x 9 + 1 = 120 s. The time limit is twice that; no photograph is started that might not end in time.
-WORST_SECONDS = 120
+# (clients.DYNAMODB) for the record, four tries of the transaction, the stored count, LATEST, and two to compare it with
+# the record; the image itself 1 s. 36 + 20 + 9 x 9 + 1 = 138 s.
+# The time limit is twice that; no photograph is started that might not end in time.
+WORST_SECONDS = 140
 LOW_CONFIDENCE = 0.2
 """21 % of the shipped model's test photographs are below. It is right about 15 % of those, about 45 % of the rest."""
 

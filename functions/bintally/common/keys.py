@@ -10,7 +10,8 @@ from bintally.common.errors import Rejected
 from bintally.common.zone import as_utc
 
 EXPECTED = "incoming/<site>/<bin>/<name> or incoming/<bin>.<ext>"
-EXPECTED_RECORDS = "records/<site>/<bin>.json or records/*.csv"
+EXPECTED_RECORDS = "records/<site>/<bin>.json or records/*.csv (also .tsv, .txt)"
+TABLES = (".csv", ".tsv", ".tab", ".txt")
 DEFAULT_SITE = "default"
 CLOCK_TOLERANCE = timedelta(minutes=5)
 LONGEST_ID = 400
@@ -46,15 +47,15 @@ def parse_key(key: str) -> Place:
 
 
 def parse_records_key(key: str) -> Place | None:
-    """The bin of a record file; None for a CSV file, whose rows name their bins.
+    """The bin of a record file; None for a table, whose rows name their bins.
 
     Raises Rejected with the expected pattern.
     """
     match key.split("/"):
-        case ["records", *_, name] if name.lower().endswith(".csv"):
+        case ["records", *_, name] if name.lower().endswith(TABLES):
             return None
-        case ["records", site, name] if site and name.endswith(".json") and name != ".json":
-            return Place(site, name.removesuffix(".json"), name)
+        case ["records", site, name] if site and name.lower().endswith(".json") and name.lower() != ".json":
+            return Place(site, name[: -len(".json")], name)
     raise Rejected(f"the key fits no pattern; expected {EXPECTED_RECORDS}")
 
 

@@ -1,15 +1,16 @@
-"""Turns table changes into labels, and writes one object per batch to the label log."""
+"""Turns table changes into labels, in one object per batch in the label log, and compares new records with counts."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from bintally.aws import items, objects
 from bintally.aws.items import Item
-from bintally.aws.table import Table
+from bintally.aws.table import TRIES, Table
 from bintally.aws.telemetry import logger
 from bintally.common.errors import Rejected
 from bintally.common.keys import moment, utc
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 """Errors when an item lacks an attribute, or has one of the wrong type or out of range."""
+
+COMPARERS = 8  # within the 10 connections of a client
 
 Standing = Mapping[tuple[str, str], Item]
 """Items of the table by PK and SK."""
@@ -70,6 +73,8 @@ class Followed:
     lines: int
     aside: tuple[str, ...]
     """The reasons for which stream records were quarantined, one each."""
+    compared: int
+    """Bins whose newest count was compared with a new record."""
 
 
 def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
@@ -79,6 +84,7 @@ def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
     """
     changes: list[tuple[Change, dict[str, Any]]] = []
     lines: dict[str, Label] = {}
+    recorded: set[str] = set()
     reasons: list[str] = []
 
     def put(key: str, body: str) -> None:
@@ -100,13 +106,30 @@ def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
     for change, record in changes:
         try:
             lines |= {label["id"]: label for label in labels_of(services, change, standing)}
+            if change.kind == "RECORD":
+                recorded.add(str(change.item["PK"]))
         except Rejected as error:
             quarantine(record, error)
     if lines:
         newest = max(change.at for change, _ in changes)
         name = f"{newest:%H%M%S}-{digest_of(*(change.id for change, _ in changes))}.jsonl"
         put(log.day_folder(newest) + name, "".join(json.dumps(line) + "\n" for line in lines.values()))
-    return Followed(len(lines), tuple(reasons))
+    compared = compare(services, recorded)
+    return Followed(len(lines), tuple(reasons), compared)
+
+
+def compare(services: Services, bins: set[str]) -> int:
+    """Compares the newest counts of bins with their new RECORDs; how many changed. Raises Transient."""
+
+    def one(bin_: str) -> bool:
+        try:
+            return services.table.compare_latest(bin_, tries=TRIES)
+        except MALFORMED as error:  # written by hand: a RECORD is quarantined above, and the bin's next count is whole
+            logger.warning("not compared", item=bin_, reason=repr(error))
+            return False
+
+    with ThreadPoolExecutor(COMPARERS) as comparers:
+        return sum(comparers.map(one, sorted(bins)))
 
 
 def parse_change(record: Mapping[str, Any]) -> Change:
