@@ -104,7 +104,7 @@ class Sheet:
         """Whether 1,000 is a thousand where the file shows nothing else: not in one from where the comma is decimal."""
         return self.delimiter != ";"
 
-    def _head(self) -> tuple[str, list[str], Columns]:
+    def _head(self) -> tuple[str, list[str | None], Columns]:
         """The delimiter is the one with which a line names the columns."""
         delimiters, nearest = DELIMITERS, (0, 1, [""])
         for _ in range(MOST_PREAMBLE):
@@ -120,7 +120,7 @@ class Sheet:
                 lines, found = self._lines.row(delimiter, lambda _: False) or ([first], [])
                 names = [legible(cell) or "" for cell in found]
                 if (known := columns.find(names, self._setting.wanted)) is not None:
-                    return delimiter, names, known
+                    return delimiter, _without_end(names), known
                 near = columns.nearness(names, self._setting.wanted)
                 more = first.number == nearest[1] and near == nearest[0] and len(names) > len(nearest[2])
                 if near > nearest[0] or more or not any(nearest[2]):
@@ -162,7 +162,7 @@ class Sheet:
     def _is_no_row(self, line: int, values: Sequence[str | None]) -> bool:
         """Whether the line repeats the names of the columns, or is a total: one beside an empty bin or site, or one
         whose quantity is the sum of all rows above it."""
-        if list(values) == self._names:
+        if _without_end(values) == self._names:
             return self._skip(line, "it repeats the names of the columns")
         first = next((value for value in values if value), "")
         if first.replace(" ", "").rstrip(":").casefold() not in TOTALS:
@@ -249,6 +249,14 @@ def _text(data: bytes) -> str | bytes:
     except UnicodeDecodeError:
         return data.decode("cp1252", errors="replace")
     return data
+
+
+def _without_end(values: Sequence[str | None]) -> list[str | None]:
+    """Without the empty cells that spreadsheets leave at the end."""
+    found = list(values)
+    while found and not found[-1]:
+        del found[-1]
+    return found
 
 
 def quantity_of(text: str, marks: Marks) -> Reading[int]:
