@@ -84,7 +84,6 @@ def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
     """
     changes: list[tuple[Change, dict[str, Any]]] = []
     lines: dict[str, Label] = {}
-    recorded: set[str] = set()
     reasons: list[str] = []
 
     def put(key: str, body: str) -> None:
@@ -106,14 +105,13 @@ def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
     for change, record in changes:
         try:
             lines |= {label["id"]: label for label in labels_of(services, change, standing)}
-            if change.kind == "RECORD":
-                recorded.add(str(change.item["PK"]))
         except Rejected as error:
             quarantine(record, error)
     if lines:
         newest = max(change.at for change, _ in changes)
         name = f"{newest:%H%M%S}-{digest_of(*(change.id for change, _ in changes))}.jsonl"
         put(log.day_folder(newest) + name, "".join(json.dumps(line) + "\n" for line in lines.values()))
+    recorded = {str(change.item["PK"]) for change, _ in changes if change.kind == "RECORD" and "PK" in change.item}
     compared = compare(services, recorded)
     return Followed(len(lines), tuple(reasons), compared)
 
@@ -124,7 +122,7 @@ def compare(services: Services, bins: set[str]) -> int:
     def one(bin_: str) -> bool:
         try:
             return services.table.compare_latest(bin_, tries=TRIES)
-        except MALFORMED as error:  # written by hand: a RECORD is quarantined above, and the bin's next count is whole
+        except MALFORMED as error:  # written by hand
             logger.warning("not compared", item=bin_, reason=repr(error))
             return False
 
