@@ -206,6 +206,15 @@ def test_every_working_queue_has_a_dead_letter_queue_and_alarms() -> None:
             assert queue["MessageRetentionPeriod"] == TWO_WEEKS and name in alarmed
 
 
+def test_a_file_of_which_nothing_is_kept_fires_an_alarm() -> None:
+    (alarm,) = (
+        each for each in of_type("AWS::CloudWatch::Alarm").values() if each["MetricName"] == "RecordFilesRefused"
+    )
+    service = of_type("AWS::Lambda::Function")["RecordFunction"]["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
+    assert alarm["Dimensions"] == [{"Name": "service", "Value": service}]
+    assert (alarm["Statistic"], alarm["Threshold"], alarm["ComparisonOperator"]) == ("Sum", 0, "GreaterThanThreshold")
+
+
 def test_every_alarm_tells_the_topic() -> None:
     for name, alarm in of_type("AWS::CloudWatch::Alarm").items():
         assert alarm["AlarmActions"] == [{"Ref": "AlertsTopic"}], name
