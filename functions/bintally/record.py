@@ -46,6 +46,9 @@ def record(record: SQSRecord, lambda_context: LambdaContext) -> None:
         metrics.add_metric("Postponed", MetricUnit.Count, 1)
         postpone(record, record_settings().record_queue_url, record_settings().retry_seconds)
         raise
+    if report.is_folder:
+        logger.info("a folder", key=arrival.key)
+        return
     if report.dry_run:
         logger.info("read, not stored", key=arrival.key, kept=report.kept, malformed=report.malformed)
         return

@@ -113,9 +113,7 @@ def test_a_site_is_optional_where_there_is_one(
     assert list(stored(stack)) == ([kept] if kept else [])
     if kept is None:
         assert shown.exit_code == 1
-        assert (
-            "no column names the site, and there are photographs of the sites AUS2, SEA1. Add a column" in shown.stdout
-        )
+        assert "no column names the site, and there are photographs of AUS2, SEA1. Add a column" in shown.stdout
 
 
 def test_a_file_that_gives_nothing_exits_1(stack: SimpleNamespace, tmp_path: Path) -> None:

@@ -228,7 +228,40 @@ def test_a_json_file_that_says_no_quantity_is_reported(inventory: Inventory, dat
     assert reason.startswith("not a record in JSON: ") or "which may be 1 or 1000" in reason
 
 
-@pytest.mark.parametrize("key", ["records/SEA1/", "records/A.json", "records/a/b/c.json", "records/SEA1/A.xlsx"])
+def test_a_folder_that_the_console_makes_is_no_file(inventory: Inventory) -> None:
+    assert inventory.deliver(inventory.put("records/SEA1/", "")) == []
+    assert (
+        inventory.told == inventory.refused == []
+        and inventory.world.s3.list_objects_v2(Bucket="artifacts")["KeyCount"] == 0
+    )
+    assert inventory.read("x", "records/SEA1/")["malformed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("folder", "sites", "site"),
+    [
+        ("", [], "default"),
+        ("", ["SEA1"], "SEA1"),
+        ("", ["AUS2", "SEA1"], None),
+        ("AUS2/", ["AUS2", "SEA1"], "AUS2"),
+        ("NEW/", [], "NEW"),
+        ("daily/", ["SEA1"], None),  # a site, or a folder for something else?
+        ("2026/11/", ["SEA1"], "SEA1"),
+        ("2026/11/", ["AUS2", "SEA1"], None),
+    ],
+)
+def test_a_file_without_a_column_for_the_site(
+    inventory: Inventory, folder: str, sites: list[str], site: str | None
+) -> None:
+    for name in sites:
+        inventory.put(f"incoming/{name}/A/a.jpg", b"x")
+    told = inventory.read("bin,qty\nA,1\n", f"records/{folder}a.csv")
+    assert inventory.records() == ({f"BIN#{site}#A": 1} if site else {})
+    if site is None:
+        assert "there are photographs of " in told["faults"][0]["reason"]
+
+
+@pytest.mark.parametrize("key", ["records/A.json", "records/a/b/c.json", "records/SEA1/A.xlsx"])
 def test_a_key_that_fits_no_pattern_is_reported(inventory: Inventory, key: str) -> None:
     told = inventory.read("{}", key)
     assert "expected records/<site>/<bin>.json or records/*.csv" in told["faults"][0]["reason"]
@@ -319,7 +352,8 @@ def test_no_bytes_break_the_reader(data: bytes) -> None:
 
 @given(st.permutations(["site", "bin", "expected_quantity", "as_of", "note", ""]))
 def test_columns_stand_in_any_order_and_unknown_ones_are_named(names: list[str]) -> None:
-    row = {"site": "SEA1", "bin": "A", "expected_quantity": "3", "as_of": "2020-01-01", "note": "x", "": "y"}
+    row = {"site": "SEA1", "bin": "A", "expected_quantity": "3", "as_of": "2020-01-01", "note": "x"}
+    row[""] = "y" if names[-1] else ""  # what is beyond the last name may have moved there
     text = ",".join(name.upper() for name in names) + "\n" + ",".join(row[name] for name in names)
     opened = Sheet(io.BytesIO(text.encode()), SETTING)
     (found,) = opened.rows()

@@ -37,7 +37,8 @@ MOST_FAULTS = 10_000  # faults in a report, 4 MB
 SHOWN_FAULTS = 5  # faults in the event, which is limited to 256 KB
 MOST_NAMES = 100  # unused columns in a report
 SHOWN_RECORDS = 100  # records in the summary
-MOST_SITES = 10  # sites that a reason names
+MOST_SITES = 1000
+SHOWN_SITES = 10  # in a reason
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Report:
     bins: int = 0
     dry_run: bool = False
     """Whether the records were only read, as the file's metadata `dry-run` asked."""
+    is_folder: bool = False
+    """Whether it is no file but what the S3 console makes for a new folder. Nobody is told."""
 
     def add(self, found: Record | Fault) -> None:
         if isinstance(found, Record):
@@ -92,8 +95,11 @@ def record_file(services: Services, arrival: Arrival, in_time: Callable[[], bool
     """
     report = Report(arrival.time)
     try:
-        place = parse_records_key(arrival.key)
         stored = objects.describe(services.s3, arrival)
+        if arrival.key.endswith("/") and not stored.size:
+            report.is_folder = True
+            return report
+        place = parse_records_key(arrival.key)
         report.uploaded, report.dry_run = stored.uploaded, stored.metadata.get("dry-run") == "true"
         largest = LARGEST if place is None else LARGEST_JSON
         if stored.size > largest:
@@ -126,22 +132,25 @@ def setting_of(services: Services, arrival: Arrival, stored: Stored, report: Rep
 
 
 def site_of(services: Services, arrival: Arrival, stored: Stored) -> str:
-    """The site of a file without a column for it: the metadata `site`, the folder records/<site>/, else the only site
-    that has photographs. Raises Rejected when there are several, and Transient."""
+    """The site of a file without a column for it: the metadata `site`, the folder records/<site>/ unless there are
+    photographs and none of that site, else the only site that has photographs.
+
+    Raises Rejected when there are several or the folder may have another meaning, and Transient.
+    """
     if named := unquote(stored.metadata.get("site", "")):
         if "/" in named:
             raise Rejected(f"the metadata `site` is {named!r}; no photograph's key can contain that")
         return named
-    match arrival.key.split("/"):
-        case ["records", folder, _] if folder:
-            return folder
     found = objects.sites(services.s3, arrival.bucket, at_most=MOST_SITES)
-    if len(found) > 1:
-        raise Rejected(
-            f"no column names the site, and there are photographs of the sites {', '.join(found)}. Add a column site,"
-            " or upload the file to records/<site>/"
-        )
-    return found[0] if found else DEFAULT_SITE
+    match arrival.key.split("/"):
+        case ["records", folder, _] if folder in found or not found:
+            return folder
+        case ["records", _] | ["records", _, _, *_, _] if len(found) < 2:
+            return found[0] if found else DEFAULT_SITE
+    raise Rejected(
+        f"no column names the site, and there are photographs of {', '.join(found[:SHOWN_SITES])}. Add a column site,"
+        " or upload the file to records/<site>/"
+    )
 
 
 def records_of(file: IO[bytes], place: Place | None, setting: Setting, report: Report) -> Iterator[Record]:
