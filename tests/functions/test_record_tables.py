@@ -93,10 +93,21 @@ def test_an_open_quotation_mark_swallows_no_other_row(text: str) -> None:
 
 
 def test_empty_cells_at_the_end_are_nothing_and_others_are_told() -> None:
-    read = Read("site,bin,qty,note,,\nS,A,1,,,,\nS,B,2\nS,C,3,x,y\nS,D\nS,E,5")
+    read = Read("site,bin,qty,note,,\nS,A,1,,,,\nS,B,2\nS,C,3,x,y\nS,D\n")
     assert read.kept == {"A": 1, "B": 2}
     assert read.faults[4].startswith("5 fields; the columns have 4 names") and 5 in read.faults
-    assert "the file ends within this row" in read.faults[6]
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept"),
+    [("A,1", "A"), ("B,1\nA,1", "A"), ("B,1,x\nA,1", None), ("B,1,x\nA,1\n", "A"), ("B,1,x\nA,1,", "A")],
+)
+def test_a_last_row_may_be_short_if_others_are(rows: str, kept: str | None) -> None:
+    """Where the file ends in mid-row, a quantity may be cut off: 1 of 12."""
+    read = Read(f"bin,qty,note\n{rows}")
+    assert ("A" in read.kept) == bool(kept)
+    if kept is None:
+        assert read.faults == {3: "the file ends within this row: 2 fields; the rows above have 3"}
 
 
 def test_more_cells_than_columns_may_have_moved_the_quantity() -> None:

@@ -98,6 +98,7 @@ class Sheet:
         self.delimiter, self._names, self.columns = self._head()
         self._site = setting.site() if "site" not in self.columns.places else None
         self._total = 0
+        self._shortest = 0  # cells of the shortest row so far
 
     @property
     def comma_groups(self) -> bool:
@@ -150,6 +151,7 @@ class Sheet:
                 yield Fault(number_, str(error))
             else:
                 self._total += row.quantity.first or 0
+                self._shortest = min(self._shortest or len(values), len(values))
                 yield row
 
     def _is_row(self, texts: list[str]) -> bool:
@@ -195,8 +197,10 @@ class Sheet:
                 f"{len(values)} fields; the columns have {width} names. Put quotation marks around a text, or a"
                 f" number, that contains {self.delimiter!r}"
             )
-        if cut and len(values) < width:
-            raise ValueError(f"the file ends within this row: {len(values)} fields; the columns have {width} names")
+        if cut and len(values) < min(self._shortest, width):
+            raise ValueError(
+                f"the file ends within this row: {len(values)} fields; the rows above have {self._shortest}"
+            )
         found: dict[str, str] = {}
         targets: tuple[columns.Target, ...] = ("site", "bin", "expected_quantity", "as_of")
         for target in targets:
