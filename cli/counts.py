@@ -77,7 +77,7 @@ class Reading:
     def explain_nothing(self) -> str:
         """The reason why nothing was found. Raises CliError for a named site or bin that has no photograph."""
         if self.recount and self.read:
-            return f"None of the {self.read} counts has a record. Send records with photographs: bintally upload --help"
+            return f"None of the {self.read} counts has a record. Load records: bintally records load FILE"
         known = sites(self.s3, self.bucket)
         uploaded = "Sites with photographs: " + ", ".join(known) if known else "No photographs have been uploaded yet"
         if self.bin is not None:
