@@ -55,6 +55,7 @@ def test_encoding_and_delimiter_are_found_out(encoding: str, delimiter: str, end
 def test_excels_own_line_names_the_delimiter(said: str) -> None:
     delimiter = said.strip('"')[-1]
     assert Read(f"{said}\r\nbin{delimiter}qty\r\nA{delimiter}4\r\n").kept == {"A": 4}
+    assert Read(f"{said}\r\nbin|qty\r\nA|4\r\n").kept == {"A": 4}
 
 
 def test_each_cell_is_decoded_alone() -> None:

@@ -114,7 +114,7 @@ class Sheet:
                 break
             said = (first.text or "").strip().strip('"').casefold()
             if said.startswith("sep=") and len(said) <= 5:  # Excel's; of a tab nothing is left after the strip
-                delimiters = said[4:] or "\t"
+                delimiters = (said[4:] or "\t") + DELIMITERS  # a line that names the columns is a better proof
                 continue
             for delimiter in delimiters:
                 self._lines.put_back([first])
