@@ -247,7 +247,7 @@ def stories(draw: st.DrawFn) -> tuple[list[tuple[str, str]], list[tuple[str, int
 
 
 @settings(
-    max_examples=25, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=12, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 @given(stories(), st.data())
 def test_any_order_ends_the_same(bins: Callable[[], Bin], story: Any, data: st.DataObject) -> None:

@@ -2,7 +2,7 @@
 with what was found and an example."""
 
 import io
-import itertools
+import tracemalloc
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -391,7 +391,13 @@ def test_a_date_is_among_its_meanings(at: datetime) -> None:
 
 
 def test_memory_stays_flat() -> None:
-    """The rows wait on disk: of many, merge holds one bin's."""
-    rows = itertools.chain([b"bin,qty\n"], (b"B%d,1\n" % n for n in range(20_000)))
-    read = Read(b"".join(rows))
-    assert len(read.records) == 20_000 and read.faults == {}
+    """The rows wait on disk: merge holds one bin's. Objects of 10,000 rows would take more than 5 MB."""
+    file = io.BytesIO(b"bin,qty\n" + b"".join(b"B%d,1\n" % number for number in range(10_000)))
+    setting = Setting(UPLOADED, UTC, lambda: "ONLY")
+    tracemalloc.start()
+    try:
+        sheet = Sheet(file, setting)
+        found = sum(1 for _ in merge(sheet.rows(), setting, sheet.conventions, comma_groups=True))
+        assert found == 10_000 and tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
