@@ -103,7 +103,7 @@ class Reading:
     def explain_nothing(self) -> str:
         """The reason why nothing was found. Raises CliError for a named site or bin that has no photograph."""
         if self.recount and self.read:
-            return f"None of the {self.read} counts has a record. Send records with photographs: bintally upload --help"
+            return f"None of the {self.read} counts has a record. Load records: bintally records load FILE"
         if self.rejected:
             return "No photograph was rejected" + (f" at site {self.site}" if self.site is not None else "")
         known = sites(self.s3, self.bucket)

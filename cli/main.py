@@ -17,6 +17,10 @@ FAMILIES = {
         "upload": "Upload photographs and, if asked, wait for their counts.",
         "counts": "Show or export counts, and the bins to recount first.",
     },
+    "Inventory records": {
+        "records load": "Load inventory records from tables, and show what each row gave.",
+        "records status": "Show what the newest files of records gave.",
+    },
     "Retraining": {
         "retrain start": "Start a retraining on the new labels.",
         "retrain runs": "List the retrainings with their outcomes.",
@@ -44,6 +48,7 @@ FAMILIES = {
 }
 VERBS = {verb: text for family in FAMILIES.values() for verb, text in family.items()}
 GROUPS = {
+    "records": "Load inventory records, and see what their files gave.",
     "retrain": "Start, list, read about and stop retrainings.",
     "model": "List, approve, reject, release and roll back versions of the model.",
     "stack": "Operate a running stack.",

@@ -35,6 +35,8 @@ def command(paths: tuple[Path, ...], site: str | None, bin_: str | None, wait: b
     for part in (site, bin_):
         if part is not None and not is_id(part):
             raise CliError("a site or a bin cannot have a / or \\ in its name, nor be blank, . or ..", USAGE)
+    if tables := [path for path in paths if path.suffix.lower() in (".csv", ".tsv") and path.is_file()]:
+        raise CliError(f"{tables[0]} is a table, no photograph. Load it with: bintally records load {tables[0]}", USAGE)
     try:
         photographs = find(paths, site, bin_)
     except ValueError as error:

@@ -1,6 +1,7 @@
-"""The follow function: turns changes of the counts table, read from its stream, into labels.
+"""The follow function: turns changes of the counts table, read from its stream, into labels, and compares the newest
+count of a bin with its new record.
 
-It processes a batch as a whole. A retry writes the same objects again and so is harmless. Changes that can never work
+It processes a batch as a whole. A retry writes the same again and so is harmless. Changes that can never work
 are quarantined.
 """
 
@@ -26,6 +27,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     followed = follow_batch(services(), event["Records"])
     metrics.add_metric("Labels", MetricUnit.Count, followed.lines)
     metrics.add_metric("Aside", MetricUnit.Count, len(followed.aside))
+    metrics.add_metric("Compared", MetricUnit.Count, followed.compared)
     logger.info("followed", records=len(event["Records"]), labels=followed.lines, aside=followed.aside)
 
 

@@ -206,7 +206,7 @@ def two_sites(put: Any) -> Iterator[None]:
             1,
             "Error: site SEA1 has no count of bin Z. See its bins: bintally counts --site SEA1",
         ),
-        (["--recount"], 0, "None of the 2 counts has a record. Send records with photographs: bintally upload --help"),
+        (["--recount"], 0, "None of the 2 counts has a record. Load records: bintally records load FILE"),
     ],
 )
 def test_never_no_counts_yet_when_there_are_some(two_sites: None, arguments: list[str], code: int, line: str) -> None:

@@ -203,10 +203,10 @@ def test_rejected_photographs_are_listed_in_the_index(world: Any, photo: Photo) 
     index: Any = boto3.resource("dynamodb").Table("counts")
     for key in (KEY, "incoming/SEA1/P-5/a.jpg", "Incoming/SEA1/P-5/a.jpg"):
         world.deliver(world.put(key, b"text" if key != KEY else photo()))
-    for site, keys in {"SEA1": ["incoming/SEA1/P-5/a.jpg"], "": ["Incoming/SEA1/P-5/a.jpg"]}.items():
+    for site, listed in {"SEA1": ["incoming/SEA1/P-5/a.jpg"], "": ["Incoming/SEA1/P-5/a.jpg"]}.items():
         condition = Key("site_key").eq(f"REJECTED#{site}")
         found = index.query(IndexName="site", KeyConditionExpression=condition)["Items"]
-        assert [item["image"]["key"] for item in found] == keys
+        assert [item["image"]["key"] for item in found] == listed
 
 
 def test_a_jpeg_without_its_end_mark_is_counted_and_flagged(world: Any, photo: Photo) -> None:

@@ -117,6 +117,10 @@ def test_an_inventory_person_uploads_and_reads_counts(
     (folder / "labels.csv").write_text("id,quantity\na,3\n")
     printed = inventory.does("upload", "--wait", ".")
     assert printed.splitlines() == ["1 uploaded, 1 with a record, 1 left out (HEIC)", "1 counted, 0 rejected"]
+    (inventory.folder / "stock.csv").write_text("Location;On Hand Qty\nP-4-B217;4,0\n")
+    printed = inventory.does("records", "load", "stock.csv", "--site", "FAR1")
+    assert printed.startswith("stock.csv: 1 row kept for 1 bin, 0 refused\n")
+    assert "stock.csv" in inventory.does("records", "status")
     (row,) = csv.DictReader(io.StringIO(inventory.does("counts", "--site", "ACC1", "--csv", "-")))
     assert (row["bin"], row["recorded_quantity"]) == ("P-1", "3")
     assert row["photograph"] == f"s3://{user.bucket}/incoming/ACC1/P-1/a.jpg"

@@ -214,6 +214,15 @@ def test_every_working_queue_has_a_dead_letter_queue_and_alarms() -> None:
             assert queue["MessageRetentionPeriod"] == TWO_WEEKS and name in alarmed
 
 
+def test_a_file_of_which_nothing_is_kept_fires_an_alarm() -> None:
+    (alarm,) = (
+        each for each in of_type("AWS::CloudWatch::Alarm").values() if each["MetricName"] == "RecordFilesRefused"
+    )
+    service = of_type("AWS::Lambda::Function")["RecordFunction"]["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
+    assert alarm["Dimensions"] == [{"Name": "service", "Value": service}]
+    assert (alarm["Statistic"], alarm["Threshold"], alarm["ComparisonOperator"]) == ("Sum", 0, "GreaterThanThreshold")
+
+
 def test_every_alarm_tells_the_topic() -> None:
     for name, alarm in of_type("AWS::CloudWatch::Alarm").items():
         assert alarm["AlarmActions"] == [{"Ref": "AlertsTopic"}], name
@@ -366,14 +375,19 @@ def test_most_of_the_time_limit_is_for_the_rows_of_a_file() -> None:
     assert of_type("AWS::Lambda::Function")["RecordFunction"]["Timeout"] >= 4 * record.WORST_SECONDS
 
 
-def test_every_schedule_is_set_and_switched_by_parameters_and_keeps_what_it_could_not_start() -> None:
-    alarmed, parameters = queues_with("ApproximateNumberOfMessagesVisible"), translated()["Parameters"]
-    schedules = of_type("AWS::Scheduler::Schedule")
+def test_every_schedule_keeps_what_it_could_not_start() -> None:
+    alarmed, schedules = queues_with("ApproximateNumberOfMessagesVisible"), of_type("AWS::Scheduler::Schedule")
     assert schedules
     for schedule in schedules.values():
+        assert next(references(schedule["Target"]["DeadLetterConfig"])) in alarmed
+        assert schedule["ScheduleExpressionTimezone"] == {"Ref": "SiteTimezone"}
+
+
+def test_what_costs_money_is_set_and_switched_by_parameters() -> None:
+    parameters, schedules = translated()["Parameters"], of_type("AWS::Scheduler::Schedule")
+    for schedule in (schedules["RetrainTimer"], schedules["ReconcileTimer"]):
         assert parameters[next(references(schedule["ScheduleExpression"]))]["Default"]
         assert parameters[next(references(schedule["State"]))]["AllowedValues"] == ["ENABLED", "DISABLED"]
-        assert next(references(schedule["Target"]["DeadLetterConfig"])) in alarmed
 
 
 def test_reconciling_is_weekly_and_reports_what_it_found() -> None:

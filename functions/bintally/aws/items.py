@@ -4,7 +4,7 @@ docs/decisions/one-table.md gives the reasons.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from bintally.common.arrivals import Arrival
-from bintally.common.counts import Count, Counted
+from bintally.common.counts import Count, Counted, Recorded, pooled
 from bintally.common.keys import Place, encode_id, utc
 
 Item = dict[str, Any]
@@ -20,6 +20,9 @@ Item = dict[str, Any]
 SHARDS = 16
 """Items that share a day's total of a site, so that 10 concurrent functions seldom wait for each other."""
 SEQUENCER_WIDTH = 32
+METADATA = "metadata"
+"""Ends the order of a quantity in a photograph's metadata, dated by its upload. It sorts after that of a RECORD of the
+same time, which begins with a digit: who uploads a photograph with its quantity says it of this photograph."""
 
 _serialise = TypeSerializer().serialize
 _deserialise = TypeDeserializer().deserialize
@@ -118,7 +121,7 @@ def count_item(count: Count) -> Item:
         "probabilities": list(answer.probabilities),
         "model_version": answer.model_version,
         "latency_ms": outcome.latency_ms,
-        **_compared(outcome),
+        **(comparison(outcome.recorded, answer.count, answer.probabilities) if outcome.recorded else {}),
     }
 
 
@@ -135,18 +138,42 @@ def image_of(count: Count) -> Item:
     }
 
 
-def _compared(outcome: Counted) -> Item:
-    """The comparison with the record: the greater the priority, the sooner the bin is recounted."""
-    recorded, p_record = outcome.recorded, outcome.p_record
-    if recorded is None or p_record is None:
-        return {}
+def recorded_by(record: Item) -> Recorded:
+    """What a RECORD says."""
+    return Recorded(int(record["expected_quantity"]), "record", record.get("as_of"), record_order(record))
+
+
+def record_order(record: Item) -> str:
+    """Text that sorts as Table.put_record replaces RECORDs: by effective time, then by when it was reported."""
+    return f"{record.get('as_of', '')}#{record.get('order', '')}"
+
+
+def outranks(record: Item, count: Item) -> bool:
+    """Whether a count is to be compared with the RECORD, and not with what it is compared with.
+
+    The RECORD is the only one of its bin, so it replaces any other. A quantity of the photograph's own metadata gives
+    way to a RECORD of a later time. Counts of older versions lack `recorded_order`.
+    """
+    if count.get("recorded_from") == "metadata":
+        return record_order(record) > str(count.get("recorded_order", f"{count['recorded_as_of']}#{METADATA}"))
+    said = (count.get("recorded_order"), count.get("recorded_quantity"))
+    return said != (record_order(record), int(record["expected_quantity"]))
+
+
+def comparison(recorded: Recorded, count: int, probabilities: Sequence[float | Decimal]) -> Item:
+    """How a count compares with the record: the greater the priority, the sooner the bin is recounted.
+
+    `p_record` is the probability that the record is right.
+    """
+    p_record = Decimal(f"{probabilities[pooled(recorded.quantity)]:.6f}")
     return {
         "recorded_quantity": recorded.quantity,
         "recorded_from": recorded.source,
         **({} if recorded.as_of is None else {"recorded_as_of": recorded.as_of}),
-        "p_record": p_record,
-        "discrepancy": outcome.discrepancy,
-        "priority": 1 - p_record,
+        "recorded_order": recorded.order,
+        "p_record": p_record.normalize(),
+        "discrepancy": pooled(recorded.quantity) != count,
+        "priority": (1 - p_record).normalize(),
     }
 
 

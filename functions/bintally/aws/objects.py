@@ -10,6 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from bintally.common.arrivals import Arrival
 from bintally.common.errors import Gone, Rejected, Transient
+from bintally.common.keys import DEFAULT_SITE
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -93,6 +94,21 @@ def versions_page(s3: "S3Client", bucket: str, prefix: str, key: str, version_id
         found["NextKeyMarker"] if more else "",
         found.get("NextVersionIdMarker", "") if more else "",
     )
+
+
+def sites(s3: "S3Client", bucket: str, *, at_most: int) -> list[str]:
+    """The sites that have photographs, in the order of their names. Stops after `at_most`. Raises Transient."""
+    found: dict[str, None] = {}
+    try:
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="incoming/", Delimiter="/")
+        for page in pages:
+            found |= dict.fromkeys(entry["Prefix"].split("/")[1] for entry in page.get("CommonPrefixes", ()))
+            found |= dict.fromkeys(DEFAULT_SITE for entry in page.get("Contents", ()) if entry["Key"] != "incoming/")
+            if len(found) >= at_most:
+                break
+    except (ClientError, BotoCoreError) as error:
+        raise _as_ours(error) from error
+    return sorted(found)[:at_most]
 
 
 def put(s3: "S3Client", bucket: str, key: str, body: bytes) -> None:

@@ -16,18 +16,21 @@ from bintally.aws import clients
 from bintally.aws.items import (
     Item,
     bin_key,
+    comparison,
     count_item,
     latest_of,
     marked,
     marker_item,
     marker_key,
+    outranks,
     plain,
     record_key,
+    recorded_by,
     totals_key,
     wire,
 )  # fmt: skip
 from bintally.common.arrivals import Arrival
-from bintally.common.counts import Count
+from bintally.common.counts import Count, Recorded
 from bintally.common.errors import Transient
 from bintally.common.keys import Place, utc
 
@@ -69,7 +72,26 @@ class Table:
         stored = before or item
         if stored["status"] == "COUNTED":
             self._renew_latest(latest_of(stored))
+            self.compare_latest(stored["PK"])
         return before is None
+
+    def compare_latest(self, bin_: str, *, tries: int = 1) -> bool:
+        """Compares the bin's newest count with its RECORD, unless it is compared with that, or its photograph came with
+        a quantity of a later time. True if this changed LATEST. `bin_` is the bin's PK.
+
+        Whoever changes LATEST or RECORD calls this afterwards. It reads both after the change, and writes only if
+        LATEST has not changed since: so the two end in one state, in any order and however often it is called.
+        """
+        for attempt in range(1, tries + 1):
+            standing = self.get_many({"PK": bin_, "SK": kind} for kind in ("LATEST", "RECORD"))
+            latest, record = (standing.get((bin_, kind)) for kind in ("LATEST", "RECORD"))
+            if latest is None or record is None or not outranks(record, latest):
+                return False
+            if self._compare(latest, recorded_by(record)):
+                return True
+            if attempt < tries:
+                time.sleep(random.uniform(0.02, 0.05) * 2**attempt)
+        raise Transient(f"table {self.name}: LATEST of {bin_} changed while it was compared with its record")
 
     def uncounted(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
         """The image versions without a COUNT item, by their markers. Reads eventually consistent."""
@@ -225,6 +247,34 @@ class Table:
         }
         try:
             call(TableName=self.name, **request, **{name: value for name, value in condition.items() if value})
+        except self.client.exceptions.ConditionalCheckFailedException:
+            return False
+        except (ClientError, BotoCoreError) as error:
+            raise self._transient(error) from error
+        return True
+
+    def _compare(self, latest: Item, recorded: Recorded) -> bool:
+        """Writes the comparison if LATEST is still this one, and compared with the same; False otherwise."""
+        found = comparison(recorded, int(latest["count"]), latest["probabilities"])
+        names = {f"#{name}": name for name in (*found, "order")}
+        values = wire({f":{name}": value for name, value in found.items()} | {":newest": latest["order"]})
+        update = "SET " + ", ".join(f"#{name} = :{name}" for name in found)
+        if recorded.as_of is None:
+            update += " REMOVE recorded_as_of"
+        if "recorded_order" in latest:
+            unchanged = "#recorded_order = :seen"
+            values |= wire({":seen": latest["recorded_order"]})
+        else:
+            unchanged = "attribute_not_exists(#recorded_order)"
+        try:
+            self.client.update_item(
+                TableName=self.name,
+                Key=wire({"PK": latest["PK"], "SK": latest["SK"]}),
+                UpdateExpression=update,
+                ConditionExpression=f"#order = :newest AND {unchanged}",
+                ExpressionAttributeNames=names,
+                ExpressionAttributeValues=values,
+            )
         except self.client.exceptions.ConditionalCheckFailedException:
             return False
         except (ClientError, BotoCoreError) as error:

@@ -48,6 +48,8 @@ class Recorded:
     """The photograph's own metadata, or the bin's RECORD item."""
     as_of: str | None
     """Fixed-width UTC. None for a RECORD without a date."""
+    order: str
+    """Of two the greater counts (items.record_order, items.METADATA)."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +62,14 @@ class Counted:
     """The endpoint's time."""
 
     @property
-    def p_record(self) -> float | None:
-        """The probability that the record is right; 6 and more are one class. The priority is 1 minus this."""
-        return None if self.recorded is None else self.answer.probabilities[self._pooled(self.recorded)]
-
-    @property
     def discrepancy(self) -> bool | None:
         """Whether the answer differs from the record."""
-        return None if self.recorded is None else self._pooled(self.recorded) != self.answer.count
+        return None if self.recorded is None else pooled(self.recorded.quantity) != self.answer.count
 
-    @staticmethod
-    def _pooled(recorded: Recorded) -> int:
-        return min(recorded.quantity, OUTPUTS - 1)
+
+def pooled(quantity: int) -> int:
+    """The class of a recorded quantity: 6 and more are one."""
+    return min(quantity, OUTPUTS - 1)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from bintally.common.zone import as_utc
 INCOMING = "incoming/"
 """The prefix of photographs."""
 EXPECTED = "incoming/<site>/<bin>/<name> or incoming/<bin>.<ext>"
-EXPECTED_RECORDS = "records/<site>/<bin>.json or records/*.csv"
+EXPECTED_RECORDS = "records/<site>/<bin>.json or records/*.csv (also .tsv, .txt)"
+TABLES = (".csv", ".tsv", ".tab", ".txt")
 DEFAULT_SITE = "default"
 CLOCK_TOLERANCE = timedelta(minutes=5)
 LONGEST_ID = 400
@@ -53,17 +54,17 @@ def parse_key(key: str) -> Place:
 
 
 def parse_records_key(key: str) -> Place | None:
-    """The bin of a record file; None for a CSV file, whose rows name their bins.
+    """The bin of a record file; None for a table, whose rows name their bins.
 
     Raises Rejected, which says what is wrong and the expected pattern.
     """
     if fault := _fault(key, "records"):
         raise Rejected(f"{fault}; expected {EXPECTED_RECORDS}")
     match key.split("/"):
-        case ["records", *_, name] if name.lower().endswith(".csv"):
+        case ["records", *_, name] if name.lower().endswith(TABLES):
             return None
-        case ["records", site, name] if site and name.endswith(".json") and name != ".json":
-            return Place(site, name.removesuffix(".json"), name)
+        case ["records", site, name] if site and name.lower().endswith(".json") and name.lower() != ".json":
+            return Place(site, name[: -len(".json")], name)
     raise Rejected(f"the key fits no pattern; expected {EXPECTED_RECORDS}")
 
 

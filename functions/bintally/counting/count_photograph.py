@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING
 
-from bintally.aws import endpoint, objects
+from bintally.aws import endpoint, items, objects
 from bintally.aws.table import Table
 from bintally.common.arrivals import Arrival
 from bintally.common.counts import Count, Counted, Photograph, Recorded, Unusable
@@ -69,7 +69,7 @@ def count_photograph(services: Services, arrival: Arrival) -> tuple[Count, bool]
 
     if recorded is None:
         record = services.table.record(place)
-        recorded = Recorded(int(record["expected_quantity"]), "record", record.get("as_of")) if record else None
+        recorded = items.recorded_by(record) if record else None
     answer, latency_ms = endpoint.ask(services.runtime, services.endpoint_name, prepared.jpeg)
     return _write(services, photograph, Counted(answer, recorded, latency_ms), digest)
 
@@ -81,7 +81,7 @@ def expected_quantity(metadata: Mapping[str, str], uploaded: datetime) -> tuple[
         return None, ()
     if (found := quantity(fold(text))) is None:
         return None, ("expected_quantity_unreadable",)
-    return Recorded(found, "metadata", utc(uploaded)), ()
+    return Recorded(found, "metadata", utc(uploaded), f"{utc(uploaded)}#{items.METADATA}"), ()
 
 
 def _write(

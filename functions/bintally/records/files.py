@@ -3,37 +3,56 @@
     site,bin,expected_quantity,as_of
     SEA1,P-4-B217,4,2026-11-22T06:00:00Z
 
-`as_of`, the effective time, may be missing or empty: then the file's upload time is used. Columns come in any order.
+`as_of`, the effective time, may be missing or empty: then the file's upload time is used. Columns come in any order,
+under the names of `columns`, in the encodings of `text`; numbers and dates are spelled as in `values`.
 """
 
-import csv
-import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
 from typing import IO, Any
 
 from bintally.common.errors import Rejected
-from bintally.common.keys import CLOCK_TOLERANCE, moment, quantity
+from bintally.common.keys import CLOCK_TOLERANCE, utc
+from bintally.records import columns
+from bintally.records.columns import Columns, Wanted
+from bintally.records.text import LONGEST_LINE, Lines, is_utf8, legible, opened
+from bintally.records.values import Conventions, Marks, Reading, date, number, whole
 
 LARGEST_JSON = 1024**2
 """Bytes. The public data set's files have a few thousand."""
-LONGEST_LINE = 8192
-"""Characters of a row, so that no line exhausts memory."""
-NEEDED = ("site", "bin", "expected_quantity")
-COLUMNS = (*NEEDED, "as_of")
+DELIMITERS = ",;\t|"
+MOST_PREAMBLE = 30
+"""Lines before the one that names the columns: a report's title, its date, its filters."""
+MOST_SKIPPED = 20
+TOTALS = {
+    *("total", "totals", "grandtotal", "subtotal", "sum", "sumtotal", "overalltotal", "alltotal", "totalgeneral"),
+    *("gesamt", "summe", "gesamtsumme", "totaal", "totale", "soma", "suma"),
+}
+EXAMPLE = "2026-11-22T06:00:00+01:00"
+SIGNATURES = {
+    b"PK\x03\x04": "an Excel workbook or another archive",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"\x1f\x8b": "compressed (gzip)",
+    b"%PDF": "a PDF",
+}
+"""First bytes of what is no text, whatever the name of its file ends with."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One valid row. `line` counts from 1, as editors do."""
+    """One row. `line` counts from 1, as editors do. Of a reading with two meanings the whole file decides which."""
 
     line: int
     site: str
     bin: str
-    quantity: int
-    as_of: datetime
+    quantity: Reading[int]
+    as_of: Reading[datetime]
+    product: str = ""
+    """Which goods of the bin; "" when the row names none."""
+    quantity_text: str = ""
+    as_of_text: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,101 +63,250 @@ class Fault:
     reason: str
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A line that is no row: before the names of the columns, their repetition, or a total."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What rows leave unsaid."""
+
+    uploaded: datetime
+    zone: tzinfo
+    """Of times without a zone."""
+    site: Callable[[], str]
+    """Of files without a column for it. Raises Rejected when there may be several."""
+    wanted: Wanted = field(default_factory=Wanted)
+
+
 class Sheet:
-    """A CSV file, open at its first row. Raises Rejected when its header cannot be used.
+    """A table, open at its first row. Raises Rejected when no line names its columns."""
 
-    A row is a line: an unclosed quotation mark invalidates its own line, not the rest of the file.
-    """
+    def __init__(self, file: IO[bytes], setting: Setting) -> None:
+        start = file.read(4)
+        if kind := next((kind for first, kind in SIGNATURES.items() if start.startswith(first)), None):
+            raise Rejected(f"the file is {kind}; save the table as CSV UTF-8 and upload that")
+        file.seek(0)
+        text, self.encoding = opened(file)
+        self._lines, self._setting = Lines(text), setting
+        self.conventions = Conventions()
+        self.skipped: list[Skipped] = []
+        self.delimiter, self._names, self.columns = self._head()
+        self._site = setting.site() if "site" not in self.columns.places else None
+        self._total = 0
+        self._shortest = 0  # cells of the shortest row so far
 
-    def __init__(self, file: IO[bytes], uploaded: datetime) -> None:
-        self._uploaded = uploaded
-        # Bytes that are not UTF-8 become lone surrogates, which UTF-8 never gives: only their line is faulty.
-        self._text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline=None)
-        try:
-            names = [name.lower() for name in _fields(self._text.readline(LONGEST_LINE))]
-        except ValueError as error:
-            raise Rejected(f"the first line cannot be read: {error}") from error
-        missing = [name for name in NEEDED if name not in names]
-        if missing or any(names.count(name) > 1 for name in COLUMNS):
-            raise Rejected(f"the first line must name the columns {', '.join(NEEDED)} and optionally as_of, each once")
-        self.unknown_columns = [name for name in names if name not in COLUMNS]
-        self._names = names
+    @property
+    def comma_groups(self) -> bool:
+        """Whether 1,000 is a thousand where the file shows nothing else: not in one from where the comma is decimal."""
+        return self.delimiter != ";"
+
+    def _head(self) -> tuple[str, list[str | None], Columns]:
+        """The delimiter is the one with which a line names the columns."""
+        delimiters, nearest = DELIMITERS, (0, 1, [""])
+        for _ in range(MOST_PREAMBLE):
+            first = self._lines.next()
+            if first is None:
+                break
+            said = (first.text or "").strip().strip('"').casefold()
+            if said.startswith("sep=") and len(said) <= 5:  # Excel's; of a tab nothing is left after the strip
+                delimiters = (said[4:] or "\t") + DELIMITERS  # a line that names the columns is a better proof
+                continue
+            for delimiter in delimiters:
+                self._lines.put_back([first])
+                lines, found = self._lines.row(delimiter, lambda _: False) or ([first], [])
+                names = [legible(cell) or "" for cell in found]
+                if (known := columns.find(names, self._setting.wanted)) is not None:
+                    return delimiter, _without_end(names), known
+                near = columns.nearness(names, self._setting.wanted)
+                more = first.number == nearest[1] and near == nearest[0] and len(names) > len(nearest[2])
+                if near > nearest[0] or more or not any(nearest[2]):
+                    nearest = (near, first.number, names)
+                self._lines.put_back(lines[1:])
+            if (first.text or "").strip():
+                self._skip(first.number, "it is above the line that names the columns")
+        raise Rejected(columns.explain(nearest[2], nearest[1], self._setting.wanted))
 
     def rows(self) -> Iterator[Row | Fault]:
         """Every row that is not empty, in file order."""
-        line = 1
-        while text := self._text.readline(LONGEST_LINE + 1):
-            line += 1
-            if len(text) > LONGEST_LINE and not text.endswith("\n"):
-                while text and not text.endswith("\n"):
-                    text = self._text.readline(LONGEST_LINE)
-                yield Fault(line, f"the line has more than {LONGEST_LINE:,} characters")
+        while (found := self._lines.row(self.delimiter, self._is_row)) is not None:
+            lines, texts = found
+            number_ = lines[0].number
+            if not texts:
+                if lines[0].text is None:
+                    yield Fault(number_, f"the line has more than {LONGEST_LINE:,} characters")
+                continue
+            values = [legible(cell) for cell in texts]
+            if self.encoding == "UTF-8" and not is_utf8("".join(texts)):
+                self.encoding = "Windows-1252"
+            if not any(value or value is None for value in values) or self._is_no_row(number_, values):
                 continue
             try:
-                if any(fields := _fields(text)):
-                    yield self._row(line, fields)
+                row = self._row(number_, values, cut=lines[-1].cut)
             except ValueError as error:
-                yield Fault(line, str(error))
+                yield Fault(number_, str(error))
+            else:
+                self._total += row.quantity.first or 0
+                self._shortest = min(self._shortest or len(values), len(values))
+                yield row
 
-    def _row(self, line: int, fields: list[str]) -> Row:
+    def _is_row(self, texts: list[str]) -> bool:
+        try:
+            self._row(0, [legible(cell) for cell in texts], cut=False, conventions=Conventions())
+        except ValueError:
+            return False
+        return True
+
+    def _is_no_row(self, line: int, values: Sequence[str | None]) -> bool:
+        """Whether the line repeats the names of the columns, or is a total: one beside an empty bin or site, or one
+        whose quantity is the sum of all rows above it."""
+        if _without_end(values) == self._names:
+            return self._skip(line, "it repeats the names of the columns")
+        first = next((value for value in values if value), "")
+        if first.replace(" ", "").rstrip(":").casefold() not in TOTALS:
+            return False
+        bin_, site = self._cell(values, "bin"), self._cell(values, "site")
+        quantity = number(self._cell(values, "expected_quantity") or "", Marks())
+        sums = quantity is not None and self._total in (quantity.first, quantity.second)
+        if not bin_ or ("site" in self.columns.places and not site) or sums:
+            return self._skip(line, "it is a total")
+        return False
+
+    def _skip(self, line: int, reason: str) -> bool:
+        if len(self.skipped) < MOST_SKIPPED:
+            self.skipped.append(Skipped(line, reason))
+        return True
+
+    def _cell(self, values: Sequence[str | None], target: columns.Target) -> str | None:
+        """ "" when the table has no such column, or the row no such cell; None when it cannot be decoded."""
+        place = self.columns.places.get(target)
+        return values[place] if place is not None and place < len(values) else ""
+
+    def _row(
+        self, line: int, values: Sequence[str | None], *, cut: bool, conventions: Conventions | None = None
+    ) -> Row:
         """Raises ValueError, which says what is wrong."""
-        if len(fields) != len(self._names):
-            raise ValueError(f"{len(fields)} fields; the first line names {len(self._names)}")
-        found = dict(zip(self._names, fields, strict=True))
+        conventions = conventions or self.conventions
+        width = len(self._names)
+        if any(value or value is None for value in values[width:]):
+            raise ValueError(
+                f"{len(values)} fields; the columns have {width} names. Put quotation marks around a text, or a"
+                f" number, that contains {self.delimiter!r}"
+            )
+        if cut and len(values) < min(self._shortest, width):
+            raise ValueError(
+                f"the file ends within this row: {len(values)} fields; the rows above have {self._shortest}"
+            )
+        found: dict[str, str] = {}
+        targets: tuple[columns.Target, ...] = ("site", "bin", "expected_quantity", "as_of")
+        for target in targets:
+            if (cell := self._cell(values, target)) is None:
+                raise ValueError(f"{target} cannot be decoded as {self.encoding}; save the file as CSV UTF-8")
+            found[target] = cell
+        if self._site is not None:
+            found["site"] = self._site
         for name in ("site", "bin"):
             if not found[name] or "/" in found[name]:
                 raise ValueError(f"{name} is {_shown(found[name])}; no photograph's key can contain that")
-        if (expected := quantity(found["expected_quantity"])) is None:
-            raise ValueError(_no_quantity(found["expected_quantity"]))
-        as_of = _as_of(found.get("as_of"), self._uploaded)
-        return Row(line, found["site"], found["bin"], expected, as_of)
+        quantity = quantity_of(found["expected_quantity"], conventions.numbers)
+        as_of = as_of_of(found["as_of"], self._setting, conventions.dates, self.columns.zone or self._setting.zone)
+        goods = [values[at] if at < len(values) else "" for at in self.columns.product]
+        product = "\x1f".join(value or "" for value in goods).casefold() if any(goods) else ""
+        texts = found["expected_quantity"], found["as_of"]
+        return Row(line, found["site"], found["bin"], quantity, as_of, product, *texts)
 
 
-def read_json(data: bytes, site: str, bin_: str, uploaded: datetime) -> Row:
+def read_json(data: bytes, site: str, bin_: str, setting: Setting) -> Row:
     """`{"expected_quantity": 3, "as_of": "…"}`, or a file in the public data set's form, whose quantity is
     EXPECTED_QUANTITY. Raises Rejected."""
+    conventions = Conventions()
     try:
-        document = json.loads(data)
+        document = json.loads(_text(data))
         if not isinstance(document, dict):
             raise ValueError("it contains no object")
-        expected: Any = document.get("expected_quantity", document.get("EXPECTED_QUANTITY"))
-        if type(expected) is not int or quantity(str(expected)) is None:
-            raise ValueError(_no_quantity(expected))
-        as_of = document.get("as_of")
+        names = list(document)
+        places = columns.of_object(names, setting.wanted)
+        expected: Any = document[names[places["expected_quantity"]]] if "expected_quantity" in places else None
+        as_of: Any = document[names[places["as_of"]]] if "as_of" in places else None
+        if isinstance(expected, float) and expected.is_integer():
+            expected = int(expected)
+        if isinstance(expected, bool) or not isinstance(expected, int | str):
+            raise ValueError(no_quantity(expected))
+        text = legible(str(expected)) or ""
+        quantity = quantity_of(text, conventions.numbers)
         if not isinstance(as_of, str | None):
-            raise ValueError(f"as_of is {_shown(as_of)}; a date and time are expected")
-        return Row(1, site, bin_, expected, _as_of(as_of, uploaded))
+            raise ValueError(f"as_of is {_shown(as_of)}; a date and time are expected, such as {EXAMPLE}")
+        when = as_of_of((as_of or "").strip(), setting, conventions.dates, setting.zone)
+        return Row(1, site, bin_, quantity, when, "", text, as_of or "")
     except (ValueError, RecursionError) as error:
         raise Rejected(f"not a record in JSON: {error}") from error
 
 
-def _fields(line: str) -> list[str]:
-    """Raises ValueError."""
+def _text(data: bytes) -> str | bytes:
+    """json.loads finds out UTF-8, UTF-16 and UTF-32 by itself."""
     try:
-        line.encode()
-        (fields,) = csv.reader([line.rstrip("\n")], strict=True, skipinitialspace=True)
-    except UnicodeEncodeError as error:
-        raise ValueError("the line is not UTF-8") from error
-    except csv.Error as error:
-        raise ValueError(f"the line is not CSV: {error}") from error
-    return [field.strip() for field in fields]
+        data.decode(json.detect_encoding(data))
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
+    return data
 
 
-def _as_of(text: str | None, uploaded: datetime) -> datetime:
-    """Raises ValueError, also for a date after the upload: a record dated 2099 would otherwise stay for ever."""
-    if not text:
-        return uploaded
-    try:
-        found = moment(text)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"as_of is {_shown(text)}; a date and time are expected") from error
-    if found > uploaded + CLOCK_TOLERANCE:
-        raise ValueError(f"as_of is {_shown(text)}, later than the file's upload")
+def _without_end(values: Sequence[str | None]) -> list[str | None]:
+    """Without the empty cells that spreadsheets leave at the end."""
+    found = list(values)
+    while found and not found[-1]:
+        del found[-1]
     return found
 
 
-def _no_quantity(value: object) -> str:
-    return f"expected_quantity is {_shown(value)}; a whole number from 0 to 999,999,999 is expected"
+def quantity_of(text: str, marks: Marks) -> Reading[int]:
+    """Raises ValueError."""
+    found = number(text, marks)
+    if found is None:
+        raise ValueError(no_quantity(text))
+    quantity = Reading(whole(found.first), whole(found.second))
+    if quantity.first is None and quantity.second is None:
+        raise ValueError(no_quantity(text))
+    return quantity
+
+
+def as_of_of(text: str, setting: Setting, marks: Marks, zone: tzinfo) -> Reading[datetime]:
+    """Raises ValueError. Whether the date is after the upload is checked when it has one meaning (`not_later`)."""
+    if not text:
+        return Reading(setting.uploaded, setting.uploaded)
+    if (found := date(text, marks, zone)) is None:
+        raise ValueError(f"as_of is {_shown(text)}; a date and time are expected, such as {EXAMPLE}")
+    return found
+
+
+def no_quantity(value: object) -> str:
+    return f"expected_quantity is {_shown(value)}; a whole number from 0 to 999,999,999 is expected, such as 4"
+
+
+def two_quantities(text: str, reading: Reading[int]) -> str:
+    meanings = " or ".join(
+        str(each) if each is not None else "no whole number" for each in (reading.first, reading.second)
+    )
+    return f"expected_quantity is {_shown(text)}, which may be {meanings}; write it without a separator, such as 1000"
+
+
+def two_dates(text: str, reading: Reading[datetime]) -> str:
+    meanings = " or ".join(f"{each:%-d %B %Y}" for each in (reading.first, reading.second) if each)
+    return f"as_of is {_shown(text)}, which may be {meanings}; write the year first, such as {EXAMPLE}"
+
+
+def not_later(when: datetime, text: str, setting: Setting) -> str | None:
+    """The reason against a date after the upload: a record dated 2099 would otherwise stay for ever."""
+    if when <= setting.uploaded + CLOCK_TOLERANCE:
+        return None
+    return (
+        f"as_of is {_shown(text)}, read as {utc(when)}, later than the file's upload at {utc(setting.uploaded)}."
+        f" A time without a zone is in {setting.zone} (SiteTimezone); with one it looks like {EXAMPLE}"
+    )
 
 
 def _shown(value: object) -> str:
