@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,8 +12,7 @@ import boto3
 import pytest
 from bintally import count
 from bintally.aws import clients, objects, table, telemetry
-from bintally.common import keys
-from bintally.counting import count_photograph
+from bintally.counting import count_photograph, taken
 from boto3.dynamodb.conditions import Key
 from botocore.exceptions import ReadTimeoutError
 from PIL import Image
@@ -400,14 +400,23 @@ def test_deleted_between_two_deliveries_it_is_one_item(world: Any, photo: Photo)
     assert world.only()["status"] == "COUNTED" and world.totals() == {"counted": 1, "rejected": 0}
 
 
+def dated_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function reads capture times as nine hours later from now on."""
+
+    def read(*given: Any) -> taken.Taken:
+        found = taken.taken_at(*given)
+        return replace(found, at=found.at + timedelta(hours=9))
+
+    monkeypatch.setattr(count_photograph, "taken_at", read)
+
+
 def test_two_functions_that_date_it_differently_store_one_item(
     world: Any, photo: Photo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of them runs an older release, or other settings. LATEST is the item that was stored first."""
     event = world.put(KEY, photo())
     assert world.deliver(event) == []
-    read = keys.captured_at
-    monkeypatch.setattr(count_photograph, "captured_at", lambda *a: (read(*a)[0] + timedelta(hours=9), ()))
+    dated_later(monkeypatch)
     assert world.deliver(event) == []
     assert world.only("LATEST")["order"] == world.only()["order"]
     assert world.totals() == {"counted": 1, "rejected": 0}
@@ -422,8 +431,7 @@ def test_a_count_that_someone_removed_is_counted_again(
     before = world.only()
     boto3.resource("dynamodb").Table("counts").delete_item(Key={"PK": before["PK"], "SK": before["SK"]})
     if moves:
-        read = keys.captured_at
-        monkeypatch.setattr(count_photograph, "captured_at", lambda *a: (read(*a)[0] + timedelta(hours=9), ()))
+        dated_later(monkeypatch)
     assert world.deliver(event, event) == []
     assert (world.only()["SK"] == before["SK"]) is not moves
 
