@@ -23,6 +23,7 @@ from bintally.aws import clients
 from bintally.aws.table import Table
 from bintally.aws.telemetry import logger, metrics
 from bintally.common.errors import BintallyError
+from bintally.common.events import check_fields
 from bintally.common.keys import moment
 from bintally.reconciling.reconcile_pages import Progress, Services, Span, reconcile_pages
 from bintally.reconciling.settings import reconcile_settings
@@ -44,7 +45,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """`event`: started_at of the execution, its input {"since": ISO 8601, "grace_seconds": 3600}, both optional, and
     the answer of the step before, {} at first. Returns the progress: `done`, the sums `checked`, `uncounted`,
     `requeued` and `young`, and the place in the listing; or {"refused": the reason} for an input that cannot be used.
-    Raises Transient."""
+    Raises WrongEvent, Transient."""
+    check_fields(event, "reconcile", "a step of its state machine", "started_at", "input", "progress")
     before = Progress(**event["progress"])
     try:
         wanted = span(event["started_at"], event["input"])

@@ -85,7 +85,7 @@ def test_columns_and_the_site_are_chosen(stack: SimpleNamespace, tmp_path: Path)
     words = ("--map", "bin=Platz", "--map", "quantity=Größe", "--map", "as_of=", "--site", "Müller & Co")
     shown = run("load", tmp_path / "lager.csv", *words)
     assert shown.exit_code == 0, shown.output
-    assert stored(stack) == {"BIN#Müller & Co#A": 1} and "site Müller & Co" in shown.stdout
+    assert stored(stack) == {"BIN#MÜLLER & CO#A": 1} and "site Müller & Co" in shown.stdout
 
 
 def test_a_json_file_is_the_record_of_its_bin(stack: SimpleNamespace, tmp_path: Path) -> None:
