@@ -15,6 +15,7 @@ training/Dockerfile. If a job does not complete, the command prints one line and
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import time
@@ -29,7 +30,7 @@ from sagemaker.core.processing import Processor
 from sagemaker.core.resources import TrainingJob
 from sagemaker.core.shapes import CheckpointConfig, MetricDefinition, OutputDataConfig
 from sagemaker.core.training.configs import Channel, Compute, DataSource, S3DataSource, StoppingCondition
-from sagemaker.core.utils.exceptions import SageMakerCoreError
+from sagemaker.core.utils.exceptions import FailedStatusError, SageMakerCoreError
 from sagemaker.train.model_trainer import Mode, ModelTrainer
 from sagemaker.train.tuner import HyperparameterTuner
 
@@ -96,8 +97,12 @@ def process(a: argparse.Namespace, session: Session) -> None:
     processor.run(arguments=a.arguments, wait=False, logs=False)
     if a.on != "container":  # that has ended when run() returns
         job = processor.latest_job  # run(wait=True) of SDK 3.27 fails on a name in its own code when the job fails
-        job.wait(logs=True)
-        completed(job.processing_job_name, job.processing_job_status, job.failure_reason)
+        with contextlib.suppress(FailedStatusError):
+            job.wait(logs=True)
+        job.refresh()
+        # What the process said; the FailureReason of a processing job is its exit code alone.
+        said = job.exit_message if isinstance(job.exit_message, str) else job.failure_reason
+        completed(job.processing_job_name, job.processing_job_status, said)
 
 
 def train(a: argparse.Namespace, session: Session) -> None:
