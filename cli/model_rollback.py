@@ -35,7 +35,7 @@ def previous(stack: Deployed) -> tuple[str, str]:
     configs = sagemaker.list_endpoint_configs(NameContains=endpoint, SortBy="CreationTime", SortOrder="Descending")
     for config in configs["EndpointConfigs"]:
         name = config["EndpointConfigName"]  # also its model's
-        if re.fullmatch(rf"{re.escape(endpoint)}-[0-9a-f]{{8}}", name):
+        if re.fullmatch(rf"{re.escape(endpoint)}(-[0-9a-f]{{8}}){{1,2}}", name):
             url = str(sagemaker.describe_model(ModelName=name)["PrimaryContainer"]["ModelDataUrl"])
             if url != live:
                 return live, url

@@ -116,14 +116,14 @@ class Deployed(ABC):
             "stack": self.name,
             "endpoint": f"{outputs.get('EndpointName', '-')} {self.endpoint_status(outputs)}",
             "model": self.live_model_data(outputs) or "none",
-            "retraining": self.under_way_or_denied(outputs["RetrainStateMachine"]),
-            "release": self.under_way_or_denied(outputs["ReleaseStateMachine"]),
+            "retraining": self.under_way_for_people(outputs.get("RetrainStateMachine")),
+            "release": self.under_way_for_people(outputs.get("ReleaseStateMachine")),
         }
 
-    def under_way_or_denied(self, state_machine: str) -> str:
-        """For people, of whom some may not see it."""
+    def under_way_for_people(self, state_machine: str | None) -> str:
+        """Some people may not see it; a stack of another template has none."""
         try:
-            return self.under_way(state_machine) or "none"
+            return (state_machine and self.under_way(state_machine)) or "none"
         except Denied as error:
             return f"unknown: missing permission {error.action}"
 

@@ -145,7 +145,7 @@ def names(sagemaker: Any) -> set[str]:
 def test_delete_removes_what_releases_made_and_nothing_else(
     cloudformation: CloudFormation, sagemaker: Any, states: Stubber, cleaned: list[str]
 ) -> None:
-    make(sagemaker, "bintally-serverless", "bintally-serverless-0a1b2c3d")
+    make(sagemaker, "bintally-serverless", "bintally-serverless-0a1b2c3d-4e5f6a7b")
     make(sagemaker, "bintally-realtime", "bintally-realtime-0a1b2c3d")
     make(sagemaker, "bintally-candidate-00000000", "bintally-serverless-00000000")
     make(sagemaker, "bintally-two-serverless", "bintally-two-serverless-0a1b2c3d")

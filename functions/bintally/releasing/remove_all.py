@@ -35,7 +35,7 @@ def remove_all(client: "SageMakerClient", stack: str, deadline: float) -> None:
     while endpoints := dict(endpoint_statuses(client, stack)):
         problems = [delete_endpoint(client, name) for name, status in endpoints.items() if status != "Deleting"]
         wait(deadline, f"endpoints remain: {endpoints}; {'; '.join(filter(None, problems))}")
-    made = re.compile(rf"{re.escape(stack)}-(serverless|realtime)-[0-9a-f]{{8}}")
+    made = re.compile(rf"{re.escape(stack)}-(serverless|realtime)(-[0-9a-f]{{8}}){{1,2}}")
     prefix = f"{stack}-"
     for config_page in client.get_paginator("list_endpoint_configs").paginate(NameContains=prefix):
         for config in config_page["EndpointConfigs"]:
