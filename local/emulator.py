@@ -134,7 +134,8 @@ def encode_keys_of_versions() -> None:
 def count_loopback_as_tls() -> None:
     """A bucket policy that requires TLS denies every role, since clients on one machine use plain HTTP over loopback.
 
-    A request over loopback never leaves the machine, so it counts as secure transport.
+    A request over loopback never leaves the machine, so it counts as secure transport. So does a call inside the
+    emulator that no request has caused, as of an execution that an event started.
     """
     from ministack import app
     from ministack.core import iam_evaluator
@@ -144,6 +145,7 @@ def count_loopback_as_tls() -> None:
     def pin_secure(source_ip: str, secure_transport: bool) -> None:
         pin(source_ip, secure_transport or source_ip == "127.0.0.1")
 
+    iam_evaluator._request_origin = contextvars.ContextVar("ministack_request_origin", default=("127.0.0.1", True))
     iam_evaluator.pin_request_origin = pin_secure
     app.pin_request_origin = pin_secure
 
