@@ -64,6 +64,8 @@ def command(timezone: str | None) -> None:
         stack = replace(stack, parameters=(*stack.parameters, f"SiteTimezone={timezone}"))
     start(stack, Console(stderr=True))
     click.echo(f"Stack {stack.name} runs at {stack.endpoint_url}")
-    for name, value in stack.outputs().items():
-        click.echo(f"  {name:<26}{value}")
+    outputs = stack.outputs()
+    width = max(map(len, outputs), default=0) + 2
+    for name, value in outputs.items():
+        click.echo(f"  {name:<{width}}{value}")
     click.echo('Use it with any AWS client after: eval "$(bintally env)"')
