@@ -75,7 +75,7 @@ test: .venv/test.installed .venv-train/test.installed .venv-launch/installed ## 
 	@mkdir -p .runs
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint types-train
 	@# Tests of the stack wait more than they compute. Those of the SDK wait too; those of torch compute in the meantime.
-	.venv-launch/bin/python -m pytest --durations 25 $(LAUNCH_TESTS) >.runs/launch.log 2>&1 & launch=$$!; \
+	.venv-launch/bin/python -m pytest --durations 25 -m "$(SOON)" $(LAUNCH_TESTS) >.runs/launch.log 2>&1 & launch=$$!; \
 	OMP_NUM_THREADS=1 nice -n 19 .venv-train/bin/python -m pytest --timeout 900 --numprocesses 2 $(GROUPED) -m "$(SOON)" \
 	  $(TORCH_TESTS) >.runs/torch.log 2>&1 & torch=$$!; \
 	trap 'kill $$launch $$torch 2>/dev/null || true' EXIT; status=0; \
@@ -88,8 +88,10 @@ system-packages: ## Install the Debian packages that tests need, as root
 	@apt-get update -qq
 	@DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null
 
-test-long: .venv/test.installed .venv/docs.installed .venv-train/installed .venv-launch/notebook.installed ## Tests that are long by nature and change seldom: image, notebook, site
+test-long: .venv/test.installed .venv/docs.installed .venv-train/test.installed .venv-launch/notebook.installed ## Tests that are long by nature and change seldom: image, notebook, site, learning, jobs by hand
 	$(bin)/python -m pytest --durations=25 -m long $(ELSEWHERE)
+	.venv-train/bin/python -m pytest --durations=25 -m long $(TORCH_TESTS)
+	.venv-launch/bin/python -m pytest --durations=25 -m long $(LAUNCH_TESTS)
 
 soak: .venv/test.installed ## Upload 3,000 photographs while things break, and account for each; FAULTS=… SEED=… (root for disk-full)
 	$(bin)/python -m bench.soak --faults $(or $(FAULTS),all) $(if $(SEED),--seed $(SEED))

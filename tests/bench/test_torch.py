@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_both_subjects_train_in_each_round(labelled: Path) -> None:
     command = [sys.executable, "-m", "bench.training_loop", "--photographs", str(labelled / "images"), "--size", "32"]
     command += ["--rounds", "2", "--steps", "2", "--batch-size", "4"]
@@ -20,6 +23,7 @@ def test_both_subjects_train_in_each_round(labelled: Path) -> None:
     assert all(row["images_per_second"] > 0 and 0 <= row["waiting_share"] < 1 for row in rows)
 
 
+@pytest.mark.long
 def test_all_loops_are_measured_beside_the_ceilings(labelled: Path) -> None:
     command = [sys.executable, "-m", "bench.training_speed", "--photographs", str(labelled / "images"), "--size", "32"]
     command += ["--rounds", "2", "--steps", "1", "--batch-size", "4", "--workers", "1"]

@@ -17,6 +17,7 @@ LOG_LOSS = 1.3
 """Of the 33 photographs of the validation split; 0.86 was seen. Always the same probabilities give 1.85."""
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_few_hundred_bins_teach_it_to_count(tmp_path: Path) -> None:
     images = tmp_path / "images"
