@@ -20,6 +20,7 @@ import tarfile
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -601,7 +602,7 @@ def package_description(package: Path) -> dict[str, Any]:
             return description | {"model_version": str(description["model_version"])}
     except FileNotFoundError as error:
         raise PackageMissing(f"there is no model package at {package}") from error
-    except (tarfile.TarError, KeyError, ValueError, AssertionError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, KeyError, ValueError, AssertionError, OSError) as error:
         raise PackageMissing(f"{package} is not a model package: {error}") from error
 
 

@@ -14,6 +14,7 @@ import hashlib
 import json
 import statistics
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def unpack(archive: Path, folder: Path) -> Package:
     try:
         with tarfile.open(archive, "r:gz") as tar:
             tar.extractall(folder, filter="data")
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
         raise PackageError(f"{archive.name} cannot be unpacked: {error}") from error
     return load(folder)
 

@@ -1,8 +1,11 @@
 """A model archive is unpacked without trusting what is in it."""
 
+import gzip
 import io
+import random
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from localsagemaker.wire import ServiceError
@@ -71,3 +74,21 @@ def test_an_archive_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkey
 def test_only_addresses_of_objects_are_model_data(url: str) -> None:
     with pytest.raises(ServiceError, match="s3://bucket/key"):
         models.split(url)
+
+
+def of_two_archives() -> bytes:
+    """The beginning of one and the end of another, as parts that are read while the object is replaced."""
+    contents = (random.Random(seed).randbytes(4000) for seed in range(2))
+    one, other = (gzip.compress(content) for content in contents)
+    return one[:2000] + other[2000:]
+
+
+def test_a_spoiled_archive_is_bad_model_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data = models.ModelData("http://127.0.0.1:1", "us-east-1", lambda role: {})
+    deflated = bytearray(gzip.compress(b"abc" * 4000))
+    deflated[20:40] = bytes(20)
+    for body in (of_two_archives(), bytes(deflated), gzip.compress(b"x")[:-4], b"no archive"):
+        stored = SimpleNamespace(get_object=lambda Bucket, Key, body=body: {"Body": io.BytesIO(body)})
+        monkeypatch.setattr(data, "s3", lambda role, stored=stored: stored)
+        with pytest.raises(models.BadModelData, match=r"valid tar\.gz archive"):
+            data.fetch("s3://artifacts/models/1/model.tar.gz", "role", tmp_path / "model")

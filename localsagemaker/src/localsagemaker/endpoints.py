@@ -1,5 +1,6 @@
 """Models, endpoint configurations and endpoints, with their operations."""
 
+import logging
 import re
 import threading
 import time
@@ -17,6 +18,8 @@ from localsagemaker.host import Host, listed, now
 from localsagemaker.models import BadModelData, ModelData
 from localsagemaker.server import Server, TimedOut, Unavailable, Unhealthy, serving_environment
 from localsagemaker.wire import Answer, Json, ServiceError, fitting, invalid, milliseconds, output_shape
+
+LOG = logging.getLogger(__name__)
 
 SERVERLESS_LIMIT = 4 * 1024 * 1024  # bytes a request
 REALTIME_LIMIT = 25 * 1024 * 1024
@@ -406,6 +409,9 @@ class Endpoints:
             failure = f"The primary container for production variant {endpoint.variant['VariantName']}: {error}"
         except (BadModelData, ServiceError, ClientError, BotoCoreError, OSError, ValueError) as error:
             failure = str(error)  # a ValueError: an environment that no process can be given
+        except Exception as error:
+            LOG.exception("endpoint %s", endpoint.name)  # whatever it is, no endpoint is being created for ever
+            failure = f"{type(error).__name__}: {error}"
         else:
             return server, None
         server.close()

@@ -1,7 +1,9 @@
 """Model data: reads archives from S3 with the model's role, and unpacks them without trusting their content."""
 
+import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,12 +48,13 @@ class ModelData:
         """Unpacks the archive at `url` into `directory`. Raises BadModelData, ServiceError or ClientError."""
         bucket, key = split(url)
         with tempfile.TemporaryFile() as archive:
-            self.s3(role).download_fileobj(bucket, key, archive)
+            # In one request: in several, the parts of a package that is replaced meanwhile would be of two packages.
+            shutil.copyfileobj(self.s3(role).get_object(Bucket=bucket, Key=key)["Body"], archive)
             archive.seek(0)
             try:
                 with tarfile.open(fileobj=archive, mode="r:gz") as tar:
                     unpack(tar, directory)
-            except (tarfile.TarError, OSError, EOFError) as error:
+            except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
                 raise BadModelData(
                     f'Failed to extract model data archive from URL "{url}". Please ensure that the object located '
                     f"at the URL is a valid tar.gz archive. ({error})"
