@@ -340,7 +340,7 @@ def _blocks_end(data: bytes, at: int) -> int:
 
 
 def _avif(data: bytes) -> File:
-    """Its EXIF is hidden from the decoder, which would refuse the picture for it; turns are told apart from it."""
+    """Its EXIF is hidden from the decoder, which would refuse the picture for it; AVIF stores turns apart from EXIF."""
     at, parts = 0, 0
     while at + 8 <= len(data) and parts < MOST_PARTS:
         length = int.from_bytes(data[at : at + 4], "big")

@@ -46,7 +46,7 @@ _NAMES: dict[Target, tuple[str, ...]] = {
         " lastmodified lastmodifiedat lastmodifieddate lastchanged lastchange recordedat recorddate",
         "timestamp datetime date",
     ),
-    # A stock line is told from another by all of these together: two lots of one SKU are two lines.
+    # All of these together identify a stock line: two lots of one SKU are two lines.
     "product": (
         "product productid productcode productnumber productno sku skuid skucode asin fnsku fcsku item itemid itemcode"
         " itemnumber itemno material materialid materialnumber materialno article articleid articlenumber articleno"

@@ -73,7 +73,7 @@ class Report:
     dry_run: bool = False
     """Whether the records were only read, as the file's metadata `dry-run` asked."""
     is_folder: bool = False
-    """Whether it is no file but what the S3 console makes for a new folder. Nobody is told."""
+    """Whether it is only what the S3 console creates for a new folder. It is not reported."""
 
     def add(self, found: Record | Fault) -> None:
         if isinstance(found, Record):
