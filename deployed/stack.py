@@ -7,6 +7,7 @@ stack.client("s3").upload_file("bin.jpg", stack.outputs()["ImagesBucket"], "inco
 import json
 import os
 import re
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from deployed.access import explain, no_region, translate_refusals
 from deployed.errors import Denied, NotDeployed, ReconcileFailed, ReleaseFailed
 
 RELEASE_SECONDS = 300
+CREATING = threading.Lock()  # boto3's sessions create one client at a time
 EVENT_SECONDS = 30  # until the registry's event must have started a release
 ENDPOINT_SECONDS = 120
 
@@ -85,10 +87,19 @@ class Deployed(ABC):
     # Clients
 
     def client(self, service: str, **config: Any) -> Any:
-        """A boto3 client of the stack; keyword arguments go to botocore's Config."""
+        """A boto3 client of the stack, created on first use; keyword arguments go to botocore's Config."""
         session: Any = self.session()
-        settings = Config(**(dict(self.client_settings) | config))
-        return session.client(service, endpoint_url=self.endpoint_url, config=settings)
+        settings = dict(self.client_settings) | config
+        made = (session, service, repr(settings))
+        with CREATING:
+            if made not in self._clients:
+                self._clients[made] = session.client(service, endpoint_url=self.endpoint_url, config=Config(**settings))
+        return self._clients[made]
+
+    @cached_property
+    def _clients(self) -> dict[tuple[boto3.Session, str, str], Any]:
+        """To read a service's model takes longer than most requests."""
+        return {}
 
     def counts_table(self) -> Any:
         """boto3's Table of the counts."""

@@ -24,6 +24,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -61,6 +62,21 @@ SHIPPED = "The model that Bintally ships"
 """The registry's description of a package that the repository ships."""
 
 Say = Callable[[str], None]
+
+
+@cache
+def session_of(key: OwnerKey) -> boto3.Session:
+    """A session that ignores the AWS profiles and files of this machine's user. Takes 0.3 s to create."""
+    profile = {"profile": (None, None, None, None)}
+    files = {name: (None, None, os.devnull, None) for name in ("config_file", "credentials_file")}
+    session = boto3.Session(
+        aws_access_key_id=key.access_key_id,
+        aws_secret_access_key=key.secret_access_key,
+        region_name=REGION,
+        botocore_session=botocore.session.Session(session_vars=profile | files),
+    )
+    translate_refusals(session)
+    return session
 
 
 @dataclass(frozen=True)
@@ -140,17 +156,7 @@ class Local(Deployed):
 
     def session(self) -> boto3.Session:
         """The stack owner's session; it ignores the AWS profiles and files of this machine's user."""
-        key = self.owner_key()
-        profile = {"profile": (None, None, None, None)}
-        files = {name: (None, None, os.devnull, None) for name in ("config_file", "credentials_file")}
-        session = boto3.Session(
-            aws_access_key_id=key.access_key_id,
-            aws_secret_access_key=key.secret_access_key,
-            region_name=REGION,
-            botocore_session=botocore.session.Session(session_vars=profile | files),
-        )
-        translate_refusals(session)
-        return session
+        return session_of(self.owner_key())
 
     @property
     def client_settings(self) -> Mapping[str, Any]:

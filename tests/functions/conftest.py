@@ -1,5 +1,6 @@
 """A bucket, a queue and the table of template.yaml in moto, and an endpoint whose answers a test chooses."""
 
+import contextlib
 import copy
 import functools
 import io
@@ -46,10 +47,14 @@ ENVIRONMENT = {
 
 
 READ_ONCE = (
-    *(clients, counting, labels, reconciling, records, retraining, strays, zone),
+    *(counting, labels, reconciling, records, retraining, strays, zone),
     *(conclude, count, follow, plan, reconcile, record),
 )
-"""Modules that keep what they made on first use: clients, settings, services."""
+"""Modules that keep what they made on first use. Clients live on: one takes longer to make than a request."""
+
+
+plain = functools.cache(boto3.client)
+table = functools.cache(lambda: boto3.resource("dynamodb").Table("counts"))
 
 
 def forget() -> None:
@@ -144,11 +149,10 @@ class World:
 
     def items(self, prefix: str = "") -> list[dict[str, Any]]:
         """All items whose SK begins with `prefix`."""
-        table: Any = boto3.resource("dynamodb").Table("counts")
-        items, page = [], table.scan()
+        items, page = [], table().scan()
         items += page["Items"]
         while "LastEvaluatedKey" in page:
-            page = table.scan(ExclusiveStartKey=page["LastEvaluatedKey"])
+            page = table().scan(ExclusiveStartKey=page["LastEvaluatedKey"])
             items += page["Items"]
         return [item for item in items if item["SK"].startswith(prefix)]
 
@@ -175,7 +179,7 @@ def counts_table() -> dict[str, Any]:
 @pytest.fixture
 def world(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with mock_aws():
-        s3, dynamodb, sqs = boto3.client("s3"), boto3.client("dynamodb"), boto3.client("sqs")
+        s3, dynamodb, sqs = plain("s3"), plain("dynamodb"), plain("sqs")
         s3.create_bucket(Bucket=BUCKET)
         s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
         dynamodb.create_table(TableName="counts", **counts_table())
@@ -187,6 +191,7 @@ def world(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]
         events.register("before-send.sagemaker-runtime.InvokeEndpoint", answering)
         monkeypatch.setattr("time.sleep", lambda _: None)
         yield World(s3, dynamodb, sqs, queue, answering)
+        events.unregister("before-send.sagemaker-runtime.InvokeEndpoint", answering)
 
 
 @pytest.fixture
@@ -203,24 +208,34 @@ def photo() -> Callable[..., bytes]:
 
 
 @pytest.fixture
-def refuse() -> Callable[[Any, str, str], Callable[[], None]]:
+def refuse() -> Iterator[Callable[[Any, str, str], Callable[[], None]]]:
     """Makes an operation of a client fail before it reaches the service; the answer ends that."""
+    with contextlib.ExitStack() as ends:
+        yield functools.partial(refusing, ends)
 
-    def make(client: Any, operation: str, code: str, status: int = 400, times: int = 10**9, **more: Any) -> Any:
-        left = [times]
 
-        def answer(**_: Any) -> Any:
-            if left[0] == 0:
-                return None
-            left[0] -= 1
-            parsed = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
-            return SimpleNamespace(status_code=status), parsed | more
+def refusing(
+    ends: contextlib.ExitStack,
+    client: Any,
+    operation: str,
+    code: str,
+    status: int = 400,
+    times: int = 10**9,
+    **more: Any,
+) -> Any:
+    left = [times]
 
-        event = f"before-call.{client.meta.service_model.service_id.hyphenize()}.{operation}"
-        client.meta.events.register(event, answer)
-        return lambda: client.meta.events.unregister(event, answer)
+    def answer(**_: Any) -> Any:
+        if left[0] == 0:
+            return None
+        left[0] -= 1
+        parsed = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        return SimpleNamespace(status_code=status), parsed | more
 
-    return make
+    event = f"before-call.{client.meta.service_model.service_id.hyphenize()}.{operation}"
+    client.meta.events.register(event, answer)
+    ends.callback(client.meta.events.unregister, event, answer)
+    return lambda: client.meta.events.unregister(event, answer)
 
 
 @pytest.fixture
