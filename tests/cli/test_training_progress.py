@@ -21,11 +21,17 @@ def before(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
 
 
-def job(name: str, status: str = "Training", began: float = 100, epochs: str = "4", sizes: str = "64") -> dict[str, Any]:
+def job(
+    name: str, status: str = "Training", began: float = 100, epochs: str = "4", sizes: str = "64"
+) -> dict[str, Any]:
     """DescribeTrainingJob's answer for a job that began to train so many seconds ago."""
     ended = status in ("Completed", "Failed", "Stopped")
     changes = [
-        {"Status": "Starting", "StartTime": before(began + 60), "StatusMessage": "Preparing the instances for training"},
+        {
+            "Status": "Starting",
+            "StartTime": before(began + 60),
+            "StatusMessage": "Preparing the instances for training",
+        },
         {"Status": "Training", "StartTime": before(began), "StatusMessage": "Training in progress."},
     ]
     return {
@@ -127,7 +133,13 @@ def test_tuning_says_the_trial_its_epoch_and_the_time_left(logs: Any, log: Calla
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(None, ""), (0.0, "about 10 s left"), (89.0, "about 90 s left"), (100.0, "about 2 min left"), (9000.0, "about 2.5 h left")],
+    [
+        (None, ""),
+        (0.0, "about 10 s left"),
+        (89.0, "about 90 s left"),
+        (100.0, "about 2 min left"),
+        (9000.0, "about 2.5 h left"),
+    ],
 )
 def test_the_time_left_is_rounded(seconds: float | None, words: str) -> None:
     assert left_in_words(seconds) == words
