@@ -1,7 +1,7 @@
-"""The progress of a training or tuning job: which trial, which epoch, the time left. AWS and the local stack give the same.
+"""The progress of a training or tuning job: which trial, which epoch, the time left; on AWS and here alike.
 
-SageMaker knows the trials and each job's phase. The epochs are in the job's log, as `training/train.py` reports them: one
-line after each, whose time gives the speed.
+SageMaker knows the trials and each job's phase. The epochs are in the job's log, as `training/train.py` reports them:
+one line after each, whose time gives the speed.
 """
 
 import re
