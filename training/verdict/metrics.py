@@ -300,7 +300,8 @@ def table(report: dict[str, Any]) -> str:
         for name, value in seen[view].items():
             low, high = seen["intervals"][view].get(name, (value, value))
             constant = seen["constant"][view][name]
-            lines.append(f"{view + ' ' + name:36}{value:8.4g}  {f'{low:.4g} to {high:.4g}':20}{constant:8.4g}")
+            reach = "-" if low is None else f"{low:.4g} to {high:.4g}"  # of no photograph
+            lines.append(f"{view + ' ' + name:36}{value:8.4g}  {reach:20}{constant:8.4g}")
     calibration = seen["calibration"]
     perfect = calibration["of_a_perfectly_calibrated_model"]
     lines.append(
