@@ -86,7 +86,8 @@ def table_of(figures: dict[str, Any], view: str) -> Table:
     for name, label in NAMES.items():
         if name not in a:
             continue
-        cells = [label.split(" (")[0], figure(name, a[name]), figure(name, b[name])]
+        label = label.split(" (")[0].replace(", bins recorded at 0 to 5", ", of 0 to 5")
+        cells = [label, figure(name, a[name]), figure(name, b[name])]
         if view == "as_shipped" and (pair := figures["paired"].get(name)):
             cells += [signed(pair["difference"]), f"{signed(pair['interval'][0])} to {signed(pair['interval'][1])}"]
         table.add_row(*cells)

@@ -75,6 +75,8 @@ def test_what_one_retraining_compared_is_read_from_it(retrained: Callable[..., N
     assert "the test photographs of run 261108-bbbbbb, as both answered them in that run" in shown.stdout
     assert "300 photographs of 150 bins" in shown.stdout
     assert "B is better: ranked probability score +0." in shown.stdout
+    narrow = CliRunner().invoke(main, ["model", "compare", OLD, NEW], env={"COLUMNS": "80"}).output
+    assert "…" not in narrow and "within one, of 0 to 5 " in narrow
     expected = comparison.compare(seen(1.0, 2.0), OLD, NEW)
     found = json.loads(run(OLD, NEW, "--json").stdout)
     assert found["paired"] == expected["paired"]

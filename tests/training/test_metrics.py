@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from training.verdict import metrics
+from training.verdict.bootstrap import Floats, Ints
 from training.verdict.card import card
 
 RANDOM = np.random.default_rng(0)
@@ -51,7 +52,7 @@ def test_calibration_error_tells_overconfidence() -> None:
     assert metrics.calibration_error(sharpened, labels) > 4 * perfect["percentile_95"]
 
 
-def answers(number: int, sureness: float, seed: int) -> tuple[metrics.Floats, metrics.Ints]:
+def answers(number: int, sureness: float, seed: int) -> tuple[Floats, Ints]:
     """Probabilities [N, 7] that are right at a sureness of 1 and too sure above it, and labels [N]."""
     random = np.random.default_rng(seed)
     p = metrics.softmax(random.normal(0, 1.2, (number, 7)))
