@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.main import main
+from deployed.errors import Denied
 from deployed.stack import Deployed
 
 ROLE = "arn:aws:iam::123456789012:role/retrain"
@@ -151,3 +152,11 @@ def test_a_second_run_by_hand_is_not_started(retrained: SimpleNamespace) -> None
     said = "Error: a retraining runs already: by-hand-7. Stop it with: bintally retrain stop\n"
     assert (shown.exit_code, shown.output) == (1, said)
     assert len(retrained.states.list_executions(stateMachineArn=retrained.machine)["executions"]) == 1
+
+
+def test_who_may_start_one_need_not_see_the_others(retrained: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(stack: object) -> str:
+        raise Denied("states:ListExecutions")
+
+    monkeypatch.setattr("cli.retrain_start.running", refused)
+    assert run("start").output.startswith("Started arn:")
