@@ -29,6 +29,7 @@ FAMILIES = {
     },
     "Models": {
         "model list": "List the versions of the model with their metrics.",
+        "model compare": "Compare two versions on the same test photographs.",
         "model approve": "Approve a version; this starts its release.",
         "model reject": "Reject a version.",
         "model release": "Release a version by hand.",
@@ -50,7 +51,7 @@ VERBS = {verb: text for family in FAMILIES.values() for verb, text in family.ite
 GROUPS = {
     "records": "Load inventory records, and see what their files gave.",
     "retrain": "Start, list, read about and stop retrainings.",
-    "model": "List, approve, reject, release and roll back versions of the model.",
+    "model": "List, compare, approve, reject, release and roll back versions of the model.",
     "stack": "Operate a running stack.",
 }
 ONLY_LOCAL = ("up", "down")

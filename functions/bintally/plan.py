@@ -15,6 +15,9 @@ from bintally.retraining.plan_run import Services, plan_run
 from bintally.retraining.runs import Holder
 from bintally.retraining.settings import retrain_settings
 
+TICKS = ("schedule", "drift alarm")
+"""The template's own reasons: starts that no person waits for."""
+
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """`event`: execution (its ARN), started_at, input. Returns the plan, or {"outcome", "error", "reason", "run"}.
@@ -26,7 +29,10 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     try:
         return plan_run(services(), retrain_settings(), Holder(event["execution"], run), event["input"])
     except Refused as error:
-        return {"outcome": "refused", "error": error.error, "reason": str(error), "run": run}
+        # A schedule or an alarm asks again; only people must learn that their run did not start.
+        waits = error.error == "AlreadyRunning" and event["input"].get("reason") in TICKS
+        outcome = {"outcome": "under way", "error": ""} if waits else {"outcome": "refused", "error": error.error}
+        return {**outcome, "reason": str(error), "run": run}
 
 
 @cache

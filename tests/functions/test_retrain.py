@@ -16,7 +16,7 @@ from bintally.common.errors import Transient
 from bintally.labels.log import Image, label_id
 from bintally.retraining import conclude_run, runs
 from bintally.retraining.conclude_run import one_line
-from bintally.retraining.names import TUNED, Names, run_of, run_of_version, version_of
+from bintally.retraining.names import TUNED, Names, checked, run_of, run_of_version, version_of
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
@@ -213,7 +213,12 @@ def test_too_few_labels_are_nothing_to_do_unless_forced(outside: Outside) -> Non
         {"settings": {"trials": -1}},
         {"settings": {"start": "elsewhere"}},
         {"settings": {"sizes": "12;rm"}},
-        {"settings": {"learning_rate": 0.1}},
+        {"settings": {"sizes": "16"}},
+        {"settings": {"learning_rate": 0}},
+        {"settings": {"learning_rate": "1.5"}},
+        {"settings": {"seed": -1}},
+        {"settings": {"instances": True}},
+        {"settings": ["epochs"]},
         {"forced": True},
     ],
 )
@@ -234,6 +239,11 @@ def test_settings_of_one_run(outside: Outside) -> None:
     assert made["approval"] == "Approved"
 
 
+def test_numbers_may_be_text_and_text_numbers() -> None:
+    given = {"epochs": "3", "trials": 2.0, "sizes": 128, "learning_rate": 0.003, "start": "scratch"}
+    assert checked(given) == {"epochs": 3, "trials": 2, "sizes": "128", "learning_rate": "0.003", "start": "scratch"}
+
+
 def test_without_a_live_model_there_is_nothing_to_compare_with(outside: Outside) -> None:
     outside.sagemaker.endpoint = {}
     made = outside.plan(force=True)
@@ -249,6 +259,20 @@ def test_one_run_at_a_time(outside: Outside) -> None:
     outside.conclude(made, "refused", error="AlreadyRunning")
     assert outside.lock() == runs.Holder(OTHER, first["run"]), "the second frees no lock that is not its own"
     assert not outside.sagemaker.called, "nor stops the first one's jobs"
+
+
+@pytest.mark.parametrize("reason", ["schedule", "drift alarm"])
+def test_a_second_tick_ends_quietly(outside: Outside, reason: str) -> None:
+    """No person waits for it: no failed execution, no message, no run in the list."""
+    outside.label(0)
+    first = outside.plan(OTHER, force=True)
+    made = outside.plan(reason=reason)
+    assert (made["outcome"], made["error"]) == ("under way", "")
+    assert outside.conclude(made, made["outcome"], error=made["error"])["outcome"] == "under way"
+    assert outside.told() == []
+    assert outside.run(made["run"]) == {}
+    assert outside.lock() == runs.Holder(OTHER, first["run"])
+    assert not outside.sagemaker.called
 
 
 @pytest.mark.parametrize("status", ["ABORTED", "TIMED_OUT", None])

@@ -7,6 +7,7 @@ from typing import Any
 
 import botocore.session
 import pytest
+from bintally.plan import TICKS
 from botocore.validate import ParamValidator
 from samtranslator.yaml_helper import yaml_parse
 
@@ -129,6 +130,12 @@ def test_no_run_starts_while_the_stack_is_deleted() -> None:
     assert TEMPLATE["RetrainTimer"]["DependsOn"] == TEMPLATE["DriftRule"]["DependsOn"] == "ReleasedEndpoint"
 
 
+def test_the_starts_that_no_person_waits_for_are_known() -> None:
+    timer, rule = TEMPLATE["RetrainTimer"]["Properties"], TEMPLATE["DriftRule"]["Properties"]
+    inputs = [timer["Target"]["Input"], rule["Targets"][0]["Input"]]
+    assert tuple(json.loads(each)["reason"] for each in inputs) == TICKS
+
+
 def channels(start: str) -> list[dict[str, Any]]:
     plan = {"start": start, "champion": {"model_data_url": "s3://artifacts/models/1/model.tar.gz"}}
     assigned = STATES["PrepareChannels"]["Assign"]["channels"]
@@ -182,7 +189,9 @@ def test_tuning_searches_what_is_not_given(given: dict[str, str], searched: set[
         ("IsTuned", {"plan": {"trials": 0}}, "Train"),
         ("IsBetter", {"promote": True}, "Register"),
         ("IsBetter", {"promote": False}, "Conclude"),
+        ("IsPlanned", {"outcome": "under way"}, "Conclude"),
         ("HowItEnded", {"outcome": "nothing to do"}, "NothingToDo"),
+        ("HowItEnded", {"outcome": "under way"}, "NothingToDo"),
         ("HowItEnded", {"outcome": "not better"}, "NotBetter"),
         ("HowItEnded", {"outcome": "registered"}, "Registered"),
         ("HowItEnded", {"outcome": "failed"}, "Failed"),

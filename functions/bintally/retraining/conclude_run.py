@@ -41,7 +41,7 @@ def conclude_run(services: Services, settings: RetrainSettings, ended: dict[str,
     run = run_of(execution, datetime.fromisoformat(ended["started_at"]))
     answer = {"outcome": ended["outcome"], "error": ended["error"], "reason": one_line(ended["reason"])}
     known = runs.find(table, run)
-    if known.get("concluded_at"):
+    if known.get("concluded_at") or answer["outcome"] == "under way":  # the other run reports its own end
         return answer
     if known:  # otherwise it was refused before it created anything
         clean_up(services.sagemaker, Names.of(settings.stack_name, run))
