@@ -69,8 +69,8 @@ def run(*words: str) -> Result:
 
 
 def test_release_prints_each_step_once_and_the_outcome(clients: dict[str, Stubber]) -> None:
-    entered = ["Plan", "TakeLock", "CreateModel", "CreateConfig", "CreateCandidate", "WaitForCandidate"]
-    more = [*entered, "DescribeCandidate", "WaitForCandidate", "AskCandidate", "FreeLock"]
+    entered = ["Begin", "Prepare", "CreateCandidate", "IsCandidateUp", "WaitForCandidate"]
+    more = [*entered, "CreateCandidate", "AskCandidate", "FreeLock"]
     output = json.dumps({"outcome": "released", "reason": "version 2 is live", "model_version": "2"})
     expect(
         clients["stepfunctions"],
@@ -83,7 +83,6 @@ def test_release_prints_each_step_once_and_the_outcome(clients: dict[str, Stubbe
     assert (shown.exit_code, shown.stderr) == (0, "")
     assert shown.stdout.splitlines() == [
         "✓ Checking that no other release runs 2.0 s",
-        "✓ Creating the model 2.0 s",
         "✓ Starting a candidate 4.0 s",
         "✓ The candidate answers the golden images 1.0 s",
         "✓ Reporting the outcome 1.0 s",
@@ -95,7 +94,7 @@ def test_a_release_that_fails_exits_1_with_its_reason(clients: dict[str, Stubber
     expect(
         clients["stepfunctions"],
         {"model_version": "2", "model_data_url": "s3://artifacts/models/2/model.tar.gz"},
-        [history("Plan", "FreeLock", end="ExecutionFailed")],
+        [history("Begin", "FreeLock", end="ExecutionFailed")],
         status="FAILED",
         error="RolledBack",
         cause="SageMaker went back to the model before: alarm\n x",
@@ -150,7 +149,7 @@ def test_rollback_takes_the_newest_other_model_at_once(clients: dict[str, Stubbe
     expect(
         clients["stepfunctions"],
         {"model_version": "2", "model_data_url": "s3://artifacts/models/2/model.tar.gz", "at_once": True},
-        [history("Plan", end="ExecutionSucceeded")],
+        [history("Begin", end="ExecutionSucceeded")],
         status="SUCCEEDED",
         output=json.dumps({"outcome": "released", "reason": "version 2 is live", "model_version": "2"}),
     )

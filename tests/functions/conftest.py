@@ -12,13 +12,14 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import conclude, count, follow, plan, reconcile, record
+from bintally import advance, conclude, count, follow, plan, reconcile, record
 from bintally.aws import clients
 from bintally.common import zone
 from bintally.counting import settings as counting
 from bintally.labels import settings as labels
 from bintally.reconciling import settings as reconciling
 from bintally.records import settings as records
+from bintally.releasing import settings as releasing
 from bintally.retraining import settings as retraining
 from bintally.strays import settings as strays
 from botocore.awsrequest import AWSResponse
@@ -46,8 +47,8 @@ ENVIRONMENT = {
 
 
 READ_ONCE = (
-    *(clients, counting, labels, reconciling, records, retraining, strays, zone),
-    *(conclude, count, follow, plan, reconcile, record),
+    *(clients, counting, labels, reconciling, records, releasing, retraining, strays, zone),
+    *(advance, conclude, count, follow, plan, reconcile, record),
 )
 """Modules that keep what they made on first use: clients, settings, services."""
 

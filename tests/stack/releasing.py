@@ -189,7 +189,7 @@ def overtake(releases: Releases, version: str) -> str:
     """A release whose package is replaced when the candidate has passed, so that the live endpoint fails."""
     other = releases.package("another")
     execution = releases.start(version)
-    releases.wait_state(execution, "WaitForNew")
+    releases.wait_state(execution, "WaitForLive")
     releases.upload(version, other)
     return execution
 
