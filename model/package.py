@@ -90,7 +90,7 @@ def load(folder: Path, digest: str | None = None) -> Package:
     except ValueError as error:
         raise PackageError(f"{NAME} is not JSON: {error}") from None
     if digest and (found := hashlib.sha256(content).hexdigest()) != digest:
-        raise PackageError(f"{NAME} has the digest {found}, not {digest}: the package was replaced after its release")
+        raise PackageError(f"the package was replaced after its release: {NAME} is {found[:12]}, not {digest[:12]}")
     try:
         expected: list[tuple[str, Any, Any]] = [
             ("format_version", description["format_version"], FORMAT_VERSION),
