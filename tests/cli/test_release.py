@@ -104,6 +104,18 @@ def test_a_release_that_fails_exits_1_with_its_reason(clients: dict[str, Stubber
     assert shown.stderr == "Error: release failed: RolledBack SageMaker went back to the model before: alarm x\n"
 
 
+def test_the_registered_digest_of_the_package_goes_along(
+    clients: dict[str, Stubber], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a package that was replaced in the bucket is refused."""
+    monkeypatch.setitem(PACKAGE, "CustomerMetadataProperties", {"model_version": "2", "package_digest": "d" * 64})
+    request = {"model_version": "2", "model_data_url": "s3://artifacts/models/2/model.tar.gz"}
+    output = json.dumps({"outcome": "released", "reason": "version 2 is live", "model_version": "2"})
+    looks = [history("Begin", end="ExecutionSucceeded")]
+    expect(clients["stepfunctions"], {**request, "package_digest": "d" * 64}, looks, status="SUCCEEDED", output=output)
+    assert run("model", "release", "2").exit_code == 0
+
+
 def test_a_rejected_version_is_not_released(clients: dict[str, Stubber], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PACKAGE, "ModelApprovalStatus", "Rejected")
     shown = run("model", "release", "2")
@@ -129,7 +141,8 @@ def live(clients: dict[str, Stubber], monkeypatch: pytest.MonkeyPatch) -> Callab
             if not name.startswith("bintally_serverless_") or name.count("_") > 2:
                 continue
             described = {"ModelName": name, "ModelArn": "a" * 20, "CreationTime": BEGAN}
-            container = {"PrimaryContainer": {"ModelDataUrl": address}}
+            pinned = {"BINTALLY_PACKAGE_DIGEST": "d" * 64} if version == "3" else {}
+            container = {"PrimaryContainer": {"ModelDataUrl": address, "Environment": pinned}}
             asked = {"ModelName": name.replace("_", "-")}
             clients["sagemaker"].add_response("describe_model", described | container, asked)
             if address != url:
@@ -148,7 +161,12 @@ def test_rollback_takes_the_newest_other_model_at_once(clients: dict[str, Stubbe
     )
     expect(
         clients["stepfunctions"],
-        {"model_version": "2", "model_data_url": "s3://artifacts/models/2/model.tar.gz", "at_once": True},
+        {
+            "model_version": "2",
+            "model_data_url": "s3://artifacts/models/2/model.tar.gz",
+            "package_digest": "d" * 64,  # of the model that was live
+            "at_once": True,
+        },
         [history("Begin", end="ExecutionSucceeded")],
         status="SUCCEEDED",
         output=json.dumps({"outcome": "released", "reason": "version 2 is live", "model_version": "2"}),

@@ -404,6 +404,13 @@ def test_the_model_takes_only_the_package_that_was_read(machine: Machine, cloud:
     assert cloud.endpoints[ENDPOINT].config == before
 
 
+@pytest.mark.parametrize("digest", ["0" * 64, 5])
+def test_a_release_by_hand_refuses_another_package_than_it_names(machine: Machine, cloud: Cloud, digest: Any) -> None:
+    request = machine.upload("2")
+    assert machine.run({**request, "package_digest": digest})[0]["Error"] == "PackageChanged"
+    assert machine.run({**request, "package_digest": "none"})[0]["outcome"] == "released"
+
+
 @pytest.mark.parametrize("registered", ["right", "none", None])
 def test_a_package_that_is_as_registered_is_released(machine: Machine, cloud: Cloud, registered: str | None) -> None:
     machine.run(machine.register("2"))

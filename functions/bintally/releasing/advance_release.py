@@ -107,12 +107,12 @@ class Step:
 
     def describe(self) -> str:
         """Reads which version to release; ends the release if it is not approved. Returns the digest that its package
-        was registered with, empty if it was not. Raises Failed."""
+        should have, empty if nobody knows it. Raises Failed."""
         detail = self.request.get("detail")
         package = self.release.package or (detail.get("ModelPackageArn", "") if isinstance(detail, dict) else "")
         if not package:
             self.identify(self.request.get("model_version"), self.request.get("model_data_url"))
-            return ""
+            return known_digest(self.request)
         found = self.services.endpoints.package(package)
         known = found.get("CustomerMetadataProperties", {})
         containers = found.get("InferenceSpecification", {}).get("Containers") or [{}]
@@ -123,8 +123,7 @@ class Step:
             self.release = replace(self.release, model_version=version).end("not approved", reason)
             return ""
         self.identify(known.get("model_version"), containers[0].get("ModelDataUrl"))
-        digest: str = known.get("package_digest", UNKNOWN)
-        return "" if digest == UNKNOWN else digest
+        return known_digest(known)
 
     def identify(self, version: object, url: object) -> None:
         """Raises Failed unless the two can be released."""
@@ -432,6 +431,12 @@ class Step:
             f"the account's SageMaker quota '{quota}' did not suffice for 9 minutes. A release needs {needed} while the"
             f" previous model is live: ask Service Quotas for them. {error.response['Error']['Message']}"
         )
+
+
+def known_digest(properties: Mapping[str, Any]) -> str:
+    """The digest that a package should have, empty if nobody knows it."""
+    digest = str(properties.get("package_digest") or UNKNOWN)
+    return "" if digest == UNKNOWN else digest
 
 
 def waits_for(status: str, *, by_registry: bool, polls: int) -> bool:
