@@ -294,6 +294,7 @@ def test_a_better_challenger_waits_for_approval_and_then_answers(retrainings: Re
     evaluation = json.loads(retrainings.read(f"retrain/{run}/evaluation/evaluation.json"))
     assert evaluation["test_set"]["photographs"] == dataset["photographs"]["test"] >= WANTED["test"]
     assert evaluation["champion"]["model_version"] == before
+    assert metadata["package_digest"] == evaluation["golden"]["package_digest"]
     assert b"<html" in retrainings.read(f"retrain/{run}/evaluation/report.html")[:1000].lower()
 
     retrainings.sagemaker.update_model_package(

@@ -71,9 +71,19 @@ def test_a_job_that_failed_is_not_made_again_under_the_same_name() -> None:
 def test_a_busy_service_is_asked_again_under_the_name_that_step_functions_gives_it() -> None:
     """Throttling is no modelled error of SageMaker; the service's own integration calls all such ones alike."""
     for name in JOBS:
-        assert [retry["ErrorEquals"] for retry in STATES[name]["Retry"]] == [["SageMaker.AmazonSageMakerException"]], (
-            name
-        )
+        assert STATES[name]["Retry"][0]["ErrorEquals"] == ["SageMaker.AmazonSageMakerException"], name
+
+
+def test_a_short_quota_is_waited_for_where_a_job_is_created() -> None:
+    """Another job may end. Then the reason is SageMaker's message, which names the quota."""
+    for name in JOBS:
+        retry = STATES[name]["Retry"][1]
+        assert retry["ErrorEquals"] == ["SageMaker.ResourceLimitExceededException"], name
+        waits = [
+            min(retry["IntervalSeconds"] * retry["BackoffRate"] ** n, retry["MaxDelaySeconds"])
+            for n in range(retry["MaxAttempts"])
+        ]
+        assert 15 * 60 < sum(waits) < 30 * 60
 
 
 def test_training_never_sees_the_test_split() -> None:
