@@ -53,8 +53,12 @@ READ_ONCE = (
 """Modules that keep what they made on first use. Clients live on: one takes longer to make than a request."""
 
 
-plain = functools.cache(boto3.client)
-table = functools.cache(lambda: boto3.resource("dynamodb").Table("counts"))
+plain: Any = functools.cache(boto3.client)
+
+
+@functools.cache
+def table() -> Any:
+    return boto3.resource("dynamodb").Table("counts")
 
 
 def forget() -> None:
