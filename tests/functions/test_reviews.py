@@ -32,6 +32,7 @@ def latest(version: str = "v1", *, count: int = 5, recorded: int = 3, bin_: str 
         "captured_at": "2026-11-22T10:00:00.000000Z",
         "order": f"2026-11-22T10:00:00.000000Z#{version}",
         "count": count,
+        "probabilities": [0.1, 0.1, 0.1, 0.1, 0.1, 0.4, 0.1],
         "model_version": "2026-11-01-abc",
         "p_record": 1 - priority,
         "priority": priority,
@@ -393,5 +394,5 @@ class Reviews(RuleBasedStateMachine):
             assert rows and rows[-1]["counted_quantity"] == item["quantity"]
 
 
-class TestReviews(Reviews.TestCase):  # type: ignore[name-defined, misc]
-    settings = settings(max_examples=60, stateful_step_count=40)
+TestReviews = Reviews.TestCase
+TestReviews.settings = settings(max_examples=60, stateful_step_count=40)

@@ -179,9 +179,8 @@ class Desk:
             if item is None:
                 raise unknown()
             review, said = change(stored.review_of(item), item)
-            written = stored.review_item(review, int(item["version"]) + 1, item)
             if self._write(action, review, item, item, now, **said) is None:
-                return written
+                return stored.review_item(review, int(item["version"]) + 1, item, now)
             wait(attempt)
         raise Transient(f"the review of {bin_} changed too often")
 
@@ -190,15 +189,15 @@ class Desk:
     ) -> int | None:
         """Writes a review with one line of its trail; None when written, else the place of what has changed since."""
         version = int(before["version"]) + 1 if before else 1
-        item = stored.review_item(review, version, about)
+        item = stored.review_item(review, version, about, now)
         standing = putting(item, "version = :before", before=version - 1) if before else putting(item, NEW)
         line = putting(stored.trail_item(action, now, before, item, **said), NEW)
         listed = []
-        if action == "ENTERED" and review.outcome is Outcome.RECORD_WRONG:
+        was_wrong = before is not None and before.get("outcome") == Outcome.RECORD_WRONG
+        if review.outcome is Outcome.RECORD_WRONG and not was_wrong:
             listed.append(putting(stored.difference_item(item, review.entries[-1])))
-        if action == "UNDONE" and before and before.get("outcome") == Outcome.RECORD_WRONG:
-            last = stored.entry_of(before["entries"][-1])
-            listed.append(removing(stored.difference_key(item["site"], utc(last.at), item["PK"])))
+        if action == "UNDONE" and before and was_wrong:
+            listed.append(removing(stored.difference_key(item["site"], before["resolved_at"], item["PK"])))
         return self.table.together(standing, line, *more, *listed)
 
     def _keep_late(self, bin_: str, item: Item, entry: Entry, seen: str, now: datetime) -> bool:

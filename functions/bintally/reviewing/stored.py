@@ -42,14 +42,15 @@ def queue_key(site: str) -> str:
     return f"REVIEW#{encode_id(site)}"
 
 
-def review_item(review: Review, version: int, about: Item) -> Item:
+def review_item(review: Review, version: int, about: Item, now: datetime) -> Item:
     """`about` is LATEST or the REVIEW before: it says where the bin is and what was seen there."""
     waiting = review.stage is not Stage.RESOLVED
+    resolved_at = about.get("resolved_at", utc(now))  # a later line of the trail does not resolve it again
     outcome, found = review.outcome, review.found
     return {
         **review_key(about["PK"]),
         **{name: about[name] for name in ("site", "bin", "priority", *SEEN) if name in about},
-        **({"review_key": queue_key(about["site"])} if waiting else {}),
+        **({"review_key": queue_key(about["site"])} if waiting else {"resolved_at": resolved_at}),
         "version": version,
         "stage": review.stage.value,
         **({} if outcome is None else {"outcome": outcome.value}),
@@ -145,7 +146,7 @@ def difference_item(item: Item, entry: Entry) -> Item:
     """A row of the export, from a REVIEW that ended in RECORD_WRONG by `entry`."""
     recorded, counted = int(item["recorded_quantity"]), int(item["quantity"])
     return {
-        **difference_key(item["site"], utc(entry.at), item["PK"]),
+        **difference_key(item["site"], item["resolved_at"], item["PK"]),
         **of_photograph(item),
         "recorded_quantity": recorded,
         "counted_quantity": counted,
@@ -154,7 +155,7 @@ def difference_item(item: Item, entry: Entry) -> Item:
         **({"reason": entry.reason.value} if entry.reason else {}),
         **({"note": entry.note} if entry.note else {}),
         "counted_by": [each["person"] for each in item["entries"]],
-        "resolved_at": utc(entry.at),
+        "resolved_at": item["resolved_at"],
         "id": entry.id,
     }
 
