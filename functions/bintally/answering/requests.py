@@ -37,8 +37,10 @@ def machine(event: Mapping[str, Any], role: str) -> Caller:
     """The caller of a route that IAM authorizes. The path names the role, so a policy on paths grants it."""
     if role not in ROLES:
         raise Problem(404, "UNKNOWN", f"there is no role {role[:40]}; one of {', '.join(ROLES)}")
-    arn = event["requestContext"]["authorizer"]["iam"]["userArn"]
-    name = arn.split(":", 5)[5]
+    signed = event["requestContext"].get("authorizer", {}).get("iam")
+    if not signed:
+        raise Problem(401, "UNAUTHORIZED", "sign the request with signature version 4 for execute-api")
+    name = signed["userArn"].split(":", 5)[5]
     return Caller(Person(name, manager=role == "manager"), role)
 
 
