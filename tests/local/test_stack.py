@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +216,7 @@ def test_up_again_down_up_refused_wipe(
     small.package.write_bytes(archive("v2"))
     said: list[str] = []
     for _ in range(2):
-        Retrained(**vars(small)).ship("v2", said.append)
+        Retrained(**{field.name: getattr(small, field.name) for field in fields(small)}).ship("v2", said.append)
     assert [line.split(": ")[-1] for line in said] == ["bintally model approve v2"]
     waiting = small.find_package("v2")
     assert waiting is not None and waiting["ModelApprovalStatus"] == "PendingManualApproval"

@@ -86,6 +86,12 @@ def s3() -> "S3Client":
 
 
 @cache
+def s3_links() -> "S3Client":
+    """Signs links. Signature version 2, a default in some places, would accept a link that someone has changed."""
+    return boto3.client("s3", config=S3.config().merge(Config(signature_version="s3v4")))
+
+
+@cache
 def s3_bulk() -> "S3Client":
     """For the label log: one object per batch, for every day since the last run."""
     return boto3.client("s3", config=S3_BULK.config())
