@@ -46,7 +46,10 @@ from local.storing import store_before_acknowledging
 
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
-SERVICES = "apigateway,cloudformation,dynamodb,dynamodbstreams,events,iam,kms,lambda,logs,monitoring,s3,scheduler,sns,sqs,states,sts"
+SERVICES = (
+    "apigateway,cloudformation,dynamodb,dynamodbstreams,events,iam,kms,lambda,logs,monitoring,s3,scheduler,sns,sqs,"
+    "states,sts"
+)
 REPOSITORY = Path(__file__).resolve().parent.parent
 EVENTS = ThreadPoolExecutor(1, "sagemaker-event")
 RESOURCES = {  # the ending of an operation's name, and its kind of resource

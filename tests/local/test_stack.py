@@ -193,7 +193,8 @@ def test_up_again_down_up_refused_wipe(
 
     (package,) = small.packages()
     assert package["ModelApprovalStatus"] == "Approved"
-    assert package["CustomerMetadataProperties"] == {"model_version": "v1"}
+    assert package["CustomerMetadataProperties"].keys() == {"model_version", "package_digest"}
+    assert package["CustomerMetadataProperties"]["model_version"] == "v1"
 
     session = small.pid_file.read_text()
     small.up(steps.append)
