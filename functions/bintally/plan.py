@@ -1,7 +1,14 @@
 """The plan function: starts a retraining run.
 
-The state machine `retrain` branches on the answer's `outcome`; an exception is a fault that may be transient."""
+The state machine `retrain` branches on the answer's `outcome`: after `reading` it calls the function again. An
+exception is a fault that may be transient.
 
+Of the time limit of 900 s, labels are read for 500. After that there are at most the object that is being read and its
+slice (60 s), the manifest of 2,000,000 labels (150 s: 60 s of processor, 2.6 GB from and to S3) and SageMaker's answers
+(5 x 21 s): 815 s. docs/retraining.md has the arithmetic of a large log.
+"""
+
+import time
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -15,6 +22,8 @@ from bintally.retraining.plan_run import Services, plan_run
 from bintally.retraining.runs import Holder
 from bintally.retraining.settings import retrain_settings
 
+READING_SECONDS = 500
+
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """`event`: execution (its ARN), started_at, input. Returns the plan, or {"outcome", "error", "reason", "run"}.
@@ -23,8 +32,9 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     check_fields(event, "plan", "the start of a retraining", "execution", "started_at", "input")
     run = run_of(event["execution"], datetime.fromisoformat(event["started_at"]))
     logger.info("asked to retrain", extra={"run": run, "input": event["input"]})
+    deadline = time.monotonic() + READING_SECONDS
     try:
-        return plan_run(services(), retrain_settings(), Holder(event["execution"], run), event["input"])
+        return plan_run(services(), retrain_settings(), Holder(event["execution"], run), event["input"], deadline)
     except Refused as error:
         return {"outcome": "refused", "error": error.error, "reason": str(error), "run": run}
 

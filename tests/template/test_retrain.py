@@ -41,6 +41,12 @@ def test_every_way_to_an_end_goes_through_the_conclusion() -> None:
     assert not reachable(STATES, DEFINITION["StartAt"], without="Conclude") & ENDS
 
 
+def test_a_plan_that_is_called_again_is_given_the_same_input() -> None:
+    """The input of a state is the output of the one before, which is a plan the second time."""
+    assert STATES["Begin"]["Assign"]["request"] == "{% $states.input %}"
+    assert STATES["Plan"]["Arguments"]["Payload"]["input"] == "{% $request %}"
+
+
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "Conclude"])
 def test_a_failed_task_is_concluded_under_its_own_name(name: str) -> None:
     state = STATES[name]
@@ -176,6 +182,7 @@ def test_tuning_searches_what_is_not_given(given: dict[str, str], searched: set[
     ("state", "variables", "where"),
     [
         ("IsPlanned", {"outcome": "planned"}, "Prepare"),
+        ("IsPlanned", {"outcome": "reading"}, "Plan"),
         ("IsPlanned", {"outcome": "nothing to do"}, "Conclude"),
         ("IsPlanned", {"outcome": "refused"}, "Conclude"),
         ("IsTuned", {"plan": {"trials": 1}}, "Tune"),
