@@ -50,12 +50,34 @@ def test_one_permission_less_and_back(action: str, user: Any, photograph: Callab
     assert user.depth(user.dead) == 0
 
 
-def test_the_role_cannot_write_photographs(user: Any) -> None:
-    """Its credentials, taken from a worker's own environment, are refused what the policy does not name."""
-    role = user.stack.client("iam").get_role(RoleName=role_of(user))["Role"]["Arn"]
+def s3_as(user: Any, role: str) -> Any:
     assumed = user.stack.client("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
     session = boto3.Session(assumed["AccessKeyId"], assumed["SecretAccessKey"], assumed["SessionToken"], "us-east-1")
-    s3 = session.client("s3", endpoint_url=user.stack.endpoint_url)
+    return session.client("s3", endpoint_url=user.stack.endpoint_url)
+
+
+@pytest.mark.parametrize("key", ["retrain/261122-aaaaaa/x", "datasets/train/x", "checkpoints/261122-aaaaaa/x"])
+def test_a_job_writes_the_files_of_runs(user: Any, key: str) -> None:
+    s3_as(user, user.outputs["JobRole"]).put_object(Bucket=user.outputs["ArtifactsBucket"], Key=key, Body=b"x")
+
+
+def test_a_job_reads_the_live_package_and_cannot_write_it_nor_labels(user: Any) -> None:
+    bucket = user.outputs["ArtifactsBucket"]
+    (live,) = user.s3.list_objects_v2(Bucket=bucket, Prefix="models/", MaxKeys=1)["Contents"]
+    job = s3_as(user, user.outputs["JobRole"])
+    assert job.get_object(Bucket=bucket, Key=live["Key"])["ETag"] == live["ETag"]
+    for key in (live["Key"], "models/new/model.tar.gz", "labels/2026/11/22/x.jsonl", "reports/x"):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            job.put_object(Bucket=bucket, Key=key, Body=b"x")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        job.delete_object(Bucket=bucket, Key=live["Key"])
+    with pytest.raises(ClientError, match="AccessDenied"):
+        job.put_object(Bucket=user.bucket, Key="incoming/IAM1/x/y.jpg", Body=b"x")
+
+
+def test_the_role_cannot_write_photographs(user: Any) -> None:
+    """Its credentials, taken from a worker's own environment, are refused what the policy does not name."""
+    s3 = s3_as(user, user.stack.client("iam").get_role(RoleName=role_of(user))["Role"]["Arn"])
     with pytest.raises(ClientError, match="AccessDenied"):
         s3.put_object(Bucket=user.bucket, Key="incoming/IAM1/x/y.jpg", Body=b"x")
     with pytest.raises(ClientError, match="AccessDenied"):

@@ -111,6 +111,7 @@ def test_every_substitution_is_given_and_used() -> None:
 
 def test_the_role_allows_what_the_tasks_do_and_no_more() -> None:
     needed = {"lambda:InvokeFunction", "iam:PassRole", "sagemaker:CreateModel", "sagemaker:CreateModelPackage"}
+    needed |= {"s3:GetObject", "s3:PutObject"}  # of the package
     needed |= {"sagemaker:AddTags", "sagemaker:ListTags", "events:PutTargets", "events:PutRule", "events:DescribeRule"}
     for name in JOBS:
         job = STATES[name]["Resource"].removeprefix("arn:${Partition}:states:::sagemaker:create").removesuffix(".sync")
@@ -133,6 +134,22 @@ def test_what_the_machine_cannot_see_of_its_own_end_is_cleaned_up_after() -> Non
 
 def test_no_run_starts_while_the_stack_is_deleted() -> None:
     assert TEMPLATE["RetrainTimer"]["DependsOn"] == TEMPLATE["DriftRule"]["DependsOn"] == "ReleasedEndpoint"
+
+
+def test_a_package_is_copied_to_where_jobs_cannot_write_before_it_is_registered() -> None:
+    plan = {"run": "261122-aaaaaa", "model_version": "2026-11-22-aaaaaa"}
+    folder = "s3://artifacts/retrain/261122-aaaaaa"
+    written = evaluated(STATES["Train"]["Arguments"]["OutputDataConfig"], SUBSTITUTED, plan=plan, folder=folder)
+    url = f"{written['S3OutputPath']}/a-job/output/model.tar.gz"
+    copy = evaluated(STATES["Publish"]["Arguments"], SUBSTITUTED, plan=plan, model_data_url=url)
+    assert copy == {
+        "Bucket": "artifacts",
+        "Key": "models/2026-11-22-aaaaaa/model.tar.gz",
+        "CopySource": "artifacts/retrain/261122-aaaaaa/training/a-job/output/model.tar.gz",
+    }
+    assigned = evaluated(STATES["Publish"]["Assign"], SUBSTITUTED, plan=plan)
+    assert assigned == {"model_data_url": f"s3://artifacts/{copy['Key']}"}
+    assert "Register" not in reachable(STATES, DEFINITION["StartAt"], without="Publish")
 
 
 def channels(start: str) -> list[dict[str, Any]]:
@@ -187,7 +204,7 @@ def test_tuning_searches_what_is_not_given(given: dict[str, str], searched: set[
         ("IsPlanned", {"outcome": "refused"}, "Conclude"),
         ("IsTuned", {"plan": {"trials": 1}}, "Tune"),
         ("IsTuned", {"plan": {"trials": 0}}, "Train"),
-        ("IsBetter", {"promote": True}, "Register"),
+        ("IsBetter", {"promote": True}, "Publish"),
         ("IsBetter", {"promote": False}, "Conclude"),
         ("HowItEnded", {"outcome": "nothing to do"}, "NothingToDo"),
         ("HowItEnded", {"outcome": "not better"}, "NotBetter"),

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -107,18 +108,27 @@ class Winners:
     def __len__(self) -> int:
         return len(self._lines)
 
-    def lines(self) -> Iterator[Label]:
-        """The labels in the order of version_of, which is always the same for the same log."""
+    def texts(self) -> Iterator[bytes]:
+        """The labels as JSON in the order of version_of, which is always the same for the same log."""
         for version in sorted(self._lines):
-            label: Label = json.loads(self._lines[version][1])
-            yield label
+            yield self._lines[version][1]
+
+    def lines(self) -> Iterator[Label]:
+        """The labels of `texts`."""
+        yield from map(json.loads, self.texts())
 
 
-def merged(several: Iterable[Iterable[Label]]) -> Iterator[Label]:
-    """The winning label of each image version, of several sequences in the order of Winners.lines. Memory holds one
+def merged(several: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
+    """The winning label of each image version, of several sequences in the order of Winners.texts. Memory holds one
     label of each."""
-    for _, rivals in itertools.groupby(heapq.merge(*several, key=version_of), key=version_of):
-        yield max(rivals, key=rank)
+
+    def ranked(texts: Iterable[bytes]) -> Iterator[tuple[bytes, Rank, bytes]]:
+        for text in texts:
+            label: Label = json.loads(text)
+            yield version_of(label), rank(label), text
+
+    for _, rivals in itertools.groupby(heapq.merge(*map(ranked, several)), key=itemgetter(0)):
+        yield max(rivals)[2]
 
 
 def winners(s3: "S3Client", bucket: str, since: datetime) -> Winners:

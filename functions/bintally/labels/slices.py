@@ -111,7 +111,7 @@ def store(s3: "S3Client", bucket: str, folder: str, before: Reading, slice_: Sli
     slices = before.slices
     if slice_.winners:
         with tempfile.TemporaryFile() as file:
-            key = f"{folder}/slices/{write_lines(file, slice_.winners.lines())}.jsonl"
+            key = f"{folder}/slices/{write_lines(file, slice_.winners.texts())}.jsonl"
             s3.upload_fileobj(file, bucket, key)
         slices += (key,)
     reading = Reading(max(before.watermark, slice_.newest), frozenset(), slices, before.labels + len(slice_.winners))
@@ -145,25 +145,19 @@ def merge(s3: "S3Client", bucket: str, reading: Reading, to: str) -> int:
         for key, file in zip(reading.slices, slices, strict=True):
             s3.download_fileobj(bucket, key, file)
             file.seek(0)
-        found = log.merged(map(json.loads, file) for file in slices)
         number = 0
-        for number, label in enumerate(found, start=1):  # noqa: B007
-            result.write(line_of(label))
+        for number, line in enumerate(log.merged(slices), start=1):  # noqa: B007
+            result.write(line)
         result.seek(0)
         s3.upload_fileobj(result, bucket, to)
     return number
 
 
-def write_lines(file: IO[bytes], labels: Iterable[Label]) -> str:
-    """Writes labels as lines and rewinds the file. Returns 16 hex digits of their content."""
+def write_lines(file: IO[bytes], texts: Iterable[bytes]) -> str:
+    """Writes lines and rewinds the file. Returns 16 hex digits of their content."""
     content = hashlib.sha256()
-    for label in labels:
-        line = line_of(label)
-        content.update(line)
-        file.write(line)
+    for text in texts:
+        content.update(text)
+        file.write(text + b"\n")
     file.seek(0)
     return content.hexdigest()[:16]
-
-
-def line_of(label: Label) -> bytes:
-    return json.dumps(label, sort_keys=True).encode() + b"\n"
