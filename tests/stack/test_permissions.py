@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+
+ROOT = Path(__file__).parents[2]
 
 
 def role_of(user: Any) -> str:
@@ -73,6 +76,26 @@ def test_a_job_reads_the_live_package_and_cannot_write_it_nor_labels(user: Any) 
         job.delete_object(Bucket=bucket, Key=live["Key"])
     with pytest.raises(ClientError, match="AccessDenied"):
         job.put_object(Bucket=user.bucket, Key="incoming/IAM1/x/y.jpg", Body=b"x")
+
+
+def test_candidates_logs_expire_and_no_others(user: Any) -> None:
+    """With the function's own role."""
+    logs = user.stack.client("logs")
+    base = f"/aws/sagemaker/Endpoints/{user.stack.name}"
+    candidate, other = f"{base}-candidate-0123abcd", f"{base}2-candidate-0123abcd"
+    for name in (candidate, other):
+        logs.create_log_group(logGroupName=name)
+    try:
+        event = (ROOT / "events/expire_logs.json").read_bytes()
+        answer = user.functions.invoke(FunctionName=user.outputs["ExpireLogsFunction"], Payload=event)
+        assert json.load(answer["Payload"])["limited"] >= 1, answer
+        found = logs.describe_log_groups(logGroupNamePrefix=f"{base}-candidate-")["logGroups"]
+        assert {group.get("retentionInDays") for group in found} == {30}
+        (untouched,) = logs.describe_log_groups(logGroupNamePrefix=other)["logGroups"]
+        assert "retentionInDays" not in untouched
+    finally:
+        for name in (candidate, other):
+            logs.delete_log_group(logGroupName=name)
 
 
 def test_the_role_cannot_write_photographs(user: Any) -> None:

@@ -9,7 +9,7 @@ import heapq
 import itertools
 import json
 from collections import deque
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
@@ -138,7 +138,7 @@ def winners(s3: "S3Client", bucket: str, since: datetime) -> Winners:
 
 def read_log(
     s3: "S3Client", bucket: str, since: datetime, known: Container[str] = ()
-) -> Iterator[tuple[str, list[Label]]]:
+) -> Generator[tuple[str, list[Label]]]:
     """Each object of the log and its lines since the day before `since`, in the order of the keys, which is the order
     of time, without the `known` keys. Lines occur again in other objects. Raises BrokenLog or Transient.
 
