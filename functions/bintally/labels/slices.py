@@ -117,9 +117,17 @@ def store(s3: "S3Client", bucket: str, folder: str, before: Reading, slice_: Sli
     reading = Reading(max(before.watermark, slice_.newest), frozenset(), slices, before.labels + len(slice_.winners))
     listed = log.first_key(reading.since)
     reading = replace(reading, known=frozenset(key for key in before.known | slice_.keys if key > listed))
-    body = json.dumps(vars(reading) | {"known": sorted(reading.known)}).encode()
-    s3.put_object(Bucket=bucket, Key=reading_key(folder), Body=body)
+    s3.put_object(Bucket=bucket, Key=reading_key(folder), Body=as_json(reading))
     return reading
+
+
+def keep(s3: "S3Client", bucket: str, folder: str, reading: Reading) -> str:
+    """Stores a reading where no other call changes it, not even one that was given up and still works. Returns the
+    key."""
+    body = as_json(reading)
+    key = f"{folder}/slices/{hashlib.sha256(body).hexdigest()[:16]}.json"
+    s3.put_object(Bucket=bucket, Key=key, Body=body)
+    return key
 
 
 def load(s3: "S3Client", bucket: str, key: str) -> Reading | None:
@@ -129,6 +137,10 @@ def load(s3: "S3Client", bucket: str, key: str) -> Reading | None:
     except s3.exceptions.NoSuchKey:
         return None
     return Reading(found["watermark"], frozenset(found["known"]), tuple(found["slices"]), found["labels"])
+
+
+def as_json(reading: Reading) -> bytes:
+    return json.dumps(vars(reading) | {"known": sorted(reading.known)}).encode()
 
 
 def reading_key(folder: str) -> str:

@@ -48,7 +48,7 @@ def conclude_run(services: Services, settings: RetrainSettings, ended: dict[str,
         remove_checkpoints(services.s3, settings.artifacts_bucket, run)
     plan = ended.get("plan") or {}
     if answer["outcome"] in LEARNED and plan.get("labels_left"):
-        answer["reason"] += f" (labels after {plan['watermark']} are left for the next run)"
+        answer["reason"] += f" (the run is full; the next one reads the labels after {plan['watermark']})"
     if answer["outcome"] in LEARNED and not runs.store_state(table, execution, next_state(plan)):
         # Its labels are new again for the next run, unless this is a second try and the state is stored.
         logger.warning("the lock is another run's by now, or free", extra={"run": run})

@@ -86,7 +86,7 @@ def plan_run(
         "model_version": version_of(wanted.run),
         "labels": new,
         "watermark": reading.watermark,
-        "reading": slices.reading_key(places.folder),
+        "reading": slices.keep(services.s3, settings.artifacts_bucket, places.folder, reading),
         "labels_left": ended == "full",
         "names": asdict(Names.of(settings.stack_name, wanted.run)),
         "champion": champion,
