@@ -292,7 +292,7 @@ def test_a_long_log_takes_several_calls_and_ends_the_same(outside: Outside, monk
     manifest = outside.manifest(at_once)
     outside.conclude(at_once, "failed", OTHER)
     monkeypatch.setattr(plan, "READING_SECONDS", -1)  # each call reads one object
-    calls = []
+    calls: list[dict[str, Any]] = []
     while not calls or calls[-1]["outcome"] == "reading":
         calls.append(outside.plan())
         assert outside.lock() == runs.Holder(ARN, calls[-1]["run"])
@@ -312,19 +312,25 @@ def test_labels_that_a_run_leaves_are_those_of_the_next(outside: Outside, monkey
         if made["outcome"] == "planned":
             taken.append([line["bin"] for line in outside.manifest(made)])
             answer = outside.conclude(made, "not better", execution)
-            assert answer["reason"] == f"because (labels after {made['watermark']} are left for the next run)"
+            assert (
+                answer["reason"]
+                == f"because (the run is full; the next one reads the labels after {made['watermark']})"
+            )
         else:
             outside.conclude(made, "nothing to do", execution)
     assert list(map(sorted, taken)) == [["B0", "B1"], ["B2", "B3"]], "a full run needs no more labels"
     assert made["reason"] == "1 photographs have new labels, a run takes 3"
 
 
-def test_a_failed_run_leaves_its_labels_to_the_next(outside: Outside) -> None:
+def test_a_call_that_was_given_up_and_still_works_takes_nothing_from_the_next_run(outside: Outside) -> None:
+    """It stores a later reading after the plan was made that the run uses."""
     for number in range(3):
         outside.label(number)
-    first = outside.plan()
-    outside.conclude(first, "failed")
-    assert outside.manifest(outside.plan(OTHER)) == outside.manifest(first)
+    made = outside.plan()
+    outside.label(9, "2026-11-21T12:00:00.000000Z")
+    outside.plan()
+    outside.conclude(made, "registered")
+    assert [line["bin"] for line in outside.manifest(outside.plan(OTHER, force=True))] == ["B9"]
 
 
 def test_a_label_that_is_stored_late_is_new(outside: Outside) -> None:
