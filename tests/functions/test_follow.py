@@ -144,7 +144,7 @@ def test_many_lines_are_several_objects_and_a_retry_replaces_them(
     events = [stream.put(count(name, **by_metadata(4))) for name in "abcde"]
     stream.follow(*events)
     stream.follow(*events)
-    assert [len(body.splitlines()) for body in stream.objects().values()] == [2, 2, 1]
+    assert sorted(len(body.splitlines()) for body in stream.objects().values()) == [1, 2, 2]
     assert len(stream.said()) == 5
 
 

@@ -78,6 +78,43 @@ def test_a_job_reads_the_live_package_and_cannot_write_it_nor_labels(user: Any) 
         job.put_object(Bucket=user.bucket, Key="incoming/IAM1/x/y.jpg", Body=b"x")
 
 
+def test_a_runs_package_is_published_by_the_machines_own_state_and_role(user: Any) -> None:
+    states, bucket = user.stack.client("stepfunctions"), user.outputs["ArtifactsBucket"]
+    machine = states.describe_state_machine(stateMachineArn=user.outputs["RetrainStateMachine"])
+    publish = json.loads(machine["definition"])["States"]["Publish"]
+    failed = {"Type": "Fail", "Error": "{% $error %}", "Cause": "{% $reason %}"}
+    written = "retrain/261122-aaaaaa/training/a-job/output/model.tar.gz"
+    given = {"plan": {"model_version": "published"}, "model_data_url": f"s3://{bucket}/{written}"}
+    done = {"Type": "Pass", "Output": "{% $model_data_url %}", "End": True}
+    definition = {
+        "QueryLanguage": "JSONata",
+        "StartAt": "Begin",
+        "States": {
+            "Begin": {"Type": "Pass", "Assign": given, "Next": "Publish"},
+            "Publish": publish | {"Next": "Done", "Retry": []},
+            "Done": done,
+            "Conclude": failed,
+        },
+    }
+    user.s3.put_object(Bucket=bucket, Key=written, Body=b"package")
+    arn = states.create_state_machine(name="publish", definition=json.dumps(definition), roleArn=machine["roleArn"])[
+        "stateMachineArn"
+    ]
+    try:
+        execution = states.start_execution(stateMachineArn=arn)["executionArn"]
+        ended = user.wait_for(
+            "the copy",
+            lambda: (found := states.describe_execution(executionArn=execution))["status"] != "RUNNING" and found,
+            30,
+        )
+        assert json.loads(ended.get("output", "null")) == f"s3://{bucket}/models/published/model.tar.gz", ended
+        assert user.s3.get_object(Bucket=bucket, Key="models/published/model.tar.gz")["Body"].read() == b"package"
+    finally:
+        states.delete_state_machine(stateMachineArn=arn)
+        for key in (written, "models/published/model.tar.gz"):
+            user.s3.delete_object(Bucket=bucket, Key=key)
+
+
 def test_candidates_logs_expire_and_no_others(user: Any) -> None:
     """With the function's own role."""
     logs = user.stack.client("logs")
