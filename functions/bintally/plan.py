@@ -4,8 +4,8 @@ The state machine `retrain` branches on the answer's `outcome`: after `reading` 
 exception is a fault that may be transient.
 
 Of the time limit of 900 s, labels are read for 500. After that there are at most the object that is being read and its
-slice (60 s), the manifest of 2,000,000 labels (26 s of a processor, and 2.6 GB from and to S3 at 30 MB/s: 113 s) and
-SageMaker's answers (5 x 21 s): 778 s. docs/retraining.md has the arithmetic of a large log.
+slice (60 s), the manifest of 2,000,000 labels (19 s of a processor, and 2.6 GB from and to S3 at 30 MB/s: 106 s) and
+SageMaker's answers (5 x 21 s): 771 s. docs/retraining.md has the arithmetic of a large log.
 """
 
 import time

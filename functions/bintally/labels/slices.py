@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 LINES = 200_000
-"""Of a slice, and those of the object that reaches it. A reader needs 560 MB in all (docs/benchmarks.md)."""
+"""Of a slice, and those of the object that reaches it. A reader needs 540 MB in all (docs/benchmarks.md)."""
 OBJECTS = 10_000
 """Of a slice: 8 are read at once, so 38 s if each takes 30 ms."""
 
