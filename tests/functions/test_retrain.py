@@ -27,6 +27,8 @@ ENVIRONMENT = {
     "STACK_NAME": "bintally",
     "ARTIFACTS_BUCKET": "artifacts",
     "MINIMUM_LABELS": "3",
+    "MAXIMUM_LABELS": "500000",
+    "LABEL_SHARE": "1",
     "APPROVAL": "manual",
     "BAD_SHARE": "0.2",
     "EPOCHS": "12",
@@ -305,6 +307,73 @@ def test_what_was_learned_is_not_new_any_more(outside: Outside) -> None:
     arguments = third["process_arguments"]
     assert arguments[arguments.index("--previous") + 1] == f"s3://artifacts/{made['dataset']}/index.jsonl"
     assert third["tuning_parent"] == made["names"]["tune"]
+
+
+def test_a_long_log_takes_several_calls_and_ends_the_same(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        outside.label(number)
+    at_once = outside.plan(OTHER)
+    manifest = outside.manifest(at_once)
+    outside.conclude(at_once, "failed", OTHER)
+    monkeypatch.setattr(plan, "READING_SECONDS", -1)  # each call reads one object
+    calls: list[dict[str, Any]] = []
+    while not calls or calls[-1]["outcome"] == "reading":
+        calls.append(outside.plan())
+        assert outside.lock() == runs.Holder(ARN, calls[-1]["run"])
+    assert [call["outcome"] for call in calls] == ["reading"] * 5 + ["planned"]
+    assert outside.manifest(calls[-1]) == manifest
+    assert (calls[-1]["labels"], calls[-1]["watermark"]) == (5, at_once["watermark"])
+
+
+def test_labels_that_a_run_leaves_are_those_of_the_next(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAXIMUM_LABELS", "2")
+    for number in range(5):
+        outside.label(number, f"2026-11-21T1{number}:00:00.000000Z")
+    taken = []
+    for execution in (ARN, OTHER, ARN + "-3"):
+        made = outside.plan(execution)
+        assert outside.plan(execution) == made, "a repeated call plans the same"
+        if made["outcome"] == "planned":
+            taken.append([line["bin"] for line in outside.manifest(made)])
+            answer = outside.conclude(made, "not better", execution)
+            assert (
+                answer["reason"]
+                == f"because (the run is full; the next one reads the labels after {made['watermark']})"
+            )
+        else:
+            outside.conclude(made, "nothing to do", execution)
+    assert list(map(sorted, taken)) == [["B0", "B1"], ["B2", "B3"]], "a full run needs no more labels"
+    assert made["reason"] == "1 photographs have new labels, a run takes 3"
+
+
+def test_a_call_that_was_given_up_and_still_works_takes_nothing_from_the_next_run(outside: Outside) -> None:
+    """It stores a later reading after the plan was made that the run uses."""
+    for number in range(3):
+        outside.label(number)
+    made = outside.plan()
+    outside.label(9, "2026-11-21T12:00:00.000000Z")
+    outside.plan()
+    outside.conclude(made, "registered")
+    assert [line["bin"] for line in outside.manifest(outside.plan(OTHER, force=True))] == ["B9"]
+
+
+def test_a_label_that_is_stored_late_is_new(outside: Outside) -> None:
+    """Its day is over and its time is before the watermark."""
+    for number in range(3):
+        outside.label(number, "2026-11-22T10:00:00.000000Z")
+    outside.conclude(outside.plan(), "registered")
+    outside.label(7, "2026-11-21T23:00:00.000000Z")
+    made = outside.plan(OTHER, force=True)
+    assert (made["labels"], [line["bin"] for line in outside.manifest(made)]) == (1, ["B7"])
+
+
+def test_a_run_that_was_planned_before_an_update_of_the_stack_concludes(outside: Outside) -> None:
+    outside.label(0)
+    made = outside.plan(force=True)
+    outside.conclude(
+        {name: value for name, value in made.items() if name not in ("reading", "labels_left")}, "registered"
+    )
+    assert outside.plan(OTHER, force=True)["outcome"] == "planned"
 
 
 def test_a_run_without_trials_keeps_the_tuning_job_that_the_next_starts_from(outside: Outside) -> None:

@@ -42,6 +42,12 @@ def test_every_way_to_an_end_goes_through_the_conclusion() -> None:
     assert not reachable(STATES, DEFINITION["StartAt"], without="Conclude") & ENDS
 
 
+def test_a_plan_that_is_called_again_is_given_the_same_input() -> None:
+    """The input of a state is the output of the one before, which is a plan the second time."""
+    assert STATES["Begin"]["Assign"]["request"] == "{% $states.input %}"
+    assert STATES["Plan"]["Arguments"]["Payload"]["input"] == "{% $request %}"
+
+
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "Conclude"])
 def test_a_failed_task_is_concluded_under_its_own_name(name: str) -> None:
     state = STATES[name]
@@ -116,6 +122,7 @@ def test_every_substitution_is_given_and_used() -> None:
 
 def test_the_role_allows_what_the_tasks_do_and_no_more() -> None:
     needed = {"lambda:InvokeFunction", "iam:PassRole", "sagemaker:CreateModel", "sagemaker:CreateModelPackage"}
+    needed |= {"s3:GetObject", "s3:PutObject"}  # of the package
     needed |= {"sagemaker:AddTags", "sagemaker:ListTags", "events:PutTargets", "events:PutRule", "events:DescribeRule"}
     for name in JOBS:
         job = STATES[name]["Resource"].removeprefix("arn:${Partition}:states:::sagemaker:create").removesuffix(".sync")
@@ -144,6 +151,22 @@ def test_the_starts_that_no_person_waits_for_are_known() -> None:
     timer, rule = TEMPLATE["RetrainTimer"]["Properties"], TEMPLATE["DriftRule"]["Properties"]
     inputs = [timer["Target"]["Input"], rule["Targets"][0]["Input"]]
     assert tuple(json.loads(each)["reason"] for each in inputs) == TICKS
+
+
+def test_a_package_is_copied_to_where_jobs_cannot_write_before_it_is_registered() -> None:
+    plan = {"run": "261122-aaaaaa", "model_version": "2026-11-22-aaaaaa"}
+    folder = "s3://artifacts/retrain/261122-aaaaaa"
+    written = evaluated(STATES["Train"]["Arguments"]["OutputDataConfig"], SUBSTITUTED, plan=plan, folder=folder)
+    url = f"{written['S3OutputPath']}/a-job/output/model.tar.gz"
+    copy = evaluated(STATES["Publish"]["Arguments"], SUBSTITUTED, plan=plan, model_data_url=url)
+    assert copy == {
+        "Bucket": "artifacts",
+        "Key": "models/2026-11-22-aaaaaa/model.tar.gz",
+        "CopySource": "artifacts/retrain/261122-aaaaaa/training/a-job/output/model.tar.gz",
+    }
+    assigned = evaluated(STATES["Publish"]["Assign"], SUBSTITUTED, plan=plan)
+    assert assigned == {"model_data_url": f"s3://artifacts/{copy['Key']}"}
+    assert "Register" not in reachable(STATES, DEFINITION["StartAt"], without="Publish")
 
 
 def channels(start: str) -> list[dict[str, Any]]:
@@ -193,11 +216,12 @@ def test_tuning_searches_what_is_not_given(given: dict[str, str], searched: set[
     ("state", "variables", "where"),
     [
         ("IsPlanned", {"outcome": "planned"}, "Prepare"),
+        ("IsPlanned", {"outcome": "reading"}, "Plan"),
         ("IsPlanned", {"outcome": "nothing to do"}, "Conclude"),
         ("IsPlanned", {"outcome": "refused"}, "Conclude"),
         ("IsTuned", {"plan": {"trials": 1}}, "Tune"),
         ("IsTuned", {"plan": {"trials": 0}}, "Train"),
-        ("IsBetter", {"promote": True}, "Register"),
+        ("IsBetter", {"promote": True}, "Publish"),
         ("IsBetter", {"promote": False}, "Conclude"),
         ("IsPlanned", {"outcome": "under way"}, "Conclude"),
         ("HowItEnded", {"outcome": "nothing to do"}, "NothingToDo"),

@@ -292,6 +292,14 @@ def test_whoever_follows_a_stream_may_keep_what_failed() -> None:
         assert ("s3:ListBucket", json.dumps({"Fn::GetAtt": [bucket, "Arn"]})) in allowed
 
 
+def test_follow_gathers_changes_and_its_function_can_take_what_lambda_sends() -> None:
+    """The emulator keeps the window and does not wait; docs/decisions/label-log.md has the arithmetic."""
+    (mapping,) = mappings_of("AWS::DynamoDB::Table").values()
+    assert (mapping["MaximumBatchingWindowInSeconds"], mapping["BatchSize"]) == (60, 10_000)
+    function = of_type("AWS::Lambda::Function")[next(references(mapping["FunctionName"]))]
+    assert function["MemorySize"] >= 1769 and function["Timeout"] >= 300
+
+
 def matches(pattern: Any, value: Any) -> bool:
     """Whether a record fits an event filter, of the forms that the template uses."""
     if isinstance(pattern, dict):

@@ -1,4 +1,4 @@
-"""The environment of `advance`, read once on first use."""
+"""The environment of `advance` and of `expire_logs`, read once on first use."""
 
 import os
 from dataclasses import dataclass
@@ -60,3 +60,17 @@ def instances() -> dict[str, Any]:
         "InstanceType": os.environ["INSTANCE_TYPE"],
         "InitialInstanceCount": int(os.environ["INSTANCE_COUNT"]),
     }
+
+
+@dataclass(frozen=True)
+class LogsSettings:
+    """The settings of `expire_logs`."""
+
+    stack_name: str
+    retention_days: int
+
+
+@cache
+def logs_settings() -> LogsSettings:
+    """Raises KeyError, which names the variable, when one is missing."""
+    return LogsSettings(os.environ["STACK_NAME"], int(os.environ["RETENTION_DAYS"]))
