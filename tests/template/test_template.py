@@ -294,7 +294,7 @@ def test_whoever_follows_a_stream_may_keep_what_failed() -> None:
 
 def test_follow_gathers_changes_and_its_function_can_take_what_lambda_sends() -> None:
     """The emulator keeps the window and does not wait; docs/decisions/label-log.md has the arithmetic."""
-    (mapping,) = mappings_of("AWS::DynamoDB::Table").values()
+    mapping = of_type("AWS::Lambda::EventSourceMapping")["FollowMapping"]
     assert (mapping["MaximumBatchingWindowInSeconds"], mapping["BatchSize"]) == (60, 10_000)
     function = of_type("AWS::Lambda::Function")[next(references(mapping["FunctionName"]))]
     assert function["MemorySize"] >= 1769 and function["Timeout"] >= 300
