@@ -355,7 +355,7 @@ def test_a_challenger_that_is_not_better_is_not_registered(retrainings: Retraini
 
 
 def test_a_training_that_diverges_fails_with_its_reason(retrainings: Retrainings) -> None:
-    execution = retrainings.start(force=True, settings=SMALL | {"learning_rate": "100000000"})
+    execution = retrainings.start(force=True, settings=SMALL | {"learning_rate": "1"})
     retrainings.failed(execution, "TrainFailed", "loss is")
 
 
@@ -370,7 +370,7 @@ def test_a_run_that_a_stop_of_the_stack_cut_off_is_taken_over(retrainings: Retra
     stack.client("events").disable_rule(Name=drift_rule(stack))
     assert retrainings.describe(execution)["status"] == "ABORTED"
     retrainings.user.wait_for("the live model", lambda: retrainings.live_version() == before, 120)
-    second = retrainings.start(force=True, settings=SMALL | {"learning_rate": "100000000"})
+    second = retrainings.start(force=True, settings=SMALL | {"learning_rate": "1"})
     found = retrainings.wait(second)
     assert found["error"] == "TrainFailed", "it got as far as its own training: the lock was taken over"
     assert retrainings.lock() is None
