@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The Python of the retraining stack's jobs: the training environment's, but for a training that shall not end well.
 
-One that diverges (here: by a learning rate of 1, the largest that is taken) and one that lasts until it is stopped (200 epochs)
-need no network to do so; tests/training/test_job.py shows both of the real training.
+One that diverges (here: by a learning rate of 1, the largest that is taken) and one that lasts until it is stopped
+(200 epochs) need no network to do so; tests/training/test_job.py shows both of the real training.
 """
 
 import json
