@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.common import CORES, TICKS, Numbers, bare_table, json_of, number, progress_bar, rotated
+from bench.labels import measure_labels, show_labels
 from bench.redeploy import measure_redeploy, show_redeploy
 from bench.training import measure_training, show_training
 from bench.whole import measure_whole, show_whole
@@ -164,6 +165,7 @@ def show_processing(console: Console, report: Numbers) -> None:
 Measure = Callable[..., Numbers]
 Show = Callable[[Console, Numbers], None]
 MEASUREMENTS: dict[str, tuple[Measure, Show]] = {
+    "labels": (measure_labels, show_labels),
     "processing": (measure_processing, show_processing),
     "training": (measure_training, show_training),
     "redeploy": (measure_redeploy, show_redeploy),

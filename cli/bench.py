@@ -110,7 +110,7 @@ def function(photographs: Path, count: int, json_file: Path | None) -> None:
 def retrain(parts: tuple[str, ...], photographs: Path, rounds: int, number: int | None, json_file: Path | None) -> None:
     """Measure the parts of a retraining run; all PARTS when none is named.
 
-    `redeploy` and `whole` start their own stack; `whole` needs a folder with images/ and a labels.csv.
+    `labels`, `redeploy` and `whole` start their own stack; `whole` needs a folder with images/ and a labels.csv.
     """
     console = Console(highlight=False)
     report = {}

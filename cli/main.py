@@ -21,6 +21,13 @@ FAMILIES = {
         "records load": "Load inventory records from tables, and show what each row gave.",
         "records status": "Show what the newest files of records gave.",
     },
+    "Recounts": {
+        "recount list": "List the bins that wait for a recount.",
+        "recount claim": "Claim a bin and get its photograph.",
+        "recount enter": "Enter what you counted.",
+        "recount undo": "Take your last entry about a bin back.",
+        "recount export": "Export the differences that people found.",
+    },
     "Retraining": {
         "retrain start": "Start a retraining on the new labels.",
         "retrain runs": "List the retrainings with their outcomes.",
@@ -29,6 +36,7 @@ FAMILIES = {
     },
     "Models": {
         "model list": "List the versions of the model with their metrics.",
+        "model compare": "Compare two versions on the same test photographs.",
         "model approve": "Approve a version; this starts its release.",
         "model reject": "Reject a version.",
         "model release": "Release a version by hand.",
@@ -49,8 +57,9 @@ FAMILIES = {
 VERBS = {verb: text for family in FAMILIES.values() for verb, text in family.items()}
 GROUPS = {
     "records": "Load inventory records, and see what their files gave.",
+    "recount": "Recount bins without seeing their records, and export what was found.",
     "retrain": "Start, list, read about and stop retrainings.",
-    "model": "List, approve, reject, release and roll back versions of the model.",
+    "model": "List, compare, approve, reject, release and roll back versions of the model.",
     "stack": "Operate a running stack.",
 }
 ONLY_LOCAL = ("up", "down")

@@ -1,5 +1,7 @@
 """`bintally model release`: releases a version of the model by hand."""
 
+from typing import Any
+
 import click
 from rich.console import Console
 
@@ -22,5 +24,7 @@ def command(version: str, again: bool) -> None:
     package = find_package(stack, version)
     if package["ModelApprovalStatus"] == "Rejected":
         raise CliError(f"model {version} is rejected. To release it, approve it: bintally model approve {version}")
-    request = {"model_version": version, "model_data_url": model_data_url(package)}
+    request: dict[str, Any] = {"model_version": version, "model_data_url": model_data_url(package)}
+    if digest := package.get("CustomerMetadataProperties", {}).get("package_digest"):
+        request["package_digest"] = digest
     release(stack, request | ({"again": True} if again else {}), Console(highlight=False))

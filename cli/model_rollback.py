@@ -19,14 +19,14 @@ def command() -> None:
     change: reject the current version, or the registry's next event about it releases it again.
     """
     stack, console = chosen(), Console(highlight=False)
-    live, before = previous(stack)
-    request = release_request(before)
+    live, request = previous(stack)
     console.print(f"Rolling back from {release_request(live)['model_version']} to {request['model_version']}")
     release(stack, {**request, "at_once": True}, console)
 
 
-def previous(stack: Deployed) -> tuple[str, str]:
-    """The s3:// addresses of the live model and of the previous one. Raises CliError when there is none."""
+def previous(stack: Deployed) -> tuple[str, dict[str, str]]:
+    """The s3:// address of the live model, and the request that releases the previous one, with the digest that its
+    package was pinned by. Raises CliError when there is none."""
     outputs, sagemaker = stack.outputs(), stack.client("sagemaker")
     live = stack.live_model_data(outputs)
     if live is None:
@@ -36,7 +36,9 @@ def previous(stack: Deployed) -> tuple[str, str]:
     for config in configs["EndpointConfigs"]:
         name = config["EndpointConfigName"]  # also its model's
         if re.fullmatch(rf"{re.escape(endpoint)}(-[0-9a-f]{{8}}){{1,2}}", name):
-            url = str(sagemaker.describe_model(ModelName=name)["PrimaryContainer"]["ModelDataUrl"])
-            if url != live:
-                return live, url
+            container = sagemaker.describe_model(ModelName=name)["PrimaryContainer"]
+            if container["ModelDataUrl"] != live:
+                digest = container.get("Environment", {}).get("BINTALLY_PACKAGE_DIGEST")
+                pinned = {"package_digest": digest} if digest else {}
+                return live, release_request(container["ModelDataUrl"]) | pinned
     raise CliError("no model was live before this one")

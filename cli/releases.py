@@ -13,18 +13,15 @@ from deployed.stack import Deployed, how_it_failed
 
 POLL_SECONDS = 0.5
 STEPS = {  # the state that starts a step, and its text for people; other states belong to the previous step
-    "Plan": "Checking that no other release runs",
-    "FindLeftovers": "Reading the live version",
-    "CreateModel": "Creating the model",
+    "Begin": "Checking that no other release runs",
+    "AskLive": "Asking the live endpoint whether it is this version",
     "CreateCandidate": "Starting a candidate",
     "AskCandidate": "The candidate answers the golden images",
     "RemoveCandidate": "Removing the candidate",
-    "CreateLive": "Creating the endpoint",
-    "UpdateLive": "Updating the endpoint",
+    "ChangeLive": "Updating the endpoint",
     "AskNew": "The endpoint answers the golden images",
-    "ResumeCounting": "Enabling counting",
-    "RemoveFailedCandidate": "Removing the candidate",
-    "FindToRestore": "Restoring the endpoint",
+    "Finish": "Enabling counting",
+    "Restore": "Restoring the endpoint",
     "FreeLock": "Reporting the outcome",
 }
 

@@ -1,13 +1,16 @@
 """`bintally retrain start`: starts a retraining by hand and optionally watches it."""
 
-import re
+from contextlib import suppress
 from typing import Any
 
 import click
+from bintally.retraining.names import Refused, checked
 from rich.console import Console
 
-from cli.retraining import follow, start, wait_live
+from cli.errors import CliError
+from cli.retraining import follow, running, start, wait_live
 from cli.stacks import chosen
+from deployed.errors import Denied
 
 
 @click.command()
@@ -28,8 +31,13 @@ def command(force: bool, approve: bool, watch: bool, settings: tuple[str, ...]) 
     The new model replaces the live one only if it beats it on test bins. With --watch the command exits 1 when the run
     fails; a challenger that does not win is not a failure.
     """
-    stack, console = chosen(), Console(highlight=False)
     request = {"reason": "by hand", "force": force, "approve": approve, "settings": parsed(settings)}
+    stack, console = chosen(), Console(highlight=False)
+    before = None
+    with suppress(Denied):  # who may start one need not see the others
+        before = running(stack)
+    if before:
+        raise CliError(f"a retraining runs already: {before.rpartition(':')[2]}. Stop it with: bintally retrain stop")
     execution = start(stack, request)
     if not watch:
         console.print(f"Started {execution}", soft_wrap=True)
@@ -40,11 +48,16 @@ def command(force: bool, approve: bool, watch: bool, settings: tuple[str, ...]) 
 
 
 def parsed(settings: tuple[str, ...]) -> dict[str, Any]:
-    """Raises CliError for a setting that is not NAME=VALUE."""
-    found: dict[str, Any] = {}
+    """Raises UsageError for a setting that is not NAME=VALUE, given twice, or that `plan` would refuse."""
+    given: dict[str, str] = {}
     for setting in settings:
-        name, equals, value = setting.partition("=")
+        name, equals, value = (part.strip() for part in setting.partition("="))
         if not equals:
             raise click.UsageError(f"--set takes NAME=VALUE, not {setting}")
-        found[name] = int(value) if re.fullmatch(r"\d+", value) and name not in ("sizes", "learning_rate") else value
-    return found
+        if name in given:
+            raise click.UsageError(f"--set {name} is given twice, as {given[name]} and {value}")
+        given[name] = value
+    try:
+        return checked(given)
+    except Refused as error:
+        raise click.UsageError(f"--set: {error}") from error

@@ -12,10 +12,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.markup import escape
 
+from cli import training_progress
 from cli.errors import INTERRUPTED, CliError
+from deployed.errors import Denied
 from deployed.stack import Deployed
 
 POLL_SECONDS = 1.0
+DETAIL_SECONDS = 5.0
+"""Between two questions about a job's progress: CloudWatch Logs answers an account few a second."""
 RELEASE_SECONDS = 900.0
 STEPS = {
     "Plan": "Reading the new labels",
@@ -28,14 +32,6 @@ STEPS = {
     "Judge": "Judging",
     "Register": "Registering the model",
     "Conclude": "Concluding",
-}
-JOBS = {  # step: log group, and the suffix of the job's name after the run
-    "Process": ("ProcessingJobs", "-process"),
-    "Tune": ("TrainingJobs", "-0"),
-    "Train": ("TrainingJobs", "-train"),
-    "TransformChampion": ("TransformJobs", "-champion"),
-    "TransformChallenger": ("TransformJobs", "-challenger"),
-    "Evaluate": ("ProcessingJobs", "-evaluate"),
 }
 
 
@@ -60,6 +56,9 @@ class Watch:
     step: str = ""
     since: float = 0.0
     run: str = ""
+    _detail: str = ""
+    _asked: float = 0.0
+    _asked_of: str = ""
 
     @cached_property
     def states(self) -> Any:
@@ -68,6 +67,10 @@ class Watch:
     @cached_property
     def logs(self) -> Any:
         return self.stack.client("logs")
+
+    @cached_property
+    def sagemaker(self) -> Any:
+        return self.stack.client("sagemaker")
 
     @cached_property
     def counts_table(self) -> Any:
@@ -85,24 +88,21 @@ class Watch:
                 yield exited["name"], at - self.since
         self.seen = len(events)
 
-    def detail(self) -> str:
-        """The last line that the running job logged: an epoch with its metrics, a count of photographs."""
-        if self.step not in JOBS:
-            return ""
-        group, suffix = JOBS[self.step]
-        prefix = f"{self.stack.name}-{self.find_run()}{suffix}"
+    def detail(self, now: float) -> str:
+        """How far the current step is, renewed every DETAIL_SECONDS. `now` is in epoch seconds, as `since`."""
+        if now < self._asked + DETAIL_SECONDS and self._asked_of == self.step:
+            return self._detail
+        self._asked, self._asked_of, self._detail = now, self.step, ""
+        name = f"{self.stack.name}-{self.find_run()}"
         try:
-            found = self.logs.describe_log_streams(logGroupName=f"/aws/sagemaker/{group}", logStreamNamePrefix=prefix)
-            lines = [
-                event["message"]
-                for stream in found["logStreams"][-1:]
-                for event in self.logs.get_log_events(
-                    logGroupName=f"/aws/sagemaker/{group}", logStreamName=stream["logStreamName"], limit=1
-                )["events"]
-            ]
-        except ClientError:  # nothing is logged yet
-            return ""
-        return " ".join(lines[-1].split())[:100] if lines else ""
+            if self.step == "Tune":
+                self._detail = training_progress.of_tuning(self.sagemaker, self.logs, name, now)
+            elif self.step == "Train":
+                self._detail = training_progress.of_training(self.sagemaker, self.logs, f"{name}-train", now)
+        except (ClientError, Denied) as error:
+            # Not created yet; asked too often; or who watches may not see it. The run goes on all the same.
+            self._detail = f"missing permission {error.action}" if isinstance(error, Denied) else ""
+        return self._detail
 
     def find_run(self) -> str:
         """The run's name, from the table: `plan` writes it there."""
@@ -124,8 +124,9 @@ def follow(stack: Deployed, execution: str, console: Console) -> dict[str, Any]:
                     console.print(f"[green]✓[/] {STEPS[step]} [dim]{seconds:.1f} s[/]{result_of(watch, step)}")
                 if found["status"] != "RUNNING":
                     break
-                detail = watch.detail()
-                status.update(f"{STEPS.get(watch.step, watch.step)} [dim]{escape(detail)}[/]")
+                now = time.time()
+                detail = watch.detail(now) or f"{max(0.0, now - watch.since):.0f} s"
+                status.update(f"{STEPS.get(watch.step, 'Preparing the next step')} [dim]{escape(detail)}[/]")
                 time.sleep(POLL_SECONDS)
     except BotoCoreError as error:
         raise CliError(f"the stack stopped answering: {error}{stack.hint}") from error
@@ -144,7 +145,7 @@ def follow(stack: Deployed, execution: str, console: Console) -> dict[str, Any]:
 
 def result_of(watch: Watch, step: str) -> str:
     """A job's final metrics."""
-    sagemaker = watch.stack.client("sagemaker")
+    sagemaker = watch.sagemaker
     name = f"{watch.stack.name}-{watch.find_run()}"
     try:
         if step == "Train":

@@ -16,7 +16,7 @@ STYLES = {"running": "yellow", "registered": "green", "failed": "red"}
 @dataclass(frozen=True)
 class Run:
     """A retraining. `outcome` is running, nothing to do, not better, registered, refused or failed; `model_version` is
-    the challenger's, empty when none was to be trained."""
+    the challenger's, `champion` the live one's that it was compared with; both empty when none was to be trained."""
 
     run: str
     outcome: str
@@ -25,12 +25,15 @@ class Run:
     concluded_at: str = ""
     trigger: str = ""
     model_version: str = ""
+    champion: str = ""
     error: str = ""
     reason: str = ""
 
     @classmethod
     def of(cls, item: dict[str, Any]) -> "Run":
-        return cls(**{field.name: str(item[field.name]) for field in fields(cls) if field.name in item})
+        champion = item.get("champion") or {}  # with its package, as `plan` found it
+        known = item | {"champion": champion.get("model_version", "")}
+        return cls(**{field.name: str(known[field.name]) for field in fields(cls) if field.name in known})
 
     def as_json(self) -> dict[str, str]:
         return asdict(self)

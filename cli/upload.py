@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from cli.errors import USAGE, CliError
-from cli.labels import unknown
 from cli.photographs import IPHONES, Photograph, Uploaded, find, kinds, left_out, of_systems, send
 from cli.progress import progress_bar
 from cli.readings import Count, counted
 from cli.stacks import chosen
+from training.dataset.labels import unknown
 
 PATIENCE_SECONDS = 300.0
 

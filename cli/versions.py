@@ -1,6 +1,8 @@
 """Reads the versions of the model from the registry, and formats them for people."""
 
 import json
+import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -44,7 +46,7 @@ def versions(stack: Deployed) -> Iterator[Version]:
     live = stack.live_model_data(stack.outputs())
     packages = list(stack.packages())
     if live and live not in map(model_data_url, packages):
-        yield Version(release_request(live)["model_version"], "live", None, live, {})
+        yield Version(release_request(live)["model_version"], "live", None, live, metrics_inside(stack, live))
     for package in packages:
         known = package.get("CustomerMetadataProperties", {})
         yield Version(
@@ -67,15 +69,46 @@ def model_data_url(package: dict[str, Any]) -> str:
 def metrics(stack: Deployed, package: dict[str, Any]) -> dict[str, float]:
     """The package's metrics as shipped: the challenger's in an evaluation, or those in the package itself."""
     statistics = package.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics")
-    if not statistics:
-        return {}
-    bucket, _, key = statistics["S3Uri"].removeprefix("s3://").partition("/")
+    found = None
+    if statistics:
+        bucket, key = placed(statistics["S3Uri"])
+        try:
+            found = json.load(stack.client("s3").get_object(Bucket=bucket, Key=key)["Body"])
+        except (ClientError, ValueError):  # reports may be deleted before the version is
+            found = None
+    return chosen_of(found) or metrics_inside(stack, model_data_url(package))
+
+
+def metrics_inside(stack: Deployed, url: str) -> dict[str, float]:
+    """The metrics that the package at this s3:// address contains: of one that a person registered or released by hand.
+
+    Empty when it contains none, or is not a package. It is read through, since package.json is its last file.
+    """
+    bucket, key = placed(url)
     try:
-        found = json.load(stack.client("s3").get_object(Bucket=bucket, Key=key)["Body"])
-    except ClientError:  # reports may be deleted before the version is
+        body = stack.client("s3").get_object(Bucket=bucket, Key=key)["Body"]
+        with tarfile.open(fileobj=body, mode="r|gz") as archive:
+            for member in archive:
+                if member.name.removeprefix("./") == "package.json" and (file := archive.extractfile(member)):
+                    return chosen_of(json.load(file).get("metrics"))
+    except (ClientError, tarfile.TarError, zlib.error, OSError, EOFError, ValueError, AttributeError):
         return {}
-    shipped = found.get("challenger", found).get("as_shipped", {})
-    return {name: shipped[name] for name in METRICS if name in shipped}
+    return {}
+
+
+def chosen_of(found: object) -> dict[str, float]:
+    """Those of METRICS in an evaluation, or in a package's metrics."""
+    try:
+        shipped = found.get("challenger", found).get("as_shipped", {})  # type: ignore[attr-defined]
+        return {name: float(shipped[name]) for name in METRICS if name in shipped}
+    except (AttributeError, TypeError, ValueError):
+        return {}
+
+
+def placed(url: str) -> tuple[str, str]:
+    """Bucket and key of an s3:// address."""
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    return bucket, key
 
 
 def find_package(stack: Deployed, model_version: str) -> dict[str, Any]:
@@ -109,6 +142,7 @@ def table_of(found: list[Version], width: int) -> Table:
         table.add_column(name, no_wrap=True)
     for version in found:
         figures = [f"{version.metrics[name]:.3f}" if name in version.metrics else "-" for name in METRICS]
+        figures = figures if version.metrics else ["unknown", "-", "-"]
         form = "%Y-%m-%d %H:%M" if wide else "%Y-%m-%d"
         made = datetime.fromisoformat(version.made_at).strftime(form) if version.made_at else "-"
         texts = (version.model_version, version.state, *figures, *((version.parent or "-",) if wide else ()))

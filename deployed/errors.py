@@ -5,6 +5,7 @@ StackError
 ├── NotDeployed       there is no stack of this name in the account and region
 ├── NoAccess          no credentials, an expired session, unknown keys, no region
 ├── Denied            a permission is missing
+├── ApiRefused        the stack's HTTP API refused a request
 ├── WrongSetting      a variable has a value that nothing can be done with
 ├── HomeUnusable      the local stack's folder cannot be read or written
 ├── NotStored         the disk has too little room, or the state could not be saved
@@ -41,6 +42,14 @@ class Denied(StackError):
         super().__init__(
             f"access denied. Missing permission: {action}{on}. docs/operations.md lists policies to attach"
         )
+
+
+class ApiRefused(StackError):
+    """The HTTP API refused a request; `code` is for programs."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
 
 
 class WrongSetting(StackError):

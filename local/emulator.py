@@ -8,6 +8,7 @@ and that our function closes it, so a test fails once upstream has closed it.
 ministack reads its settings when it is imported, so its modules are imported inside the functions.
 """
 
+import contextlib
 import contextvars
 import hashlib
 import html
@@ -46,7 +47,8 @@ from local.storing import store_before_acknowledging
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
 SERVICES = (
-    "cloudformation,dynamodb,dynamodbstreams,events,iam,kms,lambda,logs,monitoring,s3,scheduler,sns,sqs,states,sts"
+    "apigateway,cloudformation,dynamodb,dynamodbstreams,events,iam,kms,lambda,logs,monitoring,s3,scheduler,sns,sqs,"
+    "states,sts"
 )
 REPOSITORY = Path(__file__).resolve().parent.parent
 EVENTS = ThreadPoolExecutor(1, "sagemaker-event")
@@ -164,6 +166,25 @@ def check_batches_as_single_messages() -> None:
     iam_actions.extract_iam_action = action_of_one
 
 
+def know_the_namespace_of_metrics() -> None:
+    """In ministack PutMetricData is checked without the condition key `cloudwatch:namespace`, so a role that may put
+    metrics of one namespace may put none: the metrics of training jobs were lost."""
+    from ministack.core import iam_actions
+
+    context_of = iam_actions.request_tag_context
+
+    def context_with_namespace(service: str, action: str, body: bytes, parameters: dict[str, Any]) -> dict[str, Any]:
+        context: dict[str, Any] = context_of(service, action, body, parameters)
+        if action != "cloudwatch:PutMetricData":
+            return context
+        with contextlib.suppress(ValueError):
+            parameters = json.loads(body) if body[:1] == b"{" else parameters  # boto3 sends JSON, others a form
+        named = parameters.get("Namespace", "")
+        return context | {"cloudwatch:namespace": named[0] if isinstance(named, list) and named else named}
+
+    iam_actions.request_tag_context = context_with_namespace
+
+
 def read_concurrency_as_a_number() -> None:
     """In ministack a mapping's MaximumConcurrency that refers to a template parameter remains text. The poller then
     fails on every poll and receives no message. CloudFormation makes it a number."""
@@ -249,6 +270,7 @@ def close_gaps() -> None:
     encode_keys_of_versions()
     count_loopback_as_tls()
     check_batches_as_single_messages()
+    know_the_namespace_of_metrics()
     read_concurrency_as_a_number()
     keep_unread_stream_records()
     register_sessions_one_at_a_time()

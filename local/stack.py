@@ -559,6 +559,7 @@ class Local(Deployed):
             "dataset_digest": description.get("training_data_digest"),
             "test_set_digest": description.get("test_set_digest"),
             "code_version": description.get("code_version"),
+            "package_digest": hashlib.sha256(package_json(self.package)).hexdigest(),
         }
         known = {name: value for name, value in origin.items() if value}
         created = self.client("sagemaker").create_model_package(
@@ -601,14 +602,22 @@ def package_version(package: Path) -> str:
 def package_description(package: Path) -> dict[str, Any]:
     """The package.json of a package. Raises PackageMissing when it cannot be read or names no version."""
     try:
+        description: dict[str, Any] = json.loads(package_json(package))
+        return description | {"model_version": str(description["model_version"])}
+    except (KeyError, ValueError) as error:
+        raise PackageMissing(f"{package} is not a model package: {error}") from error
+
+
+def package_json(package: Path) -> bytes:
+    """The bytes of a package's package.json. Raises PackageMissing."""
+    try:
         with tarfile.open(package) as tar:
             member = tar.extractfile("package.json")
             assert member is not None
-            description: dict[str, Any] = json.load(member)
-            return description | {"model_version": str(description["model_version"])}
+            return member.read()
     except FileNotFoundError as error:
         raise PackageMissing(f"there is no model package at {package}") from error
-    except (tarfile.TarError, zlib.error, EOFError, KeyError, ValueError, AssertionError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, KeyError, AssertionError, OSError) as error:
         raise PackageMissing(f"{package} is not a model package: {error}") from error
 
 

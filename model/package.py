@@ -76,14 +76,21 @@ class Package:
         return self.directory / "model.xml"
 
 
-def load(folder: Path) -> Package:
-    """Reads a package's folder. Raises `PackageError` when a digest, the format or the preprocessing differs."""
+def load(folder: Path, digest: str | None = None) -> Package:
+    """Reads a package's folder. Raises `PackageError` when a digest, the format or the preprocessing differs.
+
+    `digest` is the SHA-256 of package.json that a release has pinned: another package at its address is refused. Since
+    package.json contains the digests of all other files, it stands for the whole package.
+    """
     try:
-        description = json.loads((folder / NAME).read_text())
+        content = (folder / NAME).read_bytes()
+        description = json.loads(content)
     except FileNotFoundError:
         raise PackageError(f"there is no {NAME} in {folder}") from None
     except ValueError as error:
         raise PackageError(f"{NAME} is not JSON: {error}") from None
+    if digest and (found := hashlib.sha256(content).hexdigest()) != digest:
+        raise PackageError(f"the package was replaced after its release: {NAME} is {found[:12]}, not {digest[:12]}")
     try:
         expected: list[tuple[str, Any, Any]] = [
             ("format_version", description["format_version"], FORMAT_VERSION),
@@ -91,11 +98,11 @@ def load(folder: Path) -> Package:
             ("preprocessing", description["preprocessing"], preprocess.DESCRIPTION),
             ("decision_rule", description["decision_rule"], DECISION_RULE),
         ]
-        for name, found, wanted in expected:
-            if found != wanted:
-                raise PackageError(f"the package's {name} is {found}, this code's is {wanted}")
-        for name, digest in description["files"].items():
-            if not (folder / name).is_file() or sha256(folder / name) != digest:
+        for name, has, wanted in expected:
+            if has != wanted:
+                raise PackageError(f"the package's {name} is {has}, this code's is {wanted}")
+        for name, wanted in description["files"].items():
+            if not (folder / name).is_file() or sha256(folder / name) != wanted:
                 raise PackageError(f"{name} is missing or not the file that the package was made with")
         for name in ("model.xml", "model.bin", *(golden["file"] for golden in description["golden"])):
             if name not in description["files"]:

@@ -335,7 +335,7 @@ def load_from(folder: Path) -> Callable[[int], Counter]:
 
     def load(threads: int) -> Counter:
         try:
-            return Counter(package.load(folder), threads)
+            return Counter(package.load(folder, os.environ.get("BINTALLY_PACKAGE_DIGEST")), threads)
         except (PackageError, OSError, RuntimeError) as error:
             give_up(f"no model to serve in {folder}: {error}")
 

@@ -164,7 +164,10 @@ def channels(a: argparse.Namespace, model_trainer: ModelTrainer) -> list[Channel
     else:
         folders = [Path(a.data) / name for name in ("dataset", "train", "validation")]
         if missing := [str(folder) for folder in folders if not folder.is_dir()]:
-            raise SystemExit(f"there is no folder {missing[0]}")
+            raise SystemExit(
+                f"there is no folder {missing[0]}: a processing job makes it. A folder with photographs and labels.csv"
+                f" needs no job: python -m training.train --data {a.data} --out FOLDER"
+            )
         made = [model_trainer.create_input_data_channel(folder.name, str(folder)) for folder in folders]
     return [*made, s3("champion", a.champion, "S3Prefix")] if a.champion else made
 

@@ -128,16 +128,19 @@ def parse(content: bytes, version: str) -> list[float]:
 
 
 def golden(folder: Path, version: str) -> dict[str, Any]:
-    """Checks the challenger's golden images with its package, as the endpoint will serve it. Raises PackageError."""
+    """Checks the challenger's golden images with its package, as the endpoint will serve it. Raises PackageError.
+
+    `package_digest`, the SHA-256 of package.json, goes into the registry: a release refuses another package."""
     archive = next(iter(sorted(folder.rglob("model.tar.gz"))), None)
     if archive is None:
         raise SystemExit(f"there is no model.tar.gz in {folder}")
     with tempfile.TemporaryDirectory() as unpacked:
         found = package.unpack(archive, Path(unpacked))
         faults = Counter(found, cores()).faults()
+        digest = package.sha256(Path(unpacked) / package.NAME)
     if found.model_version != version:
         faults.append(f"the package is version {found.model_version}, not {version}")
-    return {"asked": len(found.golden), "faults": faults}
+    return {"asked": len(found.golden), "faults": faults, "package_digest": digest}
 
 
 def drift_summary(drift: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from model import network, package
 from model.answer import CLASSES
-from model.preprocess import SIZE
+from model.preprocess import SIZE, BadImage
 from training import container
 from training.dataset import layout
 from training.learning import data
@@ -209,7 +209,10 @@ def read(folder: Path | None, fold: int | None, *, champion: Path | None) -> lis
     if fold is not None and (champion or not folder):
         raise SystemExit("--fold is for --data, and not with --champion, which may have seen what is held out")
     if folder:
-        everything = data.read(folder)
+        try:
+            everything = data.read(folder)
+        except data.BadFolder as error:
+            raise SystemExit(str(error)) from error
         return everything if fold is None else data.hold_out(everything, fold)
     folders = {name: container.channel(name) for name in ("dataset", "train", "validation")}
     if missing := [name for name, found in folders.items() if found is None]:
@@ -247,13 +250,23 @@ def prepare(
 ) -> Run:
     """Decodes the photographs, makes the network, and continues from the checkpoint if there is one."""
     held_out = splits["validation"] + (splits["test"] if tested else [])
-    if not splits["validation"]:
-        raise SystemExit("no photographs in the validation split")
-    training = data.training_on(processes.device, splits["train"], recipe.seed, recipe.augmentation)
-    judged = data.pictures(held_out, recipe.judged_at)
+    if empty := [name for name in ("train", "validation") if not splits[name]]:
+        bins = len({p.group for found in splits.values() for p in found})
+        raise SystemExit(
+            f"no photographs in the {empty[0]} split. Of 100 bins, 80 are for training, 8 for validation and 12 for the"
+            f" test, by a hash of their names: label photographs of more bins than these {bins}"
+        )
+    try:
+        training = data.training_on(processes.device, splits["train"], recipe.seed, recipe.augmentation)
+        judged = data.pictures(held_out, recipe.judged_at)
+    except (BadImage, FileNotFoundError) as error:
+        raise SystemExit(f"a photograph cannot be read: {error}") from error
     batch = recipe.batch_size * processes.world
     if (steps := len(training) // batch) == 0:
-        raise SystemExit(f"{len(training)} training photographs do not fill one batch of {batch}")
+        raise SystemExit(
+            f"{len(training)} training photographs do not fill one batch of {batch}: give a smaller --batch-size, or"
+            " more photographs"
+        )
     if processes.rank == 0:
         print(f"gpus {processes.world if processes.device.type == 'cuda' else 0}", flush=True)
     for name, photographs in splits.items() if processes.rank == 0 else ():

@@ -13,6 +13,7 @@ from typing import Any
 from bintally.aws import clients
 from bintally.aws.telemetry import logger
 from bintally.common.events import check_fields
+from bintally.releasing import candidate_logs
 from bintally.releasing.counting import pause_counting
 from bintally.releasing.remove_all import remove_all, stop_executions
 from bintally.retraining.clean_up import clean_up
@@ -47,6 +48,7 @@ def delete(properties: dict[str, Any], deadline: float) -> None:
         run = run_of(execution["executionArn"], execution["startDate"])
         clean_up(clients.sagemaker(), Names.of(properties["StackName"], run))
     remove_all(clients.sagemaker(), properties["StackName"], deadline)
+    candidate_logs.remove(clients.logs(), properties["StackName"])
 
 
 def respond(event: dict[str, Any], reason: str) -> None:

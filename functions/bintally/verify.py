@@ -18,11 +18,14 @@ REASON_LIMIT = 2000
 
 
 def handler(event: dict[str, str], context: object) -> dict[str, Any]:
-    """`event`: endpoint, model_version, model_data_url. Returns {"ok": bool, "reason": str}. Raises WrongEvent."""
-    check_fields(event, "verify", "an endpoint to verify", "endpoint", "model_version", "model_data_url")
+    """`event`: endpoint, model_version, model_data_url, package_digest (goldens.digest_of; empty: any). Returns
+    {"ok": bool, "reason": str}. Raises WrongEvent."""
+    wanted = ("endpoint", "model_version", "model_data_url", "package_digest")
+    check_fields(event, "verify", "an endpoint to verify", *wanted)
     logger.info("asked to verify", extra=event)
     try:
-        goldens = fetch_goldens(clients.s3(), event["model_data_url"], event["model_version"])
+        package = event["model_data_url"], event["model_version"], event["package_digest"]
+        goldens = fetch_goldens(clients.s3(), *package)
         for golden in goldens:
             ask(clients.endpoint_for_golden_images(), event["endpoint"], golden)
     except (BintallyError, ClientError, BotoCoreError) as error:

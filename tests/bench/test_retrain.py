@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from rich.console import Console
 
-from bench import redeploy, retrain, whole
+from bench import labels, redeploy, retrain, whole
 from bench.redeploy import Request
 from cli.bench import command
 from cli.errors import PACKAGE_MISSING, USAGE, CliError
@@ -52,6 +52,16 @@ def test_memory_takes_many_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = run("processing", "--rounds", 1)
     assert shown.exit_code == 0, shown.output
     assert "Peak memory was not measured: that takes 9000 different photographs" in shown.output
+
+
+def test_labels_are_read_in_slices_from_an_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels, "LINES", 7_000)
+    shown = run("labels", "--rounds", 1, "--json", tmp_path / "bench.json")
+    assert shown.exit_code == 0, shown.output
+    assert "7,000 labels in 1 slices" in shown.output
+    (row,) = json.loads((tmp_path / "bench.json").read_text())["retrain"]["labels"]["rows"]
+    assert (row["ended"], row["labels"]) == ("log", 7_000)
+    assert row["read"]["cpu_s"] > 0 and row["peak_memory_mb"] > 30
 
 
 def test_a_job_that_fails_is_told_in_one_line(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """model list, approve and reject, over a registry in moto."""
 
+import io
 import json
+import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -89,7 +91,7 @@ def test_models_says_state_metrics_and_origin(aws: Any, register: Callable[..., 
     assert shown.exit_code == 0
     lines = {line.split()[0]: line.split() for line in shown.stdout.splitlines()}
     assert lines["2026-11-01-aaaaaa"][1:7] == ["approved", "0.671", "1.427", "0.385", "-", "-"]
-    assert lines["2026-11-02-bbbbbb"][1:7] == ["rejected", "-", "-", "-", "2026-11-01-aaaaaa", "-"]
+    assert lines["2026-11-02-bbbbbb"][1:7] == ["rejected", "unknown", "-", "-", "2026-11-01-aaaaaa", "-"]
     assert lines["2026-11-03-cccccc"][1:7] == ["live", "0.652", "-", "-", "-", "01234567"]
     assert lines["2026-11-04-dddddd"][1] == "pending"
 
@@ -118,6 +120,41 @@ def test_a_version_whose_metrics_were_cleared_away_is_listed_without(aws: Any, r
     aws.client("s3").delete_object(Bucket="artifacts", Key="2026-11-01-aaaaaa")
     (found,) = json.loads(run("model", "list", "--json").stdout)
     assert found["metrics"] == {}
+
+
+def archive(metrics: object) -> bytes:
+    """A model.tar.gz whose last file is package.json, with these metrics."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        contents = {"model.bin": b"0" * 100_000, "package.json": json.dumps({"metrics": metrics}).encode()}
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def test_a_version_released_or_registered_by_hand_shows_the_metrics_of_its_package(
+    aws: Any, register: Callable[..., str]
+) -> None:
+    register("registered")
+    go_live(aws, "released")
+    for version in ("registered", "released"):
+        body = archive(SHIPPED)
+        aws.client("s3").put_object(Bucket="artifacts", Key=f"models/{version}/model.tar.gz", Body=body)
+    found = {each["model_version"]: each["metrics"] for each in json.loads(run("model", "list", "--json").stdout)}
+    assert found == dict.fromkeys(("released", "registered"), SHIPPED["as_shipped"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"no archive", archive(SHIPPED)[:150], archive(None), archive([1]), archive({})],
+    ids=["no archive", "cut off", "none", "a list", "empty"],
+)
+def test_metrics_that_a_package_lacks_are_unknown(aws: Any, register: Callable[..., str], content: bytes) -> None:
+    register("registered")
+    aws.client("s3").put_object(Bucket="artifacts", Key="models/registered/model.tar.gz", Body=content)
+    assert run("model", "list").stdout.splitlines()[-1].split()[1:5] == ["pending", "unknown", "-", "-"]
 
 
 def test_no_models_yet(aws: Any) -> None:

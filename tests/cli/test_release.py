@@ -69,8 +69,8 @@ def run(*words: str) -> Result:
 
 
 def test_release_prints_each_step_once_and_the_outcome(clients: dict[str, Stubber]) -> None:
-    entered = ["Plan", "TakeLock", "CreateModel", "CreateConfig", "CreateCandidate", "WaitForCandidate"]
-    more = [*entered, "DescribeCandidate", "WaitForCandidate", "AskCandidate", "FreeLock"]
+    entered = ["Begin", "Prepare", "CreateCandidate", "IsCandidateUp", "WaitForCandidate"]
+    more = [*entered, "CreateCandidate", "AskCandidate", "FreeLock"]
     output = json.dumps({"outcome": "released", "reason": "version 2 is live", "model_version": "2"})
     expect(
         clients["stepfunctions"],
@@ -83,7 +83,6 @@ def test_release_prints_each_step_once_and_the_outcome(clients: dict[str, Stubbe
     assert (shown.exit_code, shown.stderr) == (0, "")
     assert shown.stdout.splitlines() == [
         "✓ Checking that no other release runs 2.0 s",
-        "✓ Creating the model 2.0 s",
         "✓ Starting a candidate 4.0 s",
         "✓ The candidate answers the golden images 1.0 s",
         "✓ Reporting the outcome 1.0 s",
@@ -95,7 +94,7 @@ def test_a_release_that_fails_exits_1_with_its_reason(clients: dict[str, Stubber
     expect(
         clients["stepfunctions"],
         {"model_version": "2", "model_data_url": "s3://artifacts/models/2/model.tar.gz"},
-        [history("Plan", "FreeLock", end="ExecutionFailed")],
+        [history("Begin", "FreeLock", end="ExecutionFailed")],
         status="FAILED",
         error="RolledBack",
         cause="SageMaker went back to the model before: alarm\n x",
@@ -103,6 +102,18 @@ def test_a_release_that_fails_exits_1_with_its_reason(clients: dict[str, Stubber
     shown = run("model", "release", "2")
     assert shown.exit_code == 1
     assert shown.stderr == "Error: release failed: RolledBack SageMaker went back to the model before: alarm x\n"
+
+
+def test_the_registered_digest_of_the_package_goes_along(
+    clients: dict[str, Stubber], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a package that was replaced in the bucket is refused."""
+    monkeypatch.setitem(PACKAGE, "CustomerMetadataProperties", {"model_version": "2", "package_digest": "d" * 64})
+    request = {"model_version": "2", "model_data_url": "s3://artifacts/models/2/model.tar.gz"}
+    output = json.dumps({"outcome": "released", "reason": "version 2 is live", "model_version": "2"})
+    looks = [history("Begin", end="ExecutionSucceeded")]
+    expect(clients["stepfunctions"], {**request, "package_digest": "d" * 64}, looks, status="SUCCEEDED", output=output)
+    assert run("model", "release", "2").exit_code == 0
 
 
 def test_a_rejected_version_is_not_released(clients: dict[str, Stubber], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +141,8 @@ def live(clients: dict[str, Stubber], monkeypatch: pytest.MonkeyPatch) -> Callab
             if not name.startswith("bintally_serverless_") or name.count("_") > 2:
                 continue
             described = {"ModelName": name, "ModelArn": "a" * 20, "CreationTime": BEGAN}
-            container = {"PrimaryContainer": {"ModelDataUrl": address}}
+            pinned = {"BINTALLY_PACKAGE_DIGEST": "d" * 64} if version == "3" else {}
+            container = {"PrimaryContainer": {"ModelDataUrl": address, "Environment": pinned}}
             asked = {"ModelName": name.replace("_", "-")}
             clients["sagemaker"].add_response("describe_model", described | container, asked)
             if address != url:
@@ -149,8 +161,13 @@ def test_rollback_takes_the_newest_other_model_at_once(clients: dict[str, Stubbe
     )
     expect(
         clients["stepfunctions"],
-        {"model_version": "2", "model_data_url": "s3://artifacts/models/2/model.tar.gz", "at_once": True},
-        [history("Plan", end="ExecutionSucceeded")],
+        {
+            "model_version": "2",
+            "model_data_url": "s3://artifacts/models/2/model.tar.gz",
+            "package_digest": "d" * 64,  # of the model that was live
+            "at_once": True,
+        },
+        [history("Begin", end="ExecutionSucceeded")],
         status="SUCCEEDED",
         output=json.dumps({"outcome": "released", "reason": "version 2 is live", "model_version": "2"}),
     )

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.main import main
+from deployed.errors import Denied
 from deployed.stack import Deployed
 
 ROLE = "arn:aws:iam::123456789012:role/retrain"
@@ -104,9 +105,58 @@ def test_who_stops_watching_learns_that_the_run_goes_on(
     def pressed(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cli.retraining.time", SimpleNamespace(sleep=pressed))
+    monkeypatch.setattr("cli.retraining.time", SimpleNamespace(sleep=pressed, time=lambda: 0.0))
     shown = run("start", "--watch")
     assert (shown.exit_code, shown.output.splitlines()[-1]) == (
         130,
         "Error: the retraining goes on. Stop it with: bintally retrain stop",
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (["epoch=3"], "no such settings: epoch; there are epochs,"),
+        (["instance_type=ml.g5.huge"], "Instance types are parameters of the stack, such as TrainingInstanceType"),
+        (["epochs=many"], "epochs is a whole number from 1 to 1000, not 'many'"),
+        (["epochs=0"], "epochs is a whole number from 1 to 1000, not '0'"),
+        (["trials=2.5"], "trials is a whole number from 0 to 100, not '2.5'"),
+        (["instances=21"], "instances is a whole number from 1 to 20"),
+        (["batch_size="], "batch_size is a whole number from 0 to 1024, not ''"),
+        (["sizes=96x128"], "sizes are from 32 to 512 pixels with commas between"),
+        (["sizes=16"], "sizes are from 32 to 512 pixels"),
+        (["start=zero"], "start is champion or scratch, not 'zero'"),
+        (["learning_rate=fast"], "learning_rate is a number above 0, at most 1, not 'fast'"),
+        (["epochs"], "--set takes NAME=VALUE, not epochs"),
+        (["epochs=3", "epochs=4"], "--set epochs is given twice, as 3 and 4"),
+    ],
+)
+def test_wrong_settings_are_wrong_use_and_start_nothing(retrained: SimpleNamespace, given: list[str], why: str) -> None:
+    shown = run("start", *(word for each in given for word in ("--set", each)))
+    assert shown.exit_code == 2, shown.output
+    assert why in " ".join(shown.output.split())
+    assert not retrained.states.list_executions(stateMachineArn=retrained.machine)["executions"]
+
+
+def test_settings_are_sent_as_the_run_reads_them(retrained: SimpleNamespace) -> None:
+    shown = run("start", "--set", "epochs=3", "--set", "sizes=128", "--set", "learning_rate=1e-3", "--force")
+    assert shown.exit_code == 0, shown.output
+    (execution,) = retrained.states.list_executions(stateMachineArn=retrained.machine)["executions"]
+    sent = json.loads(retrained.states.describe_execution(executionArn=execution["executionArn"])["input"])
+    assert sent["settings"] == {"epochs": 3, "sizes": "128", "learning_rate": "1e-3"}
+
+
+def test_a_second_run_by_hand_is_not_started(retrained: SimpleNamespace) -> None:
+    retrained.states.start_execution(stateMachineArn=retrained.machine, name="by-hand-7")
+    shown = run("start")
+    said = "Error: a retraining runs already: by-hand-7. Stop it with: bintally retrain stop\n"
+    assert (shown.exit_code, shown.output) == (1, said)
+    assert len(retrained.states.list_executions(stateMachineArn=retrained.machine)["executions"]) == 1
+
+
+def test_who_may_start_one_need_not_see_the_others(retrained: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(stack: object) -> str:
+        raise Denied("states:ListExecutions")
+
+    monkeypatch.setattr("cli.retrain_start.running", refused)
+    assert run("start").output.startswith("Started arn:")

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from cli import labels, photographs
+from cli import photographs
 from cli import upload as verb
 from cli.main import main
 from cli.photographs import Photograph, Uploaded, find
 from local.stack import REPOSITORY, Local
+from training.dataset import labels
 
 
 @pytest.fixture(autouse=True)

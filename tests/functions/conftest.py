@@ -13,14 +13,16 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import conclude, count, follow, plan, reconcile, record
+from bintally import advance, answer, conclude, count, follow, plan, reconcile, record, review
 from bintally.aws import clients
 from bintally.common import zone
 from bintally.counting import settings as counting
 from bintally.labels import settings as labels
 from bintally.reconciling import settings as reconciling
 from bintally.records import settings as records
+from bintally.releasing import settings as releasing
 from bintally.retraining import settings as retraining
+from bintally.reviewing import settings as reviewing
 from bintally.strays import settings as strays
 from botocore.awsrequest import AWSResponse
 from moto import mock_aws
@@ -47,8 +49,8 @@ ENVIRONMENT = {
 
 
 READ_ONCE = (
-    *(counting, labels, reconciling, records, retraining, strays, zone),
-    *(conclude, count, follow, plan, reconcile, record),
+    *(counting, labels, reconciling, records, releasing, retraining, strays, zone),
+    *(advance, answer, conclude, count, follow, plan, reconcile, record, review, reviewing),
 )
 """Modules that keep what they made on first use. Clients live on: one takes longer to make than a request."""
 

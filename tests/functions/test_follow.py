@@ -136,6 +136,18 @@ def test_what_a_photographs_own_metadata_say_is_a_label(stream: Stream) -> None:
     }
 
 
+def test_many_lines_are_several_objects_and_a_retry_replaces_them(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader of the log holds whole objects in memory."""
+    monkeypatch.setattr(log, "LARGEST", 2)
+    events = [stream.put(count(name, **by_metadata(4))) for name in "abcde"]
+    stream.follow(*events)
+    stream.follow(*events)
+    assert sorted(len(body.splitlines()) for body in stream.objects().values()) == [1, 2, 2]
+    assert len(stream.said()) == 5
+
+
 def test_a_photograph_of_which_nobody_says_anything_has_no_label(stream: Stream) -> None:
     stream.follow(stream.put(count()))
     assert stream.objects() == {}

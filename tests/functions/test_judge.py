@@ -42,7 +42,7 @@ BETTER: dict[str, Any] = {
         group("3-5", 180, 0.05, 0.02, 0.08),
         group("6 or more", 120, 0.04, -0.01, 0.09),
     ],
-    "golden": {"asked": 6, "faults": []},
+    "golden": {"asked": 6, "faults": [], "package_digest": "p" * 64},
 }
 
 
@@ -73,6 +73,7 @@ def test_a_better_challenger_is_promoted() -> None:
     assert answer["reasons"] == [answer["reason"]]
     assert "0.0400" in answer["reason"] and "0.0150" in answer["reason"]
     assert answer["figures"]["dataset_digest"] == "d" * 64 and answer["figures"]["test_set_digest"] == "t" * 64
+    assert answer["figures"]["package_digest"] == "p" * 64
 
 
 @pytest.mark.parametrize(

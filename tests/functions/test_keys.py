@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from bintally.common.errors import Rejected
 from bintally.common.keys import (
+    _SYSTEM_FILES,
     EXPECTED,
     LONGEST_ID,
     Place,
@@ -20,7 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 ids = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\\"), min_size=1, max_size=60).filter(
-    lambda text: fold(text) and text not in (".", "..") and not text.startswith("._")
+    lambda text: (
+        fold(text) and text not in (".", "..") and not text.startswith("._") and text.lower() not in _SYSTEM_FILES
+    )
 )
 keyish = st.text("#%aB25 3", min_size=1, max_size=12)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import remove_endpoint, resume_counting
+from bintally import remove_endpoint
 from bintally.aws import clients
 from bintally.releasing import remove_all
 from bintally.retraining import LONGEST_STACK_NAME
@@ -241,10 +241,3 @@ def test_update_does_nothing(
     make(sagemaker, "bintally-serverless", "bintally-serverless-0a1b2c3d")
     assert run(cloudformation, "Update")["Status"] == "SUCCESS"
     assert "bintally-serverless" in names(sagemaker)
-
-
-def test_resume_counting_switches_it_on(mappings: Stubber) -> None:
-    asked = {"UUID": MAPPING, "Enabled": True}
-    mappings.add_response("update_event_source_mapping", {"State": "Enabling"}, asked)
-    event = json.loads((Path(__file__).parents[2] / "events" / "resume_counting.json").read_text())
-    assert resume_counting.handler(event, None) == {"state": "Enabling"}

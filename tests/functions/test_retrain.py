@@ -16,7 +16,7 @@ from bintally.common.errors import Transient
 from bintally.labels.log import Image, label_id
 from bintally.retraining import conclude_run, runs
 from bintally.retraining.conclude_run import one_line
-from bintally.retraining.names import TUNED, Names, run_of, run_of_version, version_of
+from bintally.retraining.names import TUNED, Names, checked, run_of, run_of_version, version_of
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
@@ -27,6 +27,8 @@ ENVIRONMENT = {
     "STACK_NAME": "bintally",
     "ARTIFACTS_BUCKET": "artifacts",
     "MINIMUM_LABELS": "3",
+    "MAXIMUM_LABELS": "500000",
+    "LABEL_SHARE": "1",
     "APPROVAL": "manual",
     "BAD_SHARE": "0.2",
     "EPOCHS": "12",
@@ -213,7 +215,12 @@ def test_too_few_labels_are_nothing_to_do_unless_forced(outside: Outside) -> Non
         {"settings": {"trials": -1}},
         {"settings": {"start": "elsewhere"}},
         {"settings": {"sizes": "12;rm"}},
-        {"settings": {"learning_rate": 0.1}},
+        {"settings": {"sizes": "16"}},
+        {"settings": {"learning_rate": 0}},
+        {"settings": {"learning_rate": "1.5"}},
+        {"settings": {"seed": -1}},
+        {"settings": {"instances": True}},
+        {"settings": ["epochs"]},
         {"forced": True},
     ],
 )
@@ -234,6 +241,11 @@ def test_settings_of_one_run(outside: Outside) -> None:
     assert made["approval"] == "Approved"
 
 
+def test_numbers_may_be_text_and_text_numbers() -> None:
+    given = {"epochs": "3", "trials": 2.0, "sizes": 128, "learning_rate": 0.003, "start": "scratch"}
+    assert checked(given) == {"epochs": 3, "trials": 2, "sizes": "128", "learning_rate": "0.003", "start": "scratch"}
+
+
 def test_without_a_live_model_there_is_nothing_to_compare_with(outside: Outside) -> None:
     outside.sagemaker.endpoint = {}
     made = outside.plan(force=True)
@@ -249,6 +261,20 @@ def test_one_run_at_a_time(outside: Outside) -> None:
     outside.conclude(made, "refused", error="AlreadyRunning")
     assert outside.lock() == runs.Holder(OTHER, first["run"]), "the second frees no lock that is not its own"
     assert not outside.sagemaker.called, "nor stops the first one's jobs"
+
+
+@pytest.mark.parametrize("reason", ["schedule", "drift alarm"])
+def test_a_second_tick_ends_quietly(outside: Outside, reason: str) -> None:
+    """No person waits for it: no failed execution, no message, no run in the list."""
+    outside.label(0)
+    first = outside.plan(OTHER, force=True)
+    made = outside.plan(reason=reason)
+    assert (made["outcome"], made["error"]) == ("under way", "")
+    assert outside.conclude(made, made["outcome"], error=made["error"])["outcome"] == "under way"
+    assert outside.told() == []
+    assert outside.run(made["run"]) == {}
+    assert outside.lock() == runs.Holder(OTHER, first["run"])
+    assert not outside.sagemaker.called
 
 
 @pytest.mark.parametrize("status", ["ABORTED", "TIMED_OUT", None])
@@ -281,6 +307,73 @@ def test_what_was_learned_is_not_new_any_more(outside: Outside) -> None:
     arguments = third["process_arguments"]
     assert arguments[arguments.index("--previous") + 1] == f"s3://artifacts/{made['dataset']}/index.jsonl"
     assert third["tuning_parent"] == made["names"]["tune"]
+
+
+def test_a_long_log_takes_several_calls_and_ends_the_same(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        outside.label(number)
+    at_once = outside.plan(OTHER)
+    manifest = outside.manifest(at_once)
+    outside.conclude(at_once, "failed", OTHER)
+    monkeypatch.setattr(plan, "READING_SECONDS", -1)  # each call reads one object
+    calls: list[dict[str, Any]] = []
+    while not calls or calls[-1]["outcome"] == "reading":
+        calls.append(outside.plan())
+        assert outside.lock() == runs.Holder(ARN, calls[-1]["run"])
+    assert [call["outcome"] for call in calls] == ["reading"] * 5 + ["planned"]
+    assert outside.manifest(calls[-1]) == manifest
+    assert (calls[-1]["labels"], calls[-1]["watermark"]) == (5, at_once["watermark"])
+
+
+def test_labels_that_a_run_leaves_are_those_of_the_next(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAXIMUM_LABELS", "2")
+    for number in range(5):
+        outside.label(number, f"2026-11-21T1{number}:00:00.000000Z")
+    taken = []
+    for execution in (ARN, OTHER, ARN + "-3"):
+        made = outside.plan(execution)
+        assert outside.plan(execution) == made, "a repeated call plans the same"
+        if made["outcome"] == "planned":
+            taken.append([line["bin"] for line in outside.manifest(made)])
+            answer = outside.conclude(made, "not better", execution)
+            assert (
+                answer["reason"]
+                == f"because (the run is full; the next one reads the labels after {made['watermark']})"
+            )
+        else:
+            outside.conclude(made, "nothing to do", execution)
+    assert list(map(sorted, taken)) == [["B0", "B1"], ["B2", "B3"]], "a full run needs no more labels"
+    assert made["reason"] == "1 photographs have new labels, a run takes 3"
+
+
+def test_a_call_that_was_given_up_and_still_works_takes_nothing_from_the_next_run(outside: Outside) -> None:
+    """It stores a later reading after the plan was made that the run uses."""
+    for number in range(3):
+        outside.label(number)
+    made = outside.plan()
+    outside.label(9, "2026-11-21T12:00:00.000000Z")
+    outside.plan()
+    outside.conclude(made, "registered")
+    assert [line["bin"] for line in outside.manifest(outside.plan(OTHER, force=True))] == ["B9"]
+
+
+def test_a_label_that_is_stored_late_is_new(outside: Outside) -> None:
+    """Its day is over and its time is before the watermark."""
+    for number in range(3):
+        outside.label(number, "2026-11-22T10:00:00.000000Z")
+    outside.conclude(outside.plan(), "registered")
+    outside.label(7, "2026-11-21T23:00:00.000000Z")
+    made = outside.plan(OTHER, force=True)
+    assert (made["labels"], [line["bin"] for line in outside.manifest(made)]) == (1, ["B7"])
+
+
+def test_a_run_that_was_planned_before_an_update_of_the_stack_concludes(outside: Outside) -> None:
+    outside.label(0)
+    made = outside.plan(force=True)
+    outside.conclude(
+        {name: value for name, value in made.items() if name not in ("reading", "labels_left")}, "registered"
+    )
+    assert outside.plan(OTHER, force=True)["outcome"] == "planned"
 
 
 def test_a_run_without_trials_keeps_the_tuning_job_that_the_next_starts_from(outside: Outside) -> None:

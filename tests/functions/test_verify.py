@@ -1,5 +1,6 @@
 """A package's golden images against an endpoint's answers."""
 
+import hashlib
 import io
 import itertools
 import json
@@ -68,8 +69,9 @@ class Aws:
         response = {"Body": StreamingBody(io.BytesIO(body), len(body))}
         self.endpoint.add_response("invoke_endpoint", response, asked)
 
-    def verify(self) -> tuple[bool, str]:
+    def verify(self, digest: str = "") -> tuple[bool, str]:
         event = {"endpoint": "stack-candidate", "model_version": VERSION, "model_data_url": URL}
+        event["package_digest"] = digest
         found = verify.handler(event, None)
         assert found.keys() == {"ok", "reason"}
         self.s3.assert_no_pending_responses()
@@ -194,6 +196,18 @@ def test_a_missing_object(aws: Aws) -> None:
     ok, reason = aws.verify()
     assert not ok
     assert "does not exist" in reason
+
+
+def test_a_package_that_was_replaced_since_the_release_read_it(aws: Aws) -> None:
+    package = json.dumps(PACKAGE).encode()
+    aws.package(archive())
+    aws.answer(with_(), b"png", "image/png")
+    aws.answer(with_(), b"jpg", "image/jpeg")
+    assert aws.verify(hashlib.sha256(package).hexdigest())[0]
+    aws.package(archive())
+    ok, reason = aws.verify("0" * 64)
+    assert not ok
+    assert f"{URL} was replaced: its package.json is {hashlib.sha256(package).hexdigest()}, not {'0' * 64}" in reason
 
 
 def test_the_sample_event_is_what_the_state_machine_sends() -> None:

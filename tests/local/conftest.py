@@ -18,6 +18,7 @@ import pytest
 from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
 from localsagemaker.ports import free_port
 
 from local import emulator, processes
@@ -256,6 +257,23 @@ def settled() -> Callable[..., dict[str, Any]]:
                 return found
             time.sleep(0.1)
         raise TimeoutError(found)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def serves(ask: Callable[..., dict[str, Any]]) -> Callable[[Local, str], None]:
+    """Waits until an endpoint answers: after a stop it is in service at once, and answers 503 while its process starts."""
+
+    def wait(stack: Local, endpoint: str) -> None:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                ask(stack, endpoint)
+                return
+            except ClientError as error:
+                assert error.response["Error"]["Code"] == "ServiceUnavailable" and time.monotonic() < deadline, error
+                time.sleep(0.1)
 
     return wait
 

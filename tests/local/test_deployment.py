@@ -396,7 +396,11 @@ def test_deleting_an_endpoint_in_its_canary_ends_both_processes(
 
 
 def test_a_stop_in_a_canary_brings_the_old_model_back(
-    own: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+    own: Local,
+    model: Callable[..., str],
+    settled: Callable[..., dict[str, Any]],
+    ask: Callable[..., dict[str, Any]],
+    serves: Callable[[Local, str], None],
 ) -> None:
     own.start_emulator()
     sagemaker = own.client("sagemaker")
@@ -411,6 +415,7 @@ def test_a_stop_in_a_canary_brings_the_old_model_back(
     after = settled(own, "stopped")
     assert (after["EndpointStatus"], after["EndpointConfigName"]) == ("InService", "stopped-1")
     assert "interrupted by a stop" in after["FailureReason"] and "PendingDeploymentSummary" not in after
+    serves(own, "stopped")
     assert {ask(own, "stopped")["model_version"] for _ in range(4)} == {"v1"}
     update(own, "stopped", DeploymentConfig=guardrails("stopped", percent=50, wait=1))
     assert settled(own, "stopped")["EndpointConfigName"] == "stopped-2"

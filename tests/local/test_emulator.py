@@ -116,6 +116,23 @@ def test_whoever_may_send_a_message_may_send_ten(
 
 
 @BOTH
+def test_metrics_of_one_namespace(
+    stack: Local, which: str, role: Callable[..., str], as_role: Callable[..., Any]
+) -> None:
+    own = {"StringEquals": {"cloudwatch:namespace": ["/aws/sagemaker/TrainingJobs"]}}
+    allow = {"Effect": "Allow", "Action": "cloudwatch:PutMetricData", "Resource": "*", "Condition": own}
+    cloudwatch = as_role(stack, role(stack, "metrics", None, allow), "cloudwatch")
+    data = [{"MetricName": "train:loss", "Value": 0.5}]
+    if which == "ours":
+        cloudwatch.put_metric_data(Namespace="/aws/sagemaker/TrainingJobs", MetricData=data)
+    else:
+        with pytest.raises(ClientError, match="AccessDenied"):
+            cloudwatch.put_metric_data(Namespace="/aws/sagemaker/TrainingJobs", MetricData=data)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        cloudwatch.put_metric_data(Namespace="AWS/Lambda", MetricData=data)
+
+
+@BOTH
 def test_cloudformation_makes_model_package_groups(stack: Local, which: str) -> None:
     cloudformation, sagemaker = stack.client("cloudformation"), stack.client("sagemaker")
     properties = {"ModelPackageGroupName": "made-by-a-stack", "ModelPackageGroupDescription": "described"}

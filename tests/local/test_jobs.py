@@ -20,7 +20,13 @@ from local import processes
 from local.stack import Local
 from localsagemaker import channels, container
 
-ROLE_MAY = {"Effect": "Allow", "Action": ["s3:*", "logs:*", "cloudwatch:PutMetricData"], "Resource": "*"}
+ROLE_MAY = (
+    {"Effect": "Allow", "Action": ["s3:*", "logs:*"], "Resource": "*"},
+    {
+        **{"Effect": "Allow", "Action": "cloudwatch:PutMetricData", "Resource": "*"},  # as the template's JobRole
+        "Condition": {"StringEquals": {"cloudwatch:namespace": ["/aws/sagemaker/TrainingJobs"]}},
+    },
+)
 RESOURCES = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
 FAST = {"Delay": 1, "MaxAttempts": 60}
 HEAD = """
@@ -38,7 +44,7 @@ def bucket(ours: Local) -> str:
 
 @pytest.fixture(scope="module")
 def job_role(ours: Local, role: Callable[..., str]) -> str:
-    return role(ours, "job", "sagemaker.amazonaws.com", ROLE_MAY)
+    return role(ours, "job", "sagemaker.amazonaws.com", *ROLE_MAY)
 
 
 def training_request(
@@ -453,7 +459,7 @@ def test_without_the_training_environment_a_job_says_how_to_make_it(
     own = dataclasses.replace(own, variables={"BINTALLY_TRAINING_PYTHON": str(tmp_path / "python")})
     own.start_emulator()
     own.client("s3").create_bucket(Bucket="jobs")
-    arn = role(own, "job", "sagemaker.amazonaws.com", ROLE_MAY)
+    arn = role(own, "job", "sagemaker.amazonaws.com", *ROLE_MAY)
     sagemaker = own.client("sagemaker")
     sagemaker.create_training_job(**training_request(own, arn, "poor", ""))
     assert "make train-venv" in ended(sagemaker, "poor")["FailureReason"]
@@ -462,7 +468,7 @@ def test_without_the_training_environment_a_job_says_how_to_make_it(
 def test_jobs_of_before_a_stop_are_told_as_ended_and_leave_no_process(own: Local, role: Callable[..., str]) -> None:
     own.start_emulator()
     own.client("s3").create_bucket(Bucket="jobs")
-    arn = role(own, "job", "sagemaker.amazonaws.com", ROLE_MAY)
+    arn = role(own, "job", "sagemaker.amazonaws.com", *ROLE_MAY)
     script = """
 import subprocess
 child = subprocess.Popen(["sleep", "300"])

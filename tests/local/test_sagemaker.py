@@ -313,7 +313,11 @@ def test_lists_are_filtered_sorted_and_paged(ours: Local, role: Callable[..., st
 
 
 def test_endpoints_come_back_after_a_stop(
-    own: Local, model: Callable[..., str], settled: Callable[..., dict[str, Any]], ask: Callable[..., dict[str, Any]]
+    own: Local,
+    model: Callable[..., str],
+    settled: Callable[..., dict[str, Any]],
+    ask: Callable[..., dict[str, Any]],
+    serves: Callable[[Local, str], None],
 ) -> None:
     own.start_emulator()
     own.client("sagemaker").create_endpoint(EndpointName="back", EndpointConfigName=model(own, "back", "v1"))
@@ -323,6 +327,7 @@ def test_endpoints_come_back_after_a_stop(
     assert not Path(f"/proc/{first}").exists()
     own.start_emulator()
     assert settled(own, "back")["EndpointStatus"] == "InService"
+    serves(own, "back")
     assert ask(own, "back")["model_version"] == "v1"
 
 

@@ -50,6 +50,13 @@ def test_a_changed_or_missing_file_is_refused(built: Path, name: str) -> None:
         package.load(built)
 
 
+def test_another_package_than_the_pinned_one_is_refused(built: Path) -> None:
+    digest = package.sha256(built / "package.json")
+    assert package.load(built, digest).model_version == "v1"
+    with pytest.raises(package.PackageError, match="the package was replaced after its release"):
+        package.load(built, "0" * 64)
+
+
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "format_version": lambda d: d.update(format_version=2),
     "preprocessing": lambda d: d["preprocessing"].update(size=99),

@@ -514,6 +514,18 @@ def test_package_that_does_not_verify_is_not_served(
     assert reason in json.loads(ours[0])["message"]
 
 
+def test_another_package_than_the_pinned_one_is_not_served(
+    start: Callable[..., Endpoint], colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release gives its model the digest of the package that it judged."""
+    monkeypatch.setenv("BINTALLY_PACKAGE_DIGEST", package.sha256(colours / package.NAME))
+    start().wait()
+    monkeypatch.setenv("BINTALLY_PACKAGE_DIGEST", "0" * 64)
+    endpoint = start()
+    assert "the package was replaced after its release" in endpoint.process.communicate(timeout=60)[1]
+    assert endpoint.process.returncode == 1
+
+
 def test_taken_port_is_told_in_one_line(start: Callable[..., Endpoint], endpoint: Endpoint) -> None:
     second = start(port=endpoint.port)
     log = second.process.communicate(timeout=60)[1]

@@ -6,6 +6,7 @@ service to fail in a way that cannot be asked of it.
 """
 
 import contextlib
+import functools
 import http.client
 import io
 import json
@@ -30,6 +31,7 @@ from PIL import Image, ImageDraw
 from local import processes
 from local.stack import REPOSITORY, Local
 from tests.shared import shared
+from tests.stack.people import Person, make_person
 
 KEPT_BUILDS = 2
 
@@ -430,3 +432,9 @@ def endpoint(relays: dict[str, Relay]) -> Iterator[Relay]:
 def table(relays: dict[str, Relay]) -> Iterator[Relay]:
     yield relays["table"]
     relays["table"].reset()
+
+
+@pytest.fixture(scope="session")
+def person(stack: Local, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Person]:
+    """person(name, *policies) makes an IAM user with these policies of docs/operations.md and no other right."""
+    return functools.partial(make_person, stack, tmp_path_factory)

@@ -179,7 +179,7 @@ def failed(releases: Releases, execution: str, error: str, reason: str) -> None:
     """The execution failed so, and said so everywhere."""
     found = releases.wait(execution)
     assert (found["status"], found.get("error")) == ("FAILED", error), found.get("cause")
-    assert reason in found["cause"]
+    assert reason in found["cause"], found["cause"]
     event, message = releases.told(execution)
     assert (event["outcome"], event["error"], event["reason"]) == ("failed", error, found["cause"])
     assert found["cause"] in message
@@ -189,7 +189,7 @@ def overtake(releases: Releases, version: str) -> str:
     """A release whose package is replaced when the candidate has passed, so that the live endpoint fails."""
     other = releases.package("another")
     execution = releases.start(version)
-    releases.wait_state(execution, "WaitForNew")
+    releases.wait_state(execution, "WaitForRemoval")
     releases.upload(version, other)
     return execution
 

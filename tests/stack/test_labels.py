@@ -35,8 +35,8 @@ class Clerk:
 
     def labels(self, site: str) -> list[Label]:
         """One for each photograph and quantity; a line may stand in the log twice."""
-        lines = log.read_log(self.user.s3, self.artifacts, NOW)
-        return list({label["id"]: label for label in lines if label["site"] == site}.values())
+        found = [label for _, labels in log.read_log(self.user.s3, self.artifacts, NOW) for label in labels]
+        return list({label["id"]: label for label in found if label["site"] == site}.values())
 
     def wait_labels(self, site: str, number: int) -> list[Label]:
         return list(

@@ -1,12 +1,15 @@
 """Identity checks are on: the count function can do what its role allows and no more."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+
+ROOT = Path(__file__).parents[2]
 
 
 def role_of(user: Any) -> str:
@@ -50,12 +53,106 @@ def test_one_permission_less_and_back(action: str, user: Any, photograph: Callab
     assert user.depth(user.dead) == 0
 
 
-def test_the_role_cannot_write_photographs(user: Any) -> None:
-    """Its credentials, taken from a worker's own environment, are refused what the policy does not name."""
-    role = user.stack.client("iam").get_role(RoleName=role_of(user))["Role"]["Arn"]
+def s3_as(user: Any, role: str) -> Any:
     assumed = user.stack.client("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
     session = boto3.Session(assumed["AccessKeyId"], assumed["SecretAccessKey"], assumed["SessionToken"], "us-east-1")
-    s3 = session.client("s3", endpoint_url=user.stack.endpoint_url)
+    return session.client("s3", endpoint_url=user.stack.endpoint_url)
+
+
+@pytest.fixture
+def job(user: Any) -> Iterator[Any]:
+    """S3 as a job of SageMaker, whose role nobody else may assume."""
+    iam, name = user.stack.client("iam"), user.outputs["JobRole"].rpartition("/")[2]
+    trust = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+    anyone = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+    more = json.dumps(trust | {"Statement": [*trust["Statement"], anyone]})
+    iam.update_assume_role_policy(RoleName=name, PolicyDocument=more)
+    try:
+        yield s3_as(user, user.outputs["JobRole"])
+    finally:
+        iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(trust))
+
+
+def test_a_job_writes_the_files_of_runs(user: Any, job: Any) -> None:
+    for key in ("retrain/261122-aaaaaa/x", "datasets/train/x", "checkpoints/261122-aaaaaa/x"):
+        job.put_object(Bucket=user.outputs["ArtifactsBucket"], Key=key, Body=b"x")
+
+
+def test_a_job_reads_the_live_package_and_cannot_write_it_nor_labels(user: Any, job: Any) -> None:
+    bucket = user.outputs["ArtifactsBucket"]
+    (live,) = user.s3.list_objects_v2(Bucket=bucket, Prefix="models/", MaxKeys=1)["Contents"]
+    assert job.get_object(Bucket=bucket, Key=live["Key"])["ETag"] == live["ETag"]
+    for key in (live["Key"], "models/new/model.tar.gz", "labels/2026/11/22/x.jsonl", "reports/x"):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            job.put_object(Bucket=bucket, Key=key, Body=b"x")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        job.delete_object(Bucket=bucket, Key=live["Key"])
+    with pytest.raises(ClientError, match="AccessDenied"):
+        job.put_object(Bucket=user.bucket, Key="incoming/IAM1/x/y.jpg", Body=b"x")
+
+
+def test_a_runs_package_is_published_by_the_machines_own_state_and_role(user: Any) -> None:
+    states, bucket = user.stack.client("stepfunctions"), user.outputs["ArtifactsBucket"]
+    machine = states.describe_state_machine(stateMachineArn=user.outputs["RetrainStateMachine"])
+    publish = json.loads(machine["definition"])["States"]["Publish"]
+    failed = {"Type": "Fail", "Error": "{% $error %}", "Cause": "{% $reason %}"}
+    written = "retrain/261122-aaaaaa/training/a-job/output/model.tar.gz"
+    given = {"plan": {"model_version": "published"}, "model_data_url": f"s3://{bucket}/{written}"}
+    done = {"Type": "Pass", "Output": "{% $model_data_url %}", "End": True}
+    definition = {
+        "QueryLanguage": "JSONata",
+        "StartAt": "Begin",
+        "States": {
+            "Begin": {"Type": "Pass", "Assign": given, "Next": "Publish"},
+            "Publish": publish | {"Next": "Done", "Retry": []},
+            "Done": done,
+            "Conclude": failed,
+        },
+    }
+    user.s3.put_object(Bucket=bucket, Key=written, Body=b"package")
+    arn = states.create_state_machine(name="publish", definition=json.dumps(definition), roleArn=machine["roleArn"])[
+        "stateMachineArn"
+    ]
+    try:
+        execution = states.start_execution(stateMachineArn=arn)["executionArn"]
+        ended = user.wait_for(
+            "the copy",
+            lambda: (found := states.describe_execution(executionArn=execution))["status"] != "RUNNING" and found,
+            30,
+        )
+        assert json.loads(ended.get("output", "null")) == f"s3://{bucket}/models/published/model.tar.gz", ended
+        assert user.s3.get_object(Bucket=bucket, Key="models/published/model.tar.gz")["Body"].read() == b"package"
+    finally:
+        states.delete_state_machine(stateMachineArn=arn)
+        for key in (written, "models/published/model.tar.gz"):
+            user.s3.delete_object(Bucket=bucket, Key=key)
+
+
+def test_candidates_logs_expire_and_no_others(user: Any) -> None:
+    """With the function's own role."""
+    logs = user.stack.client("logs")
+    base = f"/aws/sagemaker/Endpoints/{user.stack.name}"
+    candidate, other = f"{base}-candidate-0123abcd", f"{base}2-candidate-0123abcd"
+    for name in (candidate, other):
+        logs.create_log_group(logGroupName=name)
+    try:
+        event = (ROOT / "events/expire_logs.json").read_bytes()
+        answer = json.load(
+            user.functions.invoke(FunctionName=user.outputs["ExpireLogsFunction"], Payload=event)["Payload"]
+        )
+        assert answer.get("limited"), answer
+        found = logs.describe_log_groups(logGroupNamePrefix=f"{base}-candidate-")["logGroups"]
+        assert {group.get("retentionInDays") for group in found} == {30}
+        (untouched,) = logs.describe_log_groups(logGroupNamePrefix=other)["logGroups"]
+        assert "retentionInDays" not in untouched
+    finally:
+        for name in (candidate, other):
+            logs.delete_log_group(logGroupName=name)
+
+
+def test_the_role_cannot_write_photographs(user: Any) -> None:
+    """Its credentials, taken from a worker's own environment, are refused what the policy does not name."""
+    s3 = s3_as(user, user.stack.client("iam").get_role(RoleName=role_of(user))["Role"]["Arn"])
     with pytest.raises(ClientError, match="AccessDenied"):
         s3.put_object(Bucket=user.bucket, Key="incoming/IAM1/x/y.jpg", Body=b"x")
     with pytest.raises(ClientError, match="AccessDenied"):

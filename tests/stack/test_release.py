@@ -1,7 +1,7 @@
-"""The release machine: refused, undone, stopped half way, waiting for another; and what each leaves behind.
+"""The release machine on a stack: undone, stopped half way, waiting for another; and what each leaves behind.
 
 On a stack of its own, whose models answer what their packages say and have no network: test_release_model.py releases
-real ones.
+real ones. tests/functions/test_advance.py runs machine and function together at each of their turns.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from local.stack import Local, package_version
-from tests.stack.releasing import Description, Files, Releases, failed, inbox_of, overtake, packed, unpacked
+from tests.stack.releasing import Releases, failed, inbox_of, overtake, packed, unpacked
 
 pytestmark = [pytest.mark.xdist_group("release"), pytest.mark.timeout(900)]
 
@@ -52,85 +52,24 @@ def test_a_live_version_is_not_released_again_but_counting_is_resumed(releases: 
     found = releases.wait(execution)
     assert found["status"] == "SUCCEEDED"
     assert json.loads(found["output"])["outcome"] == "already live"
-    assert "CreateModel" not in releases.entered(execution)
+    assert "CreateCandidate" not in releases.entered(execution)
     releases.assert_as_before(version, config, made)
     assert releases.told(execution)[0]["outcome"] == "already live"
-
-
-@pytest.mark.parametrize(
-    "request_",
-    [
-        {},
-        {"model_version": "1"},
-        {"model_version": "1", "model_data_url": "s3://elsewhere/models/1/model.tar.gz"},
-        {"model_version": "1", "model_data_url": 5},
-    ],
-)
-def test_a_release_of_nothing_is_refused(releases: Releases, request_: Description) -> None:
-    machine = releases.outputs["ReleaseStateMachine"]
-    started = releases.states.start_execution(stateMachineArn=machine, input=json.dumps(request_))
-    found = releases.wait(started["executionArn"])
-    assert (found["status"], found["error"]) == ("FAILED", "InvalidInput")
-    assert "model_data_url" in found["cause"]
-    assert releases.told(started["executionArn"])[0]["outcome"] == "refused"
 
 
 def test_a_missing_package_changes_nothing(releases: Releases) -> None:
     before = releases.live_version(), releases.config(), releases.made()
     execution = releases.start("missing", f"s3://{releases.bucket}/models/missing/model.tar.gz")
-    failed(releases, execution, "SageMaker.SageMakerException", "Could not access model data")
-    releases.assert_as_before(*before)
-
-
-def test_a_package_of_another_version_changes_nothing(releases: Releases) -> None:
-    before = releases.live_version(), releases.config(), releases.made()
-    url = releases.upload("odd", releases.package("even"))
-    failed(releases, releases.start("odd", url), "CandidateWrong", "the package is version even, not odd")
-    releases.assert_as_before(*before)
-
-
-def test_wrong_golden_answers_change_nothing(releases: Releases) -> None:
-    """The candidate has fetched a sound package when another one, with other answers, takes its place: else the
-    serving app itself would refuse."""
-
-    def answer_otherwise(files: Files, description: Description) -> None:
-        for golden in description["golden"]:
-            golden["answer"]["count"] = (golden["answer"]["count"] + 1) % 6
-            golden["answer"]["is_minimum"] = False
-
-    before = releases.live_version(), releases.config(), releases.made()
-    url = releases.upload("wrong", releases.package("wrong"))
-    wrong = releases.package("wrong", answer_otherwise)
-    execution = releases.start("wrong", url)
-    candidates = f"{releases.stack.name}-candidate-*/model/package.json"
-    releases.user.wait_for("the candidate's package", lambda: list(releases.stack.home.rglob(candidates)), 200)
-    releases.upload("wrong", wrong)
-    failed(releases, execution, "CandidateWrong", "count is")
+    failed(releases, execution, "NoSuchKey", "The specified key does not exist")
     releases.assert_as_before(*before)
 
 
 def test_a_live_endpoint_that_answers_wrong_gets_its_previous_configuration_back(releases: Releases) -> None:
     before = releases.live_version(), releases.config(), releases.made()
     execution = overtake(releases, "overtaken")
-    failed(releases, execution, "LiveWrong", "the package is version another")
-    assert "RestorePrevious" in releases.entered(execution)
+    failed(releases, execution, "LiveWrong", "was replaced: its package.json is")
+    assert "Restore" in releases.entered(execution)
     releases.assert_as_before(*before)
-
-
-def test_one_release_at_a_time(releases: Releases) -> None:
-    first = releases.start("first")
-    releases.wait_state(first, "CreateCandidate")
-    second = releases.start("second")
-    found = releases.wait(second)
-    assert (found["status"], found["error"]) == ("FAILED", "ReleaseRunning")
-    assert found["cause"] == f"another release runs: {first}"
-    lock = releases.lock()
-    assert lock
-    assert lock["owner"] == first  # the second one did not free what is not its own
-    assert releases.told(second)[0]["outcome"] == "refused"
-    assert releases.wait(first)["status"] == "SUCCEEDED"
-    assert releases.live_version() == "first"
-    assert releases.lock() is None
 
 
 def test_only_an_approval_in_the_registry_releases(releases: Releases) -> None:
@@ -150,29 +89,15 @@ def test_a_registry_event_that_comes_again_releases_nothing_twice(releases: Rele
     first = releases.wait_started_for(package)
     releases.wait_state(first, "CreateCandidate")
     second = releases.repeat(first)
-    releases.wait_state(second, "WaitForLock")
+    releases.wait_state(second, "WaitToPrepare")
     assert releases.outcome(first) == "released"
     assert releases.outcome(second) == "superseded"
-    assert "CreateModel" not in releases.entered(second)
+    assert "CreateCandidate" not in releases.entered(second)
     third = releases.repeat(first)
     assert releases.outcome(third) == "already live"
-    assert "CreateModel" not in releases.entered(third)
+    assert "CreateCandidate" not in releases.entered(third)
     assert releases.live_version() == "once"
     assert releases.lock() is None
-
-
-def test_a_package_that_fails_is_not_tried_again_by_a_repeated_event(releases: Releases) -> None:
-    before = releases.live_version(), releases.config(), releases.made()
-    package = releases.register("replaced", "PendingManualApproval")
-    releases.upload("replaced", releases.package("another"))  # CandidateWrong: not the version that was registered
-    releases.decide(package, "Approved")
-    first = releases.wait_started_for(package)
-    releases.wait_state(first, "CreateCandidate")
-    second = releases.repeat(first)
-    failed(releases, first, "CandidateWrong", "the package is version another")
-    assert releases.outcome(second) == "superseded"
-    releases.assert_as_before(*before)
-    releases.decide(package, "Rejected")
 
 
 def test_of_two_approvals_the_newest_becomes_live(releases: Releases) -> None:
@@ -183,7 +108,7 @@ def test_of_two_approvals_the_newest_becomes_live(releases: Releases) -> None:
     releases.wait_state(first, "CreateCandidate")
     releases.decide(newer, "Approved")
     second = releases.wait_started_for(newer)
-    releases.wait_state(second, "WaitForLock")
+    releases.wait_state(second, "WaitToPrepare")
     by_hand = releases.run("by-hand")
     assert (by_hand["status"], by_hand["error"]) == ("FAILED", "ReleaseRunning")
     assert releases.outcome(first) == "released"
@@ -194,38 +119,8 @@ def test_of_two_approvals_the_newest_becomes_live(releases: Releases) -> None:
     releases.user.wait_for("another execution", lambda: releases.wait_started_for(older) != first, 30)
     third = releases.wait_started_for(older)
     assert releases.outcome(third) == "superseded"
-    assert "CreateModel" not in releases.entered(third)
+    assert "CreateCandidate" not in releases.entered(third)
     assert releases.live_version() == "newer"
-
-
-def test_who_waited_takes_the_newest(releases: Releases) -> None:
-    """The event of the newest is lost; the one before it waits for a release by hand, and finds the newest then."""
-    by_hand = releases.start("first-by-hand")
-    releases.wait_state(by_hand, "CreateCandidate")
-    older = releases.register("waits")
-    waiting = releases.wait_started_for(older)
-    releases.wait_state(waiting, "WaitForLock")
-    newest = releases.register("newest")
-    (lost,) = releases.user.wait_for("its own execution", lambda: releases.started_for(newest), 30)
-    releases.states.stop_execution(executionArn=lost, cause="as if the event were lost")
-    assert releases.wait(by_hand)["status"] == "SUCCEEDED"
-    assert releases.outcome(waiting) == "released"
-    assert json.loads(releases.describe(waiting)["output"])["model_version"] == "newest"
-    assert releases.live_version() == "newest"
-
-
-def test_a_package_that_is_no_longer_approved_is_left(releases: Releases) -> None:
-    """It was rejected before the release that its approval's event started had a look at it."""
-    before = releases.live_version(), releases.config(), releases.made()
-    package = releases.register("withdrawn", "Rejected")
-    event = json.dumps({"source": "aws.sagemaker", "detail": {"ModelPackageArn": package}})
-    machine = releases.outputs["ReleaseStateMachine"]
-    execution = releases.states.start_execution(stateMachineArn=machine, input=event)["executionArn"]
-    assert releases.outcome(execution) == "not approved"
-    event_, message = releases.told(execution)
-    assert (event_["outcome"], event_["error"]) == ("not approved", "")
-    assert f"{package} is Rejected" in message
-    releases.assert_as_before(*before)
 
 
 def test_up_leaves_the_model_that_has_replaced_the_shipped_one(releases: Releases) -> None:
@@ -235,9 +130,10 @@ def test_up_leaves_the_model_that_has_replaced_the_shipped_one(releases: Release
     assert (releases.live_version(), said) == ("replacement", [])
 
 
-@pytest.mark.parametrize("state", ["CreateCandidate", "DescribeCandidate", "WaitForNew"])
+@pytest.mark.parametrize("state", ["WaitForCandidate", "WaitForLive"])
 def test_a_stopped_release_is_cleaned_up_after_and_told(releases: Releases, state: str) -> None:
-    """Before its candidate is up, with it, and with the live endpoint in mid-update."""
+    """While its candidate starts, and with the live endpoint in mid-update. At every other call:
+    tests/functions/test_advance.py."""
     before = releases.live_version(), releases.config(), releases.made()
     execution = releases.start(f"stopped-in-{state.lower()}")
     releases.wait_state(execution, state)
@@ -247,31 +143,6 @@ def test_a_stopped_release_is_cleaned_up_after_and_told(releases: Releases, stat
     assert event["model_version"] == f"stopped-in-{state.lower()}"
     assert "a person pressed stop" in message
     releases.assert_as_before(*before)
-
-
-def test_the_lock_of_a_holder_that_no_longer_runs_is_taken_over(releases: Releases) -> None:
-    """As when the clean-up after it failed as well."""
-    ended = releases.start("ended")
-    releases.wait(ended)
-    releases.user.table.put_item(Item={"PK": "LOCK#release", "SK": "LOCK", "owner": ended, "model_version": "ended"})
-    execution = releases.start("third")
-    found = releases.wait(execution)
-    assert found["status"] == "SUCCEEDED", found["cause"]
-    assert "DescribeHolder" in releases.entered(execution)
-    assert releases.live_version() == "third"
-    assert releases.endpoints() == {releases.endpoint}
-    assert releases.lock() is None
-
-
-def test_the_last_three_are_kept(releases: Releases) -> None:
-    while len(releases.made()[0]) < 3:
-        assert releases.run(f"number-{len(releases.made()[0])}")["status"] == "SUCCEEDED"
-    previous = releases.config()
-    assert releases.run("one-more")["status"] == "SUCCEEDED"
-    configs, models = releases.made()
-    assert {releases.config(), previous} < configs
-    assert len(configs) == 3
-    assert models == configs
 
 
 def test_a_changed_setting_reaches_mapping_and_endpoint_and_counting_goes_on(

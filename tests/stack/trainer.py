@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The Python of the retraining stack's jobs: the training environment's, but for a training that shall not end well.
 
-One that diverges (here: by a learning rate of a million or more) and one that lasts until it is stopped (200 epochs)
-need no network to do so; tests/training/test_job.py shows both of the real training.
+One that diverges (here: by a learning rate of 1, the largest that is taken) and one that lasts until it is stopped
+(200 epochs) need no network to do so; tests/training/test_job.py shows both of the real training.
 """
 
 import json
@@ -17,7 +17,7 @@ PYTHON = Path(__file__).parents[2] / ".venv-train" / "bin" / "python"
 def train(job: Path) -> None:
     """Fails or waits as the hyperparameters of this job ask for; returns where they ask for neither."""
     given: dict[str, str] = json.loads((job / "input" / "config" / "hyperparameters.json").read_text())
-    if float(given.get("learning-rate", "0")) >= 1e6:
+    if float(given.get("learning-rate", "0")) >= 1:
         (job / "output").mkdir(exist_ok=True)
         (job / "output" / "failure").write_text("epoch 0, step 0: loss is nan: logits up to inf, input up to 2.6")
         raise SystemExit(1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import botocore.session
 import pytest
+from bintally.plan import TICKS
 from botocore.validate import ParamValidator
 from samtranslator.yaml_helper import yaml_parse
 
@@ -41,6 +42,12 @@ def test_every_way_to_an_end_goes_through_the_conclusion() -> None:
     assert not reachable(STATES, DEFINITION["StartAt"], without="Conclude") & ENDS
 
 
+def test_a_plan_that_is_called_again_is_given_the_same_input() -> None:
+    """The input of a state is the output of the one before, which is a plan the second time."""
+    assert STATES["Begin"]["Assign"]["request"] == "{% $states.input %}"
+    assert STATES["Plan"]["Arguments"]["Payload"]["input"] == "{% $request %}"
+
+
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "Conclude"])
 def test_a_failed_task_is_concluded_under_its_own_name(name: str) -> None:
     state = STATES[name]
@@ -70,9 +77,19 @@ def test_a_job_that_failed_is_not_made_again_under_the_same_name() -> None:
 def test_a_busy_service_is_asked_again_under_the_name_that_step_functions_gives_it() -> None:
     """Throttling is no modelled error of SageMaker; the service's own integration calls all such ones alike."""
     for name in JOBS:
-        assert [retry["ErrorEquals"] for retry in STATES[name]["Retry"]] == [["SageMaker.AmazonSageMakerException"]], (
-            name
-        )
+        assert STATES[name]["Retry"][0]["ErrorEquals"] == ["SageMaker.AmazonSageMakerException"], name
+
+
+def test_a_short_quota_is_waited_for_where_a_job_is_created() -> None:
+    """Another job may end. Then the reason is SageMaker's message, which names the quota."""
+    for name in JOBS:
+        retry = STATES[name]["Retry"][1]
+        assert retry["ErrorEquals"] == ["SageMaker.ResourceLimitExceededException"], name
+        waits = [
+            min(retry["IntervalSeconds"] * retry["BackoffRate"] ** n, retry["MaxDelaySeconds"])
+            for n in range(retry["MaxAttempts"])
+        ]
+        assert 15 * 60 < sum(waits) < 30 * 60
 
 
 def test_training_never_sees_the_test_split() -> None:
@@ -105,6 +122,7 @@ def test_every_substitution_is_given_and_used() -> None:
 
 def test_the_role_allows_what_the_tasks_do_and_no_more() -> None:
     needed = {"lambda:InvokeFunction", "iam:PassRole", "sagemaker:CreateModel", "sagemaker:CreateModelPackage"}
+    needed |= {"s3:GetObject", "s3:PutObject"}  # of the package
     needed |= {"sagemaker:AddTags", "sagemaker:ListTags", "events:PutTargets", "events:PutRule", "events:DescribeRule"}
     for name in JOBS:
         job = STATES[name]["Resource"].removeprefix("arn:${Partition}:states:::sagemaker:create").removesuffix(".sync")
@@ -127,6 +145,28 @@ def test_what_the_machine_cannot_see_of_its_own_end_is_cleaned_up_after() -> Non
 
 def test_no_run_starts_while_the_stack_is_deleted() -> None:
     assert TEMPLATE["RetrainTimer"]["DependsOn"] == TEMPLATE["DriftRule"]["DependsOn"] == "ReleasedEndpoint"
+
+
+def test_the_starts_that_no_person_waits_for_are_known() -> None:
+    timer, rule = TEMPLATE["RetrainTimer"]["Properties"], TEMPLATE["DriftRule"]["Properties"]
+    inputs = [timer["Target"]["Input"], rule["Targets"][0]["Input"]]
+    assert tuple(json.loads(each)["reason"] for each in inputs) == TICKS
+
+
+def test_a_package_is_copied_to_where_jobs_cannot_write_before_it_is_registered() -> None:
+    plan = {"run": "261122-aaaaaa", "model_version": "2026-11-22-aaaaaa"}
+    folder = "s3://artifacts/retrain/261122-aaaaaa"
+    written = evaluated(STATES["Train"]["Arguments"]["OutputDataConfig"], SUBSTITUTED, plan=plan, folder=folder)
+    url = f"{written['S3OutputPath']}/a-job/output/model.tar.gz"
+    copy = evaluated(STATES["Publish"]["Arguments"], SUBSTITUTED, plan=plan, model_data_url=url)
+    assert copy == {
+        "Bucket": "artifacts",
+        "Key": "models/2026-11-22-aaaaaa/model.tar.gz",
+        "CopySource": "artifacts/retrain/261122-aaaaaa/training/a-job/output/model.tar.gz",
+    }
+    assigned = evaluated(STATES["Publish"]["Assign"], SUBSTITUTED, plan=plan)
+    assert assigned == {"model_data_url": f"s3://artifacts/{copy['Key']}"}
+    assert "Register" not in reachable(STATES, DEFINITION["StartAt"], without="Publish")
 
 
 def channels(start: str) -> list[dict[str, Any]]:
@@ -176,13 +216,16 @@ def test_tuning_searches_what_is_not_given(given: dict[str, str], searched: set[
     ("state", "variables", "where"),
     [
         ("IsPlanned", {"outcome": "planned"}, "Prepare"),
+        ("IsPlanned", {"outcome": "reading"}, "Plan"),
         ("IsPlanned", {"outcome": "nothing to do"}, "Conclude"),
         ("IsPlanned", {"outcome": "refused"}, "Conclude"),
         ("IsTuned", {"plan": {"trials": 1}}, "Tune"),
         ("IsTuned", {"plan": {"trials": 0}}, "Train"),
-        ("IsBetter", {"promote": True}, "Register"),
+        ("IsBetter", {"promote": True}, "Publish"),
         ("IsBetter", {"promote": False}, "Conclude"),
+        ("IsPlanned", {"outcome": "under way"}, "Conclude"),
         ("HowItEnded", {"outcome": "nothing to do"}, "NothingToDo"),
+        ("HowItEnded", {"outcome": "under way"}, "NothingToDo"),
         ("HowItEnded", {"outcome": "not better"}, "NotBetter"),
         ("HowItEnded", {"outcome": "registered"}, "Registered"),
         ("HowItEnded", {"outcome": "failed"}, "Failed"),

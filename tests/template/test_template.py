@@ -292,12 +292,51 @@ def test_whoever_follows_a_stream_may_keep_what_failed() -> None:
         assert ("s3:ListBucket", json.dumps({"Fn::GetAtt": [bucket, "Arn"]})) in allowed
 
 
+def test_follow_gathers_changes_and_its_function_can_take_what_lambda_sends() -> None:
+    """The emulator keeps the window and does not wait; docs/decisions/label-log.md has the arithmetic."""
+    mapping = of_type("AWS::Lambda::EventSourceMapping")["FollowMapping"]
+    assert (mapping["MaximumBatchingWindowInSeconds"], mapping["BatchSize"]) == (60, 10_000)
+    function = of_type("AWS::Lambda::Function")[next(references(mapping["FunctionName"]))]
+    assert function["MemorySize"] >= 1769 and function["Timeout"] >= 300
+
+
 def matches(pattern: Any, value: Any) -> bool:
     """Whether a record fits an event filter, of the forms that the template uses."""
     if isinstance(pattern, dict):
         return isinstance(value, dict) and all(matches(each, value.get(name)) for name, each in pattern.items())
     prefixes = [each["prefix"] for each in pattern if isinstance(each, dict)]
     return value in pattern or (isinstance(value, str) and any(value.startswith(prefix) for prefix in prefixes))
+
+
+def told(function: str, event: str, sort_key: str, status: str | None = None) -> bool:
+    """Whether a change of the table reaches a function."""
+    (mapping,) = (
+        each for each in mappings_of("AWS::DynamoDB::Table").values() if each["FunctionName"] == {"Ref": function}
+    )
+    image = {"SK": {"S": sort_key}} | ({"status": {"S": status}} if status else {})
+    record = {"eventName": event, "dynamodb": {"Keys": {"SK": {"S": sort_key}}, "NewImage": image}}
+    patterns = [json.loads(each["Pattern"]) for each in mapping["FilterCriteria"]["Filters"]]
+    return any(matches(pattern, record) for pattern in patterns)
+
+
+@pytest.mark.parametrize(
+    ("event", "sort_key", "reviewed"),
+    [
+        *(
+            ("INSERT", "LATEST", True),
+            ("MODIFY", "LATEST", True),
+            ("INSERT", "RECORD", True),
+            ("MODIFY", "RECORD", True),
+        ),
+        *(("INSERT", "TRAIL#00000001", True), ("REMOVE", "TRAIL#00000001", False), ("REMOVE", "RECORD", False)),
+        *(("INSERT", "COUNT#2026", False), ("INSERT", "RECOUNT#1", False), ("MODIFY", "TOTALS#03", False)),
+        *(("INSERT", "REVIEW", False), ("MODIFY", "REVIEW", False), ("INSERT", "IMAGE", False)),
+    ],
+)
+def test_review_is_told_of_what_reviews_follow_from_and_of_their_trail(
+    event: str, sort_key: str, reviewed: bool
+) -> None:
+    assert told("ReviewFunction", event, sort_key) == reviewed
 
 
 @pytest.mark.parametrize(
@@ -321,11 +360,7 @@ def matches(pattern: Any, value: Any) -> bool:
 def test_follow_is_told_of_counts_recounts_and_records_alone(
     event: str, sort_key: str, status: str | None, followed: bool
 ) -> None:
-    (mapping,) = mappings_of("AWS::DynamoDB::Table").values()
-    image = {"SK": {"S": sort_key}} | ({"status": {"S": status}} if status else {})
-    record = {"eventName": event, "dynamodb": {"Keys": {"SK": {"S": sort_key}}, "NewImage": image}}
-    patterns = [json.loads(each["Pattern"]) for each in mapping["FilterCriteria"]["Filters"]]
-    assert any(matches(pattern, record) for pattern in patterns) == followed
+    assert told("FollowFunction", event, sort_key, status) == followed
 
 
 @pytest.mark.parametrize(

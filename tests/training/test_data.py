@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from model.preprocess import SIZE, BadImage, decode, normalise, to_array
+from training.dataset import layout
 from training.learning import data
 from training.learning.vary import vary_one
 
@@ -28,6 +29,51 @@ def folder(tmp_path: Path) -> Path:
         pixels = random.integers(0, 256, (224, 224, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images224" / f"{number:05}.jpg", quality=95)
     return tmp_path
+
+
+def as_uploaded(folder: Path, labels: str, *names: str) -> Path:
+    """A folder as `bintally upload` takes it: small pictures at these paths, and this labels.csv."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), "white").save(folder / name)
+    (folder / "labels.csv").write_text(labels)
+    return folder
+
+
+def test_a_folder_as_upload_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("SEA1/P-4-B217/a.jpg", "SEA1/P-4-B217/b.PNG", "AUS2/P-1/c.webp", "AUS2/P-1/unnamed.jpg")
+    sheet = "File;Qty\nSEA1/P-4-B217/a;4.0\nb.png;12\nAUS2\\P-1\\c.webp;0\nbroken.jpg;1\n"
+    folder = as_uploaded(tmp_path, sheet, *names)
+    (folder / "broken.jpg").write_bytes(b"no photograph")
+    found = data.read(folder)
+    assert [(p.id, p.quantity, p.group, p.population) for p in found] == [
+        ("AUS2/P-1/c.webp", 0, "AUS2/P-1", "AUS2"),
+        ("SEA1/P-4-B217/a.jpg", 4, "SEA1/P-4-B217", "SEA1"),
+        ("SEA1/P-4-B217/b.PNG", 12, "SEA1/P-4-B217", "SEA1"),
+    ]
+    assert {p.split for p in found if p.population == "SEA1"} == {layout.split_of("SEA1", "P-4-B217")}
+    assert data.pictures(found, 32).shape == (3, 32, 32, 3)
+    assert capsys.readouterr().out.startswith("left out 1 without a label, 1 that cannot be read, first broken.jpg: ")
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "why"),
+    [
+        ((), "id,quantity\n", "there are no photographs in {folder}"),
+        (("a.jpg",), "id,quantity\nb,3\n", "{folder} needs a labels.csv (columns id, quantity) that names its"),
+        (("a.jpg",), "name,count\na,3\n", "labels.csv needs the columns id and quantity in its first line"),
+        (("a.jpg",), "id,quantity\na,some\n", "labels.csv, line 2: quantity is 'some'"),
+        (("images/a.jpg",), "id,quantity,group\na,many,g\n", "labels.csv: a needs a whole number as quantity, and a"),
+    ],
+)
+def test_a_folder_that_cannot_be_trained_on_says_what_is_missing(
+    names: tuple[str, ...], labels: str, why: str, tmp_path: Path
+) -> None:
+    with pytest.raises(data.BadFolder) as raised:
+        data.read(as_uploaded(tmp_path, labels, *names))
+    assert why.format(folder=tmp_path) in str(raised.value)
+    with pytest.raises(data.BadFolder, match="there is no folder"):
+        data.read(tmp_path / "absent")
 
 
 def test_a_bin_is_on_one_side(folder: Path) -> None:

@@ -120,7 +120,7 @@ def test_it_says_what_was_compared(found: dict[str, Any]) -> None:
     assert found["test_set"] == {"digest": "t" * 64, "photographs": 135, "bins": len(bins)}
     assert found["dataset_digest"] == "d" * 64 and found["code_version"] == "abc1234"
     assert (found["champion"]["model_version"], found["challenger"]["model_version"]) == (CHAMPION, CHALLENGER)
-    assert found["golden"] == {"asked": 1, "faults": []}
+    assert (found["golden"]["asked"], found["golden"]["faults"]) == (1, [])
     assert found["paired"]["rps"]["lower_bound"] > 0
     assert {change["site"] for change in found["drift"]["changed"]} == {"", "AUS2", "<b>4"}
     assert found["drift"]["sites"] == 2
@@ -313,8 +313,9 @@ def test_golden_images_that_are_answered_otherwise_are_told(broken: Path, tmp_pa
     other = package.build(work, model_version=CHALLENGER, golden=golden)  # type: ignore[arg-type]
     (broken / "package" / "model.tar.gz").unlink()
     package.pack(other, broken / "package" / "model.tar.gz")
-    (fault, *_) = run(broken, tmp_path / "out")["golden"]["faults"]
-    assert fault.startswith("golden/0.png: count is")
+    golden_ = run(broken, tmp_path / "out")["golden"]
+    assert golden_["faults"][0].startswith("golden/0.png: count is")
+    assert golden_["package_digest"] == package.sha256(work / package.NAME)  # which the registry gets
 
 
 def test_a_damaged_package_ends_the_job(broken: Path, tmp_path: Path) -> None:

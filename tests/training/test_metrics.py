@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from training.verdict import metrics
+from training.verdict.bootstrap import Floats, Ints
 from training.verdict.card import card
 
 RANDOM = np.random.default_rng(0)
@@ -49,6 +50,37 @@ def test_calibration_error_tells_overconfidence() -> None:
     assert metrics.calibration_error(p, labels) < 2 * perfect["percentile_95"]
     sharpened = p**3 / (p**3).sum(axis=1, keepdims=True)
     assert metrics.calibration_error(sharpened, labels) > 4 * perfect["percentile_95"]
+
+
+def answers(number: int, sureness: float, seed: int) -> tuple[Floats, Ints]:
+    """Probabilities [N, 7] that are right at a sureness of 1 and too sure above it, and labels [N]."""
+    random = np.random.default_rng(seed)
+    p = metrics.softmax(random.normal(0, 1.2, (number, 7)))
+    labels = (random.random((number, 1)) > np.cumsum(p, axis=1)).sum(axis=1).clip(0, 6)
+    return p**sureness / (p**sureness).sum(axis=1, keepdims=True), labels
+
+
+@pytest.mark.parametrize("sureness", [1.0, 1.3, 2.0])
+def test_the_interval_of_the_calibration_error_holds_the_error_of_the_model(
+    sureness: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "perfectly_calibrated", lambda p: {})
+    of_the_model = metrics.calibration_error(*answers(200_000, sureness, seed=1))
+    groups, held, measured, corrected = np.arange(300).astype(str), 0, 0.0, 0.0
+    for seed in range(2, 62):
+        found = metrics.calibration(*answers(300, sureness, seed), groups, draws=200)
+        low, high = found["interval"]
+        assert low <= found["corrected"] <= high
+        held += low <= of_the_model <= high
+        measured, corrected = measured + found["error"] / 60, corrected + found["corrected"] / 60
+    assert held >= 50, "of 60; 95 % are 57, and the basic bootstrap holds 20 at a sureness of 1"
+    assert abs(corrected - of_the_model) < max(0.01, 0.4 * (measured - of_the_model))
+
+
+@pytest.mark.parametrize("number", [1, 2, 20])
+def test_few_photographs_have_a_calibration_error_too(number: int) -> None:
+    found = metrics.calibration(*answers(number, 1.0, seed=3), np.arange(number).astype(str), draws=50)
+    assert 0 <= found["interval"][0] <= found["corrected"] <= found["interval"][1]
 
 
 def test_constant_answer_is_the_best_constant() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,30 @@ def train(
         [*command, *SMALL, *arguments],
         capture_output=True, text=True, check=False, timeout=280, cwd=REPOSITORY, env=environment,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("missing", "why"),
+    [
+        (["images"], "there are no photographs in"),
+        (["images/b0.jpg"], "a photograph cannot be read: "),
+        (["labels.csv"], "needs a labels.csv"),
+    ],
+)
+def test_a_folder_that_lacks_something_is_one_line(
+    labelled: Path, tmp_path: Path, missing: list[str], why: str
+) -> None:
+    folder = shutil.copytree(labelled, tmp_path / "folder")
+    for name in missing:
+        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+    if missing == ["images"]:
+        (folder / "labels.csv").unlink()
+    with pytest.raises(SystemExit) as ended:
+        training.train.main(
+            training.train.flags.parse_args(["--data", str(folder), "--out", str(tmp_path / "out"), *SMALL])
+        )
+    assert why in str(ended.value.code)
+    assert "\n" not in str(ended.value.code)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:

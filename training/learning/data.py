@@ -1,7 +1,8 @@
 """Reads labelled photographs, splits them by bin, and varies them for training.
 
 A data folder holds `labels.csv` with the columns `id, quantity, group` (and any others) and the
-photographs as `images224/<id>.jpg` or `images/<id>.jpg`. `group` joins photographs of one bin.
+photographs as `images224/<id>.jpg` or `images/<id>.jpg`. `group` joins photographs of one bin. Without the column
+`group` it is a folder as `bintally upload` takes it: `<site>/<bin>/<name>`, and `labels.csv` as people save it.
 A retraining job has its photographs in shards instead, with an index (`training.dataset.layout`).
 """
 
@@ -21,9 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.answer import AT_LEAST
-from model.preprocess import BadImage, decode, normalise, to_array
+from model.preprocess import BadImage, decode, normalise, pixels_of, to_array
 from training.dataset import layout
 from training.dataset.ahead import ahead
+from training.dataset.folder import find
 from training.learning.vary import draws, sent, vary_batch, vary_one
 
 STORED_SIZE = 224
@@ -56,11 +58,34 @@ class Photograph:
         return min(self.quantity, AT_LEAST)
 
 
+class BadFolder(ValueError):
+    """A folder is not one of labelled photographs; the message says in one line what is missing."""
+
+
 def read(folder: Path) -> list[Photograph]:
-    """The photographs of a data folder, in the order of their ids. Raises `FileNotFoundError`, `KeyError`."""
-    images = next(f for f in (folder / "images224", folder / "images", folder) if f.is_dir())
-    with (folder / "labels.csv").open(newline="") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: row["id"])
+    """The photographs of a data folder, in the order of their ids. Raises `BadFolder`."""
+    if not folder.is_dir():
+        raise BadFolder(f"there is no folder {folder}")
+    images = next((f for f in (folder / "images224", folder / "images") if f.is_dir()), folder)
+    rows = grouped(folder / "labels.csv")
+    return of_rows(rows, images) if rows else of_upload(folder)
+
+
+def grouped(file: Path) -> list[dict[str, str]]:
+    """The rows of a labels.csv that names groups, by id; empty for another. Raises `BadFolder`."""
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
+        reader = csv.DictReader(lines)
+        if not {"id", "quantity", "group"} <= {*(reader.fieldnames or ())}:
+            return []
+        rows = sorted(reader, key=lambda row: row["id"])
+    if wrong := next((row for row in rows if not (row["quantity"] or "").isdecimal() or not row["group"]), None):
+        raise BadFolder(f"{file}: {wrong['id']} needs a whole number as quantity, and a group")
+    return rows
+
+
+def of_rows(rows: list[dict[str, str]], images: Path) -> list[Photograph]:
     first_id: dict[str, str] = {}
     for row in rows:
         first_id.setdefault(row["group"], row["id"])
@@ -81,6 +106,37 @@ def read(folder: Path) -> list[Photograph]:
         )
         for row in rows
     ]
+
+
+def of_upload(folder: Path) -> list[Photograph]:
+    """As `bintally upload` reads a folder; splits are by bin, as in a retraining. Raises `BadFolder`.
+
+    Photographs without a label are left out, and those whose header cannot be read; a line says how many.
+    """
+    try:
+        found = find([folder], None, None)
+    except ValueError as error:
+        raise BadFolder(str(error)) from error
+    if not found:
+        raise BadFolder(f"there are no photographs in {folder}")
+    if not (labelled := [one for one in found if one.recorded is not None]):
+        raise BadFolder(f"{folder} needs a labels.csv (columns id, quantity) that names its photographs")
+    kept, bad = list[Photograph](), list[str]()
+    for one in labelled:
+        id_ = one.path.relative_to(folder).as_posix()
+        try:
+            pixels_of(one.path.read_bytes())
+        except BadImage as error:
+            bad.append(f"{id_}: {error}")
+            continue
+        group, split = f"{one.site}/{one.bin}", layout.split_of(one.site, one.bin)
+        kept.append(Photograph(id_, one.recorded or 0, group, group, split, one.site, one.path.read_bytes))
+    if len(found) > len(kept):
+        why = f"{len(found) - len(labelled)} without a label, {len(bad)} that cannot be read"
+        print(f"left out {why}{f', first {bad[0]}' if bad else ''}", flush=True)
+    if not kept:
+        raise BadFolder(f"none of the {len(labelled)} labelled photographs in {folder} can be read, first {bad[0]}")
+    return sorted(kept, key=lambda p: p.id)
 
 
 def split_of(block: str) -> str:

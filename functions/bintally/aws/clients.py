@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sagemaker import SageMakerClient
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
@@ -54,6 +55,7 @@ S3_BULK = Limits(read=10, tries=4)  # 4 x (1 + 10) + 7 = 51 s: among thousands o
 SAGEMAKER = Limits(read=5, tries=3)  # 3 x (1 + 5) + 3 = 21 s
 STATES = Limits(read=5, tries=3)  # 21 s
 LAMBDA = Limits(read=5, tries=3)  # 21 s
+LOGS = Limits(read=5, tries=3)  # 21 s
 ENDPOINT = Limits(read=15, tries=1)  # 1 + 15 = 16 s: endpoint.ask has its own retries
 # A serverless endpoint's cold start takes up to a minute, and it may be throttled. An endpoint that never answers would
 # take longer than verify's time limit of 300 s, which then ends it.
@@ -86,6 +88,12 @@ def s3() -> "S3Client":
 
 
 @cache
+def s3_links() -> "S3Client":
+    """Signs links. Signature version 2, a default in some places, would accept a link that someone has changed."""
+    return boto3.client("s3", config=S3.config().merge(Config(signature_version="s3v4")))
+
+
+@cache
 def s3_bulk() -> "S3Client":
     """For the label log: one object per batch, for every day since the last run."""
     return boto3.client("s3", config=S3_BULK.config())
@@ -104,6 +112,11 @@ def states() -> "SFNClient":
 @cache
 def lambda_() -> "LambdaClient":
     return boto3.client("lambda", config=LAMBDA.config())
+
+
+@cache
+def logs() -> "CloudWatchLogsClient":
+    return boto3.client("logs", config=LOGS.config())
 
 
 @cache

@@ -204,6 +204,37 @@ class Table:
         """
         return self._conditional(self.client.put_item, {"Item": wire(item)}, only_if, **words)
 
+    def in_index(self, index: str, key: Item, *, descending: bool, limit: int) -> list[Item]:
+        """The first items of an index's one partition. `key` is its key attribute and value. Eventually consistent."""
+        ((name, value),) = key.items()
+        try:
+            answer = self.client.query(
+                TableName=self.name,
+                IndexName=index,
+                KeyConditionExpression="#k = :k",
+                ExpressionAttributeNames={"#k": name},
+                ExpressionAttributeValues=wire({":k": value}),
+                ScanIndexForward=not descending,
+                Limit=limit,
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise self._transient(error) from error
+        return list(map(plain, answer["Items"]))
+
+    def beginning(self, pk: str, prefix: str) -> Iterator[Item]:
+        """The items of a partition whose SK begins with `prefix`, in its order."""
+        try:
+            pages = self.client.get_paginator("query").paginate(
+                TableName=self.name,
+                KeyConditionExpression="PK = :pk AND begins_with(SK, :prefix)",
+                ExpressionAttributeValues=wire({":pk": pk, ":prefix": prefix}),
+                ConsistentRead=True,
+            )
+            for page in pages:
+                yield from map(plain, page["Items"])
+        except (ClientError, BotoCoreError) as error:
+            raise self._transient(error) from error
+
     def delete(self, key: Item, *, only_if: str, **words: Mapping[str, Any]) -> bool:
         """Deletes an item if the condition holds; False if it does not."""
         return self._conditional(self.client.delete_item, {"Key": wire(key)}, only_if, **words)
@@ -230,6 +261,23 @@ class Table:
         except (ClientError, BotoCoreError) as error:
             raise self._transient(error) from error
         return True
+
+    def together(self, *operations: Item) -> int | None:
+        """Makes all changes (`putting`, `removing`), or none: then the place of the first whose condition failed."""
+        try:
+            self.client.transact_write_items(TransactItems=[self._operation(each) for each in operations])
+        except self.client.exceptions.TransactionCanceledException as error:
+            codes = [reason.get("Code") for reason in error.response["CancellationReasons"]]
+            if _FAILED in codes and not _CONFLICTS.intersection(codes):
+                return codes.index(_FAILED)
+            raise self._transient(error) from error
+        except (ClientError, BotoCoreError) as error:
+            raise self._transient(error) from error
+        return None
+
+    def _operation(self, change: Item) -> Any:
+        ((kind, request),) = change.items()
+        return {kind: {"TableName": self.name, **request}}
 
     def _conditional(
         self,
@@ -317,6 +365,17 @@ class Table:
 
     def _transient(self, error: Exception) -> Transient:
         return Transient(f"table {self.name}: {error}")
+
+
+def putting(item: Item, only_if: str = "", **values: Any) -> Item:
+    """For `together`: puts an item if the condition, when there is one, holds. `values` are the condition's."""
+    named = {"ExpressionAttributeValues": wire({f":{name}": value for name, value in values.items()})} if values else {}
+    return {"Put": {"Item": wire(item), **({"ConditionExpression": only_if} if only_if else {}), **named}}
+
+
+def removing(key: Item) -> Item:
+    """For `together`: removes the item under a key, if there is one."""
+    return {"Delete": {"Key": wire(key)}}
 
 
 def transaction(

@@ -109,8 +109,10 @@ def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
             quarantine(record, error)
     if lines:
         newest = max(change.at for change, _ in changes)
-        name = f"{newest:%H%M%S}-{digest_of(*(change.id for change, _ in changes))}.jsonl"
-        put(log.day_folder(newest) + name, "".join(json.dumps(line) + "\n" for line in lines.values()))
+        name = log.day_folder(newest) + f"{newest:%H%M%S}-{digest_of(*(change.id for change, _ in changes))}"
+        found = [json.dumps(line) + "\n" for line in lines.values()]
+        for first in range(0, len(found), log.LARGEST):
+            put(f"{name}{f'-{first}' if first else ''}.jsonl", "".join(found[first : first + log.LARGEST]))
     recorded = {str(change.item["PK"]) for change, _ in changes if change.kind == "RECORD" and "PK" in change.item}
     compared = compare(services, recorded)
     return Followed(len(lines), tuple(reasons), compared)

@@ -1,5 +1,6 @@
 """The golden images of a model package, and the check that an endpoint answers them as recorded."""
 
+import hashlib
 import json
 import tarfile
 import zlib
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
+NAME = "package.json"
 PACKAGE_LIMIT = 60 * 1024**2  # bytes of model.tar.gz
 UNPACKED_LIMIT = 300 * 1024**2  # bytes unpacked from it, so that a small archive cannot take hours
 FILE_LIMIT = 4 * 1024**2  # bytes of package.json or of a golden image; a serverless endpoint's limit
@@ -41,28 +43,45 @@ class Golden:
     answer: Answer
 
 
-def fetch_goldens(client: "S3Client", model_data_url: str, model_version: str) -> list[Golden]:
-    """Reads the package at s3://bucket/key as a stream. Raises BadPackage, also for a package of another version."""
-    bucket, key = located(model_data_url)
-    found = client.get_object(Bucket=bucket, Key=key)
-    if found["ContentLength"] > PACKAGE_LIMIT:
-        raise BadPackage(f"{model_data_url} has {found['ContentLength']} bytes, more than {PACKAGE_LIMIT}")
+def fetch_goldens(client: "S3Client", model_data_url: str, model_version: str, digest: str = "") -> list[Golden]:
+    """The golden images of the package at s3://bucket/key. Raises BadPackage, also for a package of another version,
+    and for one whose package.json has another SHA-256 than `digest`, if that is not empty."""
+    files = read_package(client, model_data_url)
+    if digest and (found := digest_of(files)) != digest:
+        raise BadPackage(f"{model_data_url} was replaced: its package.json is {found}, not {digest}")
     try:
-        files = dict(small_files(cast(IO[bytes], found["Body"])))
-        package = json.loads(files["package.json"])
+        package = json.loads(files[NAME])
         if package["model_version"] != model_version:
             raise BadPackage(f"the package is version {package['model_version']}, not {model_version}")
         goldens = [
             Golden(entry["file"], files[entry["file"]], parse_answer(json.dumps(entry["answer"]).encode()))
             for entry in package["golden"]
         ]
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise BadPackage(f"{model_data_url} is not a tar.gz archive: {error}") from error
     except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise BadPackage(f"{model_data_url} lacks or garbles {error}") from error
     if not 0 < len(goldens) <= GOLDEN_LIMIT:
         raise BadPackage(f"the package has {len(goldens)} golden images, it needs 1 to {GOLDEN_LIMIT}")
     return goldens
+
+
+def read_package(client: "S3Client", model_data_url: str) -> dict[str, bytes]:
+    """package.json and the golden images of the package at s3://bucket/key, read as a stream. Raises BadPackage."""
+    bucket, key = located(model_data_url)
+    found = client.get_object(Bucket=bucket, Key=key)
+    if found["ContentLength"] > PACKAGE_LIMIT:
+        raise BadPackage(f"{model_data_url} has {found['ContentLength']} bytes, more than {PACKAGE_LIMIT}")
+    try:
+        files = dict(small_files(cast(IO[bytes], found["Body"])))
+    except (tarfile.TarError, EOFError, OSError, zlib.error, OverflowError, ValueError) as error:
+        raise BadPackage(f"{model_data_url} is not a tar.gz archive: {error}") from error
+    if NAME not in files:
+        raise BadPackage(f"{model_data_url} lacks {NAME}")
+    return files
+
+
+def digest_of(files: dict[str, bytes]) -> str:
+    """The digest of a package: the SHA-256 of its package.json, which contains the digests of the files it serves."""
+    return hashlib.sha256(files[NAME]).hexdigest()
 
 
 def small_files(archive: IO[bytes]) -> Iterator[tuple[str, bytes]]:
@@ -74,7 +93,7 @@ def small_files(archive: IO[bytes]) -> Iterator[tuple[str, bytes]]:
             if unpacked > UNPACKED_LIMIT:
                 raise BadPackage(f"the package unpacks to more than {UNPACKED_LIMIT} bytes")
             name = member.name.removeprefix("./")
-            if not member.isreg() or not (name == "package.json" or name.startswith("golden/")):
+            if not member.isreg() or not (name == NAME or name.startswith("golden/")):
                 continue
             content = tar.extractfile(member)
             if content is None or member.size > FILE_LIMIT:

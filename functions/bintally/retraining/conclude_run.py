@@ -41,12 +41,14 @@ def conclude_run(services: Services, settings: RetrainSettings, ended: dict[str,
     run = run_of(execution, datetime.fromisoformat(ended["started_at"]))
     answer = {"outcome": ended["outcome"], "error": ended["error"], "reason": one_line(ended["reason"])}
     known = runs.find(table, run)
-    if known.get("concluded_at"):
+    if known.get("concluded_at") or answer["outcome"] == "under way":  # the other run reports its own end
         return answer
     if known:  # otherwise it was refused before it created anything
         clean_up(services.sagemaker, Names.of(settings.stack_name, run))
         remove_checkpoints(services.s3, settings.artifacts_bucket, run)
     plan = ended.get("plan") or {}
+    if answer["outcome"] in LEARNED and plan.get("labels_left"):
+        answer["reason"] += f" (the run is full; the next one reads the labels after {plan['watermark']})"
     if answer["outcome"] in LEARNED and not runs.store_state(table, execution, next_state(plan)):
         # Its labels are new again for the next run, unless this is a second try and the state is stored.
         logger.warning("the lock is another run's by now, or free", extra={"run": run})
@@ -65,6 +67,7 @@ def next_state(plan: dict[str, Any]) -> Item:
     return {
         "run": plan["run"],
         "watermark": plan["watermark"],
+        "reading": plan.get("reading", ""),  # absent from a plan that was made before an update of the stack
         "index": f"{places.dataset}/index.jsonl",
         "dataset": places.dataset,
         "tuning_job": plan["names"]["tune"] if plan["trials"] else plan["tuning_job"],

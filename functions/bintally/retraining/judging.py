@@ -35,6 +35,7 @@ def judge(evaluation: dict[str, Any], margins: Margins) -> dict[str, Any]:
         "reasons": against or [reason],
         "figures": {
             "dataset_digest": evaluation["dataset_digest"],
+            "package_digest": evaluation["golden"].get("package_digest", "none"),  # of an older training image
             "test_set_digest": evaluation["test_set"]["digest"],
             "test_photographs": evaluation["test_set"]["photographs"],
             "champion_rps": evaluation["champion"]["as_shipped"]["rps"],

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -90,32 +90,7 @@ class Knobs:
 
     def with_(self, wanted: Mapping[str, Any]) -> "Knobs":
         """Raises Refused for an unknown setting or an invalid value."""
-        known = {field.name: field.type for field in fields(self)}
-        if unknown := sorted(wanted.keys() - known.keys()):
-            raise Refused("InvalidInput", f"no such settings: {', '.join(unknown)}; there are {', '.join(known)}")
-        found = vars(self) | {
-            name: int(value) if known[name] is int and re.fullmatch(r"\d{1,6}", str(value)) else value
-            for name, value in wanted.items()
-        }
-        if wrong := sorted(name for name, value in found.items() if type(value) is not known[name]):
-            raise Refused("InvalidInput", f"wrong value: {', '.join(f'{name} = {found[name]}' for name in wrong)}")
-        knobs = Knobs(**found)
-        if problem := knobs.problem():
-            raise Refused("InvalidInput", problem)
-        return knobs
-
-    def problem(self) -> str | None:
-        if self.start not in ("champion", "scratch"):
-            return f"start is champion or scratch, not {self.start}"
-        if not re.fullmatch(r"\d{2,3}(,\d{2,3})*", self.sizes):
-            return f"sizes are pixels with commas between, not {self.sizes}"
-        if not re.fullmatch(r"(\d*\.?\d+(e-?\d+)?)?", self.learning_rate):
-            return f"learning_rate is a number, not {self.learning_rate}"
-        if min(self.epochs, self.parallel, self.instances, self.calibration_photographs) < 1:
-            return "epochs, parallel, instances and calibration_photographs are 1 or more"
-        if self.trials < 0:
-            return "trials are 0 or more"
-        return None
+        return replace(self, **checked(wanted))
 
     def hyperparameters(self, version: str, champion: str) -> dict[str, str]:
         """The flags of training/train.py, as SageMaker passes them.
@@ -131,6 +106,56 @@ class Knobs:
         }
         chosen = {"learning-rate": self.learning_rate, "batch-size": str(self.batch_size or "")}
         return found | {name: value for name, value in chosen.items() if value}
+
+
+RANGES = {
+    **{"epochs": (1, 1000), "trials": (0, 100), "parallel": (1, 10), "instances": (1, 20)},  # as in the template
+    **{"batch_size": (0, 1024), "calibration_photographs": (1, 100_000), "seed": (0, 999_999)},
+}
+"""The least and the greatest of each setting that is a whole number."""
+STARTS = ("champion", "scratch")
+SIZES = (32, 512)
+"""In pixels: the network halves a picture five times; it was never trained on larger ones."""
+
+
+def checked(wanted: object) -> dict[str, Any]:
+    """The settings that a person gave for one run, by name, as Knobs has them: numbers may be text and text numbers.
+
+    Raises Refused for an unknown setting or an invalid value.
+    """
+    if not isinstance(wanted, Mapping):
+        raise Refused("InvalidInput", f"settings have names and values, not {wanted!r}")
+    known = [field.name for field in fields(Knobs)]
+    if unknown := sorted(str(name) for name in wanted.keys() - {*known}):
+        hint = ""
+        if any("instance_type" in name.lower().replace("-", "_") for name in unknown):
+            hint = ". Instance types are parameters of the stack, such as TrainingInstanceType"
+        raise Refused("InvalidInput", f"no such settings: {', '.join(unknown)}; there are {', '.join(known)}{hint}")
+    return {name: value_of(name, value) for name, value in wanted.items()}
+
+
+def value_of(name: str, value: object) -> int | str:
+    """Raises Refused."""
+    text = "" if value is None or isinstance(value, bool) else str(value).strip()
+    if name in RANGES:
+        low, high = RANGES[name]
+        if re.fullmatch(r"\d{1,9}(\.0)?", text) and low <= int(float(text)) <= high:
+            return int(float(text))
+        raise Refused("InvalidInput", f"{name} is a whole number from {low} to {high}, not {value!r}")
+    if name == "start":
+        if text in STARTS:
+            return text
+        raise Refused("InvalidInput", f"start is {' or '.join(STARTS)}, not {value!r}")
+    if name == "sizes":
+        if re.fullmatch(r"\d{2,3}(,\d{2,3})*", text) and all(
+            SIZES[0] <= int(size) <= SIZES[1] for size in text.split(",")
+        ):
+            return text
+        message = f"sizes are from {SIZES[0]} to {SIZES[1]} pixels with commas between, such as 96,128, not {value!r}"
+        raise Refused("InvalidInput", message)
+    if re.fullmatch(r"(\d*\.?\d+|\d+\.)(e-?\d+)?", text, re.IGNORECASE) and 0 < float(text) <= 1:
+        return text
+    raise Refused("InvalidInput", f"learning_rate is a number above 0, at most 1, not {value!r}")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Starts a retraining run: takes the lock, reads the new labels, freezes the input and names the jobs."""
 
-import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -12,7 +10,8 @@ from botocore.exceptions import ClientError
 from bintally.aws.table import Table
 from bintally.aws.telemetry import logger
 from bintally.common.keys import utc
-from bintally.labels import log
+from bintally.labels import slices
+from bintally.labels.slices import Ended, Limits, Reading
 from bintally.retraining import runs
 from bintally.retraining.clean_up import clean_up
 from bintally.retraining.names import (
@@ -48,9 +47,10 @@ class Services:
 
 
 def plan_run(
-    services: Services, settings: RetrainSettings, wanted: Holder, request: Mapping[str, Any]
+    services: Services, settings: RetrainSettings, wanted: Holder, request: Mapping[str, Any], deadline: float
 ) -> dict[str, Any]:
-    """Raises Refused when the run cannot start."""
+    """The plan, or why there is none: its outcome is `reading` when `deadline`, a time of time.monotonic, came before
+    the end of the labels. Call it again then, it goes on. Raises Refused when the run cannot start."""
     if unknown := sorted(request.keys() - INPUT):
         raise Refused("InvalidInput", f"the input has {', '.join(unknown)}; known are {', '.join(sorted(INPUT))}")
     check_stack_name(settings.stack_name)
@@ -65,12 +65,17 @@ def plan_run(
             "trigger": str(request.get("reason", "")),
             "started_at": utc(datetime.now(UTC)),
         },
+        only_if="attribute_not_exists(PK)",
     )
     state = runs.state(services.table)
     champion = live_model(services.sagemaker, settings.endpoint_name)
     places = Places(wanted.run)
-    new, watermark = freeze_manifest(services.s3, settings.artifacts_bucket, places, state.get("watermark", ""))
-    enough = new >= settings.minimum_labels
+    reading, ended = read_labels(services.s3, settings, places, state, deadline)
+    if ended == "time":
+        reason = f"{reading.labels} labels are read, up to {reading.watermark}"
+        return {"outcome": "reading", "error": "", "reason": reason, "run": wanted.run}
+    new = slices.merge(services.s3, settings.artifacts_bucket, reading, places.manifest)
+    enough = new >= settings.minimum_labels or reading.labels >= settings.maximum_labels
     if not enough and not (request.get("force") and (new or state.get("index"))):
         reason = f"{new} photographs have new labels, a run takes {settings.minimum_labels}"
         return {"outcome": "nothing to do", "error": "", "reason": reason, "run": wanted.run}
@@ -80,7 +85,9 @@ def plan_run(
         "run": wanted.run,
         "model_version": version_of(wanted.run),
         "labels": new,
-        "watermark": watermark,
+        "watermark": reading.watermark,
+        "reading": slices.keep(services.s3, settings.artifacts_bucket, places.folder, reading),
+        "labels_left": ended == "full",
         "names": asdict(Names.of(settings.stack_name, wanted.run)),
         "champion": champion,
         "folder": places.folder,
@@ -132,18 +139,19 @@ def live_model(sagemaker: "SageMakerClient", endpoint_name: str) -> dict[str, st
     return {"model_version": url.split("/")[4], "model_data_url": url}
 
 
-def freeze_manifest(s3: "S3Client", bucket: str, places: Places, watermark: str) -> tuple[int, str]:
-    """Writes the winning labels since the watermark, one a photograph. Returns their number and the next watermark."""
-    since = datetime.fromisoformat(watermark) if watermark else datetime.fromtimestamp(0, UTC)
-    found = log.winners(s3, bucket, since)
-    new = 0
-    with tempfile.TemporaryFile() as file:
-        for line in found.lines():
-            new += line["logged_at"] > watermark
-            file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
-        file.seek(0)
-        s3.upload_fileobj(file, bucket, places.manifest)
-    return new, max(watermark, found.newest)
+def read_labels(
+    s3: "S3Client", settings: RetrainSettings, places: Places, state: Mapping[str, Any], deadline: float
+) -> tuple[Reading, Ended]:
+    """Reads the labels after the last run that used its labels up, from where an earlier call for this run stopped."""
+    bucket = settings.artifacts_bucket
+    before = slices.load(s3, bucket, slices.reading_key(places.folder))
+    if before is None:
+        last = slices.load(s3, bucket, state["reading"]) if state.get("reading") else None
+        before = Reading(state.get("watermark", ""), last.known if last else frozenset())
+    limits = Limits(settings.maximum_labels, settings.label_share)
+    reading, ended = slices.read_slices(s3, bucket, places.folder, before, limits, deadline)
+    logger.info("read labels", watermark=reading.watermark, labels=reading.labels, ended=ended)
+    return reading, ended
 
 
 def reference_of(s3: "S3Client", bucket: str, version: str) -> str:

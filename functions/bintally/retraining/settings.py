@@ -18,6 +18,10 @@ class RetrainSettings:
     alerts_topic: str
     minimum_labels: int
     """New labels that a run needs, unless it is forced."""
+    maximum_labels: int
+    """New labels that a run takes; the next run goes on after them."""
+    label_share: float
+    """The share of bins of which records become labels."""
     approval: str
     """`automatic`, or `manual`: a person approves the version that the run registers."""
     bad_share: str
@@ -35,6 +39,8 @@ def retrain_settings() -> RetrainSettings:
         endpoint_name=os.environ["ENDPOINT_NAME"],
         alerts_topic=os.environ["ALERTS_TOPIC"],
         minimum_labels=int(os.environ["MINIMUM_LABELS"]),
+        maximum_labels=int(os.environ["MAXIMUM_LABELS"]),
+        label_share=float(os.environ["LABEL_SHARE"]),
         approval=os.environ["APPROVAL"],
         bad_share=os.environ["BAD_SHARE"],
         knobs=Knobs(

@@ -1,0 +1,38 @@
+"""`bintally recount list`: the bins that wait for a recount."""
+
+import json
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from cli.recounts import api_of, site_option
+
+
+@click.command()
+@site_option
+@click.option(
+    "--top", type=click.IntRange(1, 100), default=20, show_default=True, metavar="N", help="Only the first N."
+)
+@click.option("--why", is_flag=True, help="Show records, counts and what people entered. For managers.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def command(site: str, top: int, why: bool, as_json: bool) -> None:
+    """List the bins of a site that wait for a recount; those that matter most come first.
+
+    Without --why the list shows neither records nor counts: who counts should not know what to expect.
+    """
+    found = api_of(site, "manager" if why else "viewer").ask("recounts", limit=str(top))["recounts"]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    if not found:
+        click.echo(f"No bin of {site} waits for a recount.")
+        return
+    table = Table(box=None, header_style="bold", title=f"Recounts of {site}", title_justify="left")
+    for name in ("Bin", "Photographed", *(("Stage", "Record", "Count", "Entered") if why else ())):
+        table.add_column(name, justify="right" if name in ("Record", "Count") else "left", overflow="ellipsis")
+    for each in found:
+        said = ", ".join(f"{entry['quantity']}" for entry in each.get("entries", []))
+        reasons = (each["stage"], str(each["recorded_quantity"]), str(each["count"]), said) if why else ()
+        table.add_row(each["bin"], each["captured_at"][:16].replace("T", " "), *reasons)
+    Console(highlight=False).print(table)

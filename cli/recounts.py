@@ -1,0 +1,32 @@
+"""What the verbs of `bintally recount` share."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.stacks import chosen
+
+if TYPE_CHECKING:
+    from deployed.api import Api
+
+REASONS = (
+    *("MISPLACED", "PICK_ERROR", "RECEIVING_ERROR", "DAMAGED"),
+    *("HIDDEN", "BLURRED", "DARK", "OTHER"),
+)
+
+
+def site_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--site", required=True, metavar="SITE", help="The site of the bins.")(command)
+
+
+def manager_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--manager", is_flag=True, help="Act as a manager, who decides where two people disagree.")(
+        command
+    )
+
+
+def api_of(site: str, role: str) -> "Api":
+    from deployed.api import Api
+
+    return Api(chosen(), role, site)

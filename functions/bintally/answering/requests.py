@@ -1,0 +1,106 @@
+"""Reads requests of the HTTP API: who asks, as what, and for which site; and what they say."""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from bintally.answering.problems import Problem, wrong
+from bintally.common.keys import Place, fold
+from bintally.reviewing.desk import Person
+
+LONGEST_BODY = 64 * 1024
+"""Bytes."""
+PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+ROLES = ("viewer", "counter", "manager")
+"""Each may do what those before it may."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks."""
+
+    person: Person
+    role: str
+
+    def check(self, role: str) -> None:
+        """Raises Problem unless the caller may do what this role may."""
+        if ROLES.index(self.role) < ROLES.index(role):
+            raise Problem(403, "FORBIDDEN", f"this needs the role {role}")
+
+
+def machine(event: Mapping[str, Any], role: str) -> Caller:
+    """The caller of a route that IAM authorizes. The path names the role, so a policy on paths grants it."""
+    if role not in ROLES:
+        raise Problem(404, "UNKNOWN", f"there is no role {role[:40]}; one of {', '.join(ROLES)}")
+    signed = event["requestContext"].get("authorizer", {}).get("iam")
+    if not signed:
+        raise Problem(401, "UNAUTHORIZED", "sign the request with signature version 4 for execute-api")
+    name = signed["userArn"].split(":", 5)[5]
+    return Caller(Person(name, manager=role == "manager"), role)
+
+
+def decode_id(text: str) -> str:
+    """An id in a path: as it is, or `~` and base64url of its UTF-8. Raises Problem."""
+    if PLAIN.fullmatch(text) and text not in (".", ".."):
+        return checked(text)
+    try:
+        if not text.startswith("~"):
+            raise ValueError(text)
+        return checked(base64.b64decode(text[1:] + "=" * (-len(text[1:]) % 4), altchars=b"-_", validate=True).decode())
+    except (ValueError, binascii.Error) as error:
+        raise wrong(
+            f"{text[:60]!r} is not an id: letters, digits, . _ - as they are, all else as ~ and base64url"
+        ) from error
+
+
+def checked(text: str) -> str:
+    if not fold(text) or len(text) > 1024:
+        raise wrong(f"{text[:60]!r} is not an id")
+    return text
+
+
+def place(site: str, bin_: Any) -> Place:
+    """Raises Problem."""
+    if not isinstance(bin_, str):
+        raise wrong("bin must be a text")
+    return Place(site, checked(bin_), "")
+
+
+def body_of(event: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The JSON object that a request sends, with no members but these. Raises Problem."""
+    text = event.get("body") or ""
+    if event.get("isBase64Encoded"):
+        text = base64.b64decode(text).decode("utf-8", "replace")
+    if len(text) > LONGEST_BODY:
+        raise Problem(413, "TOO_LARGE", f"a request has at most {LONGEST_BODY:,} bytes")
+    try:
+        found = json.loads(text, parse_constant=lambda name: float(name)) if text else {}
+    except (ValueError, RecursionError) as error:
+        raise wrong("the body is not JSON") from error
+    if not isinstance(found, dict):
+        raise wrong("the body is not a JSON object")
+    if unknown := found.keys() - set(names):
+        raise wrong(f"unknown: {', '.join(sorted(unknown))[:200]}; the members are {', '.join(names)}")
+    return found
+
+
+def text_of(body: Mapping[str, Any], name: str, *, longest: int, default: str | None = None) -> str:
+    """Raises Problem."""
+    found = body.get(name, default)
+    if not isinstance(found, str) or (default is None and not found):
+        raise wrong(f"{name} must be a text")
+    if len(found) > longest:
+        raise wrong(f"{name} has at most {longest} characters")
+    return found
+
+
+def number_of(found: object) -> int | float:
+    """A number of the table as JSON has it. Raises TypeError."""
+    if not isinstance(found, Decimal):
+        raise TypeError(f"{type(found).__name__} is no JSON")
+    return int(found) if found == found.to_integral_value() else float(found)

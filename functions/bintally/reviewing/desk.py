@@ -1,0 +1,227 @@
+"""Applies the rules to a bin's review in the table: the review, a line of its trail and what a person said are written
+in one transaction.
+
+Two who change a review at once are told apart by its version: one is written, the other reads it again and is judged by
+the rules anew.
+"""
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from bintally.aws.items import Item
+from bintally.aws.table import Table, putting, removing
+from bintally.common.counts import pooled
+from bintally.common.errors import Transient
+from bintally.common.keys import utc
+from bintally.reviewing import rules, stored
+from bintally.reviewing.rules import Entry, Outcome, Refused, Review
+
+TRIES = 5
+FIRST = 50
+"""`claim_next` takes one of so many bins at the top of the queue, so that twenty people seldom want the same one."""
+
+NEW = "attribute_not_exists(PK)"
+LATE = {"RESOLVED", "NOT_CLAIMED", "ANOTHER_PHOTOGRAPH"}
+"""Refusals of a number that was counted in good faith: it is kept as a recount, and the review goes on without it."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who acts, as the identity provider names them."""
+
+    name: str
+    manager: bool = False
+
+
+@dataclass(frozen=True)
+class Entered:
+    """What became of an entry."""
+
+    entry: Entry
+    late: bool
+    """It is kept as a recount, but the review had gone on without it."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The reviews of a table."""
+
+    table: Table
+    claim_length: timedelta = timedelta(minutes=15)
+    tolerance: int = 0
+    """Of reviews that are opened from now on: see rules.Review."""
+
+    # What photographs and records do
+
+    def follow(self, bin_: str, now: datetime) -> None:
+        """Opens, changes or withdraws a bin's review (`bin_` is its PK) as its LATEST says. Idempotent.
+
+        Raises Transient.
+        """
+        for attempt in range(TRIES):
+            found = self.table.get_many([{"PK": bin_, "SK": "LATEST"}, stored.review_key(bin_)])
+            latest, item = found.get((bin_, "LATEST")), found.get((bin_, "REVIEW"))
+            if latest is None or "recorded_quantity" not in latest:
+                return
+            recorded = int(latest["recorded_quantity"])
+            change = rules.follow(
+                stored.review_of(item) if item else None,
+                latest["order"],
+                recorded,
+                differs=pooled(recorded) != int(latest["count"]),
+                tolerance=self.tolerance,
+            )
+            if change is None or self._write(*change, item, latest, now) is None:
+                return
+            wait(attempt)
+        raise Transient(f"the review of {bin_} changed while it was followed")
+
+    # What people do
+
+    def claim(self, bin_: str, person: Person, now: datetime) -> Item:
+        """Claims a bin (its PK); the REVIEW as it stands then. Raises Refused or Transient."""
+
+        def change(review: Review, _: Item) -> tuple[Review, Item]:
+            claimed = rules.claim(review, person.name, now, self.claim_length, manager=person.manager)
+            return claimed, {"person": person.name, "until": utc(now + self.claim_length)}
+
+        return self._change("CLAIMED", bin_, now, change)
+
+    def claim_next(self, site: str, person: Person, now: datetime, skip: Container[str] = ()) -> Item | None:
+        """Claims one of the site's first FIRST bins that this person may count, or gives the one they hold; None when
+        there is none. `skip` holds the PKs of bins that they do not want."""
+        waiting = [item for item in self.queue(site, FIRST) if item["PK"] not in skip]
+        mine = [item for item in waiting if stored.review_of(item).holder(now) == person.name]
+        start = int.from_bytes(hashlib.sha256(person.name.encode()).digest()[:4], "big") % max(1, len(waiting))
+        for item in mine + waiting[start:] + waiting[:start]:
+            try:
+                rules.claim(stored.review_of(item), person.name, now, self.claim_length, manager=person.manager)
+                return self.claim(item["PK"], person, now)
+            except Refused:
+                continue
+        return None
+
+    def release(self, bin_: str, person: Person, now: datetime) -> Item:
+        """Gives a claim back. Raises Refused or Transient."""
+        return self._change(
+            "RELEASED", bin_, now, lambda review, _: (rules.release(review, person.name), {"person": person.name})
+        )
+
+    def enter(self, bin_: str, entry: Entry, person: Person, seen: str, now: datetime) -> Entered:
+        """Stores what a person said about a bin once, however often it is sent. Raises Refused or Transient.
+
+        `seen` is the version id of the photograph that they looked at.
+        """
+        rules.check_entry(entry)
+        for attempt in range(TRIES):
+            key = stored.entry_key(bin_, entry)
+            found = self.table.get_many([stored.review_key(bin_), key])
+            if before := found.get((bin_, key["SK"])):
+                return replayed(before, entry)
+            item = found.get((bin_, "REVIEW"))
+            if item is None:
+                raise unknown()
+            try:
+                if item["image"]["version_id"] != seen:
+                    raise Refused("ANOTHER_PHOTOGRAPH", "a newer photograph of this bin has arrived")
+                review = rules.enter(stored.review_of(item), entry, manager=person.manager)
+            except Refused as refusal:
+                if refusal.code not in LATE or entry.quantity is None:
+                    raise
+                if self._keep_late(bin_, item, entry, seen, now):
+                    return Entered(entry, late=True)
+            else:
+                said = putting(stored.entry_item(entry, item, late=False), NEW)
+                told = {"person": entry.person, "entry": stored.entry_attributes(entry)}
+                if self._write("ENTERED", review, item, item, now, said, **told) is None:
+                    return Entered(entry, late=False)
+            wait(attempt)
+        raise Transient(f"the review of {bin_} changed while an entry was stored")
+
+    def undo(self, bin_: str, person: Person, now: datetime) -> Item:
+        """Takes the person's last entry back: what they said stays in the trail. Raises Refused or Transient."""
+
+        def change(review: Review, _: Item) -> tuple[Review, Item]:
+            undone = rules.undo(review, person.name, now, self.claim_length)
+            return undone, {"person": person.name, "until": utc(now + self.claim_length)}
+
+        return self._change("UNDONE", bin_, now, change)
+
+    # What people read
+
+    def queue(self, site: str, limit: int) -> list[Item]:
+        """The site's open reviews that matter most."""
+        return self.table.in_index("review", {"review_key": stored.queue_key(site)}, descending=True, limit=limit)
+
+    def trail(self, bin_: str) -> list[Item]:
+        """All that happened to a bin's reviews, the oldest first."""
+        return list(self.table.beginning(bin_, "TRAIL#"))
+
+    def differences(self, site: str, first: datetime, last: datetime) -> list[Item]:
+        """The site's resolved differences of these days, the oldest first."""
+        days = [first + timedelta(days=n) for n in range((last.date() - first.date()).days + 1)]
+        keys = [stored.difference_key(site, utc(day), "")["PK"] for day in days]
+        return [item for key in keys for item in self.table.beginning(key, "DIFFERENCE#")]
+
+    # How it is written
+
+    def _change(
+        self, action: str, bin_: str, now: datetime, change: Callable[[Review, Item], tuple[Review, Item]]
+    ) -> Item:
+        """Applies a rule to a bin's review; `change` gives the new review and what the trail says."""
+        for attempt in range(TRIES):
+            item = self.table.get(stored.review_key(bin_), consistent=True)
+            if item is None:
+                raise unknown()
+            review, said = change(stored.review_of(item), item)
+            if self._write(action, review, item, item, now, **said) is None:
+                return stored.review_item(review, int(item["version"]) + 1, item, now)
+            wait(attempt)
+        raise Transient(f"the review of {bin_} changed too often")
+
+    def _write(
+        self, action: str, review: Review, before: Item | None, about: Item, now: datetime, *more: Item, **said: Any
+    ) -> int | None:
+        """Writes a review with one line of its trail; None when written, else the place of what has changed since."""
+        version = int(before["version"]) + 1 if before else 1
+        item = stored.review_item(review, version, about, now)
+        standing = putting(item, "version = :before", before=version - 1) if before else putting(item, NEW)
+        line = putting(stored.trail_item(action, now, before, item, **said), NEW)
+        listed = []
+        was_wrong = before is not None and before.get("outcome") == Outcome.RECORD_WRONG
+        if review.outcome is Outcome.RECORD_WRONG and not was_wrong:
+            listed.append(putting(stored.difference_item(item, review.entries[-1])))
+        if action == "UNDONE" and before and was_wrong:
+            listed.append(removing(stored.difference_key(item["site"], before["resolved_at"], item["PK"])))
+        return self.table.together(standing, line, *more, *listed)
+
+    def _keep_late(self, bin_: str, item: Item, entry: Entry, seen: str, now: datetime) -> bool:
+        """Keeps a recount that came too late for its review, if it is of a photograph of this bin that people saw."""
+        shown = [line for line in [item, *self.trail(bin_)] if line.get("image", {}).get("version_id") == seen]
+        if not shown:
+            raise Refused("ANOTHER_PHOTOGRAPH", "this photograph was never shown for a recount of this bin")
+        said = putting(stored.entry_item(entry, {**shown[0], "PK": bin_}, late=True), NEW)
+        told = {"person": entry.person, "entry": stored.entry_attributes(entry)}
+        review = stored.review_of(item)
+        return self._write("LATE", review, item, item, now, said, **told) is None
+
+
+def replayed(item: Item, entry: Entry) -> Entered:
+    """The stored entry of this id. Raises Refused when another entry has it."""
+    found = stored.entry_of(item)
+    if (found.person, found.quantity, found.outcome) != (entry.person, entry.quantity, entry.outcome):
+        raise Refused("ID_TAKEN", "another entry has this id: make a new one for each entry")
+    return Entered(found, late=item["late"])
+
+
+def unknown() -> Refused:
+    return Refused("UNKNOWN", "there is no recount of this bin")
+
+
+def wait(attempt: int) -> None:
+    time.sleep(random.uniform(0.01, 0.03) * 2**attempt)

@@ -1,0 +1,91 @@
+"""From a photograph that differs from its record to a corrected record, by people who may do nothing else."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from local.stack import Local
+from tests.stack.people import Person
+
+SITE = "RCT1"
+
+
+def claimed(someone: Person) -> Any:
+    return json.loads(someone.does("recount", "claim", "--site", SITE, "--json"))
+
+
+def enter(someone: Person, bin_: Any, *words: str) -> str:
+    return someone.does(
+        "recount", "enter", "--site", SITE, "--bin", bin_["bin"], "--seen", bin_["image_version"], *words
+    )
+
+
+@pytest.fixture
+def differing(user: Any, photograph: Callable[..., bytes]) -> int:
+    """A bin whose record differs from the model's count by 3; the count."""
+    key = f"incoming/{SITE}/P-1/a.jpg"
+    user.upload(key, photograph(57))
+    (item,) = user.wait_counts(key)
+    count = int(item["count"])
+    record(user, count + 3)
+    return count
+
+
+def record(user: Any, quantity: int) -> None:
+    user.s3.put_object(
+        Bucket=user.bucket,
+        Key=f"records/{SITE}/P-1.json",
+        Body=json.dumps({"expected_quantity": quantity}).encode(),
+    )
+
+
+def test_from_a_difference_to_a_corrected_record(
+    person: Callable[..., Person],
+    user: Any,
+    stack: Local,
+    differing: int,
+) -> None:
+    ana, ben = person("ana", "counter"), person("ben", "counter")
+    max_ = person("max", "counter", "manager")
+
+    def listed() -> Any:
+        return json.loads(max_.does("recount", "list", "--site", SITE, "--why", "--json"))
+
+    (waiting,) = user.wait_for("a review", lambda: listed() or None)
+    assert waiting["recorded_quantity"] == differing + 3
+    assert waiting["count"] == differing
+    shown = json.loads(ana.does("recount", "list", "--site", SITE, "--json"))
+    assert [each.keys() for each in shown] == [{"site", "bin", "captured_at", "image_version", "digest"}]
+    ana.is_refused("recount", "list", "--site", SITE, "--why", permission="execute-api:Invoke")
+    ana.is_refused("recount", "list", "--site", "OTHER", permission="execute-api:Invoke")
+    ana.is_refused("recount", "export", "--site", SITE, permission="execute-api:Invoke")
+
+    first = claimed(ana)
+    code, _, errors = ben.run("recount", "claim", "--site", SITE, "--bin", "P-1")
+    assert (code, errors) == (1, "Error: another person is counting this bin\n")
+    with urlopen(first["photograph"], timeout=30) as answer:
+        assert answer.headers["Content-Type"] == "image/jpeg"
+        assert not [name for name in answer.headers if name.lower().startswith("x-amz-meta")]
+    found = str(differing + 1)
+    assert enter(ana, first, "--reason", "pick_error", "--note", "=2+3", found) == "Stored.\n"
+    assert enter(ben, claimed(ben), found) == "Stored.\n"
+    assert listed() == []
+    (row,) = csv.DictReader(io.StringIO(max_.does("recount", "export", "--site", SITE)))
+    assert (row["bin"], row["counted_quantity"], row["difference"]) == ("P-1", found, "-2")
+    assert row["counted_by"] == "user/ana; user/ben"
+
+    record(user, differing + 1)
+
+    def review() -> Any:
+        key = {"PK": f"BIN#{SITE}#P-1", "SK": "REVIEW"}
+        return user.table.get_item(Key=key, ConsistentRead=True)["Item"]
+
+    user.wait_for("the corrected record", lambda: review()["outcome"] == "RECORD_RIGHT")
+    assert listed() == [], "the model still differs from the record, but people have counted"
+    labels = [item for item in user.items() if item["SK"].startswith("RECOUNT#") and item["site"] == SITE]
+    assert len(labels) == 2
