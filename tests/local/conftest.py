@@ -263,7 +263,7 @@ def settled() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def serves(ask: Callable[..., dict[str, Any]]) -> Callable[[Local, str], None]:
-    """Waits until an endpoint answers: after a stop it is in service at once, and answers 503 while its process starts."""
+    """Waits until an endpoint answers: after a stop it is in service at once, and says 503 while its process starts."""
 
     def wait(stack: Local, endpoint: str) -> None:
         deadline = time.monotonic() + 60
