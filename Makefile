@@ -22,13 +22,13 @@ WORKERS ?= 3
 PARALLEL = --numprocesses $(WORKERS) $(GROUPED)
 # In the order of tests/conftest.py, and not the groups of most tests first.
 GROUPED := --dist loadgroup --no-loadscope-reorder --durations 25
-check coverage: WORKERS := 2
+units coverage: WORKERS := 2
 SOON := not long and not upstream
 
 # Docker and debootstrap build images, chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
 
-.PHONY: system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check test test-long soak fuzz upstream coverage docs notebook bench
+.PHONY: system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check units test test-long soak fuzz upstream coverage docs notebook bench
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -68,8 +68,11 @@ types-train: .venv/test.installed .venv-train/test.installed ## Check the types 
 contracts: .venv/test.installed ## Check that imports respect the borders between the folders
 	PYTHONPATH=functions:localsagemaker/src $(bin)/lint-imports
 
-check: lint ## Lint, and the tests that need neither a stack nor torch: while you work
-	$(bin)/python -m pytest $(PARALLEL) -m "not stack and $(SOON)" $(UNIT_TESTS) $(TORCH_TESTS:%=--ignore=%)
+check: .venv/test.installed ## Lint, and the tests that need neither a stack nor torch: while you work
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint units
+
+units: .venv/test.installed
+	$(bin)/python -m pytest $(PARALLEL) -m "not stack and not slow and $(SOON)" $(UNIT_TESTS) $(TORCH_TESTS:%=--ignore=%)
 
 test: .venv/test.installed .venv-train/test.installed .venv-launch/installed ## Install what tests need and run all but the long ones
 	@mkdir -p .runs

@@ -32,6 +32,7 @@ def test_wrong_arguments_are_usage_errors(wrong: list[object]) -> None:
     assert run(*wrong).exit_code == USAGE
 
 
+@pytest.mark.slow
 def test_processing_measures_the_real_job_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrain, "SPEED_PHOTOGRAPHS", 150)
     monkeypatch.setattr(retrain, "MEMORY_PHOTOGRAPHS", (70, 90))
@@ -47,6 +48,7 @@ def test_processing_measures_the_real_job_beside_the_loop(tmp_path: Path, monkey
     assert all(megabytes > 30 for megabytes in found["summary"]["peak_memory_mb"].values())
 
 
+@pytest.mark.slow
 def test_memory_takes_many_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrain, "SPEED_PHOTOGRAPHS", 150)
     shown = run("processing", "--rounds", 1)

@@ -60,6 +60,7 @@ def test_shrinks_a_large_one(photo: Photo) -> None:
     assert image.size == (768, 512)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(9000, 300), (300, 9000), (20000, 3), (1, 5000), (8000, 6000)])
 def test_stays_below_the_endpoints_limit(size: tuple[int, int]) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -393,6 +394,7 @@ def hostile() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_the_slowest_files_keep_to_counts_arithmetic() -> None:
     """In processor seconds: the function has one whole processor."""
     for name, data in hostile().items():
@@ -491,6 +493,7 @@ def test_a_bomb_takes_no_memory(bomb: bytes, tmp_path: Path) -> None:
     assert peak_mib(bomb, tmp_path) < 150
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG", "AVIF"])
 def test_the_largest_photograph_fits_the_function(kind: str, tmp_path: Path) -> None:
     image = Image.new("RGBA", (8000, 6200), (200, 100, 50, 128))

@@ -246,6 +246,7 @@ def stories(draw: st.DrawFn) -> tuple[list[tuple[str, str]], list[tuple[str, int
     return photographs, told
 
 
+@pytest.mark.slow
 @settings(
     max_examples=12, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )

@@ -33,6 +33,7 @@ def deliveries(draw: st.DrawFn) -> tuple[list[str], list[tuple[list[int], str]]]
     return captured, batches
 
 
+@pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deliveries())
 def test_any_order_gives_one_state(

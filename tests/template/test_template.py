@@ -137,6 +137,7 @@ def test_nothing_depends_on_itself() -> None:
     TopologicalSorter(graph).prepare()
 
 
+@pytest.mark.slow
 def test_lints() -> None:
     tool = Path(sys.executable).with_name("cfn-lint")
     done = subprocess.run([tool, "template.yaml"], cwd=ROOT, capture_output=True, text=True)
