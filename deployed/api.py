@@ -34,7 +34,7 @@ class Api:
         outputs = self.stack.outputs()
         if "ApiUrl" not in outputs:
             raise NotDeployed("this stack has no HTTP API yet. Update it (docs/operations.md)")
-        where = f"/machine/{self.role}/{encode_id(self.site)}/{path}"
+        where = f"/machine/{self.role}/sites/{encode_id(self.site)}/{path}"
         url = outputs["ApiUrl"] + where + (f"?{urlencode(sorted(query.items()))}" if query else "")
         for left in range(TRIES - 1, -1, -1):
             status, text = self._send("GET" if body is None else "POST", url, body)

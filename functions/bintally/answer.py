@@ -1,9 +1,11 @@
 """The answer function: answers the requests of people and machines over the HTTP API.
 
-/machine/<role>/<site>/… is for callers that IAM authorizes: a policy on these paths says who may be what, and where.
+Each path exists twice. /api/… is for people, whose groups say who may be what, and where. /machine/<role>/… is for
+callers that IAM authorizes, by a policy on these paths.
 """
 
 import json
+import re
 from functools import cache, partial
 from typing import Any
 
@@ -24,7 +26,10 @@ from bintally.reviewing.desk import Desk
 from bintally.reviewing.rules import Refused
 from bintally.reviewing.settings import review_settings
 
-api = APIGatewayHttpResolver(serializer=partial(json.dumps, default=requests.number_of))
+api = APIGatewayHttpResolver(
+    serializer=partial(json.dumps, default=requests.number_of),
+    strip_prefixes=["/api", re.compile(r"/machine/[^/]*")],
+)
 
 
 @logger.inject_lambda_context
@@ -37,9 +42,11 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return answered
 
 
-def of_machine(role: str, site: str) -> Recounts:
-    caller = requests.machine(api.current_event.raw_event, role)
-    return Recounts(desk(), copies(), requests.decode_id(site), caller)
+def recounts_of(site: str) -> Recounts:
+    name = requests.decode_id(site)
+    caller = requests.caller(api.current_event.raw_event)
+    caller.check_site(name)
+    return Recounts(desk(), copies(), name, caller)
 
 
 def body(*names: str) -> dict[str, Any]:
@@ -50,40 +57,40 @@ def query() -> dict[str, str]:
     return api.current_event.query_string_parameters or {}
 
 
-@api.get("/machine/<role>/<site>/recounts")
-def listed(role: str, site: str) -> dict[str, Any]:
-    return of_machine(role, site).listed(query())
+@api.get("/sites/<site>/recounts")
+def listed(site: str) -> dict[str, Any]:
+    return recounts_of(site).listed(query())
 
 
-@api.post("/machine/<role>/<site>/claims")
-def claim(role: str, site: str) -> dict[str, Any]:
-    return of_machine(role, site).claim(body("bin", "skip"))
+@api.post("/sites/<site>/claims")
+def claim(site: str) -> dict[str, Any]:
+    return recounts_of(site).claim(body("bin", "skip"))
 
 
-@api.post("/machine/<role>/<site>/releases")
-def release(role: str, site: str) -> dict[str, Any]:
-    return of_machine(role, site).release(body("bin"))
+@api.post("/sites/<site>/releases")
+def release(site: str) -> dict[str, Any]:
+    return recounts_of(site).release(body("bin"))
 
 
-@api.post("/machine/<role>/<site>/recounts")
-def enter(role: str, site: str) -> dict[str, Any]:
+@api.post("/sites/<site>/recounts")
+def enter(site: str) -> dict[str, Any]:
     names = ("id", "bin", "image_version", "quantity", "outcome", "reason", "note")
-    return of_machine(role, site).enter(body(*names))
+    return recounts_of(site).enter(body(*names))
 
 
-@api.post("/machine/<role>/<site>/undos")
-def undo(role: str, site: str) -> dict[str, Any]:
-    return of_machine(role, site).undo(body("bin"))
+@api.post("/sites/<site>/undos")
+def undo(site: str) -> dict[str, Any]:
+    return recounts_of(site).undo(body("bin"))
 
 
-@api.get("/machine/<role>/<site>/trail")
-def trail(role: str, site: str) -> dict[str, Any]:
-    return of_machine(role, site).trail(query())
+@api.get("/sites/<site>/trail")
+def trail(site: str) -> dict[str, Any]:
+    return recounts_of(site).trail(query())
 
 
-@api.get("/machine/<role>/<site>/differences")
-def differences(role: str, site: str) -> dict[str, Any]:
-    return of_machine(role, site).differences(query())
+@api.get("/sites/<site>/differences")
+def differences(site: str) -> dict[str, Any]:
+    return recounts_of(site).differences(query())
 
 
 def refused(error: Refused) -> Response[str]:

@@ -4,11 +4,14 @@ import base64
 import io
 import json
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from bintally import answer
+from bintally.answering.problems import Problem
+from bintally.answering.requests import caller
 from bintally.aws import clients
 from bintally.aws.table import Table
 from bintally.reviewing.desk import Desk
@@ -23,7 +26,7 @@ CONTEXT: Any = SimpleNamespace(
     invoked_function_arn="arn:aws:lambda:us-east-1:000000000000:function:answer",
     aws_request_id="a request",
 )
-COUNTER, MANAGER = "/machine/counter/SEA1/", "/machine/manager/SEA1/"
+COUNTER, MANAGER = "/machine/counter/sites/SEA1/", "/machine/manager/sites/SEA1/"
 Ask = Callable[..., tuple[int, Any]]
 
 
@@ -93,7 +96,7 @@ def test_two_people_count_blind_and_a_manager_exports(ask: Ask, world: Any) -> N
 
 @pytest.mark.usefixtures("photographed")
 def test_a_counter_is_told_nothing_before_the_review_is_resolved(ask: Ask, world: Any) -> None:
-    told = [ask("/machine/viewer/SEA1/recounts"), ask(COUNTER + "recounts")]
+    told = [ask("/machine/viewer/sites/SEA1/recounts"), ask(COUNTER + "recounts")]
     told.append(ask(COUNTER + "claims", {}))
     claimed = told[-1][1]
     told.append(ask(COUNTER + "recounts", entry(claimed, 4)))
@@ -177,11 +180,33 @@ def test_two_people_and_one_bin(ask: Ask) -> None:
 @pytest.mark.usefixtures("photographed")
 @pytest.mark.parametrize("site", ["SEA1", "~" + base64.urlsafe_b64encode(b"SEA1").decode(), "sea1"])
 def test_a_site_is_named_as_it_is_or_in_base64url(ask: Ask, site: str) -> None:
-    assert len(ask(f"/machine/viewer/{site}/recounts")[1]["recounts"]) == 1
+    assert len(ask(f"/machine/viewer/sites/{site}/recounts")[1]["recounts"]) == 1
+
+
+def test_people_have_the_role_and_the_sites_of_their_groups() -> None:
+    claims = {"token_use": "id", "cognito:username": "ana", "cognito:groups": "[counter viewer site:sea1 site:~w6Q]"}
+    event: dict[str, Any] = {
+        "rawPath": "/api/sites/SEA1/recounts",
+        "requestContext": {"authorizer": {"jwt": {"claims": claims}}},
+    }
+    ana = caller(event)
+    assert (ana.person.name, ana.role, ana.person.manager) == ("ana", "counter", False)
+    ana.check_site("SEA1")
+    ana.check_site("Ä")
+    for refused in (partial(ana.check_site, "RCT1"), partial(ana.check, "manager")):
+        with pytest.raises(Problem, match=r"not your site|needs the role"):
+            refused()
+    claims["cognito:groups"] = "[manager site:*]"
+    caller(event).check_site("RCT1")
+    for wrong in ({"token_use": "access"}, {"cognito:groups": "[site:SEA1]"}):
+        event["requestContext"] = {"authorizer": {"jwt": {"claims": claims | wrong}}}
+        with pytest.raises(Problem):
+            caller(event)
 
 
 @pytest.mark.parametrize(
-    "path", ["/machine/god/SEA1/recounts", "/machine/viewer/~!/recounts", "/machine/viewer/../recounts"]
+    "path",
+    ["/machine/god/sites/SEA1/recounts", "/machine/viewer/sites/~!/recounts", "/machine/viewer/sites/../recounts"],
 )
 def test_no_other_role_and_no_path_tricks(ask: Ask, path: str) -> None:
     assert ask(path)[0] in (400, 404)
@@ -189,5 +214,5 @@ def test_no_other_role_and_no_path_tricks(ask: Ask, path: str) -> None:
 
 def test_a_busy_table_asks_to_try_again(ask: Ask, refuse: Any) -> None:
     refuse(clients.dynamodb(), "Query", "ThrottlingException")
-    status, said = ask("/machine/viewer/SEA1/recounts")
+    status, said = ask("/machine/viewer/sites/SEA1/recounts")
     assert (status, said["code"]) == (503, "TRY_AGAIN")

@@ -17,7 +17,10 @@ LONGEST_BODY = 64 * 1024
 """Bytes."""
 PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 ROLES = ("viewer", "counter", "manager")
-"""Each may do what those before it may."""
+"""Groups of people. Each may do what those before it may."""
+SITE = "site:"
+"""Prefix of the groups that say where; the rest is an id as in a path."""
+ALL_SITES = "*"
 
 
 @dataclass(frozen=True)
@@ -26,22 +29,48 @@ class Caller:
 
     person: Person
     role: str
+    sites: frozenset[str] | None
+    """Folded; None: the gateway has judged the path, which names the site."""
 
     def check(self, role: str) -> None:
         """Raises Problem unless the caller may do what this role may."""
         if ROLES.index(self.role) < ROLES.index(role):
             raise Problem(403, "FORBIDDEN", f"this needs the role {role}")
 
+    def check_site(self, site: str) -> None:
+        """Raises Problem unless the caller belongs to this site."""
+        if self.sites is not None and ALL_SITES not in self.sites and fold(site) not in self.sites:
+            raise Problem(403, "FORBIDDEN", "this is not your site")
 
-def machine(event: Mapping[str, Any], role: str) -> Caller:
-    """The caller of a route that IAM authorizes. The path names the role, so a policy on paths grants it."""
+
+def caller(event: Mapping[str, Any]) -> Caller:
+    """The caller of a request that the gateway has authorized. Raises Problem."""
+    said = event["requestContext"].get("authorizer") or {}
+    if event["rawPath"].startswith("/api/"):
+        return person(said.get("jwt", {}).get("claims") or {})
+    return machine(said.get("iam") or {}, event["rawPath"].split("/")[2])
+
+
+def person(claims: Mapping[str, Any]) -> Caller:
+    """The caller with these claims of an id token. An access token passes the gateway too."""
+    if claims.get("token_use") != "id":
+        raise Problem(401, "UNAUTHORIZED", "sign in, and send the id token")
+    groups = str(claims.get("cognito:groups", "")).strip("[]").replace(",", " ").split()
+    roles = [role for role in ROLES if role in groups]
+    if not roles:
+        raise Problem(403, "FORBIDDEN", f"you are in none of the groups {', '.join(ROLES)}")
+    sites = [group.removeprefix(SITE) for group in groups if group.startswith(SITE)]
+    found = frozenset(ALL_SITES if site == ALL_SITES else fold(decode_id(site)) for site in sites)
+    return Caller(Person(str(claims["cognito:username"]), manager=roles[-1] == "manager"), roles[-1], found)
+
+
+def machine(signed: Mapping[str, Any], role: str) -> Caller:
+    """The caller of a route that IAM authorizes. The path names role and site, so a policy on paths grants them."""
     if role not in ROLES:
         raise Problem(404, "UNKNOWN", f"there is no role {role[:40]}; one of {', '.join(ROLES)}")
-    signed = event["requestContext"].get("authorizer", {}).get("iam")
     if not signed:
         raise Problem(401, "UNAUTHORIZED", "sign the request with signature version 4 for execute-api")
-    name = signed["userArn"].split(":", 5)[5]
-    return Caller(Person(name, manager=role == "manager"), role)
+    return Caller(Person(signed["userArn"].split(":", 5)[5], manager=role == "manager"), role, None)
 
 
 def decode_id(text: str) -> str:
