@@ -13,7 +13,8 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from bintally.answering import problems, requests
+from bintally.answering import bins, problems, requests
+from bintally.answering.bins import Bins
 from bintally.answering.copies import Copies
 from bintally.answering.problems import Problem
 from bintally.answering.recounts import Recounts
@@ -47,6 +48,11 @@ def recounts_of(site: str) -> Recounts:
     caller = requests.caller(api.current_event.raw_event)
     caller.check_site(name)
     return Recounts(desk(), copies(), name, caller)
+
+
+def bins_of(site: str) -> Bins:
+    found = recounts_of(site)
+    return Bins(found.desk.table, found.copies, found.site, found.caller)
 
 
 def body(*names: str) -> dict[str, Any]:
@@ -91,6 +97,21 @@ def trail(site: str) -> dict[str, Any]:
 @api.get("/sites/<site>/differences")
 def differences(site: str) -> dict[str, Any]:
     return recounts_of(site).differences(query())
+
+
+@api.get("/sites")
+def sites() -> dict[str, Any]:
+    return bins.sites(desk().table, requests.caller(api.current_event.raw_event))
+
+
+@api.get("/sites/<site>/bins")
+def listed_bins(site: str) -> dict[str, Any]:
+    return bins_of(site).listed(query())
+
+
+@api.get("/sites/<site>/bins/<bin_>")
+def one_bin(site: str, bin_: str) -> dict[str, Any]:
+    return bins_of(site).one(requests.decode_id(bin_), query())
 
 
 def refused(error: Refused) -> Response[str]:

@@ -37,9 +37,17 @@ class Caller:
         if ROLES.index(self.role) < ROLES.index(role):
             raise Problem(403, "FORBIDDEN", f"this needs the role {role}")
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether the caller belongs to every site."""
+        return self.sites is None or ALL_SITES in self.sites
+
+    def may_see(self, site: str) -> bool:
+        return self.everywhere or fold(site) in (self.sites or ())
+
     def check_site(self, site: str) -> None:
         """Raises Problem unless the caller belongs to this site."""
-        if self.sites is not None and ALL_SITES not in self.sites and fold(site) not in self.sites:
+        if not self.may_see(site):
             raise Problem(403, "FORBIDDEN", "this is not your site")
 
 

@@ -83,6 +83,20 @@ def rejected_key(site: str) -> str:
     return f"REJECTED#{encode_id(site)}"
 
 
+def site_key(site: str) -> str:
+    """Lists a site's LATEST items in the index `site`, by bin."""
+    return f"SITE#{encode_id(site)}"
+
+
+SITES = "SITES"
+"""Lists the sites that have counts."""
+
+
+def site_item(site: str) -> Item:
+    """One of the sites that have counts; named as its first photograph names it."""
+    return {"PK": SITES, "SK": site_key(site), "site": site}
+
+
 def order(arrival: Arrival, captured: datetime, uploaded: datetime) -> str:
     """Text that sorts by capture time, then by storage_order."""
     return f"{utc(captured)}#{storage_order(arrival, uploaded)}"
@@ -179,7 +193,7 @@ def comparison(recorded: Recorded, count: int, probabilities: Sequence[float | D
 
 def latest_of(count: Item) -> Item:
     """The bin's LATEST item if `count` is its newest; `site_key` puts it into the index `site`."""
-    return {**count, "SK": "LATEST", "site_key": f"SITE#{encode_id(count['site'])}"}
+    return {**count, "SK": "LATEST", "site_key": site_key(count["site"])}
 
 
 def plain(item: Mapping[str, Any]) -> Item:

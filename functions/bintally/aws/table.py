@@ -221,6 +221,32 @@ class Table:
             raise self._transient(error) from error
         return list(map(plain, answer["Items"]))
 
+    def page(
+        self, key: Item, prefix: Item, limit: int, *, index: str = "", after: Item | None = None, newest: bool = False
+    ) -> tuple[list[Item], bool]:
+        """At most `limit` items of a partition, of which `prefix` begins the sort key, and whether more follow.
+
+        `key` and `prefix` are an attribute and its value. `after` is the key of the last item of the page before, with
+        the index's own key. `newest` reads from the end. Eventually consistent. One item more than `limit` is read.
+        """
+        ((name, value),), ((sort, begin),) = key.items(), prefix.items()
+        request: dict[str, Any] = {"IndexName": index} if index else {}
+        request |= {"ExclusiveStartKey": wire(after)} if after else {}
+        try:
+            answer = self.client.query(
+                TableName=self.name,
+                KeyConditionExpression="#k = :k AND begins_with(#s, :s)",
+                ExpressionAttributeNames={"#k": name, "#s": sort},
+                ExpressionAttributeValues=wire({":k": value, ":s": begin}),
+                ScanIndexForward=not newest,
+                Limit=limit + 1,
+                **request,
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise self._transient(error) from error
+        found = list(map(plain, answer["Items"]))
+        return found[:limit], len(found) > limit or "LastEvaluatedKey" in answer
+
     def beginning(self, pk: str, prefix: str) -> Iterator[Item]:
         """The items of a partition whose SK begins with `prefix`, in its order."""
         try:
@@ -263,17 +289,23 @@ class Table:
         return True
 
     def together(self, *operations: Item) -> int | None:
-        """Makes all changes (`putting`, `removing`), or none: then the place of the first whose condition failed."""
-        try:
-            self.client.transact_write_items(TransactItems=[self._operation(each) for each in operations])
-        except self.client.exceptions.TransactionCanceledException as error:
-            codes = [reason.get("Code") for reason in error.response["CancellationReasons"]]
-            if _FAILED in codes and not _CONFLICTS.intersection(codes):
-                return codes.index(_FAILED)
-            raise self._transient(error) from error
-        except (ClientError, BotoCoreError) as error:
-            raise self._transient(error) from error
-        return None
+        """Makes all changes (`putting`, `removing`, `adding`), or none: then the place of the first whose condition
+        failed. Others who change one of the items at the same time make it try again."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                self.client.transact_write_items(TransactItems=[self._operation(each) for each in operations])
+            except self.client.exceptions.TransactionCanceledException as error:
+                codes = [reason.get("Code") for reason in error.response["CancellationReasons"]]
+                if _FAILED in codes and not _CONFLICTS.intersection(codes):
+                    return codes.index(_FAILED)
+                if attempt == TRIES or not _CONFLICTS.intersection(codes):
+                    raise self._transient(error) from error
+            except (ClientError, BotoCoreError) as error:
+                raise self._transient(error) from error
+            else:
+                return None
+            time.sleep(random.uniform(0.02, 0.05) * 2**attempt)
+        raise AssertionError("the last try returns or raises")
 
     def _operation(self, change: Item) -> Any:
         ((kind, request),) = change.items()
@@ -371,6 +403,15 @@ def putting(item: Item, only_if: str = "", **values: Any) -> Item:
     """For `together`: puts an item if the condition, when there is one, holds. `values` are the condition's."""
     named = {"ExpressionAttributeValues": wire({f":{name}": value for name, value in values.items()})} if values else {}
     return {"Put": {"Item": wire(item), **({"ConditionExpression": only_if} if only_if else {}), **named}}
+
+
+def adding(key: Item, numbers: Item) -> Item:
+    """For `together`: adds numbers to attributes of an item, which need not be there."""
+    names = {f"#{name}": name for name in numbers}
+    values = wire({f":{name}": number for name, number in numbers.items()})
+    terms = ", ".join(f"#{name} :{name}" for name in numbers)
+    named = {"ExpressionAttributeNames": names, "ExpressionAttributeValues": values}
+    return {"Update": {"Key": wire(key), "UpdateExpression": f"ADD {terms}", **named}}
 
 
 def removing(key: Item) -> Item:
