@@ -16,6 +16,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from bintally.answering import bins, problems, requests
 from bintally.answering.bins import Bins
 from bintally.answering.copies import Copies
+from bintally.answering.overview import Overview
 from bintally.answering.problems import Problem
 from bintally.answering.recounts import Recounts
 from bintally.aws import clients
@@ -112,6 +113,12 @@ def listed_bins(site: str) -> dict[str, Any]:
 @api.get("/sites/<site>/bins/<bin_>")
 def one_bin(site: str, bin_: str) -> dict[str, Any]:
     return bins_of(site).one(requests.decode_id(bin_), query())
+
+
+@api.get("/sites/<site>/overview")
+def overview(site: str) -> dict[str, Any]:
+    found = recounts_of(site)
+    return Overview(found.desk.table, found.site, found.caller).answer(query())
 
 
 def refused(error: Refused) -> Response[str]:

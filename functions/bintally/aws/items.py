@@ -74,8 +74,29 @@ def record_key(place: Place) -> Item:
 
 
 def totals_key(arrival: Arrival, place: Place, captured: datetime) -> Item:
-    shard = int(digest_of(arrival), 16) % SHARDS
-    return {"PK": f"DAY#{encode_id(place.site)}#{utc(captured)[:10]}", "SK": f"TOTALS#{shard:02d}"}
+    return _totals_key(place.site, utc(captured), digest_of(arrival))
+
+
+def totals_key_of(count: Item) -> Item:
+    """Of the day on which a photograph was taken, from its COUNT or LATEST item."""
+    image = count["image"]
+    return _totals_key(
+        count["site"], count["captured_at"], version_digest(image["bucket"], image["key"], image["version_id"])
+    )
+
+
+def _totals_key(site: str, captured_at: str, digest: str) -> Item:
+    return {"PK": day_key(site, captured_at), "SK": f"TOTALS#{int(digest, 16) % SHARDS:02d}"}
+
+
+def day_key(site: str, at: str) -> str:
+    """Lists what happened at a site on a day (UTC). `at` as `utc` spells it, or only its date."""
+    return f"DAY#{encode_id(site)}#{at[:10]}"
+
+
+def agreement(count: Item) -> Item:
+    """What a count adds to its day's totals as compared with its record; nothing while it has none."""
+    return {"compared": 1, "agreed": int(not count["discrepancy"])} if "discrepancy" in count else {}
 
 
 def rejected_key(site: str) -> str:
