@@ -126,6 +126,18 @@ def body_of(event: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return found
 
 
+def bytes_of(event: Mapping[str, Any], longest: int) -> bytes:
+    """What a request sends, as it is. Raises Problem."""
+    text = event.get("body") or ""
+    try:
+        data = base64.b64decode(text) if event.get("isBase64Encoded") else text.encode()
+    except UnicodeEncodeError as error:
+        raise wrong("the body has half a character") from error
+    if len(data) > longest:
+        raise Problem(413, "TOO_LARGE", f"a file has at most {longest:,} bytes; store larger ones in the bucket")
+    return data
+
+
 def text_of(body: Mapping[str, Any], name: str, *, longest: int, default: str | None = None) -> str:
     """Raises Problem."""
     found = body.get(name, default)
