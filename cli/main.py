@@ -28,6 +28,12 @@ FAMILIES = {
         "recount undo": "Take your last entry about a bin back.",
         "recount export": "Export the differences that people found.",
     },
+    "People": {
+        "people add": "Let a person sign in to the web page.",
+        "people list": "List who may sign in.",
+        "people reset": "Give a person a new temporary password.",
+        "people remove": "Remove a person.",
+    },
     "Retraining": {
         "retrain start": "Start a retraining on the new labels.",
         "retrain runs": "List the retrainings with their outcomes.",
@@ -58,6 +64,7 @@ VERBS = {verb: text for family in FAMILIES.values() for verb, text in family.ite
 GROUPS = {
     "records": "Load inventory records, and see what their files gave.",
     "recount": "Recount bins without seeing their records, and export what was found.",
+    "people": "Say who may sign in to the web page, as what, and at which sites.",
     "retrain": "Start, list, read about and stop retrainings.",
     "model": "List, compare, approve, reject, release and roll back versions of the model.",
     "stack": "Operate a running stack.",

@@ -72,6 +72,13 @@ def query() -> dict[str, str]:
     return api.current_event.query_string_parameters or {}
 
 
+@api.get("/me")
+def me() -> dict[str, Any]:
+    caller = requests.caller(api.current_event.raw_event)
+    everywhere = caller.sites is None or requests.ALL_SITES in caller.sites
+    return {"name": caller.person.name, "role": caller.role, "sites": None if everywhere else list(caller.named)}
+
+
 @api.get("/sites/<site>/recounts")
 def listed(site: str) -> dict[str, Any]:
     return recounts_of(site).listed(query())

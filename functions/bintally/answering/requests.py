@@ -31,6 +31,8 @@ class Caller:
     role: str
     sites: frozenset[str] | None
     """Folded; None: the gateway has judged the path, which names the site."""
+    named: tuple[str, ...] = ()
+    """The same sites as an administrator spells them; empty where all are."""
 
     def check(self, role: str) -> None:
         """Raises Problem unless the caller may do what this role may."""
@@ -63,13 +65,23 @@ def person(claims: Mapping[str, Any]) -> Caller:
     """The caller with these claims of an id token. An access token passes the gateway too."""
     if claims.get("token_use") != "id":
         raise Problem(401, "UNAUTHORIZED", "sign in, and send the id token")
-    groups = str(claims.get("cognito:groups", "")).strip("[]").replace(",", " ").split()
+    groups = str(claims.get("cognito:groups", "")).strip("[]").split()
     roles = [role for role in ROLES if role in groups]
     if not roles:
         raise Problem(403, "FORBIDDEN", f"you are in none of the groups {', '.join(ROLES)}")
     sites = [group.removeprefix(SITE) for group in groups if group.startswith(SITE)]
-    found = frozenset(ALL_SITES if site == ALL_SITES else fold(decode_id(site)) for site in sites)
-    return Caller(Person(str(claims["cognito:username"]), manager=roles[-1] == "manager"), roles[-1], found)
+    named = tuple(sorted(filter(None, map(site_of, sites)))) if ALL_SITES not in sites else ()
+    found = frozenset({ALL_SITES} if ALL_SITES in sites else map(fold, named))
+    name = str(claims["cognito:username"])
+    return Caller(Person(name, manager=roles[-1] == "manager"), roles[-1], found, named)
+
+
+def site_of(encoded: str) -> str | None:
+    """The site that a group names; None for a group that names none, which gives nothing and takes nothing away."""
+    try:
+        return decode_id(encoded)
+    except Problem:
+        return None
 
 
 def machine(signed: Mapping[str, Any], role: str) -> Caller:
