@@ -39,9 +39,17 @@ class Caller:
         if ROLES.index(self.role) < ROLES.index(role):
             raise Problem(403, "FORBIDDEN", f"this needs the role {role}")
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether the caller belongs to every site."""
+        return self.sites is None or ALL_SITES in self.sites
+
+    def may_see(self, site: str) -> bool:
+        return self.everywhere or fold(site) in (self.sites or ())
+
     def check_site(self, site: str) -> None:
         """Raises Problem unless the caller belongs to this site."""
-        if self.sites is not None and ALL_SITES not in self.sites and fold(site) not in self.sites:
+        if not self.may_see(site):
             raise Problem(403, "FORBIDDEN", "this is not your site")
 
 
@@ -128,6 +136,18 @@ def body_of(event: Mapping[str, Any], *names: str) -> dict[str, Any]:
     if unknown := found.keys() - set(names):
         raise wrong(f"unknown: {', '.join(sorted(unknown))[:200]}; the members are {', '.join(names)}")
     return found
+
+
+def bytes_of(event: Mapping[str, Any], longest: int) -> bytes:
+    """What a request sends, as it is. Raises Problem."""
+    text = event.get("body") or ""
+    try:
+        data = base64.b64decode(text) if event.get("isBase64Encoded") else text.encode()
+    except UnicodeEncodeError as error:
+        raise wrong("the body has half a character") from error
+    if len(data) > longest:
+        raise Problem(413, "TOO_LARGE", f"a file has at most {longest:,} bytes; store larger ones in the bucket")
+    return data
 
 
 def text_of(body: Mapping[str, Any], name: str, *, longest: int, default: str | None = None) -> str:
