@@ -13,8 +13,11 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from bintally.answering import problems, requests
+from bintally.answering import bins, bulk, problems, requests
+from bintally.answering.bins import Bins
+from bintally.answering.bulk import Bulk
 from bintally.answering.copies import Copies
+from bintally.answering.overview import Overview
 from bintally.answering.problems import Problem
 from bintally.answering.recounts import Recounts
 from bintally.aws import clients
@@ -49,12 +52,31 @@ def recounts_of(site: str) -> Recounts:
     return Recounts(desk(), copies(), name, caller)
 
 
+def bins_of(site: str) -> Bins:
+    found = recounts_of(site)
+    return Bins(found.desk.table, found.copies, found.site, found.caller)
+
+
+def bulk_of(site: str) -> Bulk:
+    found = recounts_of(site)
+    settings = review_settings()
+    buckets = settings.images_bucket, settings.artifacts_bucket
+    return Bulk(clients.s3(), *buckets, found.site, found.caller)
+
+
 def body(*names: str) -> dict[str, Any]:
     return requests.body_of(api.current_event.raw_event, *names)
 
 
 def query() -> dict[str, str]:
     return api.current_event.query_string_parameters or {}
+
+
+@api.get("/me")
+def me() -> dict[str, Any]:
+    caller = requests.caller(api.current_event.raw_event)
+    everywhere = caller.sites is None or requests.ALL_SITES in caller.sites
+    return {"name": caller.person.name, "role": caller.role, "sites": None if everywhere else list(caller.named)}
 
 
 @api.get("/sites/<site>/recounts")
@@ -91,6 +113,37 @@ def trail(site: str) -> dict[str, Any]:
 @api.get("/sites/<site>/differences")
 def differences(site: str) -> dict[str, Any]:
     return recounts_of(site).differences(query())
+
+
+@api.get("/sites")
+def sites() -> dict[str, Any]:
+    return bins.sites(desk().table, requests.caller(api.current_event.raw_event))
+
+
+@api.get("/sites/<site>/bins")
+def listed_bins(site: str) -> dict[str, Any]:
+    return bins_of(site).listed(query())
+
+
+@api.get("/sites/<site>/bins/<bin_>")
+def one_bin(site: str, bin_: str) -> dict[str, Any]:
+    return bins_of(site).one(requests.decode_id(bin_), query())
+
+
+@api.get("/sites/<site>/overview")
+def overview(site: str) -> dict[str, Any]:
+    found = recounts_of(site)
+    return Overview(found.desk.table, found.site, found.caller).answer(query())
+
+
+@api.post("/sites/<site>/records")
+def send_records(site: str) -> tuple[dict[str, Any], int]:
+    return bulk_of(site).send(requests.bytes_of(api.current_event.raw_event, bulk.LARGEST), query())
+
+
+@api.get("/sites/<site>/records/<id_>")
+def sent_records(site: str, id_: str) -> tuple[dict[str, Any], int]:
+    return bulk_of(site).read(id_)
 
 
 def refused(error: Refused) -> Response[str]:

@@ -14,12 +14,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bintally.aws.items import Item
-from bintally.aws.table import Table, putting, removing
+from bintally.aws.table import Table, adding, putting, removing
 from bintally.common.counts import pooled
 from bintally.common.errors import Transient
 from bintally.common.keys import utc
 from bintally.reviewing import rules, stored
 from bintally.reviewing.rules import Entry, Outcome, Refused, Review
+from bintally.reviewing.tallies import tally
 
 TRIES = 5
 FIRST = 50
@@ -190,6 +191,7 @@ class Desk:
         """Writes a review with one line of its trail; None when written, else the place of what has changed since."""
         version = int(before["version"]) + 1 if before else 1
         item = stored.review_item(review, version, about, now)
+        tallies = [adding(key, numbers) for key, numbers in tally(action, before, item, now)]
         standing = putting(item, "version = :before", before=version - 1) if before else putting(item, NEW)
         line = putting(stored.trail_item(action, now, before, item, **said), NEW)
         listed = []
@@ -198,7 +200,7 @@ class Desk:
             listed.append(putting(stored.difference_item(item, review.entries[-1])))
         if action == "UNDONE" and before and was_wrong:
             listed.append(removing(stored.difference_key(item["site"], before["resolved_at"], item["PK"])))
-        return self.table.together(standing, line, *more, *listed)
+        return self.table.together(standing, line, *more, *listed, *tallies)
 
     def _keep_late(self, bin_: str, item: Item, entry: Entry, seen: str, now: datetime) -> bool:
         """Keeps a recount that came too late for its review, if it is of a photograph of this bin that people saw."""
