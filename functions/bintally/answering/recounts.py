@@ -10,8 +10,9 @@ from typing import Any
 
 from bintally.answering.copies import Copies
 from bintally.answering.problems import Problem, wrong
-from bintally.answering.requests import Caller, checked, place, text_of
+from bintally.answering.requests import Caller, checked, decoded, encoded, place, text_of
 from bintally.aws.items import Item, bin_key
+from bintally.common.keys import Place
 from bintally.reviewing.desk import Desk
 from bintally.reviewing.rules import LONGEST_NOTE, Entry, Outcome, Reason
 
@@ -30,12 +31,17 @@ class Recounts:
     caller: Caller
 
     def listed(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """The open reviews, those that matter most first. Managers see why."""
+        """The open reviews, those that matter most first, page by page. Managers see why.
+
+        A cursor names the last bin of a page, and not its priority.
+        """
         self.caller.check("viewer")
         limit = number(query.get("limit", "50"), "limit", 1, MOST_LISTED)
-        found = self.desk.queue(self.site, limit)
+        after = self._of_site() + decoded(query["cursor"]) if "cursor" in query else ""
+        found = self.desk.queue(self.site, limit + 1, after)
         show = whole if self.caller.person.manager else blind
-        return {"recounts": [show(item) for item in found]}
+        cursor = encoded(found[limit - 1]["PK"].removeprefix(self._of_site())) if len(found) > limit else None
+        return {"recounts": [show(item) for item in found[:limit]], "cursor": cursor}
 
     def claim(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Claims the bin that `bin` names, or one of the first that are not in `skip`."""
@@ -94,6 +100,9 @@ class Recounts:
             raise wrong(f"first must be before last, by less than {MOST_DAYS} days")
         found = self.desk.differences(self.site, midnight(first), midnight(last))
         return {"first": str(first), "last": str(last), "differences": [shown(row) for row in found]}
+
+    def _of_site(self) -> str:
+        return bin_key(Place(self.site, "", ""))
 
     def _bin(self, body: Mapping[str, Any]) -> str:
         return bin_key(place(self.site, body.get("bin")))
