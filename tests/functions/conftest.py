@@ -46,6 +46,10 @@ ENVIRONMENT = {
     "LOW_CONFIDENCE_SHARE": "0.5",
     "DISAGREEMENT_LIMIT": "0.75",
     "SITE_TIMEZONE": "UTC",
+    "IMAGES_BUCKET": BUCKET,
+    "MODEL_PACKAGE_GROUP": "bintally",
+    "RELEASE_STATE_MACHINE": "arn:aws:states:us-east-1:123456789012:stateMachine:bintally-release",
+    "RETRAIN_STATE_MACHINE": "arn:aws:states:us-east-1:123456789012:stateMachine:bintally-retrain",
 }
 
 
