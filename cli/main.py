@@ -14,6 +14,7 @@ FAMILIES = {
         "down": "Stop the stack on this machine.",
         "status": "Show where the stack is and which model is live.",
         "env": "Print export lines for any AWS client.",
+        "open": "Open the web page, where people recount.",
         "upload": "Upload photographs and, if asked, wait for their counts.",
         "counts": "Show or export counts, and the bins to recount first.",
     },

@@ -41,17 +41,17 @@ class People:
 
     stack: Deployed
 
-    def add(self, name: str, role: str, sites: Iterable[str], password: str | None = None) -> str:
+    def add(self, name: str, role: str, sites: Iterable[str]) -> str:
         """Adds a person (`name` in any case) and returns the temporary password, which they replace at their first
         sign-in.
 
-        `sites` may hold ALL_SITES. `password` is one to keep, for demonstrations. Raises StackError.
+        `sites` may hold ALL_SITES. Raises StackError.
         """
         if not NAME.fullmatch(name):
             raise StackError(f"{name[:80]!r} is not a name: letters, digits, . _ @ + - without spaces, at most 64")
         name = name.lower()
         groups = [role, *map(group_of, sites)]
-        pool, given = self._pool(), password or new_password()
+        pool, given = self._pool(), new_password()
         try:
             self._cognito.admin_create_user(
                 UserPoolId=pool, Username=name, TemporaryPassword=given, MessageAction="SUPPRESS"
@@ -62,12 +62,14 @@ class People:
             ) from error
         try:
             self._join(pool, name, groups)
-            if password:
-                self._cognito.admin_set_user_password(UserPoolId=pool, Username=name, Password=password, Permanent=True)
         except BaseException:
             self._cognito.admin_delete_user(UserPoolId=pool, Username=name)  # half a person would be in the way
             raise
         return given
+
+    def keep_password(self, name: str, password: str) -> None:
+        """Sets a password that the person need not replace: of the demo's people, who are nobody."""
+        self._cognito.admin_set_user_password(UserPoolId=self._pool(), Username=name, Password=password, Permanent=True)
 
     def reset(self, name: str) -> str:
         """Gives a person a temporary password and ends their sessions. Raises StackError."""
