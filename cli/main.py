@@ -27,6 +27,7 @@ FAMILIES = {
         "recount enter": "Enter what you counted.",
         "recount undo": "Take your last entry about a bin back.",
         "recount export": "Export the differences that people found.",
+        "recount audit": "Show what the random audit says of records and model.",
     },
     "Retraining": {
         "retrain start": "Start a retraining on the new labels.",

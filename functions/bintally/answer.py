@@ -18,13 +18,12 @@ from bintally.answering.copies import Copies
 from bintally.answering.problems import Problem
 from bintally.answering.recounts import Recounts
 from bintally.aws import clients
-from bintally.aws.table import Table
 from bintally.aws.telemetry import logger
 from bintally.common.errors import Transient
 from bintally.common.events import check_fields
 from bintally.reviewing.desk import Desk
 from bintally.reviewing.rules import Refused
-from bintally.reviewing.settings import review_settings
+from bintally.reviewing.settings import desk_of, review_settings
 
 api = APIGatewayHttpResolver(
     serializer=partial(json.dumps, default=requests.number_of),
@@ -83,6 +82,11 @@ def undo(site: str) -> dict[str, Any]:
     return recounts_of(site).undo(body("bin"))
 
 
+@api.get("/sites/<site>/audit")
+def audit(site: str) -> dict[str, Any]:
+    return recounts_of(site).audit()
+
+
 @api.get("/sites/<site>/trail")
 def trail(site: str) -> dict[str, Any]:
     return recounts_of(site).trail(query())
@@ -114,8 +118,7 @@ api.not_found(unknown)
 
 @cache
 def desk() -> Desk:
-    settings = review_settings()
-    return Desk(Table.named(settings.counts_table), settings.claim_length, settings.tolerance)
+    return desk_of(review_settings())
 
 
 @cache

@@ -32,7 +32,7 @@ def latest(version: str = "v1", *, count: int = 5, recorded: int = 3, bin_: str 
         "captured_at": "2026-11-22T10:00:00.000000Z",
         "order": f"2026-11-22T10:00:00.000000Z#{version}",
         "count": count,
-        "probabilities": [0.1, 0.1, 0.1, 0.1, 0.1, 0.4, 0.1],
+        "probabilities": [0.4 if n == count else 0.1 for n in range(7)],
         "model_version": "2026-11-01-abc",
         "p_record": 1 - priority,
         "priority": priority,
@@ -253,6 +253,8 @@ def test_two_who_write_at_once_are_judged_one_after_the_other(opened: Desk, monk
 class Memory:
     """As much of Table as the desk uses, in a dictionary: conditions are `version` and `attribute_not_exists` alone."""
 
+    share = 0.05
+
     def __init__(self) -> None:
         self.items: dict[tuple[str, str], Any] = {}
 
@@ -278,10 +280,22 @@ class Memory:
         for each in operations:
             if "Put" in each:
                 self.put(plain(each["Put"]["Item"]))
+            elif "Update" in each:
+                key, values = plain(each["Update"]["Key"]), plain(each["Update"]["ExpressionAttributeValues"])
+                before = self.items.setdefault((key["PK"], key["SK"]), dict(key))
+                for name, number in values.items():
+                    before[name[1:]] = before.get(name[1:], 0) + number
             else:
                 key = plain(each["Delete"]["Key"])
                 self.items.pop((key["PK"], key["SK"]), None)
         return None
+
+    def last(self, pk: str, limit: int) -> list[Any]:
+        return [item for key, item in sorted(self.items.items(), reverse=True) if key[0] == pk][:limit]
+
+    def in_index(self, index: str, key: Any, *, descending: bool, limit: int) -> list[Any]:
+        found = [item for item in self.items.values() if key.items() <= item.items()]
+        return sorted(found, key=lambda item: item["priority"], reverse=descending)[:limit]
 
     def beginning(self, pk: str, prefix: str) -> Iterator[Any]:
         return (item for key, item in sorted(self.items.items()) if key[0] == pk and key[1].startswith(prefix))

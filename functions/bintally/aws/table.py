@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from bintally.aws import clients
 from bintally.aws.items import (
+    COMPARED,
     Item,
     bin_key,
     comparison,
@@ -32,6 +33,7 @@ from bintally.aws.items import (
 from bintally.common.arrivals import Arrival
 from bintally.common.counts import Count, Recorded
 from bintally.common.errors import Transient
+from bintally.common.evidence import SHARE
 from bintally.common.keys import Place, utc
 
 if TYPE_CHECKING:
@@ -50,10 +52,12 @@ class Table:
 
     name: str
     client: "DynamoDBClient"
+    share: float = SHARE
+    """Of records that are wrong, as far as nobody knows better: comparisons start from it."""
 
     @classmethod
-    def named(cls, name: str) -> "Table":
-        return cls(name, clients.dynamodb())
+    def named(cls, name: str, share: float = SHARE) -> "Table":
+        return cls(name, clients.dynamodb(), share)
 
     # Counts
 
@@ -65,7 +69,7 @@ class Table:
         two writes.
         """
         photograph = count.photograph
-        item = count_item(count)
+        item = count_item(count, self.share)
         marker = marker_item(photograph.arrival, item)
         totals = totals_key(photograph.arrival, photograph.place, photograph.captured)
         before = self._add(item, marker, totals)
@@ -235,6 +239,20 @@ class Table:
         except (ClientError, BotoCoreError) as error:
             raise self._transient(error) from error
 
+    def last(self, pk: str, limit: int) -> list[Item]:
+        """The last items of a partition, at most `limit` and 1 MB, the last one first. Eventually consistent."""
+        try:
+            answer = self.client.query(
+                TableName=self.name,
+                KeyConditionExpression="PK = :pk",
+                ExpressionAttributeValues=wire({":pk": pk}),
+                ScanIndexForward=False,
+                Limit=limit,
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise self._transient(error) from error
+        return list(map(plain, answer["Items"]))
+
     def delete(self, key: Item, *, only_if: str, **words: Mapping[str, Any]) -> bool:
         """Deletes an item if the condition holds; False if it does not."""
         return self._conditional(self.client.delete_item, {"Key": wire(key)}, only_if, **words)
@@ -263,17 +281,23 @@ class Table:
         return True
 
     def together(self, *operations: Item) -> int | None:
-        """Makes all changes (`putting`, `removing`), or none: then the place of the first whose condition failed."""
-        try:
-            self.client.transact_write_items(TransactItems=[self._operation(each) for each in operations])
-        except self.client.exceptions.TransactionCanceledException as error:
-            codes = [reason.get("Code") for reason in error.response["CancellationReasons"]]
-            if _FAILED in codes and not _CONFLICTS.intersection(codes):
-                return codes.index(_FAILED)
-            raise self._transient(error) from error
-        except (ClientError, BotoCoreError) as error:
-            raise self._transient(error) from error
-        return None
+        """Makes all changes (`putting`, `removing`, `adding`), or none: then the place of the first whose condition
+        failed. Others who change one of the items at the same time make it try again."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                self.client.transact_write_items(TransactItems=[self._operation(each) for each in operations])
+            except self.client.exceptions.TransactionCanceledException as error:
+                codes = [reason.get("Code") for reason in error.response["CancellationReasons"]]
+                if _FAILED in codes and not _CONFLICTS.intersection(codes):
+                    return codes.index(_FAILED)
+                if attempt == TRIES or not _CONFLICTS.intersection(codes):
+                    raise self._transient(error) from error
+            except (ClientError, BotoCoreError) as error:
+                raise self._transient(error) from error
+            else:
+                return None
+            time.sleep(random.uniform(0.02, 0.05) * 2**attempt)
+        raise AssertionError("the last try returns or raises")
 
     def _operation(self, change: Item) -> Any:
         ((kind, request),) = change.items()
@@ -303,12 +327,12 @@ class Table:
 
     def _compare(self, latest: Item, recorded: Recorded) -> bool:
         """Writes the comparison if LATEST is still this one, and compared with the same; False otherwise."""
-        found = comparison(recorded, int(latest["count"]), latest["probabilities"])
+        found = comparison(recorded, int(latest["count"]), latest["probabilities"], self.share)
         names = {f"#{name}": name for name in (*found, "order")}
         values = wire({f":{name}": value for name, value in found.items()} | {":newest": latest["order"]})
         update = "SET " + ", ".join(f"#{name} = :{name}" for name in found)
-        if recorded.as_of is None:
-            update += " REMOVE recorded_as_of"
+        if missing := [name for name in COMPARED if name not in found]:
+            update += " REMOVE " + ", ".join(missing)
         if "recorded_order" in latest:
             unchanged = "#recorded_order = :seen"
             values |= wire({":seen": latest["recorded_order"]})
@@ -371,6 +395,15 @@ def putting(item: Item, only_if: str = "", **values: Any) -> Item:
     """For `together`: puts an item if the condition, when there is one, holds. `values` are the condition's."""
     named = {"ExpressionAttributeValues": wire({f":{name}": value for name, value in values.items()})} if values else {}
     return {"Put": {"Item": wire(item), **({"ConditionExpression": only_if} if only_if else {}), **named}}
+
+
+def adding(key: Item, numbers: Item) -> Item:
+    """For `together`: adds numbers to attributes of an item, which need not be there."""
+    names = {f"#{name}": name for name in numbers}
+    values = wire({f":{name}": number for name, number in numbers.items()})
+    terms = ", ".join(f"#{name} :{name}" for name in numbers)
+    named = {"ExpressionAttributeNames": names, "ExpressionAttributeValues": values}
+    return {"Update": {"Key": wire(key), "UpdateExpression": f"ADD {terms}", **named}}
 
 
 def removing(key: Item) -> Item:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 
 from bintally.common.arrivals import Arrival
@@ -50,6 +51,8 @@ class Recorded:
     """Fixed-width UTC. None for a RECORD without a date."""
     order: str
     """Of two the greater counts (items.record_order, items.METADATA)."""
+    value: Decimal | None = None
+    """Of one item, in whatever unit the records use."""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,15 @@
-"""Turns table changes into labels, in one object per batch in the label log, and compares new records with counts."""
+"""Turns table changes into labels, in one object per batch in the label log."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from bintally.aws import items, objects
 from bintally.aws.items import Item
-from bintally.aws.table import TRIES, Table
+from bintally.aws.table import Table
 from bintally.aws.telemetry import logger
 from bintally.common.errors import Rejected
 from bintally.common.keys import moment, utc
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 """Errors when an item lacks an attribute, or has one of the wrong type or out of range."""
-
-COMPARERS = 8  # within the 10 connections of a client
 
 Standing = Mapping[tuple[str, str], Item]
 """Items of the table by PK and SK."""
@@ -73,8 +70,6 @@ class Followed:
     lines: int
     aside: tuple[str, ...]
     """The reasons for which stream records were quarantined, one each."""
-    compared: int
-    """Bins whose newest count was compared with a new record."""
 
 
 def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
@@ -113,23 +108,7 @@ def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
         found = [json.dumps(line) + "\n" for line in lines.values()]
         for first in range(0, len(found), log.LARGEST):
             put(f"{name}{f'-{first}' if first else ''}.jsonl", "".join(found[first : first + log.LARGEST]))
-    recorded = {str(change.item["PK"]) for change, _ in changes if change.kind == "RECORD" and "PK" in change.item}
-    compared = compare(services, recorded)
-    return Followed(len(lines), tuple(reasons), compared)
-
-
-def compare(services: Services, bins: set[str]) -> int:
-    """Compares the newest counts of bins with their new RECORDs; how many changed. Raises Transient."""
-
-    def one(bin_: str) -> bool:
-        try:
-            return services.table.compare_latest(bin_, tries=TRIES)
-        except MALFORMED as error:  # written by hand
-            logger.warning("not compared", item=bin_, reason=repr(error))
-            return False
-
-    with ThreadPoolExecutor(COMPARERS) as comparers:
-        return sum(comparers.map(one, sorted(bins)))
+    return Followed(len(lines), tuple(reasons))
 
 
 def parse_change(record: Mapping[str, Any]) -> Change:
