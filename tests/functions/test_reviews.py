@@ -183,6 +183,10 @@ def test_undo_takes_back_the_last_entry_and_its_difference_but_not_the_trail(ope
     assert review(opened)["stage"] == "SECOND"
     assert opened.differences(SITE, NOON, NOON) == []
     assert [line["action"] for line in opened.trail(BIN)][-2:] == ["ENTERED", "UNDONE"]
+    (undone,) = opened.table.beginning(BIN, "UNDONE#")
+    (recount,) = (item for item in opened.table.beginning(BIN, "RECOUNT#") if item["person"] == "ben")
+    for name in ("image", "captured_at", "quantity", "recounted_at", "person"):
+        assert undone[name] == recount[name]
     opened.enter(BIN, said(BEN, 3), BEN, "v1", NOON)
     assert review(opened)["stage"] == "MANAGER"
 

@@ -44,7 +44,7 @@ class Change:
     id: str
     at: datetime
     kind: str
-    """COUNT, RECOUNT or RECORD."""
+    """COUNT, RECOUNT, UNDONE or RECORD."""
     item: Item
     before: Item | None
     """The item that it replaced."""
@@ -130,18 +130,18 @@ def now() -> datetime:
 
 
 def key_beside(kind: str, item: Item) -> Item | None:
-    """A RECOUNT names its photograph by `image` and `captured_at`, as the count does.
+    """A RECOUNT, and an UNDONE, names its photograph by `image` and `captured_at`, as the count does.
 
     A recount without them was made without a photograph, and labels none.
     """
     match kind:
         case "COUNT":
             return {"PK": str(item["PK"]), "SK": "RECORD"}
-        case "RECOUNT" if "image" in item:
+        case "RECOUNT" | "UNDONE" if "image" in item:
             image = item["image"]
             digest = items.version_digest(image["bucket"], image["key"], image["version_id"])
             return {"PK": str(item["PK"]), "SK": f"COUNT#{utc(moment(item['captured_at']))}#{digest}"}
-        case "RECOUNT" | "RECORD":
+        case "RECOUNT" | "UNDONE" | "RECORD":
             return None
     raise ValueError(f"an item {item['SK']} gives no label")
 
@@ -164,7 +164,8 @@ def labels_of(services: Services, change: Change, standing: Standing) -> Iterato
     elif change.beside:
         if beside is None:
             raise Rejected(f"the recount's count does not exist: {change.beside['SK']}")
-        yield label_of(beside, said_by_person(change.item), change.at)
+        label = label_of(beside, said_by_person(change.item), change.at)
+        yield {**label, "withdrawn": True} if change.kind == "UNDONE" else label
 
 
 def counts_around(services: Services, bin_: str, middle: datetime) -> Iterator[Item]:
@@ -206,7 +207,7 @@ def said_by_record(item: Item) -> Said:
 
 
 def said_by_person(item: Item) -> Said:
-    """The quantity of a RECOUNT at `recounted_at`. Raises Rejected."""
+    """The quantity of a RECOUNT or an UNDONE at `recounted_at`. Raises Rejected."""
     try:
         return Said(int(item["quantity"]), "person", moment(item["recounted_at"]))
     except MALFORMED as error:

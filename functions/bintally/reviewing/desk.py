@@ -246,6 +246,8 @@ class Desk:
         was_wrong = before is not None and before.get("outcome") == Outcome.RECORD_WRONG
         if review.outcome is Outcome.RECORD_WRONG and not was_wrong:
             listed.append(putting(stored.difference_item(item, review.entries[-1])))
+        if action == "UNDONE" and before and "quantity" in before["entries"][-1]:
+            listed.append(putting(stored.undone_item(before), NEW))
         if action == "UNDONE" and before and was_wrong:
             listed.append(removing(stored.difference_key(item["site"], before["resolved_at"], item["PK"])))
         return self.table.together(standing, line, *more, *listed, *scored)

@@ -1,8 +1,8 @@
 """The items of reviews. Pure.
 
-REVIEW is a bin's review as it stands. RECOUNT#<id> and ANSWER#<id> are what people said, TRAIL#<version> all that
-happened to the review; these are written once and never changed. DIFFERENCE items list what a warehouse system has to
-correct, below their site and day.
+REVIEW is a bin's review as it stands. RECOUNT#<id> and ANSWER#<id> are what people said, UNDONE#<id> that they took a
+number back, TRAIL#<version> all that happened to the review; these are written once and never changed. DIFFERENCE items
+list what a warehouse system has to correct, below their site and day.
 """
 
 import hashlib
@@ -118,6 +118,15 @@ def entry_item(entry: Entry, seen: Item, *, late: bool) -> Item:
     """
     named = {"recounted_at": utc(entry.at)} if entry.quantity is not None else {}
     return {**entry_key(seen["PK"], entry), **entry_attributes(entry), **named, **of_photograph(seen), "late": late}
+
+
+def undone_item(before: Item) -> Item:
+    """Says of the last entry of a REVIEW that the person took it back: its label is withdrawn."""
+    entry = entry_of(before["entries"][-1])
+    recount = entry_item(entry, before, late=False)
+    names = ("site", "bin", "image", "captured_at", "model_version", "person", "quantity", "recounted_at")
+    found = {name: recount[name] for name in names if name in recount}
+    return {"PK": before["PK"], "SK": f"UNDONE#{entry.id}", **found}
 
 
 def of_photograph(about: Item) -> Item:
