@@ -119,7 +119,17 @@ def blind(item: Item) -> dict[str, Any]:
 
 def whole(item: Item) -> dict[str, Any]:
     """A review as a manager sees it."""
-    names = ("stage", "recorded_quantity", "count", "p_record", "direction", "likely_size", "priority", "model_version")
+    names = (
+        "stage",
+        "flags",
+        "recorded_quantity",
+        "count",
+        "p_record",
+        "direction",
+        "likely_size",
+        "priority",
+        "model_version",
+    )
     said = [{name: entry[name] for name in entry if name != "note"} for entry in item["entries"]]
     return blind(item) | {name: item[name] for name in names if name in item} | {"entries": said}
 

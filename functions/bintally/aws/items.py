@@ -12,7 +12,7 @@ from typing import Any
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from bintally.common.arrivals import Arrival
-from bintally.common.counts import Count, Counted, Recorded, pooled
+from bintally.common.counts import FLAT, RETAKE, Count, Counted, Recorded, pooled
 from bintally.common.evidence import Evidence, weigh
 from bintally.common.keys import Place, encode_id, utc
 
@@ -116,6 +116,8 @@ def count_item(count: Count, share: float) -> Item:
     if not isinstance(outcome, Counted):
         return item | {"reason": outcome.reason, "site_key": rejected_key(place.site)}
     answer = outcome.answer
+    if max(answer.probabilities) < FLAT:
+        item["flags"] = [*photograph.flags, "flat"]
     return item | {
         "count": answer.count,
         "is_minimum": answer.is_minimum,
@@ -139,6 +141,11 @@ def image_of(count: Count) -> Item:
         "sequencer": arrival.sequencer,
         **({} if count.digest is None else {"digest": count.digest}),
     }
+
+
+def needs_retake(count: Item) -> bool:
+    """Whether the photograph of a COUNT item is too dark or blurred to be counted, or its answer says nothing."""
+    return count["status"] == "COUNTED" and not RETAKE.isdisjoint(count.get("flags", ()))
 
 
 def recorded_by(record: Item) -> Recorded:

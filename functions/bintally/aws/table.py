@@ -23,6 +23,7 @@ from bintally.aws.items import (
     marked,
     marker_item,
     marker_key,
+    needs_retake,
     outranks,
     plain,
     record_key,
@@ -432,7 +433,7 @@ def transaction(
             "Update": {
                 "TableName": table,
                 "Key": wire(totals),
-                "UpdateExpression": "ADD #status :one",
+                "UpdateExpression": "ADD #status :one" + (", retake :one" if needs_retake(count) else ""),
                 "ExpressionAttributeNames": {"#status": count["status"].lower()},
                 "ExpressionAttributeValues": {":one": {"N": "1"}},
             }

@@ -17,7 +17,7 @@ from bintally.reviewing.rules import Claim, Entry, Outcome, Reason, Review, Stag
 
 SEEN = (
     *("image", "captured_at", "model_version", "count", "evidence", "direction", "likely_size", "p_record", "priority"),
-    *("recorded_from", "recorded_as_of", "recorded_value"),
+    *("recorded_from", "recorded_as_of", "recorded_value", "flags"),
 )
 """What a review takes over from LATEST: the image version that people see, and what the model and the record say."""
 
