@@ -4,6 +4,7 @@ record files and stream records, with repetitions and deaths, LATEST ends the sa
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -168,6 +169,25 @@ def test_a_photographs_own_quantity_gives_way_to_a_record_of_a_later_time(
         assert here.compared()["recorded_quantity"] == quantity
         (count,) = here.counts()
         assert count["recorded_quantity"] == 4
+
+
+def test_the_value_of_an_item_weighs_what_the_record_is_probably_off_by(bins: Callable[[], Bin]) -> None:
+    here = bins()
+    here.deliver(here.photograph("2020-01-02T00:00:00Z"))
+    here.deliver(here.file(2, "2020-01-01", 0))
+    here.follow()
+    plain = here.compared()
+    text = f"bin,qty,as_of,unit cost\n{here.name},2,2020-01-01,20.5\n"
+    event = here.world.put(f"records/S/{here.name}.csv", text.encode())
+    event["detail"]["object"]["sequencer"] = "00B1"
+    here.deliver(event)
+    here.follow()
+    valued = here.compared()
+    assert (valued["recorded_value"], valued["p_record"]) == (Decimal("20.5"), plain["p_record"])
+    assert float(valued["priority"]) == pytest.approx(float(plain["priority"] * plain["likely_size"]) * 20.5, rel=1e-4)
+    here.deliver(here.file(2, "2020-01-03", 2))
+    here.follow()
+    assert "recorded_value" not in here.compared() and here.compared()["priority"] == plain["priority"]
 
 
 def test_a_record_put_by_hand_is_compared_too(bins: Callable[[], Bin]) -> None:
