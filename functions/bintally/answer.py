@@ -24,13 +24,12 @@ from bintally.answering.problems import Problem
 from bintally.answering.recounts import Recounts
 from bintally.answering.settings import answer_settings
 from bintally.aws import clients
-from bintally.aws.table import Table
 from bintally.aws.telemetry import logger
 from bintally.common.errors import Transient
 from bintally.common.events import check_fields
 from bintally.reviewing.desk import Desk
 from bintally.reviewing.rules import Refused
-from bintally.reviewing.settings import review_settings
+from bintally.reviewing.settings import desk_of, review_settings
 
 THROTTLED = {"ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded", "SlowDown"}
 
@@ -115,6 +114,11 @@ def undo(site: str) -> dict[str, Any]:
     return recounts_of(site).undo(body("bin"))
 
 
+@api.get("/sites/<site>/audit")
+def audit(site: str) -> dict[str, Any]:
+    return recounts_of(site).audit()
+
+
 @api.get("/sites/<site>/trail")
 def trail(site: str) -> dict[str, Any]:
     return recounts_of(site).trail(query())
@@ -143,7 +147,7 @@ def one_bin(site: str, bin_: str) -> dict[str, Any]:
 @api.get("/sites/<site>/overview")
 def overview(site: str) -> dict[str, Any]:
     found = recounts_of(site)
-    return Overview(found.desk.table, found.site, found.caller).answer(query())
+    return Overview(found.desk, found.site, found.caller).answer(query())
 
 
 @api.post("/sites/<site>/records")
@@ -228,8 +232,7 @@ api.not_found(unknown)
 
 @cache
 def desk() -> Desk:
-    settings = review_settings()
-    return Desk(Table.named(settings.counts_table), settings.claim_length, settings.tolerance)
+    return desk_of(review_settings())
 
 
 @cache

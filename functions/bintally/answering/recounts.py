@@ -13,6 +13,7 @@ from bintally.answering.problems import Problem, wrong
 from bintally.answering.requests import Caller, checked, place, text_of
 from bintally.aws.items import Item, bin_key
 from bintally.reviewing.desk import Desk
+from bintally.reviewing.expectation import audit, expected_wrong, so_far
 from bintally.reviewing.rules import LONGEST_NOTE, Entry, Outcome, Reason
 
 MOST_DAYS = 31
@@ -30,12 +31,20 @@ class Recounts:
     caller: Caller
 
     def listed(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """The open reviews, those that matter most first. Managers see why."""
+        """The open reviews, those that matter most first. Managers see why, and how many records to expect wrong."""
         self.caller.check("viewer")
         limit = number(query.get("limit", "50"), "limit", 1, MOST_LISTED)
         found = self.desk.queue(self.site, limit)
-        show = whole if self.caller.person.manager else blind
-        return {"recounts": [show(item) for item in found]}
+        if not self.caller.person.manager:
+            return {"recounts": [blind(item) for item in found]}
+        promise = {"expected_wrong": expected_wrong(found), "so_far": so_far(self.desk.scores(self.site))}
+        return {"recounts": [whole(item) for item in found], **promise}
+
+    def audit(self) -> dict[str, Any]:
+        """What the random audit of the last months says of records and model."""
+        self.caller.check("manager")
+        scores = self.desk.scores(self.site)
+        return {"site": self.site, **audit(scores, self.desk.table.share), "so_far": so_far(scores)}
 
     def claim(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Claims the bin that `bin` names, or one of the first that are not in `skip`."""
@@ -110,7 +119,17 @@ def blind(item: Item) -> dict[str, Any]:
 
 def whole(item: Item) -> dict[str, Any]:
     """A review as a manager sees it."""
-    names = ("stage", "recorded_quantity", "count", "p_record", "priority", "model_version")
+    names = (
+        "stage",
+        "flags",
+        "recorded_quantity",
+        "count",
+        "p_record",
+        "direction",
+        "likely_size",
+        "priority",
+        "model_version",
+    )
     said = [{name: entry[name] for name in entry if name != "note"} for entry in item["entries"]]
     return blind(item) | {name: item[name] for name in names if name in item} | {"entries": said}
 
