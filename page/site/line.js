@@ -1,11 +1,11 @@
 // The bins that a person has claimed at a site: the one in hand, and the next one with its photograph ready to show.
 import { encodeId, Refused } from "./api.js";
-import { alone, outbox } from "./outbox.js";
+import { alone, kept } from "./kept.js";
+import { unsent } from "./outbox.js";
 import { ask } from "./session.js";
 import { Store } from "./store.js";
 
 const READY = 2; // the bin in hand, and the next
-const HANDS = "bintally.hands"; // what each tab holds: {tab: [[site, bin], …]}
 const TAB = "bintally.tab";
 const CHECK = 20000; // ms between looks at the claims
 
@@ -106,12 +106,11 @@ export class Line {
   /** Tabs claim one after the other: the stack gives a person the bin that they hold, and each tab holds its own. */
   #claim() {
     return alone("bintally.claim", async () => {
-      const held = await othersHold(this.site);
-      const waiting = outbox.value.waiting.filter((entry) => entry.site === this.site).map((entry) => entry.bin);
+      const [held, waiting] = [await othersHold(this.site), await unsent(this.site)];
       const mine = this.state.value.ready.map((claim) => claim.bin);
       const skip = [...new Set([...mine, ...held, ...waiting, ...this.skipped, ...this.#gone])];
       const claim = await ask(`${this.path}/claims`, { skip }).catch(nothingLeft);
-      if (claim) hold(this.site, [...mine, claim.bin]);
+      if (claim) await hold(this.site, [...mine, claim.bin]);
       return claim && { ...claim, lasts: Date.now() + life(claim) / 2 };
     });
   }
@@ -173,20 +172,14 @@ let tab = null;
 async function othersHold(site) {
   tab ??= await named();
   const alive = navigator.locks ? (await navigator.locks.query()).held.map((lock) => lock.name) : [];
-  const hands = Object.entries(JSON.parse(localStorage.getItem(HANDS) ?? "{}"));
-  const kept = hands.filter(([name]) => name === tab || alive.includes(`${TAB}.${name}`));
-  localStorage.setItem(HANDS, JSON.stringify(Object.fromEntries(kept)));
-  return kept
-    .filter(([name]) => name !== tab)
-    .flatMap(([, held]) => held)
-    .filter(([where]) => where === site)
-    .map(([, bin]) => bin);
+  const others = ((await kept("hands", "readonly", (store) => store.getAll())) ?? []).filter((each) => each.tab !== tab);
+  const dead = others.filter((each) => !alive.includes(`${TAB}.${each.tab}`));
+  for (const { tab: gone } of dead) await kept("hands", "readwrite", (store) => store.delete(gone));
+  return others.filter((each) => !dead.includes(each) && each.site === site).flatMap((each) => each.bins);
 }
 
 function hold(site, bins) {
-  if (!tab) return;
-  const hands = JSON.parse(localStorage.getItem(HANDS) ?? "{}");
-  localStorage.setItem(HANDS, JSON.stringify({ ...hands, [tab]: bins.map((bin) => [site, bin]) }));
+  return tab && kept("hands", "readwrite", (store) => store.put({ tab, site, bins }));
 }
 
 async function named() {

@@ -3,7 +3,7 @@ import { html, render, useEffect, useState } from "./html.js";
 import { complain, hush, Notice } from "./notice.js";
 import { outbox } from "./outbox.js";
 import { pages } from "./pages.js";
-import { startSending, stopWork } from "./queue.js";
+import { goOn, startSending, stopWork } from "./queue.js";
 import { go, route, to } from "./route.js";
 import { ask, may, session, signOut, start } from "./session.js";
 import { SignIn, SignInAgain } from "./signin.js";
@@ -43,6 +43,9 @@ function Shell({ me, covered }) {
     startSending(me.name);
     ask("/api/sites").then((answer) => setSites(answer.sites.map((each) => each.site)), complain);
   }, []);
+  useEffect(() => {
+    if (!covered) goOn();
+  }, [covered]);
   const allowed = pages.filter((each) => may(each.role));
   const shown = allowed.find((each) => each.name === page) ?? allowed[0];
   const chosen = sites?.includes(site) ? site : sites?.find((each) => each === localStorage.getItem(SITE)) ?? sites?.[0];

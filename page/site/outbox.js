@@ -1,6 +1,7 @@
 // What a person entered, kept in IndexedDB until the stack has it. The client makes an entry's id, so the stack stores
 // it once, however often it is sent; one tab at a time sends.
 import { Refused, SignedOut, Unreachable } from "./api.js";
+import { alone, kept } from "./kept.js";
 import { Store } from "./store.js";
 
 /** `waiting`: entries to send, oldest first. `refused`: entries that the stack does not take, with `why`. */
@@ -85,13 +86,14 @@ addEventListener("online", flush);
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && flush());
 others.onmessage = read;
 
-/** Runs `work` in one tab at a time. */
-export function alone(name, work) {
-  return navigator.locks ? navigator.locks.request(name, work) : work();
+/** The bins of a site about which something waits to be sent, from any tab. */
+export async function unsent(site) {
+  await read();
+  return outbox.value.waiting.filter((entry) => entry.site === site).map((entry) => entry.bin);
 }
 
 async function read() {
-  const stored = (await attempt("readonly", (store) => store.getAll())) ?? [];
+  const stored = (await kept("entries", "readonly", (store) => store.getAll())) ?? [];
   const all = [...stored, ...memory.values()].filter((each) => each.person === person);
   all.sort((one, other) => one.made - other.made);
   outbox.set({
@@ -102,46 +104,18 @@ async function read() {
 }
 
 async function write(entry) {
-  const written = await attempt("readwrite", (store) => store.put(entry));
+  const written = await kept("entries", "readwrite", (store) => store.put(entry));
   if (written === undefined) memory.set(entry.id, entry);
   others.postMessage(entry.id);
 }
 
 async function has(id) {
-  return memory.has(id) || (await attempt("readonly", (store) => store.getKey(id))) !== undefined;
+  return memory.has(id) || (await kept("entries", "readonly", (store) => store.getKey(id))) !== undefined;
 }
 
 async function forget(id) {
   memory.delete(id);
-  await attempt("readwrite", (store) => store.delete(id));
+  await kept("entries", "readwrite", (store) => store.delete(id));
   others.postMessage(id);
   await read();
-}
-
-/** The result of one request of a transaction that has ended; undefined where the browser stores nothing. */
-async function attempt(mode, work) {
-  try {
-    const database = await (opened ??= connect());
-    const transaction = database.transaction("entries", mode);
-    const asked = work(transaction.objectStore("entries"));
-    await new Promise((resolve, reject) => {
-      transaction.oncomplete = resolve;
-      transaction.onabort = () => reject(transaction.error);
-    });
-    return asked.result;
-  } catch (problem) {
-    console.warn("IndexedDB", problem);
-    return undefined;
-  }
-}
-
-let opened = null;
-
-function connect() {
-  return new Promise((resolve, reject) => {
-    const asked = indexedDB.open("bintally", 1);
-    asked.onupgradeneeded = () => asked.result.createObjectStore("entries", { keyPath: "id" });
-    asked.onsuccess = () => resolve(asked.result);
-    asked.onerror = () => reject(asked.error);
-  });
 }

@@ -1,5 +1,6 @@
 // A photograph that a person can zoom, move, rotate and brighten, with fingers, a mouse or keys.
-import { html, useEffect, useMemo, useRef } from "./html.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef } from "./html.js";
+import { Icon } from "./icons.js";
 import { Store, useStore } from "./store.js";
 import { texts } from "./texts.js";
 
@@ -80,12 +81,12 @@ export function Photo({ image, alt, view, children }) {
     return () => watch.disconnect();
   }, [view]);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (image) image.alt = alt;
     frame.current.replaceChildren(...(image ? [image] : []));
   }, [image]);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!image) return;
     const fit = turn % 2 ? fitTurned(image, view) : 1;
     image.style.transform = `translate(${x}px, ${y}px) rotate(${90 * turn}deg) scale(${scale * fit})`;
@@ -116,18 +117,18 @@ export function Photo({ image, alt, view, children }) {
       onPointerCancel=${up} onDblClick=${double}></div>
     ${children}
     <div class="tools" role="group" aria-label=${t.tools}>
-      <${Tool} name=${t.zoomOut} sign="−" act=${() => view.zoom(1 / STEP)} />
-      <${Tool} name=${t.zoomIn} sign="+" act=${() => view.zoom(STEP)} />
-      <${Tool} name=${t.rotate} sign="⟳" act=${() => view.rotate()} />
-      <${Tool} name=${t.brighter} sign="☀" act=${() => view.brighten()} pressed=${light > 0} />
-      <${Tool} name=${t.reset} sign="⛶" act=${() => view.reset()} />
+      <${Tool} name=${t.zoomOut} icon="zoomOut" act=${() => view.zoom(1 / STEP)} />
+      <${Tool} name=${t.zoomIn} icon="zoomIn" act=${() => view.zoom(STEP)} />
+      <${Tool} name=${t.rotate} icon="rotate" act=${() => view.rotate()} />
+      <${Tool} name=${t.brighter} icon="brighter" act=${() => view.brighten()} pressed=${light > 0} />
+      <${Tool} name=${t.reset} icon="whole" act=${() => view.reset()} />
     </div>
   </div>`;
 }
 
-function Tool({ name, sign, act, pressed }) {
+function Tool({ name, icon, act, pressed }) {
   return html`<button type="button" aria-label=${name} title=${name} aria-pressed=${pressed} onClick=${act}
-    onMouseDown=${keepFocus}><span aria-hidden="true">${sign}</span></button>`;
+    onMouseDown=${keepFocus}><${Icon} name=${icon} /></button>`;
 }
 
 /** A click leaves the keyboard where it is. */

@@ -2,6 +2,7 @@
 // is there already.
 import { encodeId } from "./api.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
+import { Icon } from "./icons.js";
 import { Line } from "./line.js";
 import { complain, hush, tell } from "./notice.js";
 import * as outbox from "./outbox.js";
@@ -33,6 +34,12 @@ function workOf(person, site) {
 /** Sends what a person entered, now and from now on. */
 export function startSending(person) {
   outbox.open(person, ({ site, ...body }) => ask(`/api/sites/${encodeId(site)}/recounts`, body), sent);
+}
+
+/** Goes on after a pause: sends what waits, and claims what is missing. */
+export function goOn() {
+  outbox.flush();
+  work?.line.fill();
 }
 
 /** Gives back what the person had claimed. */
@@ -121,7 +128,11 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
   }, [text]);
 
   /** A text that is no number changes nothing. */
-  const type = (next) => /^\d*$/.test(next) && next.length <= DIGITS && setText(next);
+  function type(event) {
+    const next = event.target.value;
+    if (/^[0-9]*$/.test(next) && next.length <= DIGITS) setText(next);
+    else event.target.value = text;
+  }
   const erase = () => setText((before) => before.slice(0, -1));
   const add = (digit) => setText((before) => (before + digit).slice(0, DIGITS));
 
@@ -149,7 +160,7 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
       if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
       const inField = event.target === field.current;
       if (!inField && event.target.closest?.("input, textarea, select, [inert], [role=dialog]")) return;
-      if (/^\d$/.test(event.key) && !inField) {
+      if (/^[0-9]$/.test(event.key) && !inField) {
         field.current.focus();
         add(event.key);
       } else if (event.key === "Backspace" && !inField) erase();
@@ -173,8 +184,7 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
         <p class="quiet">${t.taken(claim.captured_at)}</p>
       </div>
       <label class="number"><span>${t.items}</span>
-        <input ref=${field} value=${text} inputmode="none" aria-describedby="hint" enterkeyhint="next"
-          onInput=${(event) => (type(event.target.value), (event.target.value = field.current.value))} />
+        <input ref=${field} value=${text} inputmode="none" aria-describedby="hint" enterkeyhint="next" onInput=${type} />
       </label>
       <p id="hint" class="problem" role="status">${!text && hint}</p>
       <div class="keypad">
@@ -182,7 +192,7 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
           (digit) => html`<button type="button" class=${`digit d${digit}`} onMouseDown=${keepFocus}
             onClick=${() => add(digit)}>${digit}</button>`,
         )}
-        <button type="button" class="erase" aria-label=${t.erase} onMouseDown=${keepFocus} onClick=${erase}>⌫</button>
+        <button type="button" class="erase" aria-label=${t.erase} onMouseDown=${keepFocus} onClick=${erase}><${Icon} name="erase" /></button>
         <button class="primary enter" disabled=${busy} onMouseDown=${keepFocus}>${t.enter}</button>
       </div>
       <div class="acts">

@@ -16,7 +16,7 @@ from bintally.aws.table import Table
 from bintally.reviewing import settings
 from bintally.reviewing.desk import Desk
 from moto import mock_aws
-from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route, sync_playwright
 
 from tests.functions.conftest import BUCKET, ENVIRONMENT, counts_table
 from tests.page.desk import Server
@@ -60,7 +60,7 @@ class Bins:
 
     def recounts(self) -> list[dict[str, Any]]:
         """The entries that the table holds, in the order of their ids."""
-        return [item for item in self.resource.scan()["Items"] if item["SK"].startswith("RECOUNT#")]
+        return [item for item in self.resource.scan()["Items"] if item["SK"].startswith(("ANSWER#", "RECOUNT#"))]
 
     def review(self, name: str, site: str = SITE) -> dict[str, Any]:
         return dict(self.resource.get_item(Key={"PK": f"BIN#{site}#{name}", "SK": "REVIEW"})["Item"])
@@ -107,11 +107,16 @@ def server(bins: Bins) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield launched
-        launched.close()
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def chromium(playwright: Playwright) -> Iterator[Browser]:
+    launched = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    yield launched
+    launched.close()
 
 
 Opens = Callable[..., BrowserContext]

@@ -7,6 +7,7 @@ real.
 
 import base64
 import json
+import threading
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +26,8 @@ CONTEXT: Any = SimpleNamespace(
     invoked_function_arn="arn:aws:lambda:us-east-1:000000000000:function:answer",
     aws_request_id="a request",
 )
+ONE_AT_A_TIME = threading.Lock()
+"""moto's transactions are none between threads."""
 SAMPLE = json.loads((Path(__file__).parents[2] / "events" / "answer.json").read_bytes())
 
 
@@ -136,7 +139,8 @@ class Handler(BaseHTTPRequestHandler):
         event["queryStringParameters"] = {name: values[-1] for name, values in parse_qs(query).items()}
         event["requestContext"] |= {"authorizer": {"jwt": {"claims": claims}}}
         event["requestContext"]["http"] |= {"method": self.command, "path": path}
-        return dict(answer.handler(event, CONTEXT))
+        with ONE_AT_A_TIME:
+            return dict(answer.handler(event, CONTEXT))
 
     def send(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)

@@ -29,7 +29,8 @@ LONGEST_PREFIX = 100
 WORKERS = 8  # within the 10 connections of a client
 COUNTED = (
     *("status", "reason", "flags", "count", "is_minimum", "expected_capped", "confidence", "probabilities"),
-    *("recorded_quantity", "recorded_from", "recorded_as_of", "p_record", "discrepancy", "model_version", "counted_at"),
+    *("recorded_quantity", "recorded_from", "recorded_as_of", "recorded_value", "p_record", "direction", "likely_size"),
+    *("discrepancy", "model_version", "counted_at"),
 )
 """What the model and the record say of a photograph."""
 RECORDED = ("expected_quantity", "as_of", "value", "source")

@@ -14,6 +14,7 @@ from bintally.answering.requests import Caller, checked, decoded, encoded, place
 from bintally.aws.items import Item, bin_key
 from bintally.common.keys import Place
 from bintally.reviewing.desk import Desk
+from bintally.reviewing.expectation import audit, expected_wrong, so_far
 from bintally.reviewing.rules import LONGEST_NOTE, Entry, Outcome, Reason
 
 MOST_DAYS = 31
@@ -31,17 +32,24 @@ class Recounts:
     caller: Caller
 
     def listed(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """The open reviews, those that matter most first, page by page. Managers see why.
-
-        A cursor names the last bin of a page, and not its priority.
-        """
+        """The open reviews, those that matter most first, page by page; a cursor names the last bin of a page, and not
+        its priority. Managers see why, and how many records of a page to expect wrong."""
         self.caller.check("viewer")
         limit = number(query.get("limit", "50"), "limit", 1, MOST_LISTED)
         after = self._of_site() + decoded(query["cursor"]) if "cursor" in query else ""
-        found = self.desk.queue(self.site, limit + 1, after)
-        show = whole if self.caller.person.manager else blind
-        cursor = encoded(found[limit - 1]["PK"].removeprefix(self._of_site())) if len(found) > limit else None
-        return {"recounts": [show(item) for item in found[:limit]], "cursor": cursor}
+        more = self.desk.queue(self.site, limit + 1, after)
+        found = more[:limit]
+        cursor = {"cursor": encoded(found[-1]["PK"].removeprefix(self._of_site())) if len(more) > limit else None}
+        if not self.caller.person.manager:
+            return {"recounts": [blind(item) for item in found], **cursor}
+        promise = {"expected_wrong": expected_wrong(found), "so_far": so_far(self.desk.scores(self.site))}
+        return {"recounts": [whole(item) for item in found], **cursor, **promise}
+
+    def audit(self) -> dict[str, Any]:
+        """What the random audit of the last months says of records and model."""
+        self.caller.check("manager")
+        scores = self.desk.scores(self.site)
+        return {"site": self.site, **audit(scores, self.desk.table.share), "so_far": so_far(scores)}
 
     def claim(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Claims the bin that `bin` names, or one of the first that are not in `skip`."""
@@ -119,7 +127,17 @@ def blind(item: Item) -> dict[str, Any]:
 
 def whole(item: Item) -> dict[str, Any]:
     """A review as a manager sees it."""
-    names = ("stage", "recorded_quantity", "count", "p_record", "priority", "model_version")
+    names = (
+        "stage",
+        "flags",
+        "recorded_quantity",
+        "count",
+        "p_record",
+        "direction",
+        "likely_size",
+        "priority",
+        "model_version",
+    )
     said = [{name: entry[name] for name in entry if name != "note"} for entry in item["entries"]]
     return blind(item) | {name: item[name] for name in names if name in item} | {"entries": said}
 
