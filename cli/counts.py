@@ -13,6 +13,7 @@ from bintally.common.keys import encode_id
 from rich.console import Console
 from rich.live import Live
 
+from cli import promises
 from cli.errors import USAGE, CliError
 from cli.photographs import DEFAULT_SITE
 from cli.readings import (
@@ -85,8 +86,15 @@ class Reading:
         """The first `number` in the order of a table; memory holds no more than that."""
         if self.bin is not None:
             return list(islice(self.all(), number))
-        key = priority if self.recount else uploaded if self.rejected else newest
-        return nlargest(number, self.all(), key=key)
+        if not self.recount:
+            return nlargest(number, self.all(), key=uploaded if self.rejected else newest)
+        wanted = number
+        while True:  # people have settled few of the first
+            ranked = nlargest(wanted, self.all(), key=priority)
+            found = list(islice(promises.unsettled(self.table, ranked), number))
+            if len(found) == number or len(ranked) < wanted:
+                return found
+            wanted *= 2
 
     def exported(self) -> Iterator[Count]:
         """For CSV and JSON: the first --top in the order of a table, else all in the order of reading.
@@ -147,7 +155,9 @@ def command(
     """Show the newest count of every bin, the latest photograph first.
 
     "Record right" is the probability that the inventory record is right. Recount bins first where it is low:
-    --recount sorts by it. Where it is lower than a blind guess, the line is yellow.
+    --recount puts those first that most probably have a wrong record, or the greatest value at stake if records have
+    values, leaves out (in a table, and with --top) what people have recounted, and says how many wrong records to
+    expect. Where the photograph speaks against the record, the line is yellow.
 
     --csv and --json contain the photograph's address (s3://…) and, without --top, every bin, sorted by site and bin.
     A table shows the address if the terminal is wide enough.
@@ -188,7 +198,7 @@ def uploaded(count: Count) -> tuple[str, str]:
 
 
 def priority(count: Count) -> Any:
-    """The probability that the record is wrong."""
+    """The number of wrong records that a recount finds on average, or their value."""
     return count["priority"]
 
 
@@ -216,6 +226,10 @@ def show(reading: Reading) -> None:
         console.print(table_of_rejected(counts, title_of(reading)))
     else:
         console.print(table_of(counts, title_of(reading), names_of(reading, console)))
+    if reading.recount:
+        scores = {site: promises.scores_of(reading.table, site) for site in sorted({each["site"] for each in counts})}
+        for sentence in promises.sentences(counts, scores):
+            console.print(sentence)
     if reading.bin is not None and len(counts) == (reading.top or ROWS):
         console.print(f"The newest {len(counts)}. Show more with --top N, or all with --csv FILE.")
     elif len(counts) < reading.chosen:

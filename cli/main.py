@@ -28,6 +28,7 @@ FAMILIES = {
         "recount enter": "Enter what you counted.",
         "recount undo": "Take your last entry about a bin back.",
         "recount export": "Export the differences that people found.",
+        "recount audit": "Show what the random audit says of records and model.",
     },
     "People": {
         "people add": "Let a person sign in to the web page.",

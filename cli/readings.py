@@ -19,7 +19,7 @@ Count = dict[str, Any]
 
 BINS_AT_ONCE = 20
 PAUSE_SECONDS = 0.3
-A_GUESS = 1 / 7  # a record less likely than a blind guess among seven classes is shown in yellow
+DOUBTFUL = 1  # evidence above it speaks against the record, whose line is yellow
 
 
 def pages(table: Any, **query: Any) -> Iterator[Count]:
@@ -114,7 +114,18 @@ def address(count: Count) -> str:
 
 CSV_FIELDS = (
     *("site", "bin", "captured_at", "status", "count", "is_minimum", "confidence", "recorded_quantity", "p_record"),
-    *("discrepancy", "priority", "reason", "model_version", "counted_at", "photograph", "version_id"),
+    *(
+        "evidence",
+        "direction",
+        "likely_size",
+        "discrepancy",
+        "priority",
+        "reason",
+        "model_version",
+        "counted_at",
+        "photograph",
+        "version_id",
+    ),
     *("captured_from", "flags"),
 )
 
@@ -157,7 +168,7 @@ def table_of(counts: list[Count], title: str, names: Sequence[str]) -> Group:
     for name in names:
         table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=name not in WORDS)
     for count in counts:
-        doubtful = count.get("p_record", 1) < A_GUESS
+        doubtful = count.get("evidence", 0) > DOUBTFUL
         style = "red" if count["status"] == "REJECTED" else "yellow" if doubtful else ""
         texts = (Text(COLUMNS[name](count), no_wrap=True, overflow="ellipsis") for name in names)
         table.add_row(*texts, style=style)

@@ -20,7 +20,7 @@ from cli.photographs import DEFAULT_SITE
 
 TABLES = (".csv", ".tsv", ".tab", ".txt")
 """Endings that the record function reads as tables."""
-TARGETS = ("site", "bin", "expected_quantity", "as_of", "product")
+TARGETS = ("site", "bin", "expected_quantity", "as_of", "value", "product")
 SUMMARIES = "reports/records/read/"
 READERS = 8
 

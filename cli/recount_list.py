@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from cli.recounts import api_of, site_option
+from cli.recounts import api_of, kept, site_option
 
 
 @click.command()
@@ -19,9 +19,11 @@ from cli.recounts import api_of, site_option
 def command(site: str, top: int, why: bool, as_json: bool) -> None:
     """List the bins of a site that wait for a recount; those that matter most come first.
 
-    Without --why the list shows neither records nor counts: who counts should not know what to expect.
+    Without --why the list shows neither records nor counts: who counts should not know what to expect. "Right" is the
+    probability that the record is right.
     """
-    found = api_of(site, "manager" if why else "viewer").ask("recounts", limit=str(top))["recounts"]
+    answer = api_of(site, "manager" if why else "viewer").ask("recounts", limit=str(top))
+    found = answer["recounts"]
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -29,10 +31,14 @@ def command(site: str, top: int, why: bool, as_json: bool) -> None:
         click.echo(f"No bin of {site} waits for a recount.")
         return
     table = Table(box=None, header_style="bold", title=f"Recounts of {site}", title_justify="left")
-    for name in ("Bin", "Photographed", *(("Stage", "Record", "Count", "Entered") if why else ())):
-        table.add_column(name, justify="right" if name in ("Record", "Count") else "left", overflow="ellipsis")
+    for name in ("Bin", "Photographed", *(("Stage", "Record", "Count", "Right", "Entered") if why else ())):
+        table.add_column(name, justify="right" if name in ("Record", "Count", "Right") else "left", overflow="ellipsis")
     for each in found:
         said = ", ".join(f"{entry['quantity']}" for entry in each.get("entries", []))
-        reasons = (each["stage"], str(each["recorded_quantity"]), str(each["count"]), said) if why else ()
+        numbers = (str(each["recorded_quantity"]), str(each["count"]), f"{each['p_record']:.0%}") if why else ()
+        reasons = (each["stage"], *numbers, said) if why else ()
         table.add_row(each["bin"], each["captured_at"][:16].replace("T", " "), *reasons)
     Console(highlight=False).print(table)
+    if why:
+        click.echo(f"Of these {len(found)} records, about {answer['expected_wrong']:.0f} are wrong.")
+        click.echo(kept(answer["so_far"]))

@@ -1,6 +1,6 @@
 """What the verbs of `bintally recount` share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +23,14 @@ def site_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def manager_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--manager", is_flag=True, help="Act as a manager, who decides where two people disagree.")(
         command
+    )
+
+
+def kept(so_far: Mapping[str, Any]) -> str:
+    """Whether the list found as many wrong records as it had promised."""
+    return (
+        f"So far: {so_far['expected_wrong']:.0f} wrong records expected,"
+        f" {so_far['found_wrong']} found, in {so_far['recounted']} recounts."
     )
 
 

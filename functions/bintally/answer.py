@@ -7,27 +7,35 @@ callers that IAM authorizes, by a policy on these paths.
 import json
 import re
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.exceptions import BotoCoreError, ClientError
 
 from bintally.answering import bins, bulk, problems, requests
 from bintally.answering.bins import Bins
 from bintally.answering.bulk import Bulk
 from bintally.answering.copies import Copies
+from bintally.answering.models import Models, Services
 from bintally.answering.overview import Overview
 from bintally.answering.problems import Problem
 from bintally.answering.recounts import Recounts
+from bintally.answering.settings import answer_settings
 from bintally.aws import clients
-from bintally.aws.table import Table
 from bintally.aws.telemetry import logger
 from bintally.common.errors import Transient
 from bintally.common.events import check_fields
 from bintally.reviewing.desk import Desk
 from bintally.reviewing.rules import Refused
-from bintally.reviewing.settings import review_settings
+from bintally.reviewing.settings import desk_of, review_settings
+
+THROTTLED = {"ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded", "SlowDown"}
+
+DESCRIPTION = Path(__file__).with_name("answering") / "openapi.json"
+"""Of all routes, kept by hand: docs/decisions/people.md says why. Tests compare it with the routes and their answers."""
 
 api = APIGatewayHttpResolver(
     serializer=partial(json.dumps, default=requests.number_of),
@@ -40,6 +48,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Raises WrongEvent."""
     check_fields(event, "answer", "a request of an HTTP API (payload 2.0)", "requestContext", "rawPath", "headers")
     answered = api.resolve(event, context)
+    answered["headers"] |= {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     route = event["requestContext"]["http"]
     logger.info("answered", method=route["method"], path=event["rawPath"][:200], status=answered["statusCode"])
     return answered
@@ -59,9 +68,14 @@ def bins_of(site: str) -> Bins:
 
 def bulk_of(site: str) -> Bulk:
     found = recounts_of(site)
-    settings = review_settings()
+    settings = answer_settings()
     buckets = settings.images_bucket, settings.artifacts_bucket
     return Bulk(clients.s3(), *buckets, found.site, found.caller)
+
+
+def models() -> Models:
+    services = Services(clients.sagemaker(), clients.s3(), clients.states(), desk().table, answer_settings())
+    return Models(services, requests.caller(api.current_event.raw_event))
 
 
 def body(*names: str) -> dict[str, Any]:
@@ -70,6 +84,11 @@ def body(*names: str) -> dict[str, Any]:
 
 def query() -> dict[str, str]:
     return api.current_event.query_string_parameters or {}
+
+
+@api.get("/openapi.json")
+def description() -> Response[str]:
+    return Response(200, "application/json", DESCRIPTION.read_text())
 
 
 @api.get("/me")
@@ -105,6 +124,11 @@ def undo(site: str) -> dict[str, Any]:
     return recounts_of(site).undo(body("bin"))
 
 
+@api.get("/sites/<site>/audit")
+def audit(site: str) -> dict[str, Any]:
+    return recounts_of(site).audit()
+
+
 @api.get("/sites/<site>/trail")
 def trail(site: str) -> dict[str, Any]:
     return recounts_of(site).trail(query())
@@ -133,7 +157,7 @@ def one_bin(site: str, bin_: str) -> dict[str, Any]:
 @api.get("/sites/<site>/overview")
 def overview(site: str) -> dict[str, Any]:
     found = recounts_of(site)
-    return Overview(found.desk.table, found.site, found.caller).answer(query())
+    return Overview(found.desk, found.site, found.caller).answer(query())
 
 
 @api.post("/sites/<site>/records")
@@ -146,8 +170,58 @@ def sent_records(site: str, id_: str) -> tuple[dict[str, Any], int]:
     return bulk_of(site).read(id_)
 
 
+@api.get("/models")
+def listed_models() -> dict[str, Any]:
+    return models().listed(query())
+
+
+@api.get("/models/<version>")
+def one_model(version: str) -> dict[str, Any]:
+    return models().one(version)
+
+
+@api.post("/models/<version>/approvals")
+def approve(version: str) -> dict[str, Any]:
+    return models().approve(version, body("reason"))
+
+
+@api.post("/models/<version>/rejections")
+def reject(version: str) -> dict[str, Any]:
+    return models().reject(version, body("reason"))
+
+
+@api.post("/models/<version>/releases")
+def release_model(version: str) -> tuple[dict[str, Any], int]:
+    body()
+    return models().release(version), 202
+
+
+@api.post("/rollbacks")
+def roll_back() -> tuple[dict[str, Any], int]:
+    body()
+    return models().roll_back(), 202
+
+
+@api.get("/retrainings")
+def retrainings() -> dict[str, Any]:
+    return models().retrainings(query())
+
+
+@api.post("/retrainings")
+def retrain() -> tuple[dict[str, Any], int]:
+    return models().retrain(body("force", "approve", "settings")), 202
+
+
 def refused(error: Refused) -> Response[str]:
     return problems.answer(problems.refused(error))
+
+
+def service(error: ClientError | BotoCoreError) -> Response[str]:
+    """A service that throttles or fails is asked again later; what it refuses is our fault, and ends the function."""
+    said = getattr(error, "response", {"Error": {"Code": "ThrottlingException"}})
+    if said["Error"]["Code"] not in THROTTLED and said["ResponseMetadata"]["HTTPStatusCode"] < 500:
+        raise error
+    return transient(Transient(str(error)))
 
 
 def transient(error: Transient) -> Response[str]:
@@ -162,13 +236,13 @@ def unknown(_: NotFoundError) -> Response[str]:
 api.exception_handler(Problem)(problems.answer)
 api.exception_handler(Refused)(refused)
 api.exception_handler(Transient)(transient)
+api.exception_handler([ClientError, BotoCoreError])(service)
 api.not_found(unknown)
 
 
 @cache
 def desk() -> Desk:
-    settings = review_settings()
-    return Desk(Table.named(settings.counts_table), settings.claim_length, settings.tolerance)
+    return desk_of(review_settings())
 
 
 @cache

@@ -95,7 +95,7 @@ def services() -> Services:
     return Services(
         s3=clients.s3(),
         runtime=clients.endpoint(),
-        table=Table.named(count_settings().counts_table),
+        table=Table.named(count_settings().counts_table, count_settings().wrong_share),
         endpoint_name=count_settings().endpoint_name,
         zone=count_settings().site_zone,
     )

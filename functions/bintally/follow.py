@@ -1,5 +1,4 @@
-"""The follow function: turns changes of the counts table, read from its stream, into labels, and compares the newest
-count of a bin with its new record.
+"""The follow function: turns changes of the counts table, read from its stream, into labels.
 
 It processes a batch as a whole. A retry writes the same again and so is harmless. Changes that can never work
 are quarantined.
@@ -27,7 +26,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     followed = follow_batch(services(), event["Records"])
     metrics.add_metric("Labels", MetricUnit.Count, followed.lines)
     metrics.add_metric("Aside", MetricUnit.Count, len(followed.aside))
-    metrics.add_metric("Compared", MetricUnit.Count, followed.compared)
     logger.info("followed", records=len(event["Records"]), labels=followed.lines, aside=followed.aside)
 
 

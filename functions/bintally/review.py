@@ -11,12 +11,10 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from bintally.aws import clients
-from bintally.aws.table import Table
 from bintally.aws.telemetry import logger, metrics
 from bintally.common.events import check_changes
 from bintally.reviewing.changes import Services, review_batch
-from bintally.reviewing.desk import Desk
-from bintally.reviewing.settings import review_settings
+from bintally.reviewing.settings import desk_of, review_settings
 
 
 @logger.inject_lambda_context
@@ -33,5 +31,4 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
 @cache
 def services() -> Services:
     settings = review_settings()
-    desk = Desk(Table.named(settings.counts_table), settings.claim_length, settings.tolerance)
-    return Services(desk, clients.events())
+    return Services(desk_of(settings), clients.events())

@@ -71,6 +71,32 @@ def test_one_site(filled: SimpleNamespace) -> None:
     assert [c["site"] for c in json.loads(run("--site", "SEA1", "--json"))] == ["SEA1"]
 
 
+def test_what_people_have_settled_is_left_out_and_what_to_expect_is_said(
+    filled: SimpleNamespace, count_item: Any
+) -> None:
+    for n in range(4):
+        key = {"PK": f"BIN#SEA1#B{n}", "SK": "LATEST", "site_key": "SITE#SEA1", "order": "o", "recorded_quantity": 3}
+        numbers = {"priority": Decimal("0.5") - n, "p_record": Decimal("0.5"), "evidence": Decimal(19)}
+        filled.table.put_item(Item=count_item("SEA1", f"B{n}", **key, **numbers))
+    settled = {"PK": "BIN#SEA1#B0", "SK": "REVIEW", "outcome": "RECORD_RIGHT", "photograph": "o"}
+    filled.table.put_item(Item=settled | {"recorded_quantity": 3})
+    filled.table.put_item(Item=settled | {"PK": "BIN#SEA1#B1", "recorded_quantity": 4})
+    shown = run("--site", "SEA1", "--recount", "--top", "2")
+    assert "SEA1/B0" not in shown and "SEA1/B1" in shown and "SEA1/B2" in shown
+    assert "Of these 2 records, about 1 are wrong." in shown and "So far" not in shown
+    score = {
+        "PK": "SCORE#SEA1",
+        "SK": "2026-11#03",
+        "listed": 30,
+        "listed_wrong": 11,
+        "listed_expected": Decimal("12.4"),
+    }
+    filled.table.put_item(Item=score | {"audited": 400, "audited_wrong": 160})
+    shown = run("--site", "SEA1", "--recount", "--top", "2")
+    assert "Of these 2 records, about 2 are wrong." in shown, "the audit says that many are"
+    assert "So far: 12 wrong records expected, 11 found, in 30 recounts." in shown
+
+
 def test_what_to_recount_first(filled: SimpleNamespace, count_item: Any) -> None:
     for bin_, priority in (("likely", "0.2"), ("hardly", "0.95"), ("maybe", "0.6")):
         key = {"PK": f"BIN#SEA1#{bin_}", "SK": "LATEST", "site_key": "SITE#SEA1"}

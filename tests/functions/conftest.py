@@ -45,7 +45,13 @@ ENVIRONMENT = {
     "RETRY_SECONDS": "30",
     "LOW_CONFIDENCE_SHARE": "0.5",
     "DISAGREEMENT_LIMIT": "0.75",
+    "RECORD_WRONG_SHARE": "0.05",
+    "AUDIT_SHARE": "0",
     "SITE_TIMEZONE": "UTC",
+    "IMAGES_BUCKET": BUCKET,
+    "MODEL_PACKAGE_GROUP": "bintally",
+    "RELEASE_STATE_MACHINE": "arn:aws:states:us-east-1:123456789012:stateMachine:bintally-release",
+    "RETRAIN_STATE_MACHINE": "arn:aws:states:us-east-1:123456789012:stateMachine:bintally-retrain",
 }
 
 
@@ -203,10 +209,13 @@ def world(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]
 
 @pytest.fixture
 def photo() -> Callable[..., bytes]:
-    """Makes a photograph: a gradient, so that turns and colours show."""
+    """Makes a photograph: a gradient, so that turns and colours show, with edges, so that it is not blurred."""
 
     def make(kind: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (460, 350), **save: Any) -> bytes:
-        image = Image.linear_gradient("L").resize(size).convert(mode)
+        image = Image.linear_gradient("L").resize(size)
+        for at in range(16, size[1], 32):
+            image.paste(255 if at % 64 == 16 else 40, (0, at, size[0], at + 2))
+        image = image.convert(mode)
         out = io.BytesIO()
         image.save(out, kind, **save)
         return out.getvalue()

@@ -12,11 +12,14 @@ import boto3
 import pytest
 from bintally import count
 from bintally.aws import clients, objects, table, telemetry
+from bintally.aws.items import assessment
+from bintally.common.evidence import weigh
 from bintally.counting import count_photograph, taken
 from boto3.dynamodb.conditions import Key
 from botocore.exceptions import ReadTimeoutError
 from PIL import Image
 
+PROBABILITIES = [0.04, 0.14, 0.21, 0.31, 0.16, 0.08, 0.06]
 KEY = "incoming/SEA1/P-4-B217/2020-11-22T10:15:00Z.jpg"
 Photo = Callable[..., bytes]
 
@@ -41,12 +44,12 @@ def test_counts_a_photograph(world: Any, photo: Photo) -> None:
     expected = {
         **{"site": "SEA1", "bin": "P-4-B217", "status": "COUNTED", "count": 3, "is_minimum": False},
         **{"expected_capped": Decimal("2.89"), "confidence": Decimal("0.31"), "model_version": "2026-11-22"},
-        **{"captured_at": "2020-11-22T10:15:00.000000Z", "recorded_quantity": 2, "p_record": Decimal("0.21")},
-        **{"discrepancy": True, "priority": Decimal("0.79"), "recorded_from": "metadata"},
+        **{"captured_at": "2020-11-22T10:15:00.000000Z", "recorded_quantity": 2, "discrepancy": True},
+        **{"recorded_from": "metadata", **assessment(weigh(PROBABILITIES, 2), 0.05, None)},
         **{"recorded_as_of": item["uploaded_at"]},
     }
     assert {name: item[name] for name in expected} == expected
-    assert [float(p) for p in item["probabilities"]] == [0.04, 0.14, 0.21, 0.31, 0.16, 0.08, 0.06]
+    assert [float(p) for p in item["probabilities"]] == PROBABILITIES
     assert item["latency_ms"] >= 0 and item["counted_at"] > item["captured_at"] and "flags" not in item
     latest = world.only("LATEST")
     assert latest == item | {"SK": "LATEST", "site_key": "SITE#SEA1"}
@@ -69,12 +72,17 @@ def test_the_index_site_lists_latest_items_only(world: Any, photo: Photo) -> Non
 
 
 @pytest.mark.parametrize(
-    ("recorded", "p_record", "discrepancy"), [("0", "0.04", True), ("3", "0.31", False), ("40", "0.06", True)]
+    ("recorded", "doubtful", "discrepancy", "direction"),
+    [("0", True, True, "more"), ("3", False, False, "fewer"), ("40", True, True, "fewer")],
 )
-def test_compares_with_the_record(world: Any, photo: Photo, recorded: str, p_record: str, discrepancy: bool) -> None:
+def test_compares_with_the_record(
+    world: Any, photo: Photo, recorded: str, doubtful: bool, discrepancy: bool, direction: str
+) -> None:
     world.deliver(world.put(KEY, photo(), expected_quantity=recorded))
     item = world.only()
-    assert (item["p_record"], item["discrepancy"]) == (Decimal(p_record), discrepancy)
+    assert (item["evidence"] > 1, item["discrepancy"], item["direction"]) == (doubtful, discrepancy, direction)
+    assert (item["p_record"] < Decimal("0.95")) is doubtful
+    assert item["priority"] == pytest.approx(1 - item["p_record"], abs=Decimal("1e-6"))
 
 
 def test_six_or_more_agrees_with_any_greater_record(world: Any, photo: Photo) -> None:
@@ -87,7 +95,9 @@ def test_six_or_more_agrees_with_any_greater_record(world: Any, photo: Photo) ->
     }
     world.endpoint.answer = json.dumps(many | {"model_version": "v"}).encode()
     world.deliver(world.put(KEY, photo(), expected_quantity="40"))
-    assert (world.only()["discrepancy"], world.only()["priority"]) == (False, 0)
+    item = world.only()
+    assert not item["discrepancy"]
+    assert item["p_record"] == pytest.approx(Decimal("0.95"), abs=Decimal("0.01")), "41 or 39 look the same"
 
 
 def test_reads_the_record_item_unless_the_metadata_say(world: Any, photo: Photo) -> None:

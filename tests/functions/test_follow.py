@@ -211,6 +211,18 @@ def test_what_a_person_counted_is_a_label_of_the_photograph_they_saw(stream: Str
     assert (line["count"], line["p_record"]) == (2, 0.2)
 
 
+def test_what_a_person_took_back_withdraws_its_label_and_no_other(stream: Stream) -> None:
+    seen = count("seen", **by_metadata(3))
+    stream.put(seen)
+    said = recount(seen)
+    undone = said | {"SK": said["SK"].replace("RECOUNT#", "UNDONE#")}
+    stream.follow(stream.put(said))
+    stream.follow(stream.put(undone))
+    stream.follow(stream.put(undone), stream.put(seen))
+    found = list(log.winners(stream.s3, BUCKET, LOGGED).lines())
+    assert [(line["quantity"], line["source"]) for line in found] == [(3, "record")]
+
+
 def test_a_person_who_saw_no_photograph_labels_none(stream: Stream) -> None:
     blind = recount(count())
     del blind["image"]

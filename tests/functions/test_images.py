@@ -97,7 +97,7 @@ def test_names_what_is_truncated(kind: str, share: float, size: tuple[int, int])
 def test_names_a_corrupt_png(photo: Photo) -> None:
     data = bytearray(photo("PNG", size=(300, 300)))
     middle = len(data) // 2
-    data[middle : middle + 20] = bytes(20)
+    data[middle : middle + 20] = b"\xff" * 20
     with pytest.raises(Rejected, match="the PNG image is truncated or corrupt"):
         prepare(bytes(data))
 

@@ -1,5 +1,6 @@
 """The label log's reader: the lines that it reads, and the winning label of a photograph."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ from typing import Any, cast
 import boto3
 import pytest
 from bintally.common.errors import Transient
-from bintally.labels.log import BrokenLog, Label, Winners, label_id, rank, winners
+from bintally.labels.log import BrokenLog, Label, Winners, label_id, merged, rank, winners
 from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
@@ -121,3 +122,35 @@ def test_the_winner_is_the_same_in_any_order_and_with_repeats(lines: list[Label]
         assert winner in (people or rivals)
         assert rank(winner) == max(rank(line) for line in rivals)
         assert winner["as_of"] == max(line["as_of"] for line in people or rivals)
+
+
+def back(of: Label) -> Label:
+    """The line that takes a label back."""
+    return cast("Label", {**of, "withdrawn": True})
+
+
+def test_what_a_person_took_back_gives_way_to_the_next_best() -> None:
+    record, first = label(quantity=3), label(quantity=4, source="person", as_of=NOON.replace("T12", "T13"))
+    second = label(quantity=5, source="person", as_of=NOON.replace("T12", "T14"))
+    for lines, quantity in (
+        ([record, first, second, back(second)], 4),
+        ([record, first, back(first)], 3),
+        ([record, first, back(first), second], 5),
+    ):
+        for order in itertools.permutations(lines):
+            assert [line["quantity"] for line in Winners(order).lines()] == [quantity]
+    assert list(Winners([first, back(first)]).lines()) == []
+
+
+@given(st.lists(labels_of_two), st.lists(st.integers(0, 9)), st.integers(1, 3), st.randoms())
+def test_slices_of_the_log_give_the_same_winners(lines: list[Label], taken: list[int], parts: int, random: Any) -> None:
+    """In any order, cut anywhere, with repeats: also where a label and its withdrawal are in different slices."""
+    people = [line for line in lines if line["source"] == "person"]
+    told = lines + [back(people[n % len(people)]) for n in taken if people]
+    once = list(Winners(told).lines())
+    told += random.choices(told, k=2) if told else []
+    random.shuffle(told)
+    found = [json.loads(text) for text in merged([Winners(told[at::parts]).texts() for at in range(parts)])]
+    assert [line for line in found if not line.get("withdrawn")] == once
+    gone = {line["id"] for line in told if line.get("withdrawn")}
+    assert not gone & {line["id"] for line in once}

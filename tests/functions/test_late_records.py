@@ -10,10 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bintally import follow, record
+from bintally import record, review
 from bintally.aws import clients, items
 from bintally.aws.table import Table
 from bintally.common.errors import Transient
+from bintally.common.evidence import weigh
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -23,9 +24,9 @@ COMPARED = (
     "recorded_from",
     "recorded_as_of",
     "recorded_order",
-    "p_record",
+    "recorded_value",
     "discrepancy",
-    "priority",
+    *("evidence", "direction", "likely_size", "p_record", "priority"),
 )
 PROBABILITIES = json.loads((Path(__file__).parents[2] / "events" / "endpoint_answer.json").read_bytes())[
     "probabilities"
@@ -80,8 +81,7 @@ class Bin:
         if (item := self.item("RECORD")) is None:
             return
         wire = items.wire(item)
-        at = {"ApproximateCreationDateTime": 1_795_342_503, "NewImage": wire, "Keys": {}}
-        follow.handler({"Records": [{"eventID": "1", "dynamodb": at}]}, context())
+        review.handler({"Records": [{"eventSource": "aws:dynamodb", "dynamodb": {"NewImage": wire}}]}, context())
 
     def item(self, kind: str) -> Item | None:
         found: Item | None = Table("counts", self.world.dynamodb).get({"PK": self.key, "SK": kind}, consistent=True)
@@ -111,7 +111,7 @@ def bins(world: Any, photo: Callable[..., bytes], monkeypatch: pytest.MonkeyPatc
     for name, value in {
         "ARTIFACTS_BUCKET": "artifacts",
         "RECORD_QUEUE_URL": world.queue,
-        "PAIRING_HOURS": "24",
+        **{"RECOUNT_TOLERANCE": "0", "CLAIM_MINUTES": "15"},
     }.items():
         monkeypatch.setenv(name, value)
     world.s3.create_bucket(Bucket="artifacts")
@@ -129,7 +129,7 @@ def test_the_newest_count_is_compared_with_a_record_that_comes_after_it(bins: Ca
     here.follow()
     assert here.compared() == {
         **{"recorded_quantity": 2, "recorded_from": "record", "recorded_as_of": "2020-01-01T12:00:00.000000Z"},
-        **{"p_record": Decimal("0.21"), "discrepancy": True, "priority": Decimal("0.79")},
+        **{"discrepancy": True, **items.assessment(weigh(PROBABILITIES, 2), 0.05, None)},
         "recorded_order": items.record_order(here.item("RECORD") or {}),
     }
     now = here.item("LATEST") or {}
@@ -169,6 +169,25 @@ def test_a_photographs_own_quantity_gives_way_to_a_record_of_a_later_time(
         assert here.compared()["recorded_quantity"] == quantity
         (count,) = here.counts()
         assert count["recorded_quantity"] == 4
+
+
+def test_the_value_of_an_item_weighs_what_the_record_is_probably_off_by(bins: Callable[[], Bin]) -> None:
+    here = bins()
+    here.deliver(here.photograph("2020-01-02T00:00:00Z"))
+    here.deliver(here.file(2, "2020-01-01", 0))
+    here.follow()
+    plain = here.compared()
+    text = f"bin,qty,as_of,unit cost\n{here.name},2,2020-01-01,20.5\n"
+    event = here.world.put(f"records/S/{here.name}.csv", text.encode())
+    event["detail"]["object"]["sequencer"] = "00B1"
+    here.deliver(event)
+    here.follow()
+    valued = here.compared()
+    assert (valued["recorded_value"], valued["p_record"]) == (Decimal("20.5"), plain["p_record"])
+    assert float(valued["priority"]) == pytest.approx(float(plain["priority"] * plain["likely_size"]) * 20.5, rel=1e-4)
+    here.deliver(here.file(2, "2020-01-03", 2))
+    here.follow()
+    assert "recorded_value" not in here.compared() and here.compared()["priority"] == plain["priority"]
 
 
 def test_a_record_put_by_hand_is_compared_too(bins: Callable[[], Bin]) -> None:
@@ -289,5 +308,5 @@ def test_any_order_ends_the_same(bins: Callable[[], Bin], story: Any, data: st.D
     expected = int(own) if own else told[last][1]
     assert found["recorded_quantity"] == expected
     assert found["recorded_from"] == ("metadata" if own else "record")
-    assert found["p_record"] == Decimal(str(PROBABILITIES[min(expected, 6)])) == 1 - found["priority"]
+    assert found["p_record"] == items.assessment(weigh(PROBABILITIES, expected), 0.05, None)["p_record"]
     assert len(here.counts()) == len(photographs)

@@ -401,3 +401,41 @@ def test_memory_stays_flat() -> None:
         assert found == 10_000 and tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+# The value of an item
+
+
+def values(text: str, wanted: str = "") -> dict[str, str | None]:
+    read = Read(text, wanted=wanted)
+    assert read.faults == {}
+    return {one.bin: None if one.value is None else f"{one.value:f}" for one in read.records}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        *(("Unit Cost", "12.50", "12.5"), ("value_per_item", "$1,234.50", "1234.5"), ("Price (EUR)", "€ 12,5", None)),
+        *(("unit price", "3 USD", "3"), ("Cost", "n/a", None), ("Cost", "-3", None), ("Cost", "0", None)),
+        *(("Cost", "", None), ("Cost", "9" * 50, None), ("Value", "4", None), ("Stock Value", "400", None)),
+    ],
+)
+def test_the_value_of_an_item_is_read_and_costs_no_row(name: str, text: str, value: str | None) -> None:
+    assert values(f'bin;qty;{name}\nA;4;"{text}"\n') == {"A": value}
+
+
+def test_a_value_has_the_decimal_mark_that_its_file_shows() -> None:
+    assert values("bin;qty;unit cost\nA;4;1.234\nB;1.000;2\nC;3,0;5\n") == {"A": "1234", "B": "2", "C": "5"}
+    assert values("bin;qty;unit cost\nA;4;1.234\n") == {"A": None}, "one or a thousand"
+
+
+def test_a_bin_of_several_products_has_the_mean_value_of_its_items() -> None:
+    assert values("bin,qty,sku,unit cost\nA,3,x,2\nA,1,y,10\nB,1,x,2\nB,1,y,?\nC,0,x,2\nC,0,y,4\n") == {
+        **{"A": "4", "B": None, "C": "3"}
+    }
+
+
+def test_a_column_that_may_be_the_value_of_all_items_is_taken_when_it_is_named() -> None:
+    assert values("bin,qty,Value\nA,4,7\n", "value=Value") == {"A": "7"}
+    assert values("bin,qty,cost,price\nA,4,7,9\n") == {"A": None}
+    assert values("bin,qty,cost,price\nA,4,7,9\n", "value=price") == {"A": "9"}

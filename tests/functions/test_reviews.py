@@ -34,7 +34,7 @@ def latest(version: str = "v1", *, count: int = 5, recorded: int = 3, bin_: str 
         "captured_at": "2026-11-22T10:00:00.000000Z",
         "order": f"2026-11-22T10:00:00.000000Z#{version}",
         "count": count,
-        "probabilities": [0.1, 0.1, 0.1, 0.1, 0.1, 0.4, 0.1],
+        "probabilities": [0.4 if n == count else 0.1 for n in range(7)],
         "model_version": "2026-11-01-abc",
         "p_record": 1 - priority,
         "priority": priority,
@@ -185,6 +185,10 @@ def test_undo_takes_back_the_last_entry_and_its_difference_but_not_the_trail(ope
     assert review(opened)["stage"] == "SECOND"
     assert opened.differences(SITE, NOON, NOON) == []
     assert [line["action"] for line in opened.trail(BIN)][-2:] == ["ENTERED", "UNDONE"]
+    (undone,) = opened.table.beginning(BIN, "UNDONE#")
+    (recount,) = (item for item in opened.table.beginning(BIN, "RECOUNT#") if item["person"] == "ben")
+    for name in ("image", "captured_at", "quantity", "recounted_at", "person"):
+        assert undone[name] == recount[name]
     opened.enter(BIN, said(BEN, 3), BEN, "v1", NOON)
     assert review(opened)["stage"] == "MANAGER"
 
@@ -255,6 +259,8 @@ def test_two_who_write_at_once_are_judged_one_after_the_other(opened: Desk, monk
 class Memory:
     """As much of Table as the desk uses, in a dictionary: conditions are `version` and `attribute_not_exists` alone."""
 
+    share = 0.05
+
     def __init__(self) -> None:
         self.items: dict[tuple[str, str], Any] = {}
 
@@ -289,6 +295,13 @@ class Memory:
                 key = plain(each["Delete"]["Key"])
                 self.items.pop((key["PK"], key["SK"]), None)
         return None
+
+    def last(self, pk: str, limit: int) -> list[Any]:
+        return [item for key, item in sorted(self.items.items(), reverse=True) if key[0] == pk][:limit]
+
+    def in_index(self, index: str, key: Any, *, descending: bool, limit: int) -> list[Any]:
+        found = [item for item in self.items.values() if key.items() <= item.items()]
+        return sorted(found, key=lambda item: item["priority"], reverse=descending)[:limit]
 
     def beginning(self, pk: str, prefix: str) -> Iterator[Any]:
         return (item for key, item in sorted(self.items.items()) if key[0] == pk and key[1].startswith(prefix))

@@ -46,6 +46,9 @@ SET person = excluded.person, as_of = excluded.as_of, told = excluded.told, labe
 WHERE (excluded.person, excluded.as_of, excluded.told) >= (person, as_of, told)
 """
 
+WITHDRAW = "DELETE FROM photographs WHERE id = ? AND person AND as_of = ?"
+"""Its photograph is read again if it has another label."""
+
 # Of identical pictures one is kept: a test photograph before any other, so that training never sees it; then one that
 # a person counted, then the one with the newest label.
 DUPLICATES = """
@@ -73,8 +76,13 @@ class Catalogue:
         self._sql.executemany(ADD, map(_known, lines))
 
     def add_labels(self, lines: Iterable[bytes]) -> None:
-        """Adds a manifest's labels: a known photograph gets the label if that outranks its own. Raises `BadDataset`."""
-        self._sql.executemany(ADD, (_labelled(number, line) for number, line in enumerate(lines, start=1)))
+        """Adds a manifest's labels: a known photograph gets the label if that outranks its own, or if its own was
+        withdrawn. A photograph without another label leaves. Raises `BadDataset`."""
+        for number, line in enumerate(lines, start=1):
+            row, withdrawn = _labelled(number, line)
+            self._sql.executemany(WITHDRAW, [(row["id"], as_of) for as_of in withdrawn])
+            if not row.pop("gone"):
+                self._sql.execute(ADD, row)
 
     def share_out(self) -> None:
         """Assigns each new photograph to a shard by a hash of its bin: the result is the same on every instance."""
@@ -165,18 +173,21 @@ def _known(line: Line) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _labelled(number: int, text: bytes) -> dict[str, Any]:
+def _labelled(number: int, text: bytes) -> tuple[dict[str, Any], list[str]]:
+    """The row of a label, `gone` if it is none any more, and the effective times of withdrawn ones."""
     try:
         given = json.loads(text)
         image = {name: str(given["image"][name]) for name in ("bucket", "key", "version_id")}
         site, bin_ = str(given["site"]), str(given["bin"])
         told = str(given.get("told", ""))
         label = {name: given.get(name) for name in LABEL} | {"quantity": int(given["quantity"]), "told": told}
-        return {
+        row = {
             "id": id_of(**image), "site": site, "bin": bin_, "split": split_of(site, bin_), "image": json.dumps(image),
-            "new": True, "person": given["source"] == "person", "as_of": str(given["as_of"]), "told": told,
+            "gone": bool(given.get("withdrawn")), "new": True,
+            "person": given["source"] == "person", "as_of": str(given["as_of"]), "told": told,
             "spread": int(hashlib.sha256(f"{site}/{bin_}".encode()).hexdigest()[8:16], 16),
             "label": json.dumps(label), "facts": None, "pixels": None,
         }  # fmt: skip
+        return row, [str(each) for each in given.get("withdraws", [])]
     except (ValueError, TypeError, KeyError) as error:
         raise BadDataset(f"line {number} of the manifest is no label: {type(error).__name__} {error}") from error

@@ -1,7 +1,8 @@
-"""Files of inventory records over the API: stored below records/api/, read by `record` as any other, and answered row by
-row from its report.
+"""Files of inventory records over the API: stored below records/api/, read by `record` as any other, and answered row
+by row from its report.
 
-The client makes the id of a file. The same file under the same id is stored once, and gets the same answer again.
+The client makes the id of a file. The same file under the same id is stored once, and gets the same answer again;
+without an id, on the same day: rows without a date of their own are dated by the upload, so tomorrow it says more.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -62,8 +63,8 @@ class Bulk:
         self.caller.check("manager")
         if not data:
             raise wrong("the body is the text of a CSV file, and it is empty")
-        id_ = checked_id(query.get("id", hashlib.sha256(data).hexdigest()[:32]))
         digest = hashlib.sha256(data).hexdigest()
+        id_ = checked_id(query.get("id", f"{datetime.now(UTC):%Y%m%d}-{digest[:32]}"))
         if not self._put(id_, data, digest, query) and self._find(id_).digest != digest:
             raise Problem(409, "ID_TAKEN", "another file has this id: make a new one for each file")
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -10,9 +10,11 @@ from typing import Any
 
 from bintally.answering.copies import Copies
 from bintally.answering.problems import Problem, wrong
-from bintally.answering.requests import Caller, checked, place, text_of
+from bintally.answering.requests import Caller, checked, decoded, encoded, place, text_of
 from bintally.aws.items import Item, bin_key
+from bintally.common.keys import Place
 from bintally.reviewing.desk import Desk
+from bintally.reviewing.expectation import audit, expected_wrong, so_far
 from bintally.reviewing.rules import LONGEST_NOTE, Entry, Outcome, Reason
 
 MOST_DAYS = 31
@@ -30,12 +32,24 @@ class Recounts:
     caller: Caller
 
     def listed(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """The open reviews, those that matter most first. Managers see why."""
+        """The open reviews, those that matter most first, page by page; a cursor names the last bin of a page, and not
+        its priority. Managers see why, and how many records of a page to expect wrong."""
         self.caller.check("viewer")
         limit = number(query.get("limit", "50"), "limit", 1, MOST_LISTED)
-        found = self.desk.queue(self.site, limit)
-        show = whole if self.caller.person.manager else blind
-        return {"recounts": [show(item) for item in found]}
+        after = self._of_site() + decoded(query["cursor"]) if "cursor" in query else ""
+        more = self.desk.queue(self.site, limit + 1, after)
+        found = more[:limit]
+        cursor = {"cursor": encoded(found[-1]["PK"].removeprefix(self._of_site())) if len(more) > limit else None}
+        if not self.caller.person.manager:
+            return {"recounts": [blind(item) for item in found], **cursor}
+        promise = {"expected_wrong": expected_wrong(found), "so_far": so_far(self.desk.scores(self.site))}
+        return {"recounts": [whole(item) for item in found], **cursor, **promise}
+
+    def audit(self) -> dict[str, Any]:
+        """What the random audit of the last months says of records and model."""
+        self.caller.check("manager")
+        scores = self.desk.scores(self.site)
+        return {"site": self.site, **audit(scores, self.desk.table.share), "so_far": so_far(scores)}
 
     def claim(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Claims the bin that `bin` names, or one of the first that are not in `skip`."""
@@ -95,6 +109,9 @@ class Recounts:
         found = self.desk.differences(self.site, midnight(first), midnight(last))
         return {"first": str(first), "last": str(last), "differences": [shown(row) for row in found]}
 
+    def _of_site(self) -> str:
+        return bin_key(Place(self.site, "", ""))
+
     def _bin(self, body: Mapping[str, Any]) -> str:
         return bin_key(place(self.site, body.get("bin")))
 
@@ -110,7 +127,17 @@ def blind(item: Item) -> dict[str, Any]:
 
 def whole(item: Item) -> dict[str, Any]:
     """A review as a manager sees it."""
-    names = ("stage", "recorded_quantity", "count", "p_record", "priority", "model_version")
+    names = (
+        "stage",
+        "flags",
+        "recorded_quantity",
+        "count",
+        "p_record",
+        "direction",
+        "likely_size",
+        "priority",
+        "model_version",
+    )
     said = [{name: entry[name] for name in entry if name != "note"} for entry in item["entries"]]
     return blind(item) | {name: item[name] for name in names if name in item} | {"entries": said}
 

@@ -12,11 +12,14 @@ from typing import Any
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from bintally.common.arrivals import Arrival
-from bintally.common.counts import Count, Counted, Recorded, pooled
+from bintally.common.counts import FLAT, RETAKE, Count, Counted, Recorded, pooled
+from bintally.common.evidence import Evidence, weigh
 from bintally.common.keys import Place, encode_id, utc
 
 Item = dict[str, Any]
 
+COMPARED = ("recorded_as_of", "recorded_value")
+"""Attributes of a comparison that it may lack."""
 SHARDS = 16
 """Items that share a day's total of a site, so that 10 concurrent functions seldom wait for each other."""
 SEQUENCER_WIDTH = 32
@@ -129,8 +132,8 @@ def storage_order(arrival: Arrival, uploaded: datetime) -> str:
     return "#".join((utc(uploaded), sequencer, arrival.version_id))
 
 
-def count_item(count: Count) -> Item:
-    """The COUNT item of an image version."""
+def count_item(count: Count, share: float) -> Item:
+    """The COUNT item of an image version. `share` of the records are wrong."""
     photograph, outcome = count.photograph, count.outcome
     arrival, place = photograph.arrival, photograph.place
     item = count_key(arrival, place, photograph.captured) | {
@@ -148,6 +151,8 @@ def count_item(count: Count) -> Item:
     if not isinstance(outcome, Counted):
         return item | {"reason": outcome.reason, "site_key": rejected_key(place.site)}
     answer = outcome.answer
+    if max(answer.probabilities) < FLAT:
+        item["flags"] = [*photograph.flags, "flat"]
     return item | {
         "count": answer.count,
         "is_minimum": answer.is_minimum,
@@ -156,7 +161,7 @@ def count_item(count: Count) -> Item:
         "probabilities": list(answer.probabilities),
         "model_version": answer.model_version,
         "latency_ms": outcome.latency_ms,
-        **(comparison(outcome.recorded, answer.count, answer.probabilities) if outcome.recorded else {}),
+        **(comparison(outcome.recorded, answer.count, answer.probabilities, share) if outcome.recorded else {}),
     }
 
 
@@ -173,9 +178,15 @@ def image_of(count: Count) -> Item:
     }
 
 
+def needs_retake(count: Item) -> bool:
+    """Whether the photograph of a COUNT item is too dark or blurred to be counted, or its answer says nothing."""
+    return count["status"] == "COUNTED" and not RETAKE.isdisjoint(count.get("flags", ()))
+
+
 def recorded_by(record: Item) -> Recorded:
     """What a RECORD says."""
-    return Recorded(int(record["expected_quantity"]), "record", record.get("as_of"), record_order(record))
+    quantity, value = int(record["expected_quantity"]), record.get("value")
+    return Recorded(quantity, "record", record.get("as_of"), record_order(record), value)
 
 
 def record_order(record: Item) -> str:
@@ -195,21 +206,40 @@ def outranks(record: Item, count: Item) -> bool:
     return said != (record_order(record), int(record["expected_quantity"]))
 
 
-def comparison(recorded: Recorded, count: int, probabilities: Sequence[float | Decimal]) -> Item:
-    """How a count compares with the record: the greater the priority, the sooner the bin is recounted.
-
-    `p_record` is the probability that the record is right.
-    """
-    p_record = Decimal(f"{probabilities[pooled(recorded.quantity)]:.6f}")
+def comparison(recorded: Recorded, count: int, probabilities: Sequence[float | Decimal], share: float) -> Item:
+    """How a count compares with the record, where `share` of the records are wrong."""
     return {
         "recorded_quantity": recorded.quantity,
         "recorded_from": recorded.source,
         **({} if recorded.as_of is None else {"recorded_as_of": recorded.as_of}),
+        **({} if recorded.value is None else {"recorded_value": recorded.value}),
         "recorded_order": recorded.order,
-        "p_record": p_record.normalize(),
         "discrepancy": pooled(recorded.quantity) != count,
-        "priority": (1 - p_record).normalize(),
+        **assessment(weigh(probabilities, recorded.quantity), share, recorded.value),
     }
+
+
+def assessment(evidence: Evidence, share: float, value: Decimal | None) -> Item:
+    """`p_record`, the probability that the record is right, where `share` of the records are wrong, what it follows
+    from, and the priority: the greater, the sooner the bin is recounted.
+
+    The priority is the number of wrong records that a recount finds on average; where the value of an item is known,
+    the value by which the records that it finds are off.
+    """
+    p_wrong = evidence.p_wrong(share)
+    at_stake = 1.0 if value is None else evidence.size * float(value)
+    return {
+        "evidence": _rounded(evidence.ratio),
+        "direction": evidence.direction,
+        "likely_size": _rounded(evidence.size),
+        "p_record": (1 - Decimal(f"{p_wrong:.6f}")).normalize(),
+        "priority": _rounded(p_wrong * at_stake),
+    }
+
+
+def _rounded(number: float) -> Decimal:
+    """Six digits, whatever the size."""
+    return Decimal(f"{number:.6g}").normalize()
 
 
 def latest_of(count: Item) -> Item:

@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from bintally.aws import clients
 from bintally.aws.items import (
+    COMPARED,
     Item,
     agreement,
     bin_key,
@@ -23,6 +24,7 @@ from bintally.aws.items import (
     marked,
     marker_item,
     marker_key,
+    needs_retake,
     outranks,
     plain,
     record_key,
@@ -34,6 +36,7 @@ from bintally.aws.items import (
 from bintally.common.arrivals import Arrival
 from bintally.common.counts import Count, Recorded
 from bintally.common.errors import Transient
+from bintally.common.evidence import SHARE
 from bintally.common.keys import Place, utc
 
 if TYPE_CHECKING:
@@ -52,10 +55,12 @@ class Table:
 
     name: str
     client: "DynamoDBClient"
+    share: float = SHARE
+    """Of records that are wrong, as far as nobody knows better: comparisons start from it."""
 
     @classmethod
-    def named(cls, name: str) -> "Table":
-        return cls(name, clients.dynamodb())
+    def named(cls, name: str, share: float = SHARE) -> "Table":
+        return cls(name, clients.dynamodb(), share)
 
     # Counts
 
@@ -67,7 +72,7 @@ class Table:
         two writes.
         """
         photograph = count.photograph
-        item = count_item(count)
+        item = count_item(count, self.share)
         marker = marker_item(photograph.arrival, item)
         totals = totals_key(photograph.arrival, photograph.place, photograph.captured)
         before = self._add(item, marker, totals)
@@ -206,9 +211,13 @@ class Table:
         """
         return self._conditional(self.client.put_item, {"Item": wire(item)}, only_if, **words)
 
-    def in_index(self, index: str, key: Item, *, descending: bool, limit: int) -> list[Item]:
-        """The first items of an index's one partition. `key` is its key attribute and value. Eventually consistent."""
+    def in_index(self, index: str, key: Item, *, descending: bool, limit: int, after: Item | None = None) -> list[Item]:
+        """The first items of an index's one partition, or those after the item with the keys of `after`.
+
+        `key` is the partition's key attribute and value. Eventually consistent.
+        """
         ((name, value),) = key.items()
+        start: dict[str, Any] = {"ExclusiveStartKey": wire(after)} if after else {}
         try:
             answer = self.client.query(
                 TableName=self.name,
@@ -218,6 +227,7 @@ class Table:
                 ExpressionAttributeValues=wire({":k": value}),
                 ScanIndexForward=not descending,
                 Limit=limit,
+                **start,
             )
         except (ClientError, BotoCoreError) as error:
             raise self._transient(error) from error
@@ -270,6 +280,20 @@ class Table:
                 TableName=self.name,
                 KeyConditionExpression="PK = :pk AND SK BETWEEN :first AND :last",
                 ExpressionAttributeValues=wire({":pk": pk, ":first": first, ":last": last}),
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise self._transient(error) from error
+        return list(map(plain, answer["Items"]))
+
+    def last(self, pk: str, limit: int) -> list[Item]:
+        """The last items of a partition, at most `limit` and 1 MB, the last one first. Eventually consistent."""
+        try:
+            answer = self.client.query(
+                TableName=self.name,
+                KeyConditionExpression="PK = :pk",
+                ExpressionAttributeValues=wire({":pk": pk}),
+                ScanIndexForward=False,
+                Limit=limit,
             )
         except (ClientError, BotoCoreError) as error:
             raise self._transient(error) from error
@@ -349,12 +373,12 @@ class Table:
 
     def _compare(self, latest: Item, recorded: Recorded) -> bool:
         """Writes the comparison if LATEST is still this one, and compared with the same; False otherwise."""
-        found = comparison(recorded, int(latest["count"]), latest["probabilities"])
+        found = comparison(recorded, int(latest["count"]), latest["probabilities"], self.share)
         names = {f"#{name}": name for name in (*found, "order")}
         values = wire({f":{name}": value for name, value in found.items()} | {":newest": latest["order"]})
         update = "SET " + ", ".join(f"#{name} = :{name}" for name in found)
-        if recorded.as_of is None:
-            update += " REMOVE recorded_as_of"
+        if missing := [name for name in COMPARED if name not in found]:
+            update += " REMOVE " + ", ".join(missing)
         if "recorded_order" in latest:
             unchanged = "#recorded_order = :seen"
             values |= wire({":seen": latest["recorded_order"]})
@@ -444,7 +468,8 @@ def transaction(
             "ConditionExpression": "count_pk = :pk AND count_sk = :sk",
             "ExpressionAttributeValues": wire({":pk": stale["count_pk"], ":sk": stale["count_sk"]}),
         }
-    added = adding(totals, {count["status"].lower(): 1} | {n: v for n, v in agreement(count).items() if v})
+    numbers = {count["status"].lower(): 1, "retake": int(needs_retake(count)), **agreement(count)}
+    added = adding(totals, {name: number for name, number in numbers.items() if number})
     put: dict[str, Any] = {"TableName": table, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
     operations: list[Any] = [
         {"Put": put | {"Item": wire(count), "ConditionExpression": "attribute_not_exists(PK)"}},

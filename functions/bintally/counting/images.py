@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from PIL import Image, UnidentifiedImageError
 
 from bintally.common.errors import Rejected
+from bintally.counting import clarity
 from bintally.counting.pixels import BROKEN, File, Unreadable, is_whole, take_apart, upright
 
 MOST_PIXELS = 50_000_000
@@ -24,7 +25,8 @@ Image.MAX_IMAGE_PIXELS = None  # our own limit above applies, with a reason that
 
 @dataclass(frozen=True)
 class Prepared:
-    """A JPEG for the endpoint, and flags of what was wrong with the file and did not matter."""
+    """A JPEG for the endpoint, and flags: what was wrong with the file and did not matter, and whether the picture is
+    too dark or too blurred to be counted (clarity.faults)."""
 
     jpeg: bytes
     flags: tuple[str, ...] = ()
@@ -56,7 +58,7 @@ def prepare(data: bytes, file: File) -> Prepared:
         raise Rejected(f"{size[0]} x {size[1]} pixels; at most {MOST_PIXELS:,} are decoded")
     fits = file.kind == "JPEG" and len(data) <= LARGEST_UNTOUCHED and max(size) <= LONG_SIDE
     untouched = fits and image.mode in ("RGB", "L") and not file.unended and _opens(data)
-    target = (1, 1) if untouched else _target(size)
+    target = (clarity.SIDE, clarity.SIDE) if untouched else _target(size)
     try:
         _load(image, target)
         whole = not file.unended or is_whole(
@@ -67,10 +69,10 @@ def prepare(data: bytes, file: File) -> Prepared:
     if not whole:
         raise Rejected(f"the {file.kind} image is truncated or corrupt: a part of its pixels is missing")
     if untouched:
-        return Prepared(data)
+        return Prepared(data, clarity.faults(image))
     found = image.info
-    jpeg = _jpeg(upright(_shrunk(_eight_bits(image), target), file, found))
-    return Prepared(jpeg, ("end_mark_missing",) if file.unended else ())
+    picture = upright(_shrunk(_eight_bits(image), target), file, found)
+    return Prepared(_jpeg(picture), (*(("end_mark_missing",) if file.unended else ()), *clarity.faults(picture)))
 
 
 def _opens(data: bytes) -> bool:

@@ -21,6 +21,8 @@ class CountSettings:
     """Share of low-confidence counts that is still usual."""
     disagreement_limit: float
     """Share of counts disagreeing with the record that is still usual."""
+    wrong_share: float
+    """Of records that are wrong, as far as nobody knows better."""
     site_zone: ZoneInfo
     """Of times without a zone."""
 
@@ -35,5 +37,6 @@ def count_settings() -> CountSettings:
         retry_seconds=int(os.environ["RETRY_SECONDS"]),
         low_confidence_share=float(os.environ["LOW_CONFIDENCE_SHARE"]),
         disagreement_limit=float(os.environ["DISAGREEMENT_LIMIT"]),
+        wrong_share=float(os.environ["RECORD_WRONG_SHARE"]),
         site_zone=site_zone(),
     )

@@ -1,16 +1,15 @@
-"""Turns table changes into labels, in one object per batch in the label log, and compares new records with counts."""
+"""Turns table changes into labels, in one object per batch in the label log."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from bintally.aws import items, objects
 from bintally.aws.items import Item
-from bintally.aws.table import TRIES, Table
+from bintally.aws.table import Table
 from bintally.aws.telemetry import logger
 from bintally.common.errors import Rejected
 from bintally.common.keys import moment, utc
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 """Errors when an item lacks an attribute, or has one of the wrong type or out of range."""
-
-COMPARERS = 8  # within the 10 connections of a client
 
 Standing = Mapping[tuple[str, str], Item]
 """Items of the table by PK and SK."""
@@ -47,7 +44,7 @@ class Change:
     id: str
     at: datetime
     kind: str
-    """COUNT, RECOUNT or RECORD."""
+    """COUNT, RECOUNT, UNDONE or RECORD."""
     item: Item
     before: Item | None
     """The item that it replaced."""
@@ -73,8 +70,6 @@ class Followed:
     lines: int
     aside: tuple[str, ...]
     """The reasons for which stream records were quarantined, one each."""
-    compared: int
-    """Bins whose newest count was compared with a new record."""
 
 
 def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
@@ -113,23 +108,7 @@ def follow_batch(services: Services, batch: list[dict[str, Any]]) -> Followed:
         found = [json.dumps(line) + "\n" for line in lines.values()]
         for first in range(0, len(found), log.LARGEST):
             put(f"{name}{f'-{first}' if first else ''}.jsonl", "".join(found[first : first + log.LARGEST]))
-    recorded = {str(change.item["PK"]) for change, _ in changes if change.kind == "RECORD" and "PK" in change.item}
-    compared = compare(services, recorded)
-    return Followed(len(lines), tuple(reasons), compared)
-
-
-def compare(services: Services, bins: set[str]) -> int:
-    """Compares the newest counts of bins with their new RECORDs; how many changed. Raises Transient."""
-
-    def one(bin_: str) -> bool:
-        try:
-            return services.table.compare_latest(bin_, tries=TRIES)
-        except MALFORMED as error:  # written by hand
-            logger.warning("not compared", item=bin_, reason=repr(error))
-            return False
-
-    with ThreadPoolExecutor(COMPARERS) as comparers:
-        return sum(comparers.map(one, sorted(bins)))
+    return Followed(len(lines), tuple(reasons))
 
 
 def parse_change(record: Mapping[str, Any]) -> Change:
@@ -151,18 +130,18 @@ def now() -> datetime:
 
 
 def key_beside(kind: str, item: Item) -> Item | None:
-    """A RECOUNT names its photograph by `image` and `captured_at`, as the count does.
+    """A RECOUNT, and an UNDONE, names its photograph by `image` and `captured_at`, as the count does.
 
     A recount without them was made without a photograph, and labels none.
     """
     match kind:
         case "COUNT":
             return {"PK": str(item["PK"]), "SK": "RECORD"}
-        case "RECOUNT" if "image" in item:
+        case "RECOUNT" | "UNDONE" if "image" in item:
             image = item["image"]
             digest = items.version_digest(image["bucket"], image["key"], image["version_id"])
             return {"PK": str(item["PK"]), "SK": f"COUNT#{utc(moment(item['captured_at']))}#{digest}"}
-        case "RECOUNT" | "RECORD":
+        case "RECOUNT" | "UNDONE" | "RECORD":
             return None
     raise ValueError(f"an item {item['SK']} gives no label")
 
@@ -185,7 +164,8 @@ def labels_of(services: Services, change: Change, standing: Standing) -> Iterato
     elif change.beside:
         if beside is None:
             raise Rejected(f"the recount's count does not exist: {change.beside['SK']}")
-        yield label_of(beside, said_by_person(change.item), change.at)
+        label = label_of(beside, said_by_person(change.item), change.at)
+        yield {**label, "withdrawn": True} if change.kind == "UNDONE" else label
 
 
 def counts_around(services: Services, bin_: str, middle: datetime) -> Iterator[Item]:
@@ -227,7 +207,7 @@ def said_by_record(item: Item) -> Said:
 
 
 def said_by_person(item: Item) -> Said:
-    """The quantity of a RECOUNT at `recounted_at`. Raises Rejected."""
+    """The quantity of a RECOUNT or an UNDONE at `recounted_at`. Raises Rejected."""
     try:
         return Said(int(item["quantity"]), "person", moment(item["recounted_at"]))
     except MALFORMED as error:

@@ -66,6 +66,8 @@ class Label(TypedDict):
     confidence: float
     p_record: float | None
     model_version: str
+    withdrawn: NotRequired[bool]
+    """The person took the label of the same image version and effective time back."""
 
 
 def label_id(image: Image, source: Source, as_of: str, quantity: int) -> str:
@@ -86,49 +88,77 @@ def rank(label: Label) -> Rank:
     return label["source"] == "person", label["as_of"], label.get("told", ""), label["id"]
 
 
+Kept = dict[tuple[Rank, bool], bytes]
+"""Lines of one image version by rank and by whether they withdraw: what may yet decide."""
+
+
+def keep(kept: Kept, label: Label, text: bytes) -> None:
+    """Adds a line. Only a person's label is ever withdrawn, so of records the one with the greatest rank is enough."""
+    kept[rank(label), label.get("withdrawn", False)] = text
+    records = sorted(key for key in kept if not key[0][0])
+    for key in records[:-1]:
+        del kept[key]
+
+
+def decided(kept: Kept) -> bytes:
+    """The winning label. It carries the effective times of those that were withdrawn: a dataset may contain them. If
+    no other is left, it is the last of these, `withdrawn` itself."""
+    taken_back = {found for found, withdraws in kept if withdraws}
+    left = [key for key in kept if not key[1] and key[0] not in taken_back]
+    if not taken_back:
+        return kept[max(left)]
+    label = json.loads(kept[max(left)] if left else kept[max(kept)])
+    return json.dumps(label | {"withdraws": sorted(as_of for _, as_of, _, _ in taken_back)}).encode()
+
+
 class Winners:
     """One label for each image version, and `newest`, the greatest logged_at seen ("" when there is none).
 
-    Memory grows by about 1 KB for each image version, whatever the number of its labels and of repeats.
+    Memory grows by about 1 KB for each image version and each label by a person, whatever the number of labels by
+    records and of repeats.
     """
 
     def __init__(self, found: Iterable[Label] = ()) -> None:
         self.newest = ""
-        self._lines: dict[bytes, tuple[Rank, bytes]] = {}
+        self._lines: dict[bytes, Kept] = {}
         for label in found:
             self.add(label)
 
     def add(self, label: Label) -> None:
         self.newest = max(self.newest, label["logged_at"])
-        version = version_of(label)
-        best = self._lines.get(version)
-        if best is None or best[0] < rank(label):
-            self._lines[version] = (rank(label), json.dumps(label).encode())
+        keep(self._lines.setdefault(version_of(label), {}), label, json.dumps(label).encode())
 
     def __len__(self) -> int:
         return len(self._lines)
 
     def texts(self) -> Iterator[bytes]:
-        """The labels as JSON in the order of version_of, which is always the same for the same log."""
+        """What `merged` needs, as JSON in the order of version_of, which is always the same for the same log."""
         for version in sorted(self._lines):
-            yield self._lines[version][1]
+            kept = self._lines[version]
+            yield from (kept[key] for key in sorted(kept))
 
     def lines(self) -> Iterator[Label]:
-        """The labels of `texts`."""
-        yield from map(json.loads, self.texts())
+        """The labels, one for each image version that still has one."""
+        for version in sorted(self._lines):
+            label: Label = json.loads(decided(self._lines[version]))
+            if not label.get("withdrawn"):
+                yield label
 
 
 def merged(several: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
     """The winning label of each image version, of several sequences in the order of Winners.texts. Memory holds one
-    label of each."""
+    label of each, and those of one image version."""
 
-    def ranked(texts: Iterable[bytes]) -> Iterator[tuple[bytes, Rank, bytes]]:
+    def ranked(texts: Iterable[bytes]) -> Iterator[tuple[bytes, Rank, bool, bytes]]:
         for text in texts:
             label: Label = json.loads(text)
-            yield version_of(label), rank(label), text
+            yield version_of(label), rank(label), label.get("withdrawn", False), text
 
     for _, rivals in itertools.groupby(heapq.merge(*map(ranked, several)), key=itemgetter(0)):
-        yield max(rivals)[2]
+        kept: Kept = {}
+        for _, _, _, text in rivals:
+            keep(kept, json.loads(text), text)
+        yield decided(kept)
 
 
 def winners(s3: "S3Client", bucket: str, since: datetime) -> Winners:

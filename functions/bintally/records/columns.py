@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from bintally.common.errors import Rejected
 
-Target = Literal["site", "bin", "expected_quantity", "as_of", "product"]
+Target = Literal["site", "bin", "expected_quantity", "as_of", "value", "product"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 NEEDED: tuple[Target, ...] = ("bin", "expected_quantity")
 
@@ -46,6 +46,12 @@ _NAMES: dict[Target, tuple[str, ...]] = {
         " lastmodified lastmodifiedat lastmodifieddate lastchanged lastchange recordedat recorddate",
         "timestamp datetime date",
     ),
+    # Of one item: a column that may as well be the value of all of them is taken only if the sender names it.
+    "value": (
+        "valueperitem itemvalue unitvalue valueperunit",
+        "unitcost unitprice costperunit priceperunit costperitem priceperitem itemcost itemprice standardcost stdcost",
+        "cost price",
+    ),
     # All of these together identify a stock line: two lots of one SKU are two lines.
     "product": (
         "product productid productcode productnumber productno sku skuid skucode asin fnsku fcsku item itemid itemcode"
@@ -64,7 +70,7 @@ class Columns:
     """The places of the columns that are used, and the names of the others."""
 
     places: Mapping[Target, int]
-    """Of all targets but product; site and as_of may be missing."""
+    """Of all targets but product; site, as_of and value may be missing."""
     product: tuple[int, ...]
     unused: tuple[str, ...]
     zone: tzinfo | None = None
@@ -102,7 +108,9 @@ def find(names: Sequence[str], wanted: Wanted) -> Columns | None:
     if not (found["bin"] and found["expected_quantity"]):
         return None
     for target, places in found.items():
-        if len(places) > 1 and target != "product":
+        if len(places) > 1 and target == "value":
+            found[target] = []  # nobody asked for it, so nobody is told to choose
+        elif len(places) > 1 and target != "product":
             which = ", ".join(repr(names[place]) for place in places)
             raise Rejected(f"{target} may be any of the columns {which}; keep one, or choose one: {target}=<column>")
     for target, name in wanted.names.items():
@@ -120,12 +128,12 @@ def find(names: Sequence[str], wanted: Wanted) -> Columns | None:
 def of_object(names: Sequence[str], wanted: Wanted) -> dict[Target, int]:
     """The places of the quantity and the time among the names of a JSON object. Raises Rejected."""
     found: dict[Target, int] = {}
-    for target in ("expected_quantity", "as_of"):
+    for target in ("expected_quantity", "as_of", "value"):
         exact = [at for at, name in enumerate(names) if name == target and target not in wanted.names]
         places = exact or _places(names, [folded(name) for name in names], target, wanted)
-        if len(places) > 1:
+        if len(places) > 1 and target != "value":
             raise Rejected(f"{target} may be any of {', '.join(repr(names[at]) for at in places)}; keep one")
-        if places:
+        if len(places) == 1:
             found[target] = places[0]
     return found
 

@@ -53,6 +53,8 @@ class Row:
     """Which goods of the bin; "" when the row names none."""
     quantity_text: str = ""
     as_of_text: str = ""
+    value: str = ""
+    """Of one item, as it is written; no row is refused for it."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ class Sheet:
         as_of = as_of_of(found["as_of"], self._setting, conventions.dates, self.columns.zone or self._setting.zone)
         goods = [values[at] if at < len(values) else "" for at in self.columns.product]
         product = "\x1f".join(value or "" for value in goods).casefold() if any(goods) else ""
-        texts = found["expected_quantity"], found["as_of"]
+        texts = found["expected_quantity"], found["as_of"], self._cell(values, "value") or ""
         return Row(line, found["site"], found["bin"], quantity, as_of, product, *texts)
 
 
@@ -241,7 +243,8 @@ def read_json(data: bytes, site: str, bin_: str, setting: Setting) -> Row:
         if not isinstance(as_of, str | None):
             raise ValueError(f"as_of is {_shown(as_of)}; a date and time are expected, such as {EXAMPLE}")
         when = as_of_of((as_of or "").strip(), setting, conventions.dates, setting.zone)
-        return Row(1, site, bin_, quantity, when, "", text, as_of or "")
+        value = str(document[names[places["value"]]]) if "value" in places else ""
+        return Row(1, site, bin_, quantity, when, "", text, as_of or "", value)
     except (ValueError, RecursionError) as error:
         raise Rejected(f"not a record in JSON: {error}") from error
 

@@ -6,21 +6,22 @@ there, too, until the whole file has shown how it writes numbers and dates.
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from itertools import groupby
 from typing import Any, TypeVar
 
 from bintally.common.keys import utc
 from bintally.records.files import Fault, Row, Setting, not_later, two_dates, two_quantities
-from bintally.records.values import EPOCH, MOST, Conventions, Reading, microseconds
+from bintally.records.values import EPOCH, MOST, Conventions, Reading, microseconds, worth
 
 # The cache is bounded, and what it cannot hold is on disk: "" names a temporary database.
 _OPEN = "PRAGMA cache_size=-65536; PRAGMA temp_store=FILE; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
 _TABLE = """CREATE TABLE rows (line INTEGER, site TEXT, bin TEXT, product TEXT, quantity INTEGER,
-    other_quantity INTEGER, quantity_text TEXT, as_of INTEGER, other_as_of INTEGER, as_of_text TEXT)"""
-_INSERT = "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    other_quantity INTEGER, quantity_text TEXT, as_of INTEGER, other_as_of INTEGER, as_of_text TEXT, value TEXT)"""
+_INSERT = "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 T = TypeVar("T")
 
@@ -36,6 +37,8 @@ class Record:
     as_of: datetime
     rows: int = 1
     """The rows of the bin that were read, with those of earlier times and those that repeat others."""
+    value: Decimal | None = None
+    """Of one item; the mean where products have different ones, None where one has none."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class _One:
     product: str
     quantity: int
     as_of: datetime
+    value: Decimal | None
 
 
 def merge(
@@ -73,7 +77,9 @@ def merge(
 def only(row: Row, setting: Setting) -> Record | Fault:
     """The record of a file that has no other row."""
     one = _decide(row, setting, Conventions(), comma_groups=True)
-    return one if isinstance(one, Fault) else Record(one.line, one.site, one.bin, one.quantity, one.as_of)
+    if isinstance(one, Fault):
+        return one
+    return Record(one.line, one.site, one.bin, one.quantity, one.as_of, value=one.value)
 
 
 def _decide(row: Row, setting: Setting, conventions: Conventions, *, comma_groups: bool) -> _One | Fault:
@@ -88,7 +94,7 @@ def _decide(row: Row, setting: Setting, conventions: Conventions, *, comma_group
         return Fault(row.line, two_dates(row.as_of_text, row.as_of))
     if reason := not_later(as_of, row.as_of_text, setting):
         return Fault(row.line, reason)
-    return _One(row.line, row.site, row.bin, row.product, quantity, as_of)
+    return _One(row.line, row.site, row.bin, row.product, quantity, as_of, worth(row.value, numbers))
 
 
 def _of_bin(rows: Iterable[_One | Fault]) -> Iterator[Record | Fault]:
@@ -127,9 +133,17 @@ def _of_bin(rows: Iterable[_One | Fault]) -> Iterator[Record | Fault]:
     if total > MOST:
         yield from (Fault(row.line, f"the rows of bin {last.bin!r} sum to more than {MOST:,}") for row in kept)
         return
-    yield Record(
-        max(row.line for row in kept if row.as_of == last.as_of), last.site, last.bin, total, last.as_of, len(kept)
-    )
+    line = max(row.line for row in kept if row.as_of == last.as_of)
+    yield Record(line, last.site, last.bin, total, last.as_of, len(kept), _mean_value(newest.values()))
+
+
+def _mean_value(rows: Collection[_One]) -> Decimal | None:
+    """Of the items of a bin; of its products, where there are no items."""
+    if any(row.value is None for row in rows):
+        return None
+    of = sum(row.quantity for row in rows)
+    together = sum((row.value or 0) * (row.quantity if of else 1) for row in rows)
+    return (Decimal(together) / (of or len(rows))).quantize(Decimal("1e-6")).normalize()
 
 
 def _contradiction(group: list[_One]) -> str:
@@ -167,10 +181,11 @@ def _packed(row: Row) -> tuple[Any, ...]:
     return (
         *(row.line, row.site, row.bin, row.product, row.quantity.first, row.quantity.second),
         *("" if row.quantity.certain else row.quantity_text, *as_of, "" if row.as_of.certain else row.as_of_text),
+        row.value,
     )
 
 
 def _unpacked(found: tuple[Any, ...]) -> Row:
-    line, site, bin_, product, quantity, other, quantity_text, as_of, other_as_of, as_of_text = found
+    line, site, bin_, product, quantity, other, quantity_text, as_of, other_as_of, as_of_text, value = found
     times = (None if each is None else EPOCH + timedelta(microseconds=each) for each in (as_of, other_as_of))
-    return Row(line, site, bin_, Reading(quantity, other), Reading(*times), product, quantity_text, as_of_text)
+    return Row(line, site, bin_, Reading(quantity, other), Reading(*times), product, quantity_text, as_of_text, value)

@@ -193,6 +193,7 @@ def item_of(row: Record, arrival: Arrival, uploaded: datetime) -> Item:
         "expected_quantity": row.quantity,
         "as_of": utc(row.as_of),
         "order": f"{items.storage_order(arrival, uploaded)}#{row.line:09}",
+        **({} if row.value is None else {"value": row.value}),
         "source": {
             "bucket": arrival.bucket,
             "key": arrival.key,

@@ -94,6 +94,20 @@ def _number(text: str, mark: str) -> Decimal | None:
     return Decimal(f"{whole}.{fraction}0")
 
 
+_CURRENCY = re.compile(r"[^\d.,' +-]+")
+MOST_VALUE = Decimal(10) ** 12
+
+
+def worth(text: str, decided: int | None) -> Decimal | None:
+    """The value of one item, with or without a currency, to a millionth; None where it says none. `decided` is the
+    file's convention of numbers; without one, a text with two meanings has none."""
+    found = number(_CURRENCY.sub("", text[:LONGEST]).strip(), Marks())
+    if found is None:
+        return None
+    value = found.first if found.certain else None if decided is None else (found.first, found.second)[decided]
+    return value.quantize(Decimal("1e-6")).normalize() if value is not None and 0 < value <= MOST_VALUE else None
+
+
 def whole(value: Decimal | None) -> int | None:
     """The quantity, None when it is not a whole number from 0 to MOST."""
     return int(value) if value is not None and value == value.to_integral_value() and value <= MOST else None

@@ -14,7 +14,7 @@ from bintally.aws.items import Item
 from bintally.aws.table import TRIES
 from bintally.aws.telemetry import logger
 from bintally.common.errors import Transient
-from bintally.reviewing.desk import Desk
+from bintally.reviewing.desk import DOUBTFUL, Desk
 from bintally.reviewing.rules import Outcome, Stage
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def events_of(line: Item) -> Iterator[dict[str, Any]]:
     review = line["review"]
     resolved = review["stage"] == Stage.RESOLVED and line["action"] != "LATE"
     if line["action"] == "OPENED":
+        if review.get("audits") and review["evidence"] <= DOUBTFUL:
+            return  # nothing but the draw asks
         kind = "Bin Discrepancy Detected"
     elif resolved and (line["stage_before"] != Stage.RESOLVED or line["action"] == "CORRECTED"):
         kind = "Bin Discrepancy Resolved"

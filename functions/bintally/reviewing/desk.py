@@ -9,23 +9,29 @@ import hashlib
 import random
 import time
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from bintally.aws.items import Item
+from bintally.aws.items import SHARDS, Item, assessment
 from bintally.aws.table import Table, adding, putting, removing
-from bintally.common.counts import pooled
 from bintally.common.errors import Transient
+from bintally.common.evidence import weigh
 from bintally.common.keys import utc
-from bintally.reviewing import rules, stored
-from bintally.reviewing.rules import Entry, Outcome, Refused, Review
+from bintally.reviewing import rules, scores, stored
+from bintally.reviewing.rules import Entry, Outcome, Refused, Review, Stage
+from bintally.reviewing.scores import Scores
 from bintally.reviewing.tallies import tally
 
 TRIES = 5
 FIRST = 50
 """`claim_next` takes one of so many bins at the top of the queue, so that twenty people seldom want the same one."""
 
+DOUBTFUL = 1
+"""A photograph speaks against its record if its evidence is greater: then a recount finds a wrong record more often
+than one of a bin drawn at random. docs/benchmarks.md says how many bins that are, and how many of the wrong records."""
+FRESH_SECONDS = 60
+"""For so long the share of a site's records that are wrong is not read again."""
 NEW = "attribute_not_exists(PK)"
 LATE = {"RESOLVED", "NOT_CLAIMED", "ANOTHER_PHOTOGRAPH"}
 """Refusals of a number that was counted in good faith: it is kept as a recount, and the review goes on without it."""
@@ -56,6 +62,10 @@ class Desk:
     claim_length: timedelta = timedelta(minutes=15)
     tolerance: int = 0
     """Of reviews that are opened from now on: see rules.Review."""
+    audit_share: float = 0.0
+    """Of bins that are drawn for the random audit in a month."""
+    shares: dict[str, tuple[float, float]] = field(default_factory=dict, compare=False)
+    """By site: until when it holds (time.monotonic()), and the share of records that are wrong."""
 
     # What photographs and records do
 
@@ -70,17 +80,51 @@ class Desk:
             if latest is None or "recorded_quantity" not in latest:
                 return
             recorded = int(latest["recorded_quantity"])
+            evidence = weigh(latest["probabilities"], recorded)
             change = rules.follow(
                 stored.review_of(item) if item else None,
                 latest["order"],
                 recorded,
-                differs=pooled(recorded) != int(latest["count"]),
+                doubtful=evidence.ratio > DOUBTFUL,
                 tolerance=self.tolerance,
+                audit=self._audit(bin_, latest["captured_at"]),
             )
-            if change is None or self._write(*change, item, latest, now) is None:
+            if change is None:
+                return
+            action, review = change
+            about = latest | assessment(evidence, self._share(latest["site"]), latest.get("recorded_value"))
+            if review.audits and review.stage is not Stage.RESOLVED:
+                about["priority"] = self._inconspicuous(bin_, item, about)
+            if action != "OPENED" and item and "scored" in item:
+                about["scored"] = item["scored"]
+            if self._write(action, review, item, about, now) is None:
                 return
             wait(attempt)
         raise Transient(f"the review of {bin_} changed while it was followed")
+
+    def _audit(self, bin_: str, captured_at: str) -> str:
+        """The month of a photograph if the bin is drawn for its audit, else "". The same whoever asks, and when."""
+        month = captured_at[:7]
+        drawn = hashed(f"audit\0{bin_}\0{month}") < self.audit_share
+        return month if drawn else ""
+
+    def _share(self, site: str) -> float:
+        """The share of the site's records that are wrong, as far as the audit says it. Raises Transient."""
+        until, share = self.shares.get(site, (0.0, 0.0))
+        if until < time.monotonic():
+            share = self.scores(site).share(self.table.share)
+            self.shares[site] = time.monotonic() + FRESH_SECONDS, share
+        return share
+
+    def _inconspicuous(self, bin_: str, before: Item | None, about: Item) -> Any:
+        """The priority of a bin of the audit: that of any of the first, so that neither its place nor the time until
+        someone counts it says what it is, and neither depends on its own photograph."""
+        if before and "review_key" in before and before.get("audits"):
+            return before["priority"]
+        others = [item["priority"] for item in self.queue(about["site"], FIRST) if item["PK"] != bin_]
+        return (
+            others[int(hashed(f"place\0{bin_}\0{about['captured_at']}") * len(others))] if others else about["priority"]
+        )
 
     # What people do
 
@@ -98,7 +142,7 @@ class Desk:
         there is none. `skip` holds the PKs of bins that they do not want."""
         waiting = [item for item in self.queue(site, FIRST) if item["PK"] not in skip]
         mine = [item for item in waiting if stored.review_of(item).holder(now) == person.name]
-        start = int.from_bytes(hashlib.sha256(person.name.encode()).digest()[:4], "big") % max(1, len(waiting))
+        start = int(hashed(person.name) * len(waiting))
         for item in mine + waiting[start:] + waiting[:start]:
             try:
                 rules.claim(stored.review_of(item), person.name, now, self.claim_length, manager=person.manager)
@@ -155,9 +199,21 @@ class Desk:
 
     # What people read
 
-    def queue(self, site: str, limit: int) -> list[Item]:
-        """The site's open reviews that matter most."""
-        return self.table.in_index("review", {"review_key": stored.queue_key(site)}, descending=True, limit=limit)
+    def queue(self, site: str, limit: int, after: str = "") -> list[Item]:
+        """The site's open reviews that matter most, or those that matter less than the review of a bin (`after`, its
+        PK), which may have ended since. Raises Refused."""
+        key, start = {"review_key": stored.queue_key(site)}, None
+        if after:
+            item = self.table.get(stored.review_key(after), consistent=False)
+            if item is None:
+                raise unknown()
+            start = stored.review_key(after) | key | {"priority": item["priority"]}
+        return self.table.in_index("review", key, descending=True, limit=limit, after=start)
+
+    def scores(self, site: str) -> Scores:
+        """What the recounts of the site's last months found."""
+        key = scores.score_key(site, "", "")["PK"]
+        return scores.total(self.table.last(key, scores.MONTHS * SHARDS))
 
     def trail(self, bin_: str) -> list[Item]:
         """All that happened to a bin's reviews, the oldest first."""
@@ -191,6 +247,7 @@ class Desk:
         """Writes a review with one line of its trail; None when written, else the place of what has changed since."""
         version = int(before["version"]) + 1 if before else 1
         item = stored.review_item(review, version, about, now)
+        scored = self._scored(action, before, item, now)
         tallies = [adding(key, numbers) for key, numbers in tally(action, before, item, now)]
         standing = putting(item, "version = :before", before=version - 1) if before else putting(item, NEW)
         line = putting(stored.trail_item(action, now, before, item, **said), NEW)
@@ -198,9 +255,24 @@ class Desk:
         was_wrong = before is not None and before.get("outcome") == Outcome.RECORD_WRONG
         if review.outcome is Outcome.RECORD_WRONG and not was_wrong:
             listed.append(putting(stored.difference_item(item, review.entries[-1])))
+        if action == "UNDONE" and before and "quantity" in before["entries"][-1]:
+            listed.append(putting(stored.undone_item(before), NEW))
         if action == "UNDONE" and before and was_wrong:
             listed.append(removing(stored.difference_key(item["site"], before["resolved_at"], item["PK"])))
-        return self.table.together(standing, line, *more, *listed, *tallies)
+        return self.table.together(standing, line, *more, *listed, *scored, *tallies)
+
+    def _scored(self, action: str, before: Item | None, item: Item, now: datetime) -> list[Item]:
+        """The change of the site's scores. What a review added is kept in it, so that an undo takes away the same."""
+        if action == "ENTERED" and "quantity" in item:
+            key = scores.score_key(item["site"], item["PK"], utc(now)[:7])
+            item["scored"] = {"SK": key["SK"], **scores.score_of(item)}
+            return [adding(key, scores.score_of(item))]
+        if action == "UNDONE" and before and "scored" in before:
+            added = dict(before["scored"])
+            key = scores.score_key(item["site"], item["PK"], "") | {"SK": added.pop("SK")}
+            del item["scored"]
+            return [adding(key, {name: -value for name, value in added.items()})]
+        return []
 
     def _keep_late(self, bin_: str, item: Item, entry: Entry, seen: str, now: datetime) -> bool:
         """Keeps a recount that came too late for its review, if it is of a photograph of this bin that people saw."""
@@ -223,6 +295,11 @@ def replayed(item: Item, entry: Entry) -> Entered:
 
 def unknown() -> Refused:
     return Refused("UNKNOWN", "there is no recount of this bin")
+
+
+def hashed(text: str) -> float:
+    """From 0 to 1, evenly; always the same for the same text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
 def wait(attempt: int) -> None:

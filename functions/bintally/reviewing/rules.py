@@ -100,6 +100,10 @@ class Review:
     entries: tuple[Entry, ...] = ()
     claim: Claim | None = None
     withdrawn: bool = False
+    audit: str = ""
+    """The last period in which the bin was drawn for the random audit; "" before the first."""
+    audits: bool = False
+    """The review counts for that audit."""
 
     @property
     def stage(self) -> Stage:
@@ -137,28 +141,33 @@ class Review:
 
 
 def follow(
-    review: Review | None, photograph: str, recorded: int, *, differs: bool, tolerance: int
+    review: Review | None, photograph: str, recorded: int, *, doubtful: bool, tolerance: int, audit: str = ""
 ) -> tuple[str, Review] | None:
     """The trail's word and the bin's review, now that its newest photograph and its record are these; None when that
     changes nothing.
 
-    `differs`: whether the model's count of the photograph differs from the record. People who counted this photograph
-    outrank the model: a new record is compared with their number. The same photograph and the same number never ask
-    twice, however often an inventory system reports them.
+    `doubtful`: whether the photograph speaks against the record. People who counted this photograph outrank the model:
+    a new record is compared with their number. The same photograph and the same number never ask twice, however often
+    an inventory system reports them. `audit` is the period for which the bin is drawn for the random audit, "" if it is
+    not: it is asked about once, whatever the photograph says, and stays open for new photographs until people answer.
     """
-    opened = "OPENED", Review(photograph, recorded, tolerance)
-    withdrawn = "WITHDRAWN", Review(photograph, recorded, tolerance, withdrawn=True)
+    last = review.audit if review else ""
+    kept = review is not None and review.audits and review.stage is not Stage.RESOLVED
+    audits = kept or audit > last
+    opened = "OPENED", Review(photograph, recorded, tolerance, audit=max(audit, last), audits=audits)
+    withdrawn = "WITHDRAWN", Review(photograph, recorded, tolerance, withdrawn=True, audit=last)
+    asks = doubtful or audits
     if review is None:
-        return opened if differs else None
+        return opened if asks else None
     if review.photograph != photograph:
-        return opened if differs else withdrawn if review.stage is not Stage.RESOLVED else None
+        return opened if asks else withdrawn if review.stage is not Stage.RESOLVED else None
     if review.recorded == recorded:
         return None
     if review.stage is not Stage.RESOLVED:
-        return ("CHANGED", replace(review, recorded=recorded)) if review.entries or differs else withdrawn
+        return ("CHANGED", replace(review, recorded=recorded)) if review.entries or asks else withdrawn
     if review.found is not None:
         return opened if recorded != review.found else ("CORRECTED", replace(review, recorded=recorded))
-    return opened if differs else ("CHANGED", replace(review, recorded=recorded))
+    return opened if asks else ("CHANGED", replace(review, recorded=recorded))
 
 
 def claim(review: Review, person: str, now: datetime, length: timedelta, *, manager: bool = False) -> Review:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 
+from bintally.aws.table import Table
+from bintally.reviewing.desk import Desk
+
 
 @dataclass(frozen=True)
 class ReviewSettings:
@@ -13,6 +16,10 @@ class ReviewSettings:
     counts_table: str
     artifacts_bucket: str
     tolerance: int
+    wrong_share: float
+    """Of records that are wrong, until the audit says it."""
+    audit_share: float
+    """Of bins that are drawn for the random audit in a month."""
     claim_length: timedelta
 
 
@@ -23,5 +30,12 @@ def review_settings() -> ReviewSettings:
         counts_table=os.environ["COUNTS_TABLE"],
         artifacts_bucket=os.environ["ARTIFACTS_BUCKET"],
         tolerance=int(os.environ["RECOUNT_TOLERANCE"]),
+        wrong_share=float(os.environ["RECORD_WRONG_SHARE"]),
+        audit_share=float(os.environ["AUDIT_SHARE"]),
         claim_length=timedelta(minutes=float(os.environ["CLAIM_MINUTES"])),
     )
+
+
+def desk_of(settings: ReviewSettings) -> Desk:
+    table = Table.named(settings.counts_table, settings.wrong_share)
+    return Desk(table, settings.claim_length, settings.tolerance, settings.audit_share)

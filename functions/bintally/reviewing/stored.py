@@ -1,8 +1,8 @@
 """The items of reviews. Pure.
 
-REVIEW is a bin's review as it stands. RECOUNT#<id> and ANSWER#<id> are what people said, TRAIL#<version> all that
-happened to the review; these are written once and never changed. DIFFERENCE items list what a warehouse system has to
-correct, below their site and day.
+REVIEW is a bin's review as it stands. RECOUNT#<id> and ANSWER#<id> are what people said, UNDONE#<id> that they took a
+number back, TRAIL#<version> all that happened to the review; these are written once and never changed. DIFFERENCE items
+list what a warehouse system has to correct, below their site and day.
 """
 
 import hashlib
@@ -15,7 +15,10 @@ from bintally.aws.items import Item
 from bintally.common.keys import encode_id, moment, utc
 from bintally.reviewing.rules import Claim, Entry, Outcome, Reason, Review, Stage
 
-SEEN = ("image", "captured_at", "model_version", "count", "p_record", "recorded_from", "recorded_as_of")
+SEEN = (
+    *("image", "captured_at", "model_version", "count", "evidence", "direction", "likely_size", "p_record", "priority"),
+    *("recorded_from", "recorded_as_of", "recorded_value", "flags"),
+)
 """What a review takes over from LATEST: the image version that people see, and what the model and the record say."""
 
 
@@ -49,7 +52,7 @@ def review_item(review: Review, version: int, about: Item, now: datetime) -> Ite
     outcome, found = review.outcome, review.found
     return {
         **review_key(about["PK"]),
-        **{name: about[name] for name in ("site", "bin", "priority", *SEEN) if name in about},
+        **{name: about[name] for name in ("site", "bin", *SEEN, "scored") if name in about},
         **({"review_key": queue_key(about["site"])} if waiting else {"resolved_at": resolved_at}),
         "version": version,
         "stage": review.stage.value,
@@ -61,6 +64,8 @@ def review_item(review: Review, version: int, about: Item, now: datetime) -> Ite
         "entries": [entry_attributes(entry) for entry in review.entries],
         **({} if review.claim is None else {"claim": claim_attributes(review.claim)}),
         "withdrawn": review.withdrawn,
+        "audit": review.audit,
+        "audits": review.audits,
     }
 
 
@@ -73,6 +78,8 @@ def review_of(item: Item) -> Review:
         entries=tuple(map(entry_of, item["entries"])),
         claim=Claim(claimed["person"], moment(claimed["until"])) if claimed else None,
         withdrawn=item["withdrawn"],
+        audit=item.get("audit", ""),  # reviews of older versions have none
+        audits=item.get("audits", False),
     )
 
 
@@ -113,6 +120,15 @@ def entry_item(entry: Entry, seen: Item, *, late: bool) -> Item:
     return {**entry_key(seen["PK"], entry), **entry_attributes(entry), **named, **of_photograph(seen), "late": late}
 
 
+def undone_item(before: Item) -> Item:
+    """Says of the last entry of a REVIEW that the person took it back: its label is withdrawn."""
+    entry = entry_of(before["entries"][-1])
+    recount = entry_item(entry, before, late=False)
+    names = ("site", "bin", "image", "captured_at", "model_version", "person", "quantity", "recounted_at")
+    found = {name: recount[name] for name in names if name in recount}
+    return {"PK": before["PK"], "SK": f"UNDONE#{entry.id}", **found}
+
+
 def of_photograph(about: Item) -> Item:
     return {name: about[name] for name in ("site", "bin", "image", "captured_at", "model_version") if name in about}
 
@@ -127,8 +143,11 @@ def trail_item(action: str, at: datetime, before: Item | None, item: Item, **sai
         "recorded_quantity",
         "tolerance",
         "count",
+        "evidence",
         "p_record",
         "priority",
+        "audit",
+        "audits",
     )
     return {
         "PK": item["PK"],
@@ -160,6 +179,11 @@ def difference_item(item: Item, entry: Entry) -> Item:
     }
 
 
+def begun(said: Mapping[str, Any]) -> Review:
+    audit = {"audit": said.get("audit", ""), "audits": said.get("audits", False)}
+    return Review(said["photograph"], int(said["recorded_quantity"]), int(said["tolerance"]), **audit)
+
+
 def replay(trail: Iterable[Item]) -> Review | None:
     """The review to which a bin's trail leads. TRAIL items by their SK."""
     review: Review | None = None
@@ -167,13 +191,11 @@ def replay(trail: Iterable[Item]) -> Review | None:
         said = line["review"]
         match line["action"]:
             case "OPENED":
-                review = Review(said["photograph"], int(said["recorded_quantity"]), int(said["tolerance"]))
+                review = begun(said)
             case "CHANGED" | "CORRECTED" if review:
                 review = replace(review, recorded=int(said["recorded_quantity"]))
             case "WITHDRAWN":
-                review = Review(
-                    said["photograph"], int(said["recorded_quantity"]), int(said["tolerance"]), withdrawn=True
-                )
+                review = replace(begun(said), withdrawn=True)
             case "CLAIMED" if review:
                 review = replace(review, claim=Claim(line["person"], moment(line["until"])))
             case "RELEASED" if review:
