@@ -344,7 +344,7 @@ def test_a_bin_that_another_person_took_meanwhile_is_said(signed_in: SignedIn, s
 # Devices
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def profiles(playwright: Playwright) -> dict[str, Any]:
     """Playwright's, by what they are here."""
     names = {"phone": "Pixel 7", "tablet": "Galaxy Tab S4", "small": "iPhone SE"}

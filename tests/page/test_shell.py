@@ -118,7 +118,9 @@ FORBIDDEN = (
 )
 
 
-def test_nothing_that_a_counter_must_not_know_reaches_the_browser(signed_in: SignedIn, bins: Bins) -> None:
+def test_nothing_that_a_counter_must_not_know_reaches_the_browser(
+    signed_in: SignedIn, device: Opens, server: Server, bins: Bins
+) -> None:
     """Every address, header and body of every answer, photographs too, while two people count bins blind."""
     seen: list[bytes] = []
     for name in ("P-1", "P-2"):
@@ -131,10 +133,10 @@ def test_nothing_that_a_counter_must_not_know_reaches_the_browser(signed_in: Sig
     ben.get_by_label("Account of ben").click()
     ben.get_by_role("button", name="Sign out").click()
 
-    ana = signed_in("ana", service_workers="block")
+    ana = device().new_page()
     answers: list[Response] = []
     ana.on("response", lambda answer: answers.append(answer))
-    ana.reload()
+    sign_in(ana, server.url)
     for _ in range(2):
         bin_ = in_hand(ana)
         ana.keyboard.type("3")
