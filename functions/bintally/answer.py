@@ -7,6 +7,7 @@ callers that IAM authorizes, by a policy on these paths.
 import json
 import re
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
@@ -33,6 +34,9 @@ from bintally.reviewing.settings import desk_of, review_settings
 
 THROTTLED = {"ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded", "SlowDown"}
 
+DESCRIPTION = Path(__file__).with_name("answering") / "openapi.json"
+"""Of all routes, kept by hand: docs/decisions/people.md says why. Tests compare it with the routes and their answers."""
+
 api = APIGatewayHttpResolver(
     serializer=partial(json.dumps, default=requests.number_of),
     strip_prefixes=["/api", re.compile(r"/machine/[^/]*")],
@@ -44,6 +48,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Raises WrongEvent."""
     check_fields(event, "answer", "a request of an HTTP API (payload 2.0)", "requestContext", "rawPath", "headers")
     answered = api.resolve(event, context)
+    answered["headers"] |= {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     route = event["requestContext"]["http"]
     logger.info("answered", method=route["method"], path=event["rawPath"][:200], status=answered["statusCode"])
     return answered
@@ -79,6 +84,11 @@ def body(*names: str) -> dict[str, Any]:
 
 def query() -> dict[str, str]:
     return api.current_event.query_string_parameters or {}
+
+
+@api.get("/openapi.json")
+def description() -> Response[str]:
+    return Response(200, "application/json", DESCRIPTION.read_text())
 
 
 @api.get("/me")

@@ -79,7 +79,8 @@ def answer(body: dict[str, Any], cookies: list[Cookie]) -> Response[str]:
 
 def cookie(value: str, seconds: int, event: dict[str, Any]) -> Cookie:
     """Not Secure on one machine, whose link is plain HTTP over loopback."""
-    secure = not str(event["requestContext"].get("domainName", "")).partition(":")[0].endswith("localhost")
+    host = str(event["requestContext"].get("domainName", "")).partition(":")[0]
+    secure = not f".{host}".endswith(".localhost")
     return Cookie(COOKIE, value, PATH, "", secure, True, seconds, None, SameSite.STRICT_MODE)
 
 

@@ -5,8 +5,6 @@ have resolved a review of its newest photograph with its present record: a bin t
 recount next, so its record and counts are not shown either. Managers see everything.
 """
 
-import base64
-import binascii
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from typing import Any
 from bintally.answering.copies import Copies
 from bintally.answering.problems import Problem, wrong
 from bintally.answering.recounts import number, shown
-from bintally.answering.requests import Caller
+from bintally.answering.requests import Caller, decoded, encoded
 from bintally.aws import items
 from bintally.aws.items import Item, bin_key, outranks
 from bintally.aws.table import Table
@@ -151,19 +149,3 @@ def photograph(item: Item, copy: str | None, thumbnail: str | None) -> dict[str,
 
 def chosen(item: Item, names: Iterable[str]) -> dict[str, Any]:
     return {name: item[name] for name in names if name in item}
-
-
-def encoded(text: str) -> str:
-    """A cursor: the place of an item within what its path names, so that it leads nowhere else."""
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def decoded(cursor: str) -> str:
-    """Raises Problem."""
-    try:
-        found = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (ValueError, binascii.Error) as error:
-        raise wrong("this is not a cursor of this list") from error
-    if not 0 < len(found.encode()) <= 1000:
-        raise wrong("this is not a cursor of this list")
-    return found

@@ -107,6 +107,22 @@ def decode_id(text: str) -> str:
         ) from error
 
 
+def encoded(text: str) -> str:
+    """A cursor: the place of an item within what its path names, so that it leads nowhere else."""
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decoded(cursor: str) -> str:
+    """Raises Problem."""
+    try:
+        found = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (ValueError, binascii.Error) as error:
+        raise wrong("this is not a cursor of this list") from error
+    if not 0 < len(found.encode()) <= 1000:
+        raise wrong("this is not a cursor of this list")
+    return found
+
+
 def checked(text: str) -> str:
     if not fold(text) or len(text) > 1024:
         raise wrong(f"{text[:60]!r} is not an id")

@@ -211,9 +211,13 @@ class Table:
         """
         return self._conditional(self.client.put_item, {"Item": wire(item)}, only_if, **words)
 
-    def in_index(self, index: str, key: Item, *, descending: bool, limit: int) -> list[Item]:
-        """The first items of an index's one partition. `key` is its key attribute and value. Eventually consistent."""
+    def in_index(self, index: str, key: Item, *, descending: bool, limit: int, after: Item | None = None) -> list[Item]:
+        """The first items of an index's one partition, or those after the item with the keys of `after`.
+
+        `key` is the partition's key attribute and value. Eventually consistent.
+        """
         ((name, value),) = key.items()
+        start: dict[str, Any] = {"ExclusiveStartKey": wire(after)} if after else {}
         try:
             answer = self.client.query(
                 TableName=self.name,
@@ -223,6 +227,7 @@ class Table:
                 ExpressionAttributeValues=wire({":k": value}),
                 ScanIndexForward=not descending,
                 Limit=limit,
+                **start,
             )
         except (ClientError, BotoCoreError) as error:
             raise self._transient(error) from error

@@ -199,9 +199,16 @@ class Desk:
 
     # What people read
 
-    def queue(self, site: str, limit: int) -> list[Item]:
-        """The site's open reviews that matter most."""
-        return self.table.in_index("review", {"review_key": stored.queue_key(site)}, descending=True, limit=limit)
+    def queue(self, site: str, limit: int, after: str = "") -> list[Item]:
+        """The site's open reviews that matter most, or those that matter less than the review of a bin (`after`, its
+        PK), which may have ended since. Raises Refused."""
+        key, start = {"review_key": stored.queue_key(site)}, None
+        if after:
+            item = self.table.get(stored.review_key(after), consistent=False)
+            if item is None:
+                raise unknown()
+            start = stored.review_key(after) | key | {"priority": item["priority"]}
+        return self.table.in_index("review", key, descending=True, limit=limit, after=start)
 
     def scores(self, site: str) -> Scores:
         """What the recounts of the site's last months found."""
