@@ -84,7 +84,6 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.gate = Gate()
-        self.sites: list[str] = ["SEA1"]
 
     @property
     def url(self) -> str:
@@ -130,9 +129,6 @@ class Handler(BaseHTTPRequestHandler):
         name = gate.tokens.get(headers.get("authorization", "").removeprefix("Bearer "))
         if name is None:
             return {"statusCode": 401, "headers": {}, "body": json.dumps({"message": "Unauthorized"})}
-        if path == "/api/sites":  # STAND-IN
-            said: Any = {"sites": [{"site": site} for site in self.server.sites]}
-            return {"statusCode": 200, "headers": {"Content-Type": "application/json"}, "body": json.dumps(said)}
         claims = {"token_use": "id", "cognito:username": name, "cognito:groups": f"[{' '.join(gate.groups[name])}]"}
         event = json.loads(json.dumps(SAMPLE)) | {"rawPath": path, "rawQueryString": query}
         event |= {"body": base64.b64encode(body).decode() if raw else body.decode(), "isBase64Encoded": raw}
