@@ -11,6 +11,7 @@ import boto3
 import pytest
 from bintally import answer
 from bintally.answering import copies
+from bintally.answering import settings as answering
 from bintally.aws import items
 from bintally.aws.table import Table
 from bintally.reviewing import settings
@@ -80,7 +81,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def forget() -> None:
-    for module in (answer, copies, settings):
+    for module in (answer, answering, copies, settings):
         for made in vars(module).values():
             if hasattr(made, "cache_clear"):
                 made.cache_clear()
