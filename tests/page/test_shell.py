@@ -46,14 +46,16 @@ def test_a_reload_goes_on_and_signing_out_ends_it(signed_in: SignedIn, bins: Bin
     assert "claim" not in bins.review("P-1"), "the bin waits for somebody else"
 
 
-def test_without_a_network_the_page_says_so_and_tries_again(device: Opens, server: Server) -> None:
-    page = device().new_page()
+def test_without_a_network_the_page_says_so_and_tries_again(signed_in: SignedIn, bins: Bins) -> None:
+    bins.add("P-1")
+    page = signed_in()
+    in_hand(page)
     page.route("**/session", lambda route: route.abort())
-    page.goto(server.url)
+    page.reload()
     expect(page.get_by_role("alert")).to_have_text("The stack cannot be reached. Check the network.")
     page.unroute("**/session")
     page.get_by_role("button", name="Try again").click()
-    expect(page.get_by_label("Password")).to_be_visible()
+    in_hand(page)
 
 
 def test_a_person_chooses_a_site_which_is_kept(signed_in: SignedIn, bins: Bins) -> None:

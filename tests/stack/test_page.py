@@ -71,6 +71,7 @@ def test_a_person_signs_in_and_counts_ten_bins_by_keyboard(
     page.on("console", lambda line: complaints.append(line.text) if "Content Security Policy" in line.text else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(address)
+    expect(page.get_by_label("Password")).to_be_visible()
     shoot(page, "sign-in")
     sign_in(page, temporary)
     page.get_by_label("New password").fill(PASSWORD)
