@@ -15,7 +15,8 @@ answers = st.lists(st.integers(0, 1000), min_size=7, max_size=7).filter(any)
 def test_the_probability_is_the_share_of_such_records_that_are_wrong() -> None:
     """Draws bins, photographs and records by the model of errors, and counts how many of each kind are wrong."""
     chance = random.Random(1)
-    share, kinds = 0.3, {}
+    share = 0.3
+    kinds: dict[tuple[int, int], tuple[int, int]] = {}
     classes = [[0.7 if n == c else 0.05 for n in range(7)] for c in range(7)]  # p(answer | class), rows sum to 1
     tails = [TAIL**n for n in range(40)]
 
