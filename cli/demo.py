@@ -13,6 +13,7 @@ from cli.readings import counted, seconds_until_counted, table_of
 from cli.stacks import choice, chosen, on_this_machine
 from cli.up import interrupt, start
 from deployed.stack import Deployed
+from local.people import add_demo_people
 from local.stack import REPOSITORY
 
 PATIENCE_SECONDS = 300.0
@@ -26,7 +27,8 @@ The stack keeps running at {address}. Use it with any AWS client:
   [cyan]aws s3 cp bin.jpg s3://$IMAGES_BUCKET/incoming/SEA1/P-4-B217/2026-11-22T10:15:00Z.jpg[/]
   [cyan]bintally counts --site SEA1 --bin P-4-B217[/]
 Stop it with [cyan]make down[/]; its state is kept. Stop it and remove its state with [cyan]make wipe[/].
-The bintally command is in .venv: [cyan]source .venv/bin/activate[/]"""
+The bintally command is in .venv: [cyan]source .venv/bin/activate[/]
+See the page: [cyan]bintally open[/]"""
 
 
 @click.command()
@@ -62,6 +64,7 @@ def command(abid: Path | None) -> None:
     console.print(table_of(found, "Bins to recount first", NAMES))
     console.print(MEANING, soft_wrap=True)
     if choice().name is None:
+        add_demo_people(on_this_machine())
         console.print(NEXT.format(address=stack.endpoint_url), soft_wrap=True)
     if len(found) < len(photographs):
         missing = len(photographs) - len(found)

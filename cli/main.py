@@ -14,6 +14,7 @@ FAMILIES = {
         "down": "Stop the stack on this machine.",
         "status": "Show where the stack is and which model is live.",
         "env": "Print export lines for any AWS client.",
+        "open": "Open the web page, where people recount.",
         "upload": "Upload photographs and, if asked, wait for their counts.",
         "counts": "Show or export counts, and the bins to recount first.",
     },
@@ -28,6 +29,12 @@ FAMILIES = {
         "recount undo": "Take your last entry about a bin back.",
         "recount export": "Export the differences that people found.",
         "recount audit": "Show what the random audit says of records and model.",
+    },
+    "People": {
+        "people add": "Let a person sign in to the web page.",
+        "people list": "List who may sign in.",
+        "people reset": "Give a person a new temporary password.",
+        "people remove": "Remove a person.",
     },
     "Retraining": {
         "retrain start": "Start a retraining on the new labels.",
@@ -59,6 +66,7 @@ VERBS = {verb: text for family in FAMILIES.values() for verb, text in family.ite
 GROUPS = {
     "records": "Load inventory records, and see what their files gave.",
     "recount": "Recount bins without seeing their records, and export what was found.",
+    "people": "Say who may sign in to the web page, as what, and at which sites.",
     "retrain": "Start, list, read about and stop retrainings.",
     "model": "List, compare, approve, reject, release and roll back versions of the model.",
     "stack": "Operate a running stack.",

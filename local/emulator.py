@@ -47,8 +47,8 @@ from local.storing import store_before_acknowledging
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
 SERVICES = (
-    "apigateway,cloudformation,dynamodb,dynamodbstreams,events,iam,kms,lambda,logs,monitoring,s3,scheduler,sns,sqs,"
-    "states,sts"
+    "apigateway,cloudformation,cognito-idp,dynamodb,dynamodbstreams,events,iam,kms,lambda,logs,monitoring,s3,scheduler,"
+    "sns,sqs,states,sts"
 )
 REPOSITORY = Path(__file__).resolve().parent.parent
 EVENTS = ThreadPoolExecutor(1, "sagemaker-event")
@@ -264,6 +264,53 @@ def register_sessions_one_at_a_time() -> None:
     sts.register_session = register_alone
 
 
+def know_the_keys_of_pools() -> None:
+    """ministack asks itself for the keys of a user pool by an unsigned request, which the gate refuses."""
+    from ministack.services import apigateway, cognito
+
+    fetch = apigateway._fetch_jwks
+
+    async def fetch_or_know(url: str) -> dict[str, Any]:
+        pool = url.removesuffix("/.well-known/jwks.json").rpartition("/")[2]
+        if cognito._get_pool_unscoped(pool) is None:
+            elsewhere: dict[str, Any] = await fetch(url)
+            return elsewhere
+        _, _, keys = cognito.well_known_jwks(pool)
+        return dict(json.loads(keys))
+
+    apigateway._fetch_jwks = fetch_or_know
+
+
+def check_chosen_passwords() -> None:
+    """ministack does not apply a pool's password policy to the password that a person chooses at the first sign-in."""
+    from ministack.services import cognito
+
+    respond = cognito._admin_respond_to_auth_challenge
+
+    def respond_by_the_policy(data: dict[str, Any]) -> Any:
+        pool = cognito._user_pools.get(data.get("UserPoolId"))
+        chosen = data.get("ChallengeResponses", {}).get("NEW_PASSWORD")
+        refused = cognito._validate_password(pool, chosen) if pool and chosen else None
+        return refused or respond(data)
+
+    cognito._admin_respond_to_auth_challenge = respond_by_the_policy
+
+
+def end_sessions_in_time() -> None:
+    """In ministack a refresh token renews a session for ever."""
+    from ministack.services import cognito
+
+    user_of = cognito._refresh_auth_user
+
+    def user_in_time(pool: Any, pool_id: str, client: str, token: str) -> Any:
+        user, error = user_of(pool, pool_id, client, token)
+        if error is None and cognito._token_claims(token).get("exp", 0) <= time.time():
+            return None, cognito.error_response_json("NotAuthorizedException", "Refresh Token has expired", 400)
+        return user, error
+
+    cognito._refresh_auth_user = user_in_time
+
+
 def close_gaps() -> None:
     """Closes every gap that does not depend on the stack."""
     put_version_ids_in_events()
@@ -272,6 +319,9 @@ def close_gaps() -> None:
     check_batches_as_single_messages()
     know_the_namespace_of_metrics()
     read_concurrency_as_a_number()
+    know_the_keys_of_pools()
+    check_chosen_passwords()
+    end_sessions_in_time()
     keep_unread_stream_records()
     register_sessions_one_at_a_time()
     steps.know_the_execution()

@@ -195,12 +195,22 @@ def check_the_owner(key: OwnerKey) -> None:
 
 def close_what_is_not_run() -> None:
     """The emulator serves a container registry and sign-in pages to anyone, at any host, even if these services are
-    not enabled."""
+    not enabled. Operations of Cognito that need no permission take any answer to NEW_PASSWORD_REQUIRED; people sign in
+    through the stack's own API, whose function has a permission."""
     from ministack import app
+    from ministack.services import cognito
 
     async def nothing(*arguments: Any) -> None:
         return None
 
+    run = cognito._run_idp_handler
+
+    def run_what_needs_a_permission(handler: Any, action: str, data: dict[str, Any]) -> Any:
+        if action in cognito._UNSIGNED_IDP_ACTIONS:
+            return cognito.error_response_json("NotAuthorizedException", f"{action} is closed on this machine", 400)
+        return run(handler, action, data)
+
+    cognito._run_idp_handler = run_what_needs_a_permission
     app._handle_ecr_registry_request = nothing
     app._handle_cognito_get_request = nothing
     app._handle_cognito_body_request = nothing

@@ -622,12 +622,13 @@ def package_json(package: Path) -> bytes:
 
 
 def sources(template: Path) -> Iterator[Path]:
-    """The files that a build depends on: the template, the functions and the state machines."""
+    """The files that a build depends on: the template, the functions, the web page and the state machines."""
     yield template
     yield from sorted((template.parent / "machines").glob("*.asl.json"))
-    for path in sorted((template.parent / "functions").rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            yield path
+    for folder in ("functions", "page"):
+        for path in sorted((template.parent / folder).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path
 
 
 def digest_of(paths: Iterator[Path]) -> str:

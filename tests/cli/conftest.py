@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,6 +57,21 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
         )
         monkeypatch.setattr(Local, "from_environment", lambda: stack)
         yield SimpleNamespace(s3=s3, table=table, stack=stack)
+
+
+@pytest.fixture
+def pool(aws: SimpleNamespace, tmp_path: Path) -> SimpleNamespace:
+    """The same stack with a user pool and the template's groups, and a home of its own."""
+    cognito = aws.stack.client("cognito-idp")
+    made = cognito.create_user_pool(
+        PoolName="bintally", Policies={"PasswordPolicy": {"MinimumLength": 12, "RequireUppercase": False}}
+    )["UserPool"]["Id"]
+    for role in ("viewer", "counter", "manager"):
+        cognito.create_group(UserPoolId=made, GroupName=role)
+    aws.stack.home = tmp_path
+    aws.stack.outputs = lambda: OUTPUTS | {"UserPool": made, "ApiUrl": "http://a1.execute-api.localhost:4566"}
+    aws.cognito, aws.pool = cognito, made
+    return aws
 
 
 @pytest.fixture

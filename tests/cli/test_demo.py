@@ -1,5 +1,6 @@
 """The demo: its uploads, its output, and its errors when counts are missing."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,9 @@ from cli.photographs import Photograph, Uploaded, send
 
 
 @pytest.fixture
-def counting(aws: SimpleNamespace, count_item: Any, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def counting(pool: SimpleNamespace, count_item: Any, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Counts each photograph as soon as it is uploaded, as many as `counting.limit` says."""
+    aws = pool
     aws.limit = 1000
 
     def send_and_count(s3: Any, bucket: str, photographs: list[Photograph], tick: Any) -> list[Uploaded]:
@@ -47,6 +49,23 @@ def test_every_sample_is_in_the_table_likeliest_wrong_record_first(counting: Sim
     assert shares == sorted(shares)
     for hint in ('eval "$(bintally env)"', "aws s3 cp bin.jpg s3://$IMAGES_BUCKET/", "make down", "make wipe"):
         assert hint in result.output
+    assert result.output.endswith("See the page: bintally open\n")
+
+
+def test_the_demo_people_keep_their_passwords(counting: SimpleNamespace) -> None:
+    assert run().exit_code == 0
+    file = counting.stack.home / "people.json"
+    passwords = json.loads(file.read_text())
+    assert passwords.keys() == {"viewer", "counter", "manager"} and len(set(passwords.values())) == 3
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert run().exit_code == 0
+    assert json.loads(file.read_text()) == passwords
+    for name in passwords:
+        user = counting.cognito.admin_get_user(UserPoolId=counting.pool, Username=name)
+        assert user["UserStatus"] == "CONFIRMED"
+    shown = CliRunner().invoke(main, ["open", "--print"]).output
+    assert shown.startswith("http://a1.execute-api.localhost:4566/\n")
+    assert all(f"{name:<8} {password}" in shown for name, password in passwords.items())
 
 
 def test_real_photographs_come_from_a_folder(counting: SimpleNamespace, tmp_path: Path) -> None:

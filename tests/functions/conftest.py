@@ -13,7 +13,8 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import advance, answer, conclude, count, follow, plan, reconcile, record, review
+from bintally import advance, answer, conclude, count, follow, plan, reconcile, record, review, sign_in
+from bintally.answering import settings as answering
 from bintally.aws import clients
 from bintally.common import zone
 from bintally.counting import settings as counting
@@ -47,12 +48,16 @@ ENVIRONMENT = {
     "RECORD_WRONG_SHARE": "0.05",
     "AUDIT_SHARE": "0",
     "SITE_TIMEZONE": "UTC",
+    "IMAGES_BUCKET": BUCKET,
+    "MODEL_PACKAGE_GROUP": "bintally",
+    "RELEASE_STATE_MACHINE": "arn:aws:states:us-east-1:123456789012:stateMachine:bintally-release",
+    "RETRAIN_STATE_MACHINE": "arn:aws:states:us-east-1:123456789012:stateMachine:bintally-retrain",
 }
 
 
 READ_ONCE = (
-    *(counting, labels, reconciling, records, releasing, retraining, strays, zone),
-    *(advance, answer, conclude, count, follow, plan, reconcile, record, review, reviewing),
+    *(answering, counting, labels, reconciling, records, releasing, retraining, strays, zone),
+    *(advance, answer, conclude, count, follow, plan, reconcile, record, review, reviewing, sign_in),
 )
 """Modules that keep what they made on first use. Clients live on: one takes longer to make than a request."""
 

@@ -13,8 +13,11 @@ from bintally import answer
 from bintally.answering.problems import Problem
 from bintally.answering.requests import caller
 from bintally.aws import clients
+from bintally.aws.items import bin_key
 from bintally.aws.table import Table
+from bintally.common.keys import Place
 from bintally.reviewing.desk import Desk
+from bintally.reviewing.stored import review_key
 from PIL import Image
 
 from tests.functions.conftest import BUCKET, ROOT
@@ -134,6 +137,32 @@ def test_a_counter_is_told_nothing_before_the_review_is_resolved(ask: Ask, world
     assert b"expected" not in copy and not Image.open(io.BytesIO(copy)).getexif()
     assert f"/display/{'d' * 64}.jpg?" in claimed["photograph"]
     assert "X-Amz-Signature" in claimed["photograph"]
+
+
+def test_the_queue_page_by_page(ask: Ask) -> None:
+    table = Table.named("counts")
+    for number in range(7):
+        item = latest(f"v{number}", bin_=f"BIN#SEA1#P-{number}", priority=0.5 + (number % 3) / 10)
+        table.put(item)
+        Desk(table).follow(item["PK"], NOON)
+    whole = ask(COUNTER + "recounts")[1]
+    assert len(whole["recounts"]) == 7 and whole["cursor"] is None
+    found, cursor = [], {}
+    while True:
+        status, page = ask(COUNTER + "recounts", limit="3", **cursor)
+        assert status == 200
+        found += page["recounts"]
+        if page["cursor"] is None:
+            break
+        cursor = {"cursor": page["cursor"]}
+        last = bin_key(Place("SEA1", found[-1]["bin"], ""))
+        if len(found) == 3:  # what is resolved meanwhile neither repeats nor hides the others
+            review = table.get(review_key(last), consistent=True)
+            assert review is not None
+            table.put({name: value for name, value in review.items() if name != "review_key"})
+    assert found == whole["recounts"]
+    for wrong in ("", "!", "x" * 2000, "_w", "UC05"):
+        assert ask(COUNTER + "recounts", cursor=wrong)[0] in (400, 404)
 
 
 @pytest.mark.usefixtures("photographed")

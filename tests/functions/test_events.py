@@ -42,7 +42,7 @@ CONTEXT = SimpleNamespace(
 )
 
 
-ALIKE = ({"count", "record"}, {"follow", "review"})
+ALIKE = ({"count", "record"}, {"follow", "review"}, {"answer", "sign_in"})
 """Functions that take the same kind of event."""
 
 

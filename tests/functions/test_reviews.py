@@ -2,11 +2,13 @@
 
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from bintally.answering.overview import summed
 from bintally.aws.items import plain, wire
 from bintally.aws.table import Table
 from bintally.reviewing import stored
@@ -410,6 +412,22 @@ class Reviews(RuleBasedStateMachine):
         item = self.standing()
         if item and item.get("outcome") == Outcome.RECORD_WRONG:
             assert rows and rows[-1]["counted_quantity"] == item["quantity"]
+
+    @invariant()
+    def the_overview_counts_what_the_trail_says(self) -> None:
+        item, ended, told = self.standing(), "", Counter[str]()
+        for line in self.desk.trail(BIN):
+            resolved, was = line["review"]["stage"] == Stage.RESOLVED, line["stage_before"] == Stage.RESOLVED
+            told["OPENED"] += line["action"] == "OPENED"
+            if resolved and not was:
+                ended = line["review"]["outcome"]
+            told[ended] += (resolved and not was) - (line["action"] == "UNDONE" and was)
+        assert self.numbers("REVIEWS#") == {name: n for name, n in told.items() if n}
+        assert self.numbers("WAITING#") == ({item["stage"]: 1} if item and item["stage"] != Stage.RESOLVED else {})
+
+    def numbers(self, prefix: str) -> dict[str, int]:
+        found = [item for key, item in self.memory.items.items() if key[1].startswith(prefix)]
+        return {name: n for name, n in summed(found).items() if n}
 
 
 TestReviews = Reviews.TestCase

@@ -60,6 +60,8 @@ def translated() -> dict[str, Any]:
     template = yaml_parse((ROOT / "template.yaml").read_text())
     template["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"
     for resource in template["Resources"].values():
+        resource.get("Properties", {}).pop("CodeUri", None)
+    for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::StateMachine":
             resource["Properties"]["DefinitionUri"] = "s3://bucket/key"
     with pytest.MonkeyPatch.context() as environment:
@@ -168,9 +170,11 @@ def test_every_function_has_a_role_of_its_own_and_a_log() -> None:
 
 def test_every_function_has_an_event() -> None:
     for name, function in of_type("AWS::Lambda::Function").items():
-        verb = function["Handler"].split(".")[1]
+        module = function["Handler"].removesuffix(".handler").replace(".", "/")
+        verb = module.rpartition("/")[2]
         assert (ROOT / "events" / f"{verb}.json").is_file(), f"{name} has no events/{verb}.json"
-        assert (ROOT / "functions" / "bintally" / f"{verb}.py").is_file()
+        folder = source()["Resources"][name]["Properties"].get("CodeUri", "functions/")
+        assert (ROOT / folder / f"{module}.py").is_file()
         json.loads((ROOT / "events" / f"{verb}.json").read_bytes())
 
 

@@ -5,6 +5,7 @@ when somebody first needs it, and named by the digest of the original's bytes.
 """
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 SECONDS = 300
 """A link's life."""
 LONG_SIDE = 1600
+THUMBNAIL = 240
+"""The long side of a thumbnail, which stands beside its copy: display/<digest>-240.jpg."""
 QUALITY = 85
 
 
@@ -34,14 +37,25 @@ class Copies:
     s3: "S3Client"
     bucket: str
 
-    def link(self, image: dict[str, Any]) -> str:
+    def link(self, image: Mapping[str, Any]) -> str:
         """A short-lived link to the display copy of an image version. Raises Problem or Transient."""
-        key = f"display/{image['digest']}.jpg"
+        key = copy_key(image)
         if not self._exists(key):
             self._make(key, image)
-        return self.s3.generate_presigned_url(
-            "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=SECONDS
-        )
+        return self._link(key)
+
+    def thumbnail(self, image: Mapping[str, Any]) -> str:
+        """A short-lived link to the small copy of an image version. Raises Problem or Transient."""
+        key = copy_key(image, THUMBNAIL)
+        if not self._exists(key):
+            large = copy_key(image)
+            jpeg = self._read(large) if self._exists(large) else self._make(large, image)
+            self._put(key, bare(jpeg, THUMBNAIL))
+        return self._link(key)
+
+    def _link(self, key: str) -> str:
+        where = {"Bucket": self.bucket, "Key": key}
+        return self.s3.generate_presigned_url("get_object", Params=where, ExpiresIn=SECONDS)
 
     def _exists(self, key: str) -> bool:
         try:
@@ -54,7 +68,7 @@ class Copies:
             raise Transient(f"S3: {error}") from error
         return True
 
-    def _make(self, key: str, image: dict[str, Any]) -> None:
+    def _make(self, key: str, image: Mapping[str, Any]) -> bytes:
         names = (image["bucket"], image["key"], image["version_id"], image.get("etag", ""))
         arrival = Arrival("", datetime.now(UTC), *names, image.get("sequencer", ""))
         try:
@@ -62,16 +76,34 @@ class Copies:
             jpeg = images.prepare(data, images.read(data)).jpeg
         except (Gone, Rejected) as error:
             raise Problem(410, "GONE", f"the photograph cannot be shown: {error}") from error
+        copy = bare(jpeg, LONG_SIDE)
+        self._put(key, copy)
+        return copy
+
+    def _read(self, key: str) -> bytes:
         try:
-            self.s3.put_object(Bucket=self.bucket, Key=key, Body=bare(jpeg), ContentType="image/jpeg")
+            return self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        except (ClientError, BotoCoreError) as error:
+            raise Transient(f"S3: {error}") from error
+
+    def _put(self, key: str, jpeg: bytes) -> None:
+        try:
+            self.s3.put_object(Bucket=self.bucket, Key=key, Body=jpeg, ContentType="image/jpeg")
         except (ClientError, BotoCoreError) as error:
             raise Transient(f"S3: {error}") from error
 
 
-def bare(jpeg: bytes) -> bytes:
-    """The pixels alone, upright, at most LONG_SIDE on a side."""
+def copy_key(image: Mapping[str, Any], size: int = LONG_SIDE) -> str:
+    """By the digest of the original's bytes. Raises Problem for an object that nobody could read."""
+    if "digest" not in image:
+        raise Problem(410, "GONE", "the photograph cannot be shown: it was not read")
+    return f"display/{image['digest']}.jpg" if size == LONG_SIDE else f"display/{image['digest']}-{size}.jpg"
+
+
+def bare(jpeg: bytes, size: int) -> bytes:
+    """The pixels alone, upright, at most `size` on a side."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(jpeg), formats=["JPEG"])).convert("RGB")
-    image.thumbnail((LONG_SIDE, LONG_SIDE))
+    image.thumbnail((size, size))
     out = io.BytesIO()
     Image.frombytes("RGB", image.size, image.tobytes()).save(out, "JPEG", quality=QUALITY)
     return out.getvalue()

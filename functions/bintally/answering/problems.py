@@ -10,6 +10,7 @@ from bintally.reviewing.rules import Refused
 
 STATUS = {"UNKNOWN": 404, "NOT_MANAGER": 403, "WRONG_ENTRY": 400}
 """Of refusals; the others are conflicts: 409."""
+AGAIN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 class Problem(Exception):
@@ -38,5 +39,5 @@ def answer(problem: Problem) -> Response[str]:
         "detail": problem.detail,
         "code": problem.code,
     }
-    headers = {"Retry-After": "1"} if problem.status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    headers = {"Retry-After": "1"} if problem.status in AGAIN else {}
     return Response(problem.status, "application/problem+json", json.dumps(body), headers=headers)

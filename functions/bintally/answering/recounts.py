@@ -10,8 +10,9 @@ from typing import Any
 
 from bintally.answering.copies import Copies
 from bintally.answering.problems import Problem, wrong
-from bintally.answering.requests import Caller, checked, place, text_of
+from bintally.answering.requests import Caller, checked, decoded, encoded, place, text_of
 from bintally.aws.items import Item, bin_key
+from bintally.common.keys import Place
 from bintally.reviewing.desk import Desk
 from bintally.reviewing.expectation import audit, expected_wrong, so_far
 from bintally.reviewing.rules import LONGEST_NOTE, Entry, Outcome, Reason
@@ -31,14 +32,18 @@ class Recounts:
     caller: Caller
 
     def listed(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """The open reviews, those that matter most first. Managers see why, and how many records to expect wrong."""
+        """The open reviews, those that matter most first, page by page; a cursor names the last bin of a page, and not
+        its priority. Managers see why, and how many records of a page to expect wrong."""
         self.caller.check("viewer")
         limit = number(query.get("limit", "50"), "limit", 1, MOST_LISTED)
-        found = self.desk.queue(self.site, limit)
+        after = self._of_site() + decoded(query["cursor"]) if "cursor" in query else ""
+        more = self.desk.queue(self.site, limit + 1, after)
+        found = more[:limit]
+        cursor = {"cursor": encoded(found[-1]["PK"].removeprefix(self._of_site())) if len(more) > limit else None}
         if not self.caller.person.manager:
-            return {"recounts": [blind(item) for item in found]}
+            return {"recounts": [blind(item) for item in found], **cursor}
         promise = {"expected_wrong": expected_wrong(found), "so_far": so_far(self.desk.scores(self.site))}
-        return {"recounts": [whole(item) for item in found], **promise}
+        return {"recounts": [whole(item) for item in found], **cursor, **promise}
 
     def audit(self) -> dict[str, Any]:
         """What the random audit of the last months says of records and model."""
@@ -103,6 +108,9 @@ class Recounts:
             raise wrong(f"first must be before last, by less than {MOST_DAYS} days")
         found = self.desk.differences(self.site, midnight(first), midnight(last))
         return {"first": str(first), "last": str(last), "differences": [shown(row) for row in found]}
+
+    def _of_site(self) -> str:
+        return bin_key(Place(self.site, "", ""))
 
     def _bin(self, body: Mapping[str, Any]) -> str:
         return bin_key(place(self.site, body.get("bin")))

@@ -31,15 +31,25 @@ class Caller:
     role: str
     sites: frozenset[str] | None
     """Folded; None: the gateway has judged the path, which names the site."""
+    named: tuple[str, ...] = ()
+    """The same sites as an administrator spells them; empty where all are."""
 
     def check(self, role: str) -> None:
         """Raises Problem unless the caller may do what this role may."""
         if ROLES.index(self.role) < ROLES.index(role):
             raise Problem(403, "FORBIDDEN", f"this needs the role {role}")
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether the caller belongs to every site."""
+        return self.sites is None or ALL_SITES in self.sites
+
+    def may_see(self, site: str) -> bool:
+        return self.everywhere or fold(site) in (self.sites or ())
+
     def check_site(self, site: str) -> None:
         """Raises Problem unless the caller belongs to this site."""
-        if self.sites is not None and ALL_SITES not in self.sites and fold(site) not in self.sites:
+        if not self.may_see(site):
             raise Problem(403, "FORBIDDEN", "this is not your site")
 
 
@@ -55,13 +65,23 @@ def person(claims: Mapping[str, Any]) -> Caller:
     """The caller with these claims of an id token. An access token passes the gateway too."""
     if claims.get("token_use") != "id":
         raise Problem(401, "UNAUTHORIZED", "sign in, and send the id token")
-    groups = str(claims.get("cognito:groups", "")).strip("[]").replace(",", " ").split()
+    groups = str(claims.get("cognito:groups", "")).strip("[]").split()
     roles = [role for role in ROLES if role in groups]
     if not roles:
         raise Problem(403, "FORBIDDEN", f"you are in none of the groups {', '.join(ROLES)}")
     sites = [group.removeprefix(SITE) for group in groups if group.startswith(SITE)]
-    found = frozenset(ALL_SITES if site == ALL_SITES else fold(decode_id(site)) for site in sites)
-    return Caller(Person(str(claims["cognito:username"]), manager=roles[-1] == "manager"), roles[-1], found)
+    named = tuple(sorted(filter(None, map(site_of, sites)))) if ALL_SITES not in sites else ()
+    found = frozenset({ALL_SITES} if ALL_SITES in sites else map(fold, named))
+    name = str(claims["cognito:username"])
+    return Caller(Person(name, manager=roles[-1] == "manager"), roles[-1], found, named)
+
+
+def site_of(encoded: str) -> str | None:
+    """The site that a group names; None for a group that names none, which gives nothing and takes nothing away."""
+    try:
+        return decode_id(encoded)
+    except Problem:
+        return None
 
 
 def machine(signed: Mapping[str, Any], role: str) -> Caller:
@@ -85,6 +105,22 @@ def decode_id(text: str) -> str:
         raise wrong(
             f"{text[:60]!r} is not an id: letters, digits, . _ - as they are, all else as ~ and base64url"
         ) from error
+
+
+def encoded(text: str) -> str:
+    """A cursor: the place of an item within what its path names, so that it leads nowhere else."""
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decoded(cursor: str) -> str:
+    """Raises Problem."""
+    try:
+        found = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (ValueError, binascii.Error) as error:
+        raise wrong("this is not a cursor of this list") from error
+    if not 0 < len(found.encode()) <= 1000:
+        raise wrong("this is not a cursor of this list")
+    return found
 
 
 def checked(text: str) -> str:
@@ -116,6 +152,18 @@ def body_of(event: Mapping[str, Any], *names: str) -> dict[str, Any]:
     if unknown := found.keys() - set(names):
         raise wrong(f"unknown: {', '.join(sorted(unknown))[:200]}; the members are {', '.join(names)}")
     return found
+
+
+def bytes_of(event: Mapping[str, Any], longest: int) -> bytes:
+    """What a request sends, as it is. Raises Problem."""
+    text = event.get("body") or ""
+    try:
+        data = base64.b64decode(text) if event.get("isBase64Encoded") else text.encode()
+    except UnicodeEncodeError as error:
+        raise wrong("the body has half a character") from error
+    if len(data) > longest:
+        raise Problem(413, "TOO_LARGE", f"a file has at most {longest:,} bytes; store larger ones in the bucket")
+    return data
 
 
 def text_of(body: Mapping[str, Any], name: str, *, longest: int, default: str | None = None) -> str:

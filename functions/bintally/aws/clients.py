@@ -12,6 +12,7 @@ import boto3
 from botocore.config import Config
 
 if TYPE_CHECKING:
+    from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_lambda import LambdaClient
@@ -46,6 +47,7 @@ class Limits:
         )
 
 
+COGNITO = Limits(read=4, tries=2)  # 2 x (1 + 4) + 1 = 11 s
 DYNAMODB = Limits(read=3, tries=2)  # 2 x (1 + 3) + 1 = 9 s
 EVENTS = Limits(read=3, tries=2)  # 9 s
 SNS = Limits(read=3, tries=2)  # 9 s
@@ -60,6 +62,11 @@ ENDPOINT = Limits(read=15, tries=1)  # 1 + 15 = 16 s: endpoint.ask has its own r
 # A serverless endpoint's cold start takes up to a minute, and it may be throttled. An endpoint that never answers would
 # take longer than verify's time limit of 300 s, which then ends it.
 GOLDEN = Limits(read=65, tries=6)  # 6 x (1 + 65) + 31 = 427 s
+
+
+@cache
+def cognito() -> "CognitoIdentityProviderClient":
+    return boto3.client("cognito-idp", config=COGNITO.config())
 
 
 @cache

@@ -77,13 +77,48 @@ def record_key(place: Place) -> Item:
 
 
 def totals_key(arrival: Arrival, place: Place, captured: datetime) -> Item:
-    shard = int(digest_of(arrival), 16) % SHARDS
-    return {"PK": f"DAY#{encode_id(place.site)}#{utc(captured)[:10]}", "SK": f"TOTALS#{shard:02d}"}
+    return _totals_key(place.site, utc(captured), digest_of(arrival))
+
+
+def totals_key_of(count: Item) -> Item:
+    """Of the day on which a photograph was taken, from its COUNT or LATEST item."""
+    image = count["image"]
+    return _totals_key(
+        count["site"], count["captured_at"], version_digest(image["bucket"], image["key"], image["version_id"])
+    )
+
+
+def _totals_key(site: str, captured_at: str, digest: str) -> Item:
+    return {"PK": day_key(site, captured_at), "SK": f"TOTALS#{int(digest, 16) % SHARDS:02d}"}
+
+
+def day_key(site: str, at: str) -> str:
+    """Lists what happened at a site on a day (UTC). `at` as `utc` spells it, or only its date."""
+    return f"DAY#{encode_id(site)}#{at[:10]}"
+
+
+def agreement(count: Item) -> Item:
+    """What a count adds to its day's totals as compared with its record; nothing while it has none."""
+    return {"compared": 1, "agreed": int(not count["discrepancy"])} if "discrepancy" in count else {}
 
 
 def rejected_key(site: str) -> str:
     """Lists a site's REJECTED photographs in the index `site`, apart from its LATEST items."""
     return f"REJECTED#{encode_id(site)}"
+
+
+def site_key(site: str) -> str:
+    """Lists a site's LATEST items in the index `site`, by bin."""
+    return f"SITE#{encode_id(site)}"
+
+
+SITES = "SITES"
+"""Lists the sites that have counts."""
+
+
+def site_item(site: str) -> Item:
+    """One of the sites that have counts; named as its first photograph names it."""
+    return {"PK": SITES, "SK": site_key(site), "site": site}
 
 
 def order(arrival: Arrival, captured: datetime, uploaded: datetime) -> str:
@@ -209,7 +244,7 @@ def _rounded(number: float) -> Decimal:
 
 def latest_of(count: Item) -> Item:
     """The bin's LATEST item if `count` is its newest; `site_key` puts it into the index `site`."""
-    return {**count, "SK": "LATEST", "site_key": f"SITE#{encode_id(count['site'])}"}
+    return {**count, "SK": "LATEST", "site_key": site_key(count["site"])}
 
 
 def plain(item: Mapping[str, Any]) -> Item:

@@ -16,6 +16,7 @@ from bintally.aws import clients
 from bintally.aws.items import (
     COMPARED,
     Item,
+    agreement,
     bin_key,
     comparison,
     count_item,
@@ -29,6 +30,7 @@ from bintally.aws.items import (
     record_key,
     recorded_by,
     totals_key,
+    totals_key_of,
     wire,
 )  # fmt: skip
 from bintally.common.arrivals import Arrival
@@ -209,9 +211,13 @@ class Table:
         """
         return self._conditional(self.client.put_item, {"Item": wire(item)}, only_if, **words)
 
-    def in_index(self, index: str, key: Item, *, descending: bool, limit: int) -> list[Item]:
-        """The first items of an index's one partition. `key` is its key attribute and value. Eventually consistent."""
+    def in_index(self, index: str, key: Item, *, descending: bool, limit: int, after: Item | None = None) -> list[Item]:
+        """The first items of an index's one partition, or those after the item with the keys of `after`.
+
+        `key` is the partition's key attribute and value. Eventually consistent.
+        """
         ((name, value),) = key.items()
+        start: dict[str, Any] = {"ExclusiveStartKey": wire(after)} if after else {}
         try:
             answer = self.client.query(
                 TableName=self.name,
@@ -221,10 +227,37 @@ class Table:
                 ExpressionAttributeValues=wire({":k": value}),
                 ScanIndexForward=not descending,
                 Limit=limit,
+                **start,
             )
         except (ClientError, BotoCoreError) as error:
             raise self._transient(error) from error
         return list(map(plain, answer["Items"]))
+
+    def page(
+        self, key: Item, prefix: Item, limit: int, *, index: str = "", after: Item | None = None, newest: bool = False
+    ) -> tuple[list[Item], bool]:
+        """At most `limit` items of a partition, of which `prefix` begins the sort key, and whether more follow.
+
+        `key` and `prefix` are an attribute and its value. `after` is the key of the last item of the page before, with
+        the index's own key. `newest` reads from the end. Eventually consistent. One item more than `limit` is read.
+        """
+        ((name, value),), ((sort, begin),) = key.items(), prefix.items()
+        request: dict[str, Any] = {"IndexName": index} if index else {}
+        request |= {"ExclusiveStartKey": wire(after)} if after else {}
+        try:
+            answer = self.client.query(
+                TableName=self.name,
+                KeyConditionExpression="#k = :k AND begins_with(#s, :s)",
+                ExpressionAttributeNames={"#k": name, "#s": sort},
+                ExpressionAttributeValues=wire({":k": value, ":s": begin}),
+                ScanIndexForward=not newest,
+                Limit=limit + 1,
+                **request,
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise self._transient(error) from error
+        found = list(map(plain, answer["Items"]))
+        return found[:limit], len(found) > limit or "LastEvaluatedKey" in answer
 
     def beginning(self, pk: str, prefix: str) -> Iterator[Item]:
         """The items of a partition whose SK begins with `prefix`, in its order."""
@@ -239,6 +272,18 @@ class Table:
                 yield from map(plain, page["Items"])
         except (ClientError, BotoCoreError) as error:
             raise self._transient(error) from error
+
+    def between(self, pk: str, first: str, last: str) -> list[Item]:
+        """The items of a partition from one SK to another, 1 MB at most. Eventually consistent."""
+        try:
+            answer = self.client.query(
+                TableName=self.name,
+                KeyConditionExpression="PK = :pk AND SK BETWEEN :first AND :last",
+                ExpressionAttributeValues=wire({":pk": pk, ":first": first, ":last": last}),
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise self._transient(error) from error
+        return list(map(plain, answer["Items"]))
 
     def last(self, pk: str, limit: int) -> list[Item]:
         """The last items of a partition, at most `limit` and 1 MB, the last one first. Eventually consistent."""
@@ -281,17 +326,17 @@ class Table:
             raise self._transient(error) from error
         return True
 
-    def together(self, *operations: Item) -> int | None:
+    def together(self, *operations: Item, tries: int = TRIES) -> int | None:
         """Makes all changes (`putting`, `removing`, `adding`), or none: then the place of the first whose condition
         failed. Others who change one of the items at the same time make it try again."""
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, tries + 1):
             try:
                 self.client.transact_write_items(TransactItems=[self._operation(each) for each in operations])
             except self.client.exceptions.TransactionCanceledException as error:
                 codes = [reason.get("Code") for reason in error.response["CancellationReasons"]]
                 if _FAILED in codes and not _CONFLICTS.intersection(codes):
                     return codes.index(_FAILED)
-                if attempt == TRIES or not _CONFLICTS.intersection(codes):
+                if attempt == tries or not _CONFLICTS.intersection(codes):
                     raise self._transient(error) from error
             except (ClientError, BotoCoreError) as error:
                 raise self._transient(error) from error
@@ -339,20 +384,18 @@ class Table:
             values |= wire({":seen": latest["recorded_order"]})
         else:
             unchanged = "attribute_not_exists(#recorded_order)"
-        try:
-            self.client.update_item(
-                TableName=self.name,
-                Key=wire({"PK": latest["PK"], "SK": latest["SK"]}),
-                UpdateExpression=update,
-                ConditionExpression=f"#order = :newest AND {unchanged}",
-                ExpressionAttributeNames=names,
-                ExpressionAttributeValues=values,
-            )
-        except self.client.exceptions.ConditionalCheckFailedException:
-            return False
-        except (ClientError, BotoCoreError) as error:
-            raise self._transient(error) from error
-        return True
+        change = {
+            "Key": wire({"PK": latest["PK"], "SK": latest["SK"]}),
+            "UpdateExpression": update,
+            "ConditionExpression": f"#order = :newest AND {unchanged}",
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": values,
+        }
+        before, after = agreement(latest), agreement(found)
+        gained = {name: after[name] - before.get(name, 0) for name in after}
+        numbers = {name: number for name, number in gained.items() if number}
+        totals = [adding(totals_key_of(latest), numbers)] if numbers else []
+        return self.together({"Update": change}, *totals, tries=1) is None
 
     def _add(self, count: Item, marker: Item, totals: Item) -> Item | None:
         """Adds the count and returns None; else returns the count that this image version has already."""
@@ -425,18 +468,12 @@ def transaction(
             "ConditionExpression": "count_pk = :pk AND count_sk = :sk",
             "ExpressionAttributeValues": wire({":pk": stale["count_pk"], ":sk": stale["count_sk"]}),
         }
+    numbers = {count["status"].lower(): 1, "retake": int(needs_retake(count)), **agreement(count)}
+    added = adding(totals, {name: number for name, number in numbers.items() if number})
     put: dict[str, Any] = {"TableName": table, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
     operations: list[Any] = [
         {"Put": put | {"Item": wire(count), "ConditionExpression": "attribute_not_exists(PK)"}},
         {"Put": put | {"Item": wire(marker)} | unmarked},
-        {
-            "Update": {
-                "TableName": table,
-                "Key": wire(totals),
-                "UpdateExpression": "ADD #status :one" + (", retake :one" if needs_retake(count) else ""),
-                "ExpressionAttributeNames": {"#status": count["status"].lower()},
-                "ExpressionAttributeValues": {":one": {"N": "1"}},
-            }
-        },
+        {"Update": {"TableName": table, **added["Update"]}},
     ]
     return operations

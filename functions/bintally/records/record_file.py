@@ -18,9 +18,9 @@ from bintally.aws.objects import Stored
 from bintally.aws.table import Table
 from bintally.common.arrivals import Arrival
 from bintally.common.errors import Rejected, Transient
-from bintally.common.keys import DEFAULT_SITE, Place, parse_records_key, utc
+from bintally.common.keys import DEFAULT_SITE, Place, encode_id, parse_records_key, utc
 from bintally.records.columns import Wanted
-from bintally.records.files import LARGEST_JSON, Fault, Setting, Sheet, Skipped, read_json
+from bintally.records.files import LARGEST_JSON, Fault, Row, Setting, Sheet, Skipped, read_json
 from bintally.records.merge import Record, merge, only
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def record_file(services: Services, arrival: Arrival, in_time: Callable[[], bool
             raise Rejected(f"the file has {stored.size:,} bytes; at most {largest:,} are read")
         with tempfile.TemporaryFile() as file:
             objects.download(services.s3, arrival, file)
-            found = records_of(file, place, setting_of(services, arrival, stored, report), report)
+            setting = setting_of(services, arrival, stored, report)
+            found = records_of(file, place, setting, report, unquote(stored.metadata.get("only-site", "")))
             if report.dry_run:
                 for _ in found:
                     pass
@@ -153,23 +154,35 @@ def site_of(services: Services, arrival: Arrival, stored: Stored) -> str:
     )
 
 
-def records_of(file: IO[bytes], place: Place | None, setting: Setting, report: Report) -> Iterator[Record]:
-    """The records; what is no record is added to the report. Raises Rejected."""
-    for found in _read(file, place, setting, report):
+def records_of(
+    file: IO[bytes], place: Place | None, setting: Setting, report: Report, only_site: str = ""
+) -> Iterator[Record]:
+    """The records; what is no record is added to the report. `only_site`: the site for which the sender may speak; ""
+    for all. Raises Rejected."""
+    for found in _read(file, place, setting, report, only_site):
         report.add(found)
         if isinstance(found, Record):
             yield found
 
 
-def _read(file: IO[bytes], place: Place | None, setting: Setting, report: Report) -> Iterator[Record | Fault]:
+def _read(
+    file: IO[bytes], place: Place | None, setting: Setting, report: Report, only_site: str
+) -> Iterator[Record | Fault]:
     if place:
         yield only(read_json(file.read(), place.site, place.bin, setting), setting)
         return
     sheet = Sheet(file, setting)
     report.unknown_columns, report.skipped = list(sheet.columns.unused), sheet.skipped
     report.read_as |= {"encoding": sheet.encoding, "delimiter": sheet.delimiter}
-    yield from merge(sheet.rows(), setting, sheet.conventions, comma_groups=sheet.comma_groups)
+    rows = (checked_site(row, only_site) for row in sheet.rows()) if only_site else sheet.rows()
+    yield from merge(rows, setting, sheet.conventions, comma_groups=sheet.comma_groups)
     report.read_as["encoding"] = sheet.encoding  # known for certain at the end
+
+
+def checked_site(row: Row | Fault, only_site: str) -> Row | Fault:
+    if isinstance(row, Fault) or encode_id(row.site) == encode_id(only_site):
+        return row
+    return Fault(row.line, f"the row is of site {row.site!r}, and the file was sent for site {only_site!r}")
 
 
 def item_of(row: Record, arrival: Arrival, uploaded: datetime) -> Item:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ class Services:
 
     desk: Desk
     events: "EventBridgeClient"
+    sites: set[str] = field(default_factory=set)
+    """Those that this process has added to the list of sites."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def review_batch(services: Services, batch: Iterable[Mapping[str, Any]]) -> Revi
     Idempotent; a retry of the same batch sends its events again, with the same ids. Raises Transient.
     """
     bins: dict[str, bool] = {}
+    sites: set[str] = set()
     entries: list[dict[str, Any]] = []
     unreadable = 0
     for record in batch:
@@ -60,6 +63,7 @@ def review_batch(services: Services, batch: Iterable[Mapping[str, Any]]) -> Revi
             if str(item["SK"]).startswith("TRAIL#"):
                 entries.extend(events_of(item))
             else:
+                sites.update([str(item["site"])] if "site" in item else [])
                 bins[str(item["PK"])] = bins.get(str(item["PK"]), False) or item["SK"] == "RECORD"
         except MALFORMED as error:
             unreadable += 1
@@ -74,6 +78,9 @@ def review_batch(services: Services, batch: Iterable[Mapping[str, Any]]) -> Revi
         except MALFORMED as error:
             logger.error("not reviewed", item=bin_, reason=repr(error))
 
+    for site in sites - services.sites:
+        services.desk.table.put(items.site_item(site), only_if="attribute_not_exists(PK)")
+        services.sites.add(site)
     with ThreadPoolExecutor(WORKERS) as workers:
         list(workers.map(follow, sorted(bins.items())))
     send(services.events, entries)

@@ -21,6 +21,7 @@ from bintally.common.keys import utc
 from bintally.reviewing import rules, scores, stored
 from bintally.reviewing.rules import Entry, Outcome, Refused, Review, Stage
 from bintally.reviewing.scores import Scores
+from bintally.reviewing.tallies import tally
 
 TRIES = 5
 FIRST = 50
@@ -198,9 +199,16 @@ class Desk:
 
     # What people read
 
-    def queue(self, site: str, limit: int) -> list[Item]:
-        """The site's open reviews that matter most."""
-        return self.table.in_index("review", {"review_key": stored.queue_key(site)}, descending=True, limit=limit)
+    def queue(self, site: str, limit: int, after: str = "") -> list[Item]:
+        """The site's open reviews that matter most, or those that matter less than the review of a bin (`after`, its
+        PK), which may have ended since. Raises Refused."""
+        key, start = {"review_key": stored.queue_key(site)}, None
+        if after:
+            item = self.table.get(stored.review_key(after), consistent=False)
+            if item is None:
+                raise unknown()
+            start = stored.review_key(after) | key | {"priority": item["priority"]}
+        return self.table.in_index("review", key, descending=True, limit=limit, after=start)
 
     def scores(self, site: str) -> Scores:
         """What the recounts of the site's last months found."""
@@ -240,6 +248,7 @@ class Desk:
         version = int(before["version"]) + 1 if before else 1
         item = stored.review_item(review, version, about, now)
         scored = self._scored(action, before, item, now)
+        tallies = [adding(key, numbers) for key, numbers in tally(action, before, item, now)]
         standing = putting(item, "version = :before", before=version - 1) if before else putting(item, NEW)
         line = putting(stored.trail_item(action, now, before, item, **said), NEW)
         listed = []
@@ -250,7 +259,7 @@ class Desk:
             listed.append(putting(stored.undone_item(before), NEW))
         if action == "UNDONE" and before and was_wrong:
             listed.append(removing(stored.difference_key(item["site"], before["resolved_at"], item["PK"])))
-        return self.table.together(standing, line, *more, *listed, *scored)
+        return self.table.together(standing, line, *more, *listed, *scored, *tallies)
 
     def _scored(self, action: str, before: Item | None, item: Item, now: datetime) -> list[Item]:
         """The change of the site's scores. What a review added is kept in it, so that an undo takes away the same."""

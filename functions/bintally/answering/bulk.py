@@ -1,0 +1,149 @@
+"""Files of inventory records over the API: stored below records/api/, read by `record` as any other, and answered row
+by row from its report.
+
+The client makes the id of a file. The same file under the same id is stored once, and gets the same answer again;
+without an id, on the same day: rows without a date of their own are dated by the upload, so tomorrow it says more.
+"""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from bintally.answering.problems import Problem, wrong
+from bintally.answering.requests import Caller
+from bintally.aws.items import version_digest
+from bintally.common.errors import Transient
+from bintally.common.keys import encode_id, utc
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+LARGEST = 4 * 1024**2
+"""Bytes. Lambda takes events of 6 MB, and text that is not UTF-8 arrives in base64: 4 MiB x 4/3 = 5.6 MB."""
+PATIENCE_SECONDS = 10.0
+"""A request to S3 takes at most 11 s (clients.S3), and API Gateway waits for 30 s."""
+PAUSE_SECONDS = 0.3
+MOST_FAULTS = 5000
+"""Faults of some 300 bytes in an answer, which Lambda limits to 6 MB."""
+ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+TOLD = ("kept", "bins", "malformed", "read_as", "unknown_columns", "skipped", "records", "uploaded_at", "dry_run")
+
+
+@dataclass(frozen=True)
+class File:
+    """A version of a file of records in the bucket."""
+
+    key: str
+    version_id: str
+    uploaded: datetime
+    digest: str
+    """SHA-256 of what was sent, in hex."""
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """The answers about files of records for one site."""
+
+    s3: "S3Client"
+    images_bucket: str
+    artifacts_bucket: str
+    site: str
+    caller: Caller
+
+    def send(self, data: bytes, query: Mapping[str, str]) -> tuple[dict[str, Any], int]:
+        """Stores a file and answers what its rows gave, or 202 when that takes longer than PATIENCE_SECONDS."""
+        self.caller.check("manager")
+        if not data:
+            raise wrong("the body is the text of a CSV file, and it is empty")
+        digest = hashlib.sha256(data).hexdigest()
+        id_ = checked_id(query.get("id", f"{datetime.now(UTC):%Y%m%d}-{digest[:32]}"))
+        if not self._put(id_, data, digest, query) and self._find(id_).digest != digest:
+            raise Problem(409, "ID_TAKEN", "another file has this id: make a new one for each file")
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (answer := self.read(id_))[1] == 202 and time.monotonic() < deadline:
+            time.sleep(PAUSE_SECONDS)
+        return answer
+
+    def read(self, id_: str) -> tuple[dict[str, Any], int]:
+        """What the rows of a file gave; 202 while nobody has read it."""
+        self.caller.check("manager")
+        file = self._find(checked_id(id_))
+        digest = version_digest(self.images_bucket, file.key, file.version_id)
+        day = utc(file.uploaded)[:10].replace("-", "/")
+        summary = self._report(f"reports/records/read/{day}/{digest}.json")
+        if summary is None:
+            return {"id": id_, "state": "WAITING"}, 202
+        faults = summary["faults"]
+        if "report" in summary:
+            faults = (self._report(summary["report"]["key"]) or summary)["faults"][:MOST_FAULTS]
+        told = {name: summary[name] for name in TOLD if name in summary}
+        left_out = {
+            "faults_left_out": summary["malformed"] - len(faults),
+            "records_left_out": summary["bins"] - len(summary["records"]),
+        }
+        return {"id": id_, "state": "READ", **told, "faults": faults, **left_out}, 200
+
+    def _key(self, id_: str) -> str:
+        """By the site's digest: its name may be no part of a key."""
+        return f"records/api/{hashlib.sha256(encode_id(self.site).encode()).hexdigest()[:16]}/{id_}.csv"
+
+    def _put(self, id_: str, data: bytes, digest: str, query: Mapping[str, str]) -> bool:
+        """False when there is a file of this id."""
+        site = quote(self.site, safe="")
+        said = {"columns": query.get("columns", ""), "dry-run": query.get("dry_run", "")}
+        if len(said["columns"]) > 1000 or not said["columns"].isascii():
+            raise wrong("columns maps names, such as bin=Location&expected_quantity=Stock%20level")
+        if said["dry-run"] not in ("", "true", "false"):
+            raise wrong("dry_run is true or false")
+        named = {"site": site, "only-site": site, "sent-by": quote(self.caller.person.name), "sha256": digest}
+        try:
+            self.s3.put_object(
+                Bucket=self.images_bucket,
+                Key=self._key(id_),
+                Body=data,
+                Metadata=named | {name: text for name, text in said.items() if text},
+                IfNoneMatch="*",
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "PreconditionFailed":
+                return False
+            raise Transient(f"S3: {error}") from error
+        except BotoCoreError as error:
+            raise Transient(f"S3: {error}") from error
+        return True
+
+    def _find(self, id_: str) -> File:
+        try:
+            head = self.s3.head_object(Bucket=self.images_bucket, Key=self._key(id_))
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                raise Problem(404, "UNKNOWN", "there is no file of records of this id") from error
+            raise Transient(f"S3: {error}") from error
+        except BotoCoreError as error:
+            raise Transient(f"S3: {error}") from error
+        digest = head["Metadata"].get("sha256", "")
+        return File(self._key(id_), head["VersionId"], head["LastModified"], digest)
+
+    def _report(self, key: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = json.load(self.s3.get_object(Bucket=self.artifacts_bucket, Key=key)["Body"])
+        except self.s3.exceptions.NoSuchKey:
+            return None
+        except (ClientError, BotoCoreError) as error:
+            raise Transient(f"S3: {error}") from error
+        return found
+
+
+def checked_id(text: str) -> str:
+    """Raises Problem."""
+    if not ID.fullmatch(text):
+        raise wrong("id has at most 64 letters, digits, _ and -")
+    return text

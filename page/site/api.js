@@ -1,0 +1,65 @@
+// Requests to the stack's own API. Three kinds of failure: Refused (the same request fails again), Unreachable (try
+// later), SignedOut (sign in, then try again).
+import { texts } from "./texts.js";
+
+export class Refused extends Error {
+  /** `code` is for programs, `message` for people. */
+  constructor(status, code, message) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+export class Unreachable extends Error {}
+
+export class SignedOut extends Error {}
+
+const PATIENCE = 20000; // ms; the API answers within 30 s, and a person has gone by then
+const LATER = [408, 425, 429];
+
+/** The answer to GET, or to POST with a body: an object. Raises Refused or Unreachable. */
+export async function request(path, { body, token, keepalive = false } = {}) {
+  let answer, said;
+  try {
+    answer = await fetch(path, {
+      method: body === undefined ? "GET" : "POST",
+      headers: {
+        ...(token && { Authorization: `Bearer ${token}` }),
+        ...(body !== undefined && { "Content-Type": typeof body === "string" ? "text/csv" : "application/json" }),
+      },
+      body: body === undefined || typeof body === "string" ? body : JSON.stringify(body),
+      cache: "no-store",
+      credentials: "same-origin",
+      keepalive,
+      signal: AbortSignal.timeout(PATIENCE),
+    });
+    said = await answer.text();
+  } catch {
+    throw new Unreachable(texts.unreachable);
+  }
+  const found = parsed(said);
+  if (answer.ok && found) return found;
+  if (answer.status >= 500 || LATER.includes(answer.status) || answer.ok) {
+    throw new Unreachable(found?.detail ?? texts.busy(answer.status));
+  }
+  // Ours has `code` and `detail`; the gateway's own errors have `message` alone.
+  const message = found?.detail ?? found?.message ?? texts.refused(answer.status);
+  throw new Refused(answer.status, found?.code ?? "GATEWAY", message);
+}
+
+function parsed(text) {
+  try {
+    const found = JSON.parse(text);
+    return typeof found === "object" ? found : null;
+  } catch {
+    return null;
+  }
+}
+
+/** An id in a path: as it is, or `~` and base64url of its UTF-8. */
+export function encodeId(text) {
+  if (/^[A-Za-z0-9_.-]+$/.test(text) && text !== "." && text !== "..") return text;
+  const bytes = Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join("");
+  return "~" + btoa(bytes).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}

@@ -1,0 +1,89 @@
+// Who is signed in. The token is in memory alone; what renews it is in a cookie that no script can read.
+import { Refused, request, SignedOut, Unreachable } from "./api.js";
+import { Store } from "./store.js";
+import { texts } from "./texts.js";
+
+const MARGIN = 60000; // ms before a token ends from which on it is renewed first
+
+/**
+ * `me`: {name, role, sites}, null until somebody signs in. `expired`: the same person must sign in again. `problem`: why
+ * nobody knows whether somebody is signed in.
+ */
+export const session = new Store({ started: false, me: null, expired: false, problem: null });
+export const ROLES = ["viewer", "counter", "manager"];
+
+let token = "";
+let ends = 0;
+let renewing = null;
+
+/** Whether the person may do what this role may. */
+export function may(role) {
+  return ROLES.indexOf(session.value.me?.role) >= ROLES.indexOf(role);
+}
+
+/** Renews the session of before a reload, if there was one. */
+export async function start() {
+  session.set({ started: false, problem: null });
+  try {
+    if (await renewed()) session.set({ me: await ask("/api/me") });
+  } catch (problem) {
+    session.set({ problem });
+  }
+  session.set({ started: true });
+}
+
+/** Signs a person in. Raises Refused (its code is NEW_PASSWORD where `newPassword` is needed) or Unreachable. */
+export async function signIn(name, password, newPassword) {
+  const body = { name, password, ...(newPassword && { new_password: newPassword }) };
+  keep(await request("/session", { body }));
+  session.set({ me: await request("/api/me", { token }), expired: false });
+}
+
+/** Forgets the session here and, if it can be reached, in the stack. */
+export function signOut() {
+  token = "";
+  session.set({ me: null, expired: false });
+  return request("/session", { body: { sign_out: true }, keepalive: true }).catch(() => {});
+}
+
+/** The answer to a request of the signed-in person. Raises Refused, Unreachable or SignedOut. */
+export async function ask(path, body) {
+  if (Date.now() > ends - MARGIN) await renewed().catch(() => {});
+  for (const last of [false, true]) {
+    try {
+      return await request(path, { body, token });
+    } catch (problem) {
+      if (!(problem instanceof Refused && problem.status === 401)) throw problem;
+      if (last || !(await renewed())) break;
+    }
+  }
+  if (session.value.me) session.set({ expired: true });
+  throw new SignedOut(texts.signedOut);
+}
+
+/** Whether there is a new token. Raises Unreachable. */
+function renewed() {
+  renewing ??= renew().finally(() => (renewing = null));
+  return renewing;
+}
+
+async function renew() {
+  try {
+    keep(await request("/session", { body: { refresh: true } }));
+  } catch (problem) {
+    if (problem instanceof Unreachable) throw problem;
+    return false;
+  }
+  // Another tab may have signed another person in.
+  if (session.value.me && nameIn(token) !== session.value.me.name) location.reload();
+  return true;
+}
+
+function keep(answer) {
+  token = answer.token;
+  ends = Date.now() + answer.expires_in * 1000;
+}
+
+function nameIn(idToken) {
+  return JSON.parse(atob(idToken.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")))["cognito:username"];
+}

@@ -1,0 +1,402 @@
+"""The queue in a real browser: counting by keyboard, by thumb, without a network, in two tabs, after a session ended."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, Playwright, Route, expect
+
+from tests.page.conftest import PASSWORD, Bins, Opens, sign_in
+from tests.page.desk import Server
+
+SignedIn = Callable[..., Page]
+
+
+def in_hand(page: Page) -> str:
+    """The bin that is shown, once its photograph is."""
+    expect(page.locator(".frame img")).to_be_visible()
+    return page.locator(".of .id").inner_text()
+
+
+def after(page: Page, bin_: str) -> None:
+    """Waits until another bin than this is in hand, or none."""
+    expect(page.locator(".of .id", has_text=re.compile(f"^{re.escape(bin_)}$"))).to_have_count(0)
+
+
+def entered(page: Page, bins: Bins, number: int) -> list[dict[str, Any]]:
+    """The table's entries once there are so many."""
+    for _ in range(100):
+        if len(found := bins.recounts()) >= number:
+            break
+        page.wait_for_timeout(50)
+    assert len(found) == number
+    return found
+
+
+def test_ten_bins_by_keyboard_alone(signed_in: SignedIn, bins: Bins) -> None:
+    for number in range(10):
+        bins.add(f"P-{number}", number)
+    page = signed_in()
+    counted: dict[str, int] = {}
+    for number in range(10):
+        bin_ = in_hand(page)
+        assert bin_ not in counted
+        counted[bin_] = number + 7
+        page.keyboard.type(str(number + 7))
+        page.keyboard.press("Enter")
+        after(page, bin_)
+    expect(page.get_by_role("heading", name="Nothing left to recount")).to_be_visible()
+    expect(page.get_by_text("10 counted")).to_be_visible()
+    assert {item["bin"]: int(item["quantity"]) for item in entered(page, bins, 10)} == counted
+
+
+@pytest.mark.parametrize(
+    ("key", "outcome"),
+    [("c", "CANNOT_COUNT"), ("t", "RETAKE")],
+)
+def test_what_cannot_be_counted_is_said_by_one_key(signed_in: SignedIn, bins: Bins, key: str, outcome: str) -> None:
+    bins.add("P-1")
+    page = signed_in()
+    in_hand(page)
+    page.keyboard.press(key)
+    (item,) = entered(page, bins, 1)
+    assert item["outcome"] == outcome and "quantity" not in item
+
+
+def test_skipped_bins_come_back_when_asked(signed_in: SignedIn, bins: Bins) -> None:
+    for name in ("P-1", "P-2"):
+        bins.add(name)
+    page = signed_in()
+    first = in_hand(page)
+    page.keyboard.press("s")
+    after(page, first)
+    second = in_hand(page)
+    page.keyboard.press("s")
+    page.get_by_role("button", name="Show 2 skipped again").click()
+    assert in_hand(page) in (first, second)
+    assert not bins.recounts()
+
+
+def test_nothing_but_a_number_is_typed_and_an_empty_entry_is_explained(signed_in: SignedIn, bins: Bins) -> None:
+    bins.add("P-1")
+    page = signed_in()
+    in_hand(page)
+    field = page.get_by_label("Items in the bin")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Type how many items you count")).to_be_visible()
+    for text, shown in (("12345678901", "123456789"), ("-3", "3"), ("2.5", "25"), ("1e5", "15")):
+        field.fill("")
+        page.keyboard.type(text)
+        expect(field).to_have_value(shown)
+    field.fill("4")
+    for pasted in ("-3", "2.5", "1e5", "٣", "９", "<b>", "99999999999"):
+        field.fill(pasted)
+        expect(field).to_have_value("4")
+    page.keyboard.press("Backspace")
+    expect(field).to_have_value("")
+    assert not bins.recounts()
+
+
+def test_undo_takes_the_last_entry_back_and_shows_its_bin(signed_in: SignedIn, bins: Bins) -> None:
+    bins.add("P-1")
+    bins.add("P-2")
+    page = signed_in()
+    first = in_hand(page)
+    page.keyboard.type("4")
+    page.keyboard.press("Enter")
+    after(page, first)
+    entered(page, bins, 1)
+    page.keyboard.press("u")
+    expect(page.locator(".of .id")).to_have_text(first)
+    expect(page.get_by_text("0 counted")).to_be_visible()
+    page.keyboard.type("5")
+    page.keyboard.press("Enter")
+    entered(page, bins, 2)
+    (entry,) = bins.review(first)["entries"]
+    assert entry["quantity"] == 5
+    expect(page.locator(".of .id")).not_to_have_text(first)
+
+
+def test_a_reason_and_a_note_go_with_the_entry_and_not_with_the_next(signed_in: SignedIn, bins: Bins) -> None:
+    bins.add("P-1")
+    bins.add("P-2")
+    page = signed_in()
+    first = in_hand(page)
+    page.get_by_text("Reason or note").click()
+    page.locator(".why select").select_option("Items hidden")
+    page.get_by_label("Note").press_sequentially("=1+1 <b>crushed</b> 12s")  # no digit and no letter of it is a key
+    expect(page.get_by_label("Items in the bin")).to_have_value("")
+    page.get_by_label("Items in the bin").fill("3")
+    page.keyboard.press("Enter")
+    after(page, first)
+    in_hand(page)
+    page.keyboard.type("3")
+    page.keyboard.press("Enter")
+    one, other = sorted(entered(page, bins, 2), key=lambda item: item["bin"] != first)
+    assert (one["reason"], one["note"]) == ("HIDDEN", "=1+1 <b>crushed</b> 12s")
+    assert not other.get("reason") and not other.get("note")
+
+
+def test_names_are_text(signed_in: SignedIn, bins: Bins) -> None:
+    name = "<img src=x onerror=document.title='broken'>"
+    bins.add(name)
+    page = signed_in()
+    assert in_hand(page) == name
+    expect(page).to_have_title("Queue · Bintally")
+
+
+# A network that comes and goes
+
+
+def test_an_entry_made_without_a_network_is_sent_once_when_it_returns(signed_in: SignedIn, bins: Bins) -> None:
+    for name in ("P-1", "P-2", "P-3"):
+        bins.add(name)
+    page = signed_in()
+    first = in_hand(page)
+    expect(page.locator("body")).to_be_visible()
+    page.wait_for_function("performance.getEntriesByType('resource').filter(e => /claims/.test(e.name)).length >= 2")
+    page.wait_for_timeout(500)  # the second photograph is decoded
+    page.context.set_offline(True)
+    page.keyboard.type("4")
+    page.keyboard.press("Enter")
+    after(page, first)
+    second = in_hand(page)
+    assert second != first, "the next photograph was there already"
+    expect(page.get_by_text("1 entry kept on this device")).to_be_visible()
+    assert not bins.recounts()
+    page.context.set_offline(False)
+    (item,) = entered(page, bins, 1)
+    assert (item["bin"], item["quantity"]) == (first, 4)
+    expect(page.get_by_text("kept on this device")).to_have_count(0)
+
+
+def test_an_entry_outlives_its_tab_and_an_answer_that_never_came(device: Opens, server: Server, bins: Bins) -> None:
+    """The stack stored the entry, the phone lost the answer, and its browser was closed: the next load sends it again,
+    and it is one entry."""
+    bins.add("P-1")
+    bins.add("P-2")
+    phone = device()
+    page = phone.new_page()
+    sign_in(page, server.url)
+    first = in_hand(page)
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.route("**/recounts", lose)
+    page.keyboard.type("4")
+    page.keyboard.press("Enter")
+    after(page, first)
+    entered(page, bins, 1)
+    page.close()
+    again = phone.new_page()
+    again.goto(server.url)
+    assert in_hand(again) != first
+    again.wait_for_function(KEPT + "(all => all.length === 0)")
+    assert len(entered(again, bins, 1)) == 1
+    sent = [body for method, path, body in server.gate.asked if path.endswith("/recounts") and method == "POST"]
+    assert len(sent) >= 2 and len({body["id"] for body in sent}) == 1
+
+
+KEPT = """() => new Promise((resolve) => {
+  const asked = indexedDB.open("bintally", 1);
+  asked.onsuccess = () => {
+    const all = asked.result.transaction("entries").objectStore("entries").getAll();
+    all.onsuccess = () => { asked.result.close(); resolve(all.result); };
+  };
+}).then"""
+
+
+def test_what_was_typed_outlives_a_reload(signed_in: SignedIn, bins: Bins) -> None:
+    bins.add("P-1")
+    page = signed_in()
+    in_hand(page)
+    page.keyboard.type("12")
+    page.reload()
+    in_hand(page)
+    expect(page.get_by_label("Items in the bin")).to_have_value("12")
+
+
+def test_an_entry_that_the_stack_refuses_is_shown_and_kept(signed_in: SignedIn, bins: Bins) -> None:
+    bins.add("P-1", 1)
+    page = signed_in()
+    in_hand(page)
+    bins.add("P-1", 2)  # a newer photograph, meanwhile
+    page.keyboard.press("c")
+    expect(page.get_by_text("1 entry not taken")).to_be_visible()
+    expect(page.get_by_text("a newer photograph of this bin has arrived").first).to_be_visible()
+    page.reload()
+    in_hand(page)
+    page.get_by_text("1 entry not taken").click()
+    page.locator("li").get_by_role("button", name="Dismiss").click()
+    expect(page.get_by_text("not taken")).to_have_count(0)
+    assert not bins.recounts()
+
+
+# Sessions
+
+
+def test_a_session_that_ends_in_mid_work_loses_nothing(signed_in: SignedIn, server: Server, bins: Bins) -> None:
+    for name in ("P-1", "P-2", "P-3"):
+        bins.add(name)
+    page = signed_in()
+    first = in_hand(page)
+    server.gate.end_sessions()
+    page.keyboard.type("4")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Sign in again")).to_be_visible()
+    assert not bins.recounts()
+    page.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    (item,) = entered(page, bins, 1)
+    assert item["bin"] == first
+    assert in_hand(page) != first
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_token_that_ends_is_renewed_without_a_word(signed_in: SignedIn, server: Server, bins: Bins) -> None:
+    for name in ("P-1", "P-2"):
+        bins.add(name)
+    page = signed_in()
+    first = in_hand(page)
+    server.gate.end_tokens()
+    page.keyboard.type("4")
+    page.keyboard.press("Enter")
+    after(page, first)
+    entered(page, bins, 1)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_another_person_on_the_same_device_does_not_send_what_the_first_entered(
+    signed_in: SignedIn, server: Server, bins: Bins
+) -> None:
+    for name in ("P-1", "P-2", "P-3"):
+        bins.add(name)
+    page = signed_in("ana")
+    first = in_hand(page)
+    page.route("**/recounts", lambda route: route.abort())
+    page.keyboard.type("4")
+    page.keyboard.press("Enter")
+    after(page, first)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_label("Account of ana").click()
+    page.get_by_role("button", name="Sign out").click()
+    page.unroute("**/recounts")
+    sign_in(page, server.url, "ben")
+    in_hand(page)
+    page.wait_for_timeout(300)
+    assert not bins.recounts()
+    page.get_by_label("Account of ben").click()
+    page.get_by_role("button", name="Sign out").click()
+    sign_in(page, server.url, "ana")
+    (item,) = entered(page, bins, 1)
+    assert item["bin"] == first
+    assert bins.review(first)["entries"][0]["person"] == "ana"
+
+
+# Tabs and people
+
+
+def test_two_tabs_hold_two_bins_each_and_none_twice(device: Opens, server: Server, bins: Bins) -> None:
+    for number in range(6):
+        bins.add(f"P-{number}", number)
+    context = device()
+    one = context.new_page()
+    sign_in(one, server.url)
+    first = in_hand(one)
+    one.wait_for_timeout(500)  # the next is claimed too
+    other = context.new_page()
+    other.goto(server.url)
+    counted = []
+    for number in range(6):
+        page = (one, other)[number % 2]
+        bin_ = in_hand(page)
+        counted.append(bin_)
+        page.keyboard.type("4")
+        page.keyboard.press("Enter")
+        after(page, bin_)
+    assert counted[0] == first
+    assert len(set(counted)) == 6, json.dumps(server.gate.asked)
+    entered(page, bins, 6)
+
+
+def test_two_people_never_count_the_same_bin(signed_in: SignedIn, bins: Bins) -> None:
+    for name in ("P-1", "P-2", "P-3", "P-4"):
+        bins.add(name)
+    ana, ben = signed_in("ana"), signed_in("ben")
+    assert in_hand(ana) != in_hand(ben)
+
+
+def test_a_bin_that_another_person_took_meanwhile_is_said(signed_in: SignedIn, server: Server, bins: Bins) -> None:
+    bins.add("P-1")
+    page = signed_in("ana")
+    in_hand(page)
+    review = bins.review("P-1")
+    review["claim"]["person"] = "ben"
+    bins.resource.put_item(Item=review)
+    page.keyboard.press("c")
+    expect(page.get_by_text("1 entry not taken")).to_be_visible()
+    expect(page.get_by_text("another person took it").first).to_be_visible()
+
+
+# Devices
+
+
+@pytest.fixture(scope="session")
+def profiles(playwright: Playwright) -> dict[str, Any]:
+    """Playwright's, by what they are here."""
+    names = {"phone": "Pixel 7", "tablet": "Galaxy Tab S4", "small": "iPhone SE"}
+    return {kind: playwright.devices[name] for kind, name in names.items()}
+
+
+@pytest.mark.parametrize("kind", ["phone", "tablet", "small"])
+def test_one_thumb_counts(signed_in: SignedIn, bins: Bins, profiles: dict[str, Any], kind: str) -> None:
+    bins.add("P-1", 8)
+    bins.add("P-2", 9)
+    profile = {name: value for name, value in profiles[kind].items() if name != "default_browser_type"}
+    page = signed_in("ana", **profile)
+    first = in_hand(page)
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= page.viewport_size["width"], "nothing is cut off at the side"  # type: ignore[index]
+    photograph = page.locator(".frame").bounding_box()
+    assert photograph and photograph["height"] >= 0.28 * page.viewport_size["height"]  # type: ignore[index]
+    for button in page.locator(".keypad button, .acts button, .tools button").all():
+        box = button.bounding_box()
+        assert box and min(box["width"], box["height"]) >= 44, "WCAG 2.5.5"
+    page.get_by_role("button", name="1", exact=True).tap()
+    page.get_by_role("button", name="2", exact=True).tap()
+    page.get_by_role("button", name="Enter").tap()
+    after(page, first)
+    (item,) = entered(page, bins, 1)
+    assert item["quantity"] == 12
+
+
+def test_the_photograph_is_zoomed_moved_turned_and_brightened(signed_in: SignedIn, bins: Bins) -> None:
+    bins.add("P-1")
+    bins.add("P-2")
+    page = signed_in()
+    first = in_hand(page)
+    style = "document.querySelector('.frame img').style"
+    page.keyboard.press("+")
+    assert "scale(1.4)" in page.evaluate(f"{style}.transform")
+    page.keyboard.press("ArrowLeft")
+    assert "translate(80px, 0px)" in page.evaluate(f"{style}.transform")
+    page.keyboard.press("r")
+    assert "rotate(90deg)" in page.evaluate(f"{style}.transform")
+    box = page.locator(".frame img").bounding_box()
+    frame = page.locator(".frame").bounding_box()
+    assert box and frame and box["height"] > 0
+    page.keyboard.press("b")
+    assert page.evaluate(f"{style}.filter") == "brightness(1.5)"
+    page.mouse.move(frame["x"] + 200, frame["y"] + 200)
+    page.mouse.wheel(0, -100)
+    assert "scale(1.4" not in page.evaluate(f"{style}.transform"), "of what fits, turned"
+    page.keyboard.type("4")
+    page.keyboard.press("Enter")
+    after(page, first)
+    in_hand(page)
+    assert page.evaluate(f"{style}.transform") == "translate(0px, 0px) rotate(0deg) scale(1)"
+    assert page.evaluate(f"{style}.filter") == "brightness(1.5)"
