@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import boto3
 from bintally.answering.recounts import Recounts
 from bintally.answering.requests import Caller
 from bintally.aws.items import Item, wire
@@ -50,11 +51,7 @@ def table_of_its_own() -> Iterator[Callable[[], Table]]:
         stack = Local(home=Path(home) / "home", port=free_port())
         stack.start_emulator()
         try:
-            properties = yaml_parse((REPOSITORY / "template.yaml").read_text())["Resources"]["CountsTable"][
-                "Properties"
-            ]
-            known = ("BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
-            stack.client("dynamodb").create_table(TableName="counts", **{name: properties[name] for name in known})
+            made_table(stack.client("dynamodb"))
             yield lambda: Table("counts", stack.client("dynamodb"))
         finally:
             stack.down(discard=True)
@@ -72,6 +69,19 @@ def latest(number: int) -> Item:
     }
 
 
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def made_table(client: Any = None) -> Table:
+    """The template's table, in an account that lacks it."""
+    client = client or boto3.client("dynamodb")
+    properties = yaml_parse((REPOSITORY / "template.yaml").read_text())["Resources"]["CountsTable"]["Properties"]
+    known = ("BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
+    client.create_table(TableName="counts", **{name: properties[name] for name in known})
+    return Table("counts", client)
+
+
 # 20 people, 2,000 bins
 
 
@@ -85,7 +95,7 @@ def measure_people(console: Console, bins: int = BINS, people: int = PEOPLE) -> 
             desk = Desk(table())
             for number in numbers:
                 desk.table.put(latest(number))
-                desk.follow(latest(number)["PK"], datetime.now(UTC))
+                desk.follow(latest(number)["PK"], now())
                 progress.advance(task)
 
         with ThreadPoolExecutor(8) as workers:
@@ -109,11 +119,12 @@ class Counting:
         self.accepted: dict[str, str] = {}
         self.claims, self.refused, self.failure = 0, 0, ""
 
-    def work(self, done: Callable[[], None]) -> None:
+    def work(self, done: Callable[[], None], patience: int = 5) -> None:
+        """Ends when nothing was left `patience` times in a row."""
         chance, idle = random.Random(self.person.name), 0
         try:
-            while idle < 5:
-                item = again(lambda: self.desk.claim_next(SITE, self.person, datetime.now(UTC)))
+            while idle < patience:
+                item = again(lambda: self.desk.claim_next(SITE, self.person, now()))
                 if item is None:
                     idle += 1
                     time.sleep(0.2)
@@ -127,14 +138,14 @@ class Counting:
             self.failure = repr(error)
 
     def enter(self, item: Item, quantity: int, chance: random.Random) -> None:
-        entry = Entry(f"{chance.getrandbits(128):032x}", self.person.name, datetime.now(UTC), quantity)
+        entry = Entry(f"{chance.getrandbits(128):032x}", self.person.name, now(), quantity)
         seen = item["image"]["version_id"]
         try:
             for _ in range(2 if chance.random() < 0.1 else 1):
-                again(lambda: self.desk.enter(item["PK"], entry, self.person, seen, datetime.now(UTC)))
+                again(lambda: self.desk.enter(item["PK"], entry, self.person, seen, now()))
             self.accepted[entry.id] = item["PK"]
             if chance.random() < 0.05:
-                again(lambda: self.desk.undo(item["PK"], self.person, datetime.now(UTC)))
+                again(lambda: self.desk.undo(item["PK"], self.person, now()))
                 self.enter(item, quantity, chance)
         except Refused:
             self.refused += 1
@@ -191,7 +202,8 @@ def claimed_twice(trail: list[Item]) -> int:
 def show_people(console: Console, report: Numbers) -> None:
     console.print(
         f"{report['people']} people, {report['bins']:,} bins: {report['claims']:,} claims,"
-        f" {report['entries']:,} entries in {report['seconds']:.0f} s; {report['claimed_by_two']} bins claimed by two at once,"
+        f" {report['entries']:,} entries in {report['seconds']:.0f} s;"
+        f" {report['claimed_by_two']} bins claimed by two at once,"
         f" {report['lost']} entries lost, {report['unknown']} that nobody made,"
         f" {report['trail_differs']} trails that replay to another state, {report['unresolved']} bins left"
     )
