@@ -55,8 +55,9 @@ def prepare(data: bytes, file: File) -> Prepared:
     if size[0] * size[1] > MOST_PIXELS:
         raise Rejected(f"{size[0]} x {size[1]} pixels; at most {MOST_PIXELS:,} are decoded")
     fits = file.kind == "JPEG" and len(data) <= LARGEST_UNTOUCHED and max(size) <= LONG_SIDE
-    untouched = fits and image.mode in ("RGB", "L") and not file.unended and _opens(data)
-    target = (1, 1) if untouched else _target(size)
+    if fits and image.mode in ("RGB", "L") and not file.unended and _decodes(data, size):
+        return Prepared(data)
+    target = _target(size)
     try:
         _load(image, target)
         whole = not file.unended or is_whole(
@@ -66,18 +67,15 @@ def prepare(data: bytes, file: File) -> Prepared:
         raise Rejected(f"the {file.kind} image is truncated or corrupt: {error}") from error
     if not whole:
         raise Rejected(f"the {file.kind} image is truncated or corrupt: a part of its pixels is missing")
-    if untouched:
-        return Prepared(data)
-    found = image.info
-    jpeg = _jpeg(upright(_shrunk(_eight_bits(image), target), file, found))
+    jpeg = _jpeg(upright(_shrunk(_eight_bits(image), target), file, image.info))
     return Prepared(jpeg, ("end_mark_missing",) if file.unended else ())
 
 
-def _opens(data: bytes) -> bool:
-    """Whether nothing that surrounds the pixels stops Pillow: an endpoint of an older image opens the whole file."""
+def _decodes(data: bytes, size: tuple[int, int]) -> bool:
+    """Whether nothing that surrounds the pixels stops Pillow: an endpoint of an older image decodes the whole file."""
     with suppress(*BROKEN):
-        Image.open(io.BytesIO(data), formats=["JPEG"])
-        return True
+        image = Image.open(io.BytesIO(data), formats=["JPEG"])
+        return image.size == size and bool(_load(image, (1, 1)))
     return False
 
 
