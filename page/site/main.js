@@ -2,7 +2,7 @@
 import { html, render, useEffect, useState } from "./html.js";
 import { complain, hush, Notice } from "./notice.js";
 import { outbox } from "./outbox.js";
-import { pages } from "./pages.js";
+import { home, pages } from "./pages.js";
 import { goOn, startSending, stopWork } from "./queue.js";
 import { go, route, to } from "./route.js";
 import { ask, may, session, signOut, start } from "./session.js";
@@ -47,7 +47,7 @@ function Shell({ me, covered }) {
     if (!covered) goOn();
   }, [covered]);
   const allowed = pages.filter((each) => may(each.role));
-  const shown = allowed.find((each) => each.name === page) ?? allowed[0];
+  const shown = allowed.find((each) => each.name === (page || home[me.role])) ?? allowed[0];
   const chosen = sites?.includes(site) ? site : sites?.find((each) => each === localStorage.getItem(SITE)) ?? sites?.[0];
   useEffect(() => {
     if (chosen) localStorage.setItem(SITE, chosen);
