@@ -61,6 +61,7 @@ def put_bin(bin_: str, *hours: int, count: int = 2, recorded: int = 3) -> str:
         table.put(item | {"SK": f"COUNT#{taken}#{number:016}"})
     table.put(item | {"SK": "LATEST", "site_key": items.site_key(SITE)})
     record = {"site": SITE, "bin": bin_, "expected_quantity": recorded, "as_of": item["captured_at"], "order": "1"}
+    table.put(items.site_item(SITE))
     source = {"bucket": BUCKET, "key": "records/stock.csv", "version_id": "v", "line": 7}
     table.put(items.record_key(place) | record | {"source": source})
     return items.bin_key(place)
@@ -134,8 +135,8 @@ def registry(bins: Bins) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("warehouse")
-def test_the_overview_shows_what_waits_and_leads_to_it(signed_in: SignedIn, server: Server) -> None:
-    server.sites = ["AUS2", SITE]
+def test_the_overview_shows_what_waits_and_leads_to_it(signed_in: SignedIn) -> None:
+    Table.named("counts").put(items.site_item("AUS2"))
     page = signed_in("max")
     page.locator(".site select").select_option(SITE)
     expect(page.get_by_role("heading", name=f"Site {SITE}")).to_be_visible()
@@ -202,13 +203,14 @@ def test_names_of_bins_are_text(signed_in: SignedIn, bins: Bins) -> None:
 
 @pytest.mark.usefixtures("records_are_read")
 def test_a_file_is_dropped_and_its_faults_are_saved(signed_in: SignedIn, tmp_path: Path) -> None:
+    Table.named("counts").put(items.site_item(SITE))
     page = signed_in("max")
     page.get_by_role("link", name="Records").click()
     rows = "Lagerplatz;bin;Menge;quantity\nä;P-1;;4\nx;P-2;;=2+3\nx;P-3;;zwölf\n".encode("cp1252")
     page.get_by_label("Choose CSV files").set_input_files({"name": "stock.csv", "mimeType": "text/csv", "buffer": rows})
     expect(page.get_by_text("1 row stored for 1 bin")).to_be_visible()
     expect(page.get_by_role("row", name="3 – not stored")).to_be_visible()
-    assert [item["bin"] for item in boto3.resource("dynamodb").Table("counts").scan()["Items"]] == ["P-1"]
+    assert [item["bin"] for item in boto3.resource("dynamodb").Table("counts").scan()["Items"] if "bin" in item] == ["P-1"]
     with page.expect_download() as waited:
         page.get_by_role("button", name="Download the faults").click()
     assert waited.value.suggested_filename == "stock-faults.csv"
