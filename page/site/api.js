@@ -18,7 +18,7 @@ export class SignedOut extends Error {}
 const PATIENCE = 20000; // ms; the API answers within 30 s, and a person has gone by then
 const LATER = [408, 425, 429];
 
-/** The answer to GET, or to POST with a body: an object. Raises Refused or Unreachable. */
+/** The answer to GET, or to POST with a body: an object, or a file, which is sent byte by byte. Raises Refused or Unreachable. */
 export async function request(path, { body, token, keepalive = false } = {}) {
   let answer, said;
   try {
@@ -26,9 +26,9 @@ export async function request(path, { body, token, keepalive = false } = {}) {
       method: body === undefined ? "GET" : "POST",
       headers: {
         ...(token && { Authorization: `Bearer ${token}` }),
-        ...(body !== undefined && { "Content-Type": typeof body === "string" ? "text/csv" : "application/json" }),
+        ...(body !== undefined && { "Content-Type": body instanceof Blob ? "application/octet-stream" : "application/json" }),
       },
-      body: body === undefined || typeof body === "string" ? body : JSON.stringify(body),
+      body: body === undefined || body instanceof Blob ? body : JSON.stringify(body),
       cache: "no-store",
       credentials: "same-origin",
       keepalive,

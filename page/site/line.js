@@ -94,7 +94,8 @@ export class Line {
       while (this.state.value.ready.length < READY) {
         const claim = await this.#claim();
         if (!claim) return this.state.set({ empty: true });
-        this.#show([...this.state.value.ready, await prepared(claim)]);
+        const found = await prepared(claim); // meanwhile the person goes on
+        this.#show([...this.state.value.ready, found]);
       }
     } catch (problem) {
       this.state.set({ problem });

@@ -2,7 +2,7 @@
 import { html, render, useEffect, useState } from "./html.js";
 import { complain, hush, Notice } from "./notice.js";
 import { outbox } from "./outbox.js";
-import { pages } from "./pages.js";
+import { home, pages } from "./pages.js";
 import { goOn, startSending, stopWork } from "./queue.js";
 import { go, route, to } from "./route.js";
 import { ask, may, session, signOut, start } from "./session.js";
@@ -16,7 +16,7 @@ const THEMES = { system: "light dark", light: "light", dark: "dark" };
 
 function App() {
   const { started, me, expired } = useStore(session);
-  if (!started) return html`<p class="waiting" role="status">${texts.loading}</p>`;
+  if (!started) return html`<main class="entrance"><p class="brand" role="status"><${Mark} />${texts.loading}</p></main>`;
   if (!me) return html`<${Entrance} />`;
   return html`<${Shell} key=${me.name} me=${me} covered=${expired} />${expired && html`<${SignInAgain} />`}`;
 }
@@ -47,7 +47,7 @@ function Shell({ me, covered }) {
     if (!covered) goOn();
   }, [covered]);
   const allowed = pages.filter((each) => may(each.role));
-  const shown = allowed.find((each) => each.name === page) ?? allowed[0];
+  const shown = allowed.find((each) => each.name === (page || home[me.role])) ?? allowed[0];
   const chosen = sites?.includes(site) ? site : sites?.find((each) => each === localStorage.getItem(SITE)) ?? sites?.[0];
   useEffect(() => {
     if (chosen) localStorage.setItem(SITE, chosen);

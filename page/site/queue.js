@@ -144,7 +144,8 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
 
   function submit(event) {
     event?.preventDefault();
-    if (text) once({ quantity: Number(text) });
+    const typed = field.current.value; // a key may come before the page is drawn again
+    if (typed) once({ quantity: Number(typed) });
     else setHint(t.typeFirst);
   }
 
@@ -309,9 +310,9 @@ function advance(progress, steps) {
 
 /** From the entry to the next photograph on the screen: a measure `entered-to-ready`, for `bintally bench review`. */
 function measure() {
-  if (!performance.getEntriesByName("entered").length) return;
   requestAnimationFrame(() =>
     setTimeout(() => {
+      if (!performance.getEntriesByName("entered").length) return;
       performance.measure("entered-to-ready", "entered");
       performance.clearMarks("entered");
     }),

@@ -1,5 +1,6 @@
 """Models and retrainings over the API: read by everybody, decided by managers of all sites."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -13,11 +14,15 @@ from tests.functions.conftest import World, plain
 from tests.functions.test_answer import CONTEXT, Ask, ask  # noqa: F401
 
 VIEWER, MANAGER = "/machine/viewer/", "/machine/manager/"
+POINTS = [
+    {"photographs": 90, "confidence": at / 10, "accuracy": at / 10 + 0.03, "interval": [at / 10 - 0.05, at / 10 + 0.08]}
+    for at in (2, 3, 4, 6, 8)
+]
 FIGURES = {
     "as_shipped": {"rps": 0.64, "accuracy": 0.39},
     "as_published": {"rmse": 1.17},
     "confusion": [[1] * 7] * 7,
-    "calibration": {"error": 0.02, "reliability": []},
+    "calibration": {"error": 0.02, "reliability": POINTS},
     "per_class": [],
 }
 ROLE = "arn:aws:iam::123456789012:role/any"
@@ -25,6 +30,12 @@ ROLE = "arn:aws:iam::123456789012:role/any"
 
 @pytest.fixture
 def registry(world: World, ask: Ask) -> Iterator[Any]:  # noqa: F811
+    with registered(world.s3):
+        yield plain("sagemaker")
+
+
+@contextlib.contextmanager
+def registered(s3: Any) -> Iterator[None]:
     """Two versions, of which the first is live and the second waits; both state machines."""
     sagemaker, states = plain("sagemaker"), plain("stepfunctions")
     definition = json.dumps({"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 60, "End": True}}})
@@ -40,7 +51,7 @@ def registry(world: World, ask: Ask) -> Iterator[Any]:  # noqa: F811
         ),
     ):
         key = f"models/{version}/figures.json"
-        world.s3.put_object(Bucket="artifacts", Key=key, Body=json.dumps(found))
+        s3.put_object(Bucket="artifacts", Key=key, Body=json.dumps(found))
         sagemaker.create_model_package(
             ModelPackageGroupName="bintally",
             ModelApprovalStatus=status,
@@ -76,7 +87,7 @@ def registry(world: World, ask: Ask) -> Iterator[Any]:  # noqa: F811
     sagemaker.create_endpoint(EndpointName="bintally-serverless", EndpointConfigName=name)
     events = clients.sagemaker().meta.events
     events.register("provide-client-params.sagemaker.UpdateModelPackage", with_metadata)
-    yield sagemaker
+    yield
     events.unregister("provide-client-params.sagemaker.UpdateModelPackage", with_metadata)
 
 

@@ -1,6 +1,5 @@
 """A desk with bins to recount, and a real browser before it."""
 
-import functools
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -12,6 +11,8 @@ import boto3
 import pytest
 from bintally import answer
 from bintally.answering import copies
+from bintally.answering import settings as answering
+from bintally.aws import items
 from bintally.aws.table import Table
 from bintally.reviewing import settings
 from bintally.reviewing.desk import Desk
@@ -56,11 +57,12 @@ class Bins:
             "recorded_as_of": "2026-11-21T00:00:00.000000Z",
         }
         self.table.put(item)
+        self.table.put(items.site_item(site))
         Desk(self.table).follow(str(item["PK"]), datetime.now(UTC))
 
     def recounts(self) -> list[dict[str, Any]]:
         """The entries that the table holds, in the order of their ids."""
-        return [item for item in self.resource.scan()["Items"] if item["SK"].startswith(("ANSWER#", "RECOUNT#"))]
+        return [each for each in self.resource.scan()["Items"] if each["SK"].startswith(("ANSWER#", "RECOUNT#"))]
 
     def review(self, name: str, site: str = SITE) -> dict[str, Any]:
         return dict(self.resource.get_item(Key={"PK": f"BIN#{site}#{name}", "SK": "REVIEW"})["Item"])
@@ -79,7 +81,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def forget() -> None:
-    for module in (answer, copies, settings):
+    for module in (answer, answering, copies, settings):
         for made in vars(module).values():
             if hasattr(made, "cache_clear"):
                 made.cache_clear()
@@ -106,13 +108,14 @@ def server(bins: Bins) -> Iterator[Server]:
         made.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
+    """Not for the whole run: a thread can have one, and other modules start theirs."""
     with sync_playwright() as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(playwright: Playwright) -> Iterator[Browser]:
     launched = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
     yield launched
@@ -165,6 +168,3 @@ def signed_in(device: Opens, server: Server) -> Callable[..., Page]:
         return page
 
     return make
-
-
-shot = functools.partial(Page.screenshot, animations="disabled")

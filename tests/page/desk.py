@@ -84,7 +84,6 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.gate = Gate()
-        self.sites: list[str] = ["SEA1"]
 
     @property
     def url(self) -> str:
@@ -125,17 +124,14 @@ class Handler(BaseHTTPRequestHandler):
     def ask(self, path: str, query: str, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
         """What the gateway answers, or the function behind it."""
         gate = self.server.gate
-        gate.asked.append((self.command, path, json.loads(body) if body else None))
+        raw = headers.get("content-type") == "application/octet-stream"
+        gate.asked.append((self.command, path, body if raw else json.loads(body) if body else None))
         name = gate.tokens.get(headers.get("authorization", "").removeprefix("Bearer "))
         if name is None:
             return {"statusCode": 401, "headers": {}, "body": json.dumps({"message": "Unauthorized"})}
-        if path in ("/api/me", "/api/sites"):  # STAND-IN
-            said: Any = {"name": name, "role": gate.groups[name][0], "sites": self.server.sites}
-            if path == "/api/sites":
-                said = {"sites": [{"site": site} for site in self.server.sites]}
-            return {"statusCode": 200, "headers": {"Content-Type": "application/json"}, "body": json.dumps(said)}
         claims = {"token_use": "id", "cognito:username": name, "cognito:groups": f"[{' '.join(gate.groups[name])}]"}
-        event = json.loads(json.dumps(SAMPLE)) | {"rawPath": path, "rawQueryString": query, "body": body.decode()}
+        event = json.loads(json.dumps(SAMPLE)) | {"rawPath": path, "rawQueryString": query}
+        event |= {"body": base64.b64encode(body).decode() if raw else body.decode(), "isBase64Encoded": raw}
         event["queryStringParameters"] = {name: values[-1] for name, values in parse_qs(query).items()}
         event["requestContext"] |= {"authorizer": {"jwt": {"claims": claims}}}
         event["requestContext"]["http"] |= {"method": self.command, "path": path}

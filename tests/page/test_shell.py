@@ -1,17 +1,155 @@
-"""The shell of the page: signing in and out, and what it shows of names."""
+"""The shell of the page: signing in and out, roles, sites, screen readers, and what reaches a counter's browser."""
 
 from collections.abc import Callable
 
-from playwright.sync_api import Page, expect
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, Response, expect
 
-from tests.page.conftest import Bins
+from tests.page.conftest import PASSWORD, Bins, Opens, sign_in
+from tests.page.desk import Server
+from tests.page.test_queue import after, in_hand
+
+SignedIn = Callable[..., Page]
 
 
-def test_a_person_signs_in_and_sees_the_queue(signed_in: Callable[..., Page], bins: Bins) -> None:
+def test_who_may_not_enter_is_told_so_in_one_line(device: Opens, server: Server) -> None:
+    page = device().new_page()
+    sign_in(page, server.url, "ana", "guessed")
+    expect(page.get_by_role("alert")).to_have_text("the name or the password is wrong")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("link", name="Queue")).to_be_visible()
+
+
+def test_a_first_password_is_replaced(device: Opens, server: Server) -> None:
+    server.gate.fresh.add("ana")
+    page = device().new_page()
+    sign_in(page, server.url, "ana")
+    expect(page.get_by_role("alert")).to_have_text("choose a new password")
+    page.get_by_label("New password").fill("a longer one than that")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("link", name="Queue")).to_be_visible()
+
+
+def test_a_reload_goes_on_and_signing_out_ends_it(signed_in: SignedIn, bins: Bins) -> None:
+    bins.add("P-1")
+    page = signed_in()
+    in_hand(page)
+    page.reload()
+    in_hand(page)
+    page.get_by_label("Account of ana").click()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("Password")).to_be_visible()
+    page.reload()
+    expect(page.get_by_label("Password")).to_be_visible()
+    assert "claim" not in bins.review("P-1"), "the bin waits for somebody else"
+
+
+def test_without_a_network_the_page_says_so_and_tries_again(signed_in: SignedIn, bins: Bins) -> None:
+    bins.add("P-1")
+    page = signed_in()
+    in_hand(page)
+    page.route("**/session", lambda route: route.abort())
+    page.reload()
+    expect(page.get_by_role("alert")).to_have_text("The stack cannot be reached. Check the network.")
+    page.unroute("**/session")
+    page.get_by_role("button", name="Try again").click()
+    in_hand(page)
+
+
+def test_a_person_chooses_a_site_which_is_kept(signed_in: SignedIn, bins: Bins) -> None:
+    bins.add("P-1", site="SEA1")
+    bins.add("Q-1", site="Lager 2/ä")
+    page = signed_in()
+    page.get_by_label("Site").select_option("Lager 2/ä")
+    expect(page.locator(".of .id")).to_have_text("Q-1")
+    page.reload()
+    expect(page.locator(".of .id")).to_have_text("Q-1")
+
+
+def serious(page: Page) -> list[str]:
+    """axe-core's serious and critical findings."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{each['id']}: {node['html'][:200]} {node['any'][:1]}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(device: Opens, server: Server, bins: Bins, scheme: str) -> None:
     bins.add("P-1", 8)
-    bins.add("P-2", 9)
-    page = signed_in("ana")
-    page.on("console", lambda m: print(m.text))
-    expect(page.get_by_role("heading", name="Bin P-")).to_be_visible()
-    expect(page.locator(".frame img")).to_be_visible()
-    page.screenshot(path="/tmp/page-queue.png")
+    page = device(color_scheme=scheme).new_page()
+    page.goto(server.url)
+    expect(page.get_by_label("Password")).to_be_visible()
+    assert not serious(page)
+    sign_in(page, server.url)
+    bin_ = in_hand(page)
+    page.keyboard.press("Enter")  # shows a hint
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert not serious(page)
+    page.reload()
+    in_hand(page)
+    page.keyboard.press("u")
+    expect(page.get_by_text("nothing to undo")).to_be_visible()
+    assert not serious(page)
+    page.keyboard.press("c")
+    after(page, bin_)
+    expect(page.get_by_role("heading", name="Nothing left")).to_be_visible()
+    assert not serious(page)
+    server.gate.end_sessions()
+    page.get_by_role("button", name="Look again").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert not serious(page)
+
+
+FORBIDDEN = (
+    "priority",
+    "p_record",
+    "probab",
+    "recorded",
+    "expected",
+    "secretmodel",
+    "direction",
+    "0.0123",
+    "confidence",
+)
+
+
+def test_nothing_that_a_counter_must_not_know_reaches_the_browser(
+    signed_in: SignedIn, device: Opens, server: Server, bins: Bins
+) -> None:
+    """Every address, header and body of every answer, photographs too, while two people count bins blind."""
+    seen: list[bytes] = []
+    for name in ("P-1", "P-2"):
+        bins.add(name, recorded=918273)
+    ben = signed_in("ben")
+    first = in_hand(ben)
+    ben.keyboard.type("645546")
+    ben.keyboard.press("Enter")
+    after(ben, first)
+    ben.get_by_label("Account of ben").click()
+    ben.get_by_role("button", name="Sign out").click()
+
+    ana = device().new_page()
+    answers: list[Response] = []
+    ana.on("response", lambda answer: answers.append(answer))
+    sign_in(ana, server.url)
+    for _ in range(2):
+        bin_ = in_hand(ana)
+        ana.keyboard.type("3")
+        ana.keyboard.press("Enter")
+        after(ana, bin_)
+    expect(ana.get_by_role("heading", name="Nothing left")).to_be_visible()
+    for answer in answers:
+        if "/page/" in answer.url or answer.status == 304:
+            continue
+        seen += [answer.url.encode(), repr(answer.all_headers()).encode(), answer.body()]
+    said = b"\n".join(seen)
+    assert b"P-1" in said and b"\xff\xd8" in said
+    for secret in (*FORBIDDEN, "918273", "645546", "user/ben", '"ben"'):
+        assert secret.encode() not in said, secret

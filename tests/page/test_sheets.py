@@ -1,0 +1,247 @@
+"""The pages that are read: overview, bins, records and models, in a real browser before the real functions."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from bintally.answering import bulk
+from bintally.aws import clients, items
+from bintally.aws.table import Table, adding
+from bintally.common.arrivals import Arrival
+from bintally.common.keys import Place, utc
+from bintally.common.zone import site_zone
+from bintally.records.record_file import Services, record_file
+from bintally.reviewing.desk import Desk, Person
+from bintally.reviewing.rules import Entry
+from playwright.sync_api import Page, expect
+
+from tests.functions.conftest import BUCKET
+from tests.functions.test_models import registered
+from tests.page.conftest import SAMPLES, SITE, Bins
+from tests.page.desk import Server
+
+SignedIn = Callable[..., Page]
+NOW = datetime.now(UTC)
+SECRETS = ("probabilit", "0.4", "recorded", "secretmodel", "discrepancy", "p_record", "FIRST", "SECOND")
+
+
+def put_bin(bin_: str, *hours: int, count: int = 2, recorded: int = 3) -> str:
+    """A bin photographed this many hours ago, the last time as LATEST; its PK."""
+    table, s3, item = Table.named("counts"), boto3.client("s3"), dict[str, Any]()
+    place = Place(SITE, bin_, "")
+    for number, hour in enumerate(hours):
+        key, taken = f"incoming/{SITE}/{bin_}/{hour}.jpg", utc(NOW - timedelta(hours=hour))
+        data = SAMPLES[(len(bin_) * 7 + hash(bin_) + number) % len(SAMPLES)].read_bytes()
+        version = s3.put_object(Bucket=BUCKET, Key=key, Body=data)["VersionId"]
+        item = {
+            "PK": items.bin_key(place),
+            "site": SITE,
+            "bin": bin_,
+            "image": {"bucket": BUCKET, "key": key, "version_id": version, "digest": f"{abs(hash((bin_, hour))):064x}"},
+            "captured_at": taken,
+            "uploaded_at": taken,
+            "order": f"{taken}#{version}",
+            "status": "COUNTED",
+            "count": count,
+            "is_minimum": count == 6,
+            "confidence": 0.46,
+            "probabilities": [0.46 if n == count else 0.09 for n in range(7)],
+            "model_version": "2026-11-27-secretmodel",
+            **items.comparison(
+                items.Recorded(recorded, "record", taken, f"{taken}#1"),
+                count,
+                [0.46 if n == count else 0.09 for n in range(7)],
+                0.05,
+            ),
+        }
+        table.put(item | {"SK": f"COUNT#{taken}#{number:016}"})
+    table.put(item | {"SK": "LATEST", "site_key": items.site_key(SITE)})
+    record = {"site": SITE, "bin": bin_, "expected_quantity": recorded, "as_of": item["captured_at"], "order": "1"}
+    table.put(items.site_item(SITE))
+    source = {"bucket": BUCKET, "key": "records/stock.csv", "version_id": "v", "line": 7}
+    table.put(items.record_key(place) | record | {"source": source})
+    return items.bin_key(place)
+
+
+def recounted(pk: str, *said: tuple[str, int]) -> None:
+    desk, table = Desk(Table.named("counts")), Table.named("counts")
+    desk.follow(pk, NOW)
+    for name, quantity in said:
+        person = Person(name)
+        review = desk.claim(pk, person, NOW)
+        entry = Entry(f"{pk}{name}", name, NOW, quantity, note="two behind the box" if quantity == 5 else "")
+        desk.enter(pk, entry, person, review["image"]["version_id"], NOW)
+    assert table.get({"PK": pk, "SK": "REVIEW"}, consistent=True)
+
+
+def put_month() -> None:
+    """Numbers of the last 30 days, as counts and reviews add them."""
+    table = Table.named("counts")
+    for back in range(1, 30):
+        day = f"{NOW - timedelta(days=back):%Y-%m-%d}"
+        weekend = (NOW - timedelta(days=back)).weekday() > 4
+        counted = 40 if weekend else 190 + 23 * (back * 7 % 5)
+        totals = {
+            "counted": counted,
+            "rejected": counted // 40,
+            "compared": counted - 9,
+            "agreed": int(counted * 0.6) + back,
+        }
+        reviews = {"OPENED": counted // 9, "RECORD_RIGHT": counted // 14, "RECORD_WRONG": counted // 25, "RETAKE": 3}
+        table.together(
+            adding({"PK": items.day_key(SITE, day), "SK": "TOTALS#00"}, totals | {"retake": counted // 30}),
+            adding({"PK": items.day_key(SITE, day), "SK": "REVIEWS#00"}, reviews | {"CANNOT_COUNT": 2}),
+        )
+
+
+@pytest.fixture
+def warehouse(bins: Bins) -> Bins:
+    """A site with a month behind it: bins that wait, that two people have counted, and that need nothing."""
+    put_month()
+    for number in range(11):
+        pk = put_bin(f"P-{number:02}", 60, 30, 5 + number, count=number % 6, recorded=(number * 5) % 7)
+        if number % 3 != 1:
+            Desk(Table.named("counts")).follow(pk, NOW)
+    recounted(put_bin("A-1", 100, 50, 2, count=2, recorded=3), ("ana", 5), ("ben", 5))
+    return bins
+
+
+@pytest.fixture
+def records_are_read(bins: Bins, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The record function reads while the answer waits for it."""
+    seen: set[str] = set()
+    services = Services(clients.s3(), Table.named("counts"), clients.events(), "artifacts", site_zone())
+
+    def read(_: float) -> None:
+        for version in clients.s3().list_object_versions(Bucket=BUCKET, Prefix="records/").get("Versions", []):
+            if version["VersionId"] not in seen:
+                seen.add(version["VersionId"])
+                names = (BUCKET, version["Key"], version["VersionId"])
+                record_file(services, Arrival("", version["LastModified"], *names, "", "0"), lambda: True)
+
+    monkeypatch.setattr(bulk, "time", SimpleNamespace(sleep=read, monotonic=bulk.time.monotonic))
+    yield
+
+
+@pytest.fixture
+def registry(bins: Bins) -> Iterator[None]:
+    """Two versions of the model and both state machines."""
+    with registered(boto3.client("s3")):
+        yield
+
+
+@pytest.mark.usefixtures("warehouse")
+def test_the_overview_shows_what_waits_and_leads_to_it(signed_in: SignedIn) -> None:
+    Table.named("counts").put(items.site_item("AUS2"))
+    page = signed_in("max")
+    page.locator(".site select").select_option(SITE)
+    expect(page.get_by_role("heading", name=f"Site {SITE}")).to_be_visible()
+    expect(page.locator(".tile", has_text="Bins to recount").locator(".value")).to_have_text("7")
+    expect(page.locator(".tile", has_text="Expected wrong").locator(".value")).to_have_text(r"6.6")
+    expect(page.locator(".tile", has_text="Recounted today")).to_contain_text("1 record wrong")
+    expect(page.get_by_role("img", name="What recounts found")).to_be_visible()
+    page.locator(".chart", has_text="What recounts found").get_by_text("Numbers").click()
+    expect(page.get_by_role("region", name="What recounts found").get_by_role("row")).to_have_count(31)
+    page.get_by_role("link", name="AUS2").click()
+    expect(page.get_by_role("heading", name="Site AUS2")).to_be_visible()
+    page.get_by_role("link", name=SITE, exact=True).click()
+    page.get_by_role("link", name="Start recounting").click()
+    expect(page.locator(".number input")).to_be_focused()
+
+
+@pytest.mark.usefixtures("warehouse")
+def test_a_counter_starts_at_the_queue_and_reads_no_number_of_a_bin(signed_in: SignedIn, server: Server) -> None:
+    page = signed_in("ana")
+    expect(page.locator(".number input")).to_be_focused()
+    page.get_by_role("link", name="Overview").click()
+    expect(page.get_by_text("Expected wrong")).to_have_count(0)
+    page.get_by_role("link", name="Bins").click()
+    expect(page.get_by_role("listitem")).to_have_count(12)
+    expect(page.locator(".gallery img").first).to_be_visible()
+    page.get_by_role("link", name="P-03").click()
+    expect(page.get_by_text("once people have recounted this bin")).to_be_visible()
+    expect(page.locator(".strip button")).to_have_count(3)
+    told = [(path, headers + body.decode()) for path, headers, body in server.gate.answered if "/bins" in path]
+    assert told and not [path for path, text in told for secret in SECRETS if secret in text]
+    page.get_by_role("link", name="All bins").click()
+    page.get_by_role("link", name="A-1").click()
+    expect(page.get_by_text("The record was wrong")).to_be_visible()
+    assert page.get_by_role("link", name="Records").count() == 0
+
+
+@pytest.mark.usefixtures("warehouse")
+def test_a_bin_shows_its_photographs_record_and_trail(signed_in: SignedIn) -> None:
+    page = signed_in("max")
+    page.get_by_role("link", name="Bins").click()
+    page.get_by_placeholder("Find a bin").fill("a-")
+    expect(page.locator(".gallery li")).to_have_count(1)
+    page.get_by_role("link", name="A-1").click()
+    expect(page.get_by_role("heading", name="Bin A-1")).to_be_focused()
+    expect(page.get_by_text("The record was wrong")).to_be_visible()
+    expect(page.get_by_role("img", name="Probability of each count")).to_be_visible()
+    lines = page.locator(".trail li")
+    expect(lines).to_have_count(5)
+    expect(lines.first).to_contain_text("Counted by ben: 5")
+    expect(lines.last).to_contain_text("Recount asked for")
+    page.locator(".strip button").nth(2).click()
+    expect(page.locator(".strip button").nth(2)).to_have_attribute("aria-pressed", "true")
+
+
+def test_names_of_bins_are_text(signed_in: SignedIn, bins: Bins) -> None:
+    name = "<img src=x onerror=alert(1)>/ä#%"
+    put_bin(name, 3)
+    page = signed_in("vic")
+    page.get_by_role("link", name="Bins").click()
+    page.locator(".gallery a").click()
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+    expect(page.locator(".strip button")).to_have_count(1)
+
+
+@pytest.mark.usefixtures("records_are_read")
+def test_a_file_is_dropped_and_its_faults_are_saved(signed_in: SignedIn, tmp_path: Path) -> None:
+    Table.named("counts").put(items.site_item(SITE))
+    page = signed_in("max")
+    page.get_by_role("link", name="Records").click()
+    rows = "Lagerplatz;bin;Menge;quantity\nä;P-1;;4\nx;P-2;;=2+3\nx;P-3;;zwölf\n".encode("cp1252")
+    page.get_by_label("Choose CSV files").set_input_files({"name": "stock.csv", "mimeType": "text/csv", "buffer": rows})
+    expect(page.get_by_text("1 row stored for 1 bin")).to_be_visible()
+    expect(page.get_by_role("row", name="3 – not stored")).to_be_visible()
+    assert [item["bin"] for item in boto3.resource("dynamodb").Table("counts").scan()["Items"] if "bin" in item] == ["P-1"]
+    with page.expect_download() as waited:
+        page.get_by_role("button", name="Download the faults").click()
+    assert waited.value.suggested_filename == "stock-faults.csv"
+    waited.value.save_as(tmp_path / "faults.csv")
+    assert (tmp_path / "faults.csv").read_text("utf-8-sig").splitlines()[0] == "line,reason"
+    page.get_by_label("Choose CSV files").set_input_files({"name": "none.csv", "mimeType": "text/csv", "buffer": b""})
+    expect(page.get_by_text("The file is empty.")).to_be_visible()
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_manager_reads_a_model_and_approves_it(signed_in: SignedIn) -> None:
+    page = signed_in("max")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("link", name="Models").first.click()
+    expect(page.get_by_role("row", name="one live")).to_be_visible()
+    page.get_by_role("link", name="two").click()
+    expect(page.get_by_role("heading", name="two waits for approval")).to_be_visible()
+    expect(page.get_by_role("img", name="How often the most probable answer is right")).to_be_visible()
+    page.get_by_role("button", name="Approve").click()
+    expect(page.get_by_text("Model two is approved; its release starts.")).to_be_visible()
+    expect(page.get_by_role("heading", name="two approved")).to_be_visible()
+    page.get_by_role("button", name="Start a retraining").click()
+    expect(page.get_by_text("The retraining has started.")).to_be_visible()
+    page.get_by_role("button", name="Roll back").click()
+    expect(page.get_by_text("Rolling back to model zero.")).to_be_visible()
+    expect(page.get_by_text("A release is running")).to_be_visible()
+
+
+@pytest.mark.usefixtures("registry")
+def test_who_is_no_manager_sees_models_and_decides_nothing(signed_in: SignedIn) -> None:
+    page = signed_in("vic")
+    page.get_by_role("link", name="Models").first.click()
+    expect(page.get_by_role("row", name="one live")).to_be_visible()
+    assert page.get_by_role("button", name="Approve").or_(page.get_by_role("button", name="Roll back")).count() == 0
