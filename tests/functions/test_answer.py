@@ -147,8 +147,8 @@ def test_the_queue_page_by_page(ask: Ask) -> None:
         Desk(table).follow(item["PK"], NOON)
     whole = ask(COUNTER + "recounts")[1]
     assert len(whole["recounts"]) == 7 and whole["cursor"] is None
+    found: list[Any] = []
     cursor: dict[str, str] = {}
-    found = []
     while True:
         status, page = ask(COUNTER + "recounts", limit="3", **cursor)
         assert status == 200
