@@ -17,8 +17,8 @@ LAUNCH_TESTS := tests/launch
 ELSEWHERE := $(TORCH_TESTS:%=--ignore=%) $(LAUNCH_TESTS:%=--ignore=%)
 UNIT_TESTS := tests/bench tests/cli tests/docs tests/functions tests/model tests/template localsagemaker/tests
 MINUTES ?= 5
-# Tests of a stack wait more than they compute: three workers keep two cores busy. Others compute.
-WORKERS ?= 3
+# Tests of a stack wait more than they compute: four workers keep two cores busy. Others compute.
+WORKERS ?= 4
 PARALLEL = --numprocesses $(WORKERS) $(GROUPED)
 # In the order of tests/conftest.py, and not the groups of most tests first.
 GROUPED := --dist loadgroup --no-loadscope-reorder --durations 25

@@ -1,4 +1,4 @@
-"""`bintally bench`: measures serving, the whole path, the count function and retraining.
+"""`bintally bench`: measures serving, the whole path, the count function, retraining and recounts.
 
 docs/benchmarks.md describes how each figure is measured.
 """
@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+import bench.people
+import bench.ranking
 import bench.retrain
 import bench.serving
 import bench.stack
@@ -33,7 +35,7 @@ def command(context: click.Context) -> None:
     """Measure serving, the whole path and the count function; all three when none is named.
 
     Measure on an idle machine. `way` and `function` measure the running stack, and `way` also one on AWS (--stack);
-    `retrain` starts its own stacks, and is measured only when it is named.
+    `retrain` and `review` start their own, and are measured only when they are named.
     """
     if choice().name is not None and context.invoked_subcommand != "way":
         raise CliError("only bench way measures a stack on AWS; the others measure this machine", USAGE)
@@ -123,5 +125,42 @@ def retrain(parts: tuple[str, ...], photographs: Path, rounds: int, number: int 
         raise CliError(f"{failed} requests failed while models were redeployed")
 
 
-for one in (serving, way, function, retrain):
+REVIEW = ("ranking", "people", "queue", "api")
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(REVIEW))
+@click.option("--site", default="SEA1", show_default=True, help="Whose queue `api` asks.")
+@click.option(
+    "--picture", type=click.Path(dir_okay=False, path_type=Path), help="SVG of what `ranking` finds, by bins recounted."
+)
+@json_option
+def review(parts: tuple[str, ...], site: str, picture: Path | None, json_file: Path | None) -> None:
+    """Measure how soon recounts find wrong records, and the queue; all PARTS but `api` when none is named.
+
+    `ranking` needs the shipped model's predictions alone; `people` and `queue` start their own emulator; `api` measures
+    the running stack, which needs a bin that waits for a recount.
+    """
+    console = Console(highlight=False)
+    report = {}
+    for part in parts or REVIEW[:-1]:
+        if part == "ranking":
+            report[part] = bench.ranking.measure_ranking(console)
+            bench.ranking.show_ranking(console, report[part])
+            if picture:
+                picture.write_text(bench.ranking.picture(report[part]["curves"]))
+        elif part == "people":
+            report[part] = bench.people.measure_people(console)
+            bench.people.show_people(console, report[part])
+        elif part == "queue":
+            report[part] = bench.people.measure_queue(console)
+            bench.people.show_queue(console, report[part])
+        else:
+            (stack := on_this_machine()).require_running()
+            report[part] = bench.people.measure_api(console, stack, site)
+            bench.people.show_api(console, report[part])
+        write(json_file, "review", report)
+
+
+for one in (serving, way, function, retrain, review):
     command.add_command(one)

@@ -19,7 +19,7 @@ from local.stack import REPOSITORY
 PATIENCE_SECONDS = 300.0
 NAMES = ("Bin", "Photograph", "Count", "Confidence", "Recorded", "Record\nright", "Took")
 MEANING = """
-"Record right" is the probability that a photograph shows what the inventory record says.
+"Record right" is the probability that the inventory record is right, by its photograph and the share of wrong records.
 Recount bins where it is low: a count suggests what to recount, and overwrites nothing."""
 NEXT = """
 The stack keeps running at {address}. Use it with any AWS client:

@@ -58,7 +58,7 @@ FAMILIES = {
         "demo": "Start a stack and count the sample photographs.",
         "demo-retrain": "Retrain on rendered photographs and deploy the better model.",
         "invoke": "Run one function in a container with sam local invoke.",
-        "bench": "Measure serving, counting and retraining.",
+        "bench": "Measure serving, counting, retraining and recounts.",
         "fetch-abid": "Download a part of the public data set.",
     },
 }

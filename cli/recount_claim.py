@@ -26,13 +26,15 @@ def command(
     """
     wanted = {"bin": bin_} if bin_ else {"skip": list(skip)}
     found = api_of(site, "manager" if manager else "counter").ask("claims", wanted)
-    if save:
+    if save and found["photograph"]:
         with urlopen(found["photograph"], timeout=60) as answer:
             save.write_bytes(answer.read())
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     shown = str(save) if save else f"{found['photograph']} (for 5 minutes)"
+    if not found["photograph"]:
+        shown = "deleted. Enter --cannot-count, or --retake for a new one"
     enter = ["bintally", "recount", "enter", *(["--manager"] if manager else []), "--site", found["site"]]
     enter += ["--bin", found["bin"], "--seen", found["image_version"], "QUANTITY"]
     click.echo(f"Bin {found['bin']} is yours until {found['claimed_until'][:16].replace('T', ' ')} UTC.")

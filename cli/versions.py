@@ -91,7 +91,9 @@ def metrics_inside(stack: Deployed, url: str) -> dict[str, float]:
             for member in archive:
                 if member.name.removeprefix("./") == "package.json" and (file := archive.extractfile(member)):
                     return chosen_of(json.load(file).get("metrics"))
-    except (ClientError, tarfile.TarError, zlib.error, OSError, EOFError, ValueError, AttributeError):
+    except (ClientError, tarfile.TarError, zlib.error, OSError, EOFError):
+        return {}
+    except (AttributeError, OverflowError, TypeError, ValueError):  # also of a gzip header that ends early
         return {}
     return {}
 

@@ -174,7 +174,7 @@ def unpack(archive: Path, folder: Path) -> Package:
     try:
         with tarfile.open(archive, "r:gz") as tar:
             tar.extractall(folder, filter="data")
-    except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
+    except (tarfile.TarError, zlib.error, OSError, EOFError, OverflowError, ValueError) as error:
         raise PackageError(f"{archive.name} cannot be unpacked: {error}") from error
     return load(folder)
 

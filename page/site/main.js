@@ -16,7 +16,7 @@ const THEMES = { system: "light dark", light: "light", dark: "dark" };
 
 function App() {
   const { started, me, expired } = useStore(session);
-  if (!started) return html`<p class="waiting" role="status">${texts.loading}</p>`;
+  if (!started) return html`<main class="entrance"><p class="brand" role="status"><${Mark} />${texts.loading}</p></main>`;
   if (!me) return html`<${Entrance} />`;
   return html`<${Shell} key=${me.name} me=${me} covered=${expired} />${expired && html`<${SignInAgain} />`}`;
 }

@@ -3,6 +3,7 @@ import { Refused, request, SignedOut, Unreachable } from "./api.js";
 import { Store } from "./store.js";
 import { texts } from "./texts.js";
 
+const SIGNED_IN = "bintally.signed-in"; // this browser may have a cookie that renews a session
 const MARGIN = 60000; // ms before a token ends from which on it is renewed first
 
 /**
@@ -25,7 +26,7 @@ export function may(role) {
 export async function start() {
   session.set({ started: false, problem: null });
   try {
-    if (await renewed()) session.set({ me: await ask("/api/me") });
+    if (localStorage.getItem(SIGNED_IN) && (await renewed())) session.set({ me: await ask("/api/me") });
   } catch (problem) {
     session.set({ problem });
   }
@@ -36,12 +37,14 @@ export async function start() {
 export async function signIn(name, password, newPassword) {
   const body = { name, password, ...(newPassword && { new_password: newPassword }) };
   keep(await request("/session", { body }));
+  localStorage.setItem(SIGNED_IN, "yes");
   session.set({ me: await request("/api/me", { token }), expired: false });
 }
 
 /** Forgets the session here and, if it can be reached, in the stack. */
 export function signOut() {
   token = "";
+  localStorage.removeItem(SIGNED_IN);
   session.set({ me: null, expired: false });
   return request("/session", { body: { sign_out: true }, keepalive: true }).catch(() => {});
 }

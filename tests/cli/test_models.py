@@ -148,8 +148,8 @@ def test_a_version_released_or_registered_by_hand_shows_the_metrics_of_its_packa
 
 @pytest.mark.parametrize(
     "content",
-    [b"no archive", archive(SHIPPED)[:150], archive(None), archive([1]), archive({})],
-    ids=["no archive", "cut off", "none", "a list", "empty"],
+    [b"no archive", archive(SHIPPED)[:3], archive(SHIPPED)[:150], archive(None), archive([1]), archive({})],
+    ids=["no archive", "header cut off", "cut off", "none", "a list", "empty"],
 )
 def test_metrics_that_a_package_lacks_are_unknown(aws: Any, register: Callable[..., str], content: bytes) -> None:
     register("registered")

@@ -90,7 +90,7 @@ def wsgi(claims: Claims) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
         answered = send(
             environ["REQUEST_METHOD"],
             path,
-            claims if path.startswith("/api/") else None,
+            claims if environ.get("HTTP_AUTHORIZATION", "").startswith("Bearer ") else None,
             body.decode("utf-8", "replace") if body else None,
             environ.get("QUERY_STRING", ""),
         )

@@ -139,8 +139,8 @@ def test_bodies_that_are_none(body: str, status: int) -> None:
 # What counters are not told
 
 SAID = ("4711", "5813", "ben-the-first", "13579", "note of ben", "HIDDEN", "SECOND", "2026-11-01-abc")
-"""The recorded quantity, another's number, name, a probability, another's note and reason, the stage, and the version of
-the model that counted. The priority and what it is made of are added as the stack reckons them."""
+"""The recorded quantity, another's number, name, a probability, another's note and reason, the stage, and the version
+of the model that counted. The priority and what it is made of are added as the stack reckons them."""
 FORBIDDEN = {
     *("count", "is_minimum", "expected_capped", "confidence", "probabilities", "recorded_quantity", "recorded_from"),
     *(

@@ -114,7 +114,21 @@ def test_a_counter_is_told_nothing_before_the_review_is_resolved(ask: Ask, world
         for each in said.get("recounts", [said]):
             assert each.keys() <= known
     text = json.dumps([{**said, "photograph": ""} for _, said in told])
-    for secret in ("0.9123", "912345", "SECOND", "FIRST", "priority", "quantity", "user/ana", "probab"):
+    for secret in (
+        "0.9123",
+        "912345",
+        "SECOND",
+        "FIRST",
+        "priority",
+        "quantity",
+        "user/ana",
+        "probab",
+        "evidence",
+        "direction",
+        "likely",
+        "expected",
+        "audit",
+    ):
         assert secret not in text
 
     response = world.s3.get_object(Bucket="artifacts", Key=f"display/{'d' * 64}.jpg")
@@ -133,7 +147,8 @@ def test_the_queue_page_by_page(ask: Ask) -> None:
         Desk(table).follow(item["PK"], NOON)
     whole = ask(COUNTER + "recounts")[1]
     assert len(whole["recounts"]) == 7 and whole["cursor"] is None
-    found, cursor = [], {}
+    found: list[Any] = []
+    cursor: dict[str, str] = {}
     while True:
         status, page = ask(COUNTER + "recounts", limit="3", **cursor)
         assert status == 200
@@ -152,7 +167,33 @@ def test_the_queue_page_by_page(ask: Ask) -> None:
 
 
 @pytest.mark.usefixtures("photographed")
-@pytest.mark.parametrize("path", ["differences", "trail"])
+def test_a_bin_whose_photograph_was_deleted_holds_nobody_up(ask: Ask, world: Any) -> None:
+    for version in world.s3.list_object_versions(Bucket=BUCKET)["Versions"]:
+        world.s3.delete_object(Bucket=BUCKET, Key=version["Key"], VersionId=version["VersionId"])
+    status, claimed = ask(COUNTER + "claims", {})
+    assert (status, claimed["bin"], claimed["photograph"]) == (200, "P-4", None)
+    said = {"id": "e", "bin": "P-4", "image_version": claimed["image_version"], "outcome": "CANNOT_COUNT"}
+    assert ask(COUNTER + "recounts", said)[0] == 200
+    assert ask(COUNTER + "claims", {})[1]["code"] == "NOTHING_LEFT"
+
+
+@pytest.mark.usefixtures("photographed")
+def test_a_manager_is_told_what_to_expect_and_what_was_found(ask: Ask) -> None:
+    _, found = ask(MANAGER + "recounts")
+    (review,) = found["recounts"]
+    assert found["expected_wrong"] == round(1 - review["p_record"], 1)
+    assert review["direction"] == "more" and review["likely_size"] > 1
+    for person in ("ana", "ben"):
+        ask(COUNTER + "recounts", entry(ask(COUNTER + "claims", {}, person)[1], 5, id=person), person)
+    _, found = ask(MANAGER + "recounts")
+    expected = round(1 - review["p_record"], 1)
+    assert found["so_far"] == {"recounted": 1, "expected_wrong": expected, "found_wrong": 1}
+    _, audit = ask(MANAGER + "audit")
+    assert (audit["recounted"], audit["records_wrong"]["share"], audit["wrong_share"]) == (0, None, 0.05)
+
+
+@pytest.mark.usefixtures("photographed")
+@pytest.mark.parametrize("path", ["differences", "trail", "audit"])
 def test_what_tells_more_needs_a_manager(ask: Ask, path: str) -> None:
     status, said = ask(COUNTER + path, bin="P-4")
     assert (status, said["code"]) == (403, "FORBIDDEN")

@@ -163,3 +163,23 @@ def test_the_prior_weighs_as_forty_bins() -> None:
     assert Scores(audited=40, audited_wrong=4).share(0.05) == pytest.approx(0.075)
     said = audit(Scores(audited=200, audited_wrong=10, audited_model_right=80), 0.05)
     assert (said["records_wrong"]["share"], said["model_right"]["share"]) == (0.05, 0.4)
+
+
+def test_photographs_since_the_record_are_judged_together(world: Any) -> None:
+    desk = Desk(Table.named("counts"))
+
+    def photographed(bin_: str, *hours: int) -> float:
+        """A bin whose record is of noon on the 21st, with photographs so many hours later; the newest is LATEST."""
+        for hour in hours:
+            at = f"2026-11-{21 + (12 + hour) // 24}T{(12 + hour) % 24:02}:00:00.000000Z"
+            item = latest(f"v{hour}", bin_=bin_) | {"recorded_from": "record", "captured_at": at, "status": "COUNTED"}
+            item |= {"recorded_as_of": "2026-11-21T12:00:00.000000Z", "order": f"{at}#{hour}"}
+            desk.table.put(item | {"SK": f"COUNT#{at}#{hour}"})
+            desk.table.put(item)
+        desk.follow(bin_, NOON)
+        return float(desk.table.get(stored.review_key(bin_), consistent=True)["p_record"])  # type: ignore[index]
+
+    alone = photographed("BIN#SEA1#a", 5)
+    assert photographed("BIN#SEA1#b", 5, 9) < alone, "two say more"
+    assert photographed("BIN#SEA1#c", -9, -5, 5) == alone, "older ones say nothing of this record"
+    assert photographed("BIN#SEA1#d", *range(1, 9)) == photographed("BIN#SEA1#e", *range(1, 6))

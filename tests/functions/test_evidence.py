@@ -4,7 +4,7 @@ import random
 
 import pytest
 from bintally.common.counts import pooled
-from bintally.common.evidence import ANY, NEAR, PRIOR, TAIL, weigh
+from bintally.common.evidence import ANY, NEAR, PRIOR, TAIL, together, weigh
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +15,8 @@ answers = st.lists(st.integers(0, 1000), min_size=7, max_size=7).filter(any)
 def test_the_probability_is_the_share_of_such_records_that_are_wrong() -> None:
     """Draws bins, photographs and records by the model of errors, and counts how many of each kind are wrong."""
     chance = random.Random(1)
-    share, kinds = 0.3, {}
+    share = 0.3
+    kinds: dict[tuple[int, int], tuple[int, int]] = {}
     classes = [[0.7 if n == c else 0.05 for n in range(7)] for c in range(7)]  # p(answer | class), rows sum to 1
     tails = [TAIL**n for n in range(40)]
 
@@ -83,3 +84,24 @@ def test_direction_and_size_follow_from_what_is_seen() -> None:
     assert (fewer.direction, more.direction) == ("fewer", "more")
     assert fewer.size == pytest.approx(4, abs=0.6) and more.size > 3.5
     assert weigh(empty, 500).size == pytest.approx(500, rel=0.1)
+
+
+def test_several_photographs_say_more_than_one_and_less_than_as_many_independent_ones() -> None:
+    one = weigh(SHARP, 4).ratio
+    both = weigh(together([SHARP, SHARP]), 4).ratio
+    assert together([SHARP]) == SHARP
+    products = [p * p / prior for p, prior in zip(SHARP, PRIOR, strict=True)]
+    independent = weigh([each / sum(products) for each in products], 4).ratio
+    assert one < both < independent
+    assert both < weigh(together([SHARP] * 5), 4).ratio < weigh(together([SHARP] * 50), 4).ratio < independent
+
+
+@given(st.lists(answers, min_size=1, max_size=5))
+def test_what_several_say_is_a_probability_in_any_order(given_: list[list[int]]) -> None:
+    each = [[weight / sum(weights) for weight in weights] for weights in given_]
+    assert sum(together(each)) == pytest.approx(1)
+    assert together(each) == pytest.approx(together(each[::-1]))
+
+
+def test_photographs_that_say_nothing_change_nothing() -> None:
+    assert together([PRIOR, PRIOR]) == pytest.approx([p / sum(PRIOR) for p in PRIOR])

@@ -219,6 +219,8 @@ SURROUNDINGS: dict[str, Callable[[bytes], bytes]] = {
     "motion photo": lambda data: data + b"\0\0\0\x18ftypmp42" + bytes(50_000),
     "gain map": lambda data: data + data,
     "zeros behind": lambda data: data + bytes(4096),
+    "its start twice": lambda data: data[:20] + data,
+    "a marker of zero": lambda data: data[:3] + b"\0FIF\0" + data[11:],
     "fill bytes": lambda data: data[:2] + b"\xff\xff\xff" + data[2:],
     "PNG: checksum of a text": lambda data: data[:33] + chunk(b"tEXt", b"a\0b", 1) + data[33:],
     "PNG: text bomb": lambda data: data[:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(9 << 20))) + data[33:],

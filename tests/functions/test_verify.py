@@ -144,6 +144,7 @@ def test_a_package_of_another_version(aws: Aws) -> None:
         (b"", "not a tar.gz"),
         (b"not an archive at all" * 100, "not a tar.gz"),
         (archive()[:300], "not a tar.gz"),
+        *((archive()[:end], "not a tar.gz") for end in (2, 3, 5, 9)),  # within the header of gzip
         (archive(files={}), "golden/0.png"),
         (archive({"golden": []}), "model_version"),
         (archive(["a list"]), "lacks or garbles"),

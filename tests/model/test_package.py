@@ -76,8 +76,9 @@ def test_a_package_for_other_code_is_refused(built: Path, name: str) -> None:
         package.load(built)
 
 
-def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.tar.gz").write_bytes(b"no archive")
+@pytest.mark.parametrize("content", [b"no archive", b"\x1f\x8b", b"\x1f\x8b\x08", b"\x1f\x8b\x08\x0c\0\0"])
+def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.tar.gz").write_bytes(content)
     with pytest.raises(package.PackageError, match="unpacked"):
         package.unpack(tmp_path / "model.tar.gz", tmp_path / "out")
 

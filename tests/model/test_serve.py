@@ -11,13 +11,15 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import openvino
@@ -101,6 +103,8 @@ class Endpoint:
     folder: Path
     port: int = field(default_factory=free_port)
     arguments: tuple[str, ...] = ()
+    written: IO[str] = field(default_factory=partial(tempfile.TemporaryFile, "w+"))
+    """Its log. A pipe that nobody reads would stop it once it is full."""
 
     def start(self) -> "Endpoint":
         settings = {"SM_MODEL_DIR": str(self.folder), "SAGEMAKER_BIND_TO_PORT": str(self.port)}
@@ -108,8 +112,7 @@ class Endpoint:
             [sys.executable, "-m", "model.serve", *self.arguments],
             cwd=REPOSITORY,
             env=os.environ | settings,
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=self.written,
         )
         return self
 
@@ -122,7 +125,7 @@ class Endpoint:
                 return self
             except OSError:
                 time.sleep(0.05)
-        raise AssertionError(f"it does not serve: {self.process.communicate()[1]}")
+        raise AssertionError(f"it does not serve: {self.log()}")
 
     def ask(self, method: str, path: str, body: Body | None = None, **headers: str) -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -137,10 +140,16 @@ class Endpoint:
     def invoke(self, body: Body, content_type: str) -> Reply:
         return self.ask("POST", "/invocations", body, content_type=content_type)
 
+    def log(self) -> str:
+        """What it wrote, once it has ended."""
+        self.process.wait(60)
+        self.written.seek(0)
+        return self.written.read()
+
     def stop(self) -> tuple[int, list[dict[str, Any]]]:
         """Its exit code and its log."""
         self.process.send_signal(signal.SIGTERM)
-        log = self.process.communicate(timeout=60)[1]
+        log = self.log()
         return self.process.returncode, [json.loads(line) for line in log.splitlines()]
 
 
@@ -158,7 +167,7 @@ def start(colours: Path) -> Iterator[Callable[..., Endpoint]]:
     for endpoint in started:
         if endpoint.process.poll() is None:
             endpoint.process.kill()
-            endpoint.process.communicate()
+            endpoint.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -507,7 +516,7 @@ def test_package_that_does_not_verify_is_not_served(
 ) -> None:
     damage(copied)
     endpoint = start(folder=copied)
-    log = endpoint.process.communicate(timeout=60)[1]
+    log = endpoint.log()
     assert endpoint.process.returncode == 1
     ours = [line for line in log.splitlines() if line.startswith("{")]  # OpenVINO may write lines of its own
     assert len(ours) == 1
@@ -522,13 +531,13 @@ def test_another_package_than_the_pinned_one_is_not_served(
     start().wait()
     monkeypatch.setenv("BINTALLY_PACKAGE_DIGEST", "0" * 64)
     endpoint = start()
-    assert "the package was replaced after its release" in endpoint.process.communicate(timeout=60)[1]
+    assert "the package was replaced after its release" in endpoint.log()
     assert endpoint.process.returncode == 1
 
 
 def test_taken_port_is_told_in_one_line(start: Callable[..., Endpoint], endpoint: Endpoint) -> None:
     second = start(port=endpoint.port)
-    log = second.process.communicate(timeout=60)[1]
+    log = second.log()
     assert second.process.returncode == 1
     assert log.count("\n") == 1
     assert f":{endpoint.port}" in json.loads(log)["message"]
@@ -538,7 +547,7 @@ def test_it_starts_again_on_its_port_after_a_crash(start: Callable[..., Endpoint
     first = start().wait()
     before = first.invoke(picture("blue"), "image/png").json
     first.process.kill()
-    first.process.communicate()
+    first.process.wait()
     again = start(port=first.port).wait()
     assert again.invoke(picture("blue"), "image/png").json == before
 

@@ -1,6 +1,5 @@
 """A desk with bins to recount, and a real browser before it."""
 
-import functools
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -109,13 +108,14 @@ def server(bins: Bins) -> Iterator[Server]:
         made.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
+    """Not for the whole run: a thread can have one, and other modules start theirs."""
     with sync_playwright() as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(playwright: Playwright) -> Iterator[Browser]:
     launched = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
     yield launched
@@ -168,6 +168,3 @@ def signed_in(device: Opens, server: Server) -> Callable[..., Page]:
         return page
 
     return make
-
-
-shot = functools.partial(Page.screenshot, animations="disabled")

@@ -4,9 +4,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import boto3
 import pytest
 from playwright.sync_api import Page, Playwright, Route, expect
 
+from tests.functions.conftest import BUCKET
 from tests.page.conftest import PASSWORD, Bins, Opens, sign_in
 from tests.page.desk import Server
 
@@ -136,6 +138,17 @@ def test_a_reason_and_a_note_go_with_the_entry_and_not_with_the_next(signed_in: 
     one, other = sorted(entered(page, bins, 2), key=lambda item: item["bin"] != first)
     assert (one["reason"], one["note"]) == ("HIDDEN", "=1+1 <b>crushed</b> 12s")
     assert not other.get("reason") and not other.get("note")
+
+
+def test_a_photograph_that_was_deleted_is_said_and_skipped(signed_in: SignedIn, bins: Bins) -> None:
+    bins.add("P-1")
+    s3 = boto3.client("s3")
+    for version in s3.list_object_versions(Bucket=BUCKET)["Versions"]:
+        s3.delete_object(Bucket=BUCKET, Key=version["Key"], VersionId=version["VersionId"])
+    page = signed_in()
+    expect(page.get_by_text("The photograph cannot be shown.")).to_be_visible()
+    page.keyboard.press("c")
+    expect(page.get_by_role("heading", name="Nothing left")).to_be_visible()
 
 
 def test_names_are_text(signed_in: SignedIn, bins: Bins) -> None:
@@ -344,7 +357,7 @@ def test_a_bin_that_another_person_took_meanwhile_is_said(signed_in: SignedIn, s
 # Devices
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def profiles(playwright: Playwright) -> dict[str, Any]:
     """Playwright's, by what they are here."""
     names = {"phone": "Pixel 7", "tablet": "Galaxy Tab S4", "small": "iPhone SE"}

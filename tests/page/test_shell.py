@@ -46,14 +46,16 @@ def test_a_reload_goes_on_and_signing_out_ends_it(signed_in: SignedIn, bins: Bin
     assert "claim" not in bins.review("P-1"), "the bin waits for somebody else"
 
 
-def test_without_a_network_the_page_says_so_and_tries_again(device: Opens, server: Server) -> None:
-    page = device().new_page()
+def test_without_a_network_the_page_says_so_and_tries_again(signed_in: SignedIn, bins: Bins) -> None:
+    bins.add("P-1")
+    page = signed_in()
+    in_hand(page)
     page.route("**/session", lambda route: route.abort())
-    page.goto(server.url)
+    page.reload()
     expect(page.get_by_role("alert")).to_have_text("The stack cannot be reached. Check the network.")
     page.unroute("**/session")
     page.get_by_role("button", name="Try again").click()
-    expect(page.get_by_label("Password")).to_be_visible()
+    in_hand(page)
 
 
 def test_a_person_chooses_a_site_which_is_kept(signed_in: SignedIn, bins: Bins) -> None:
@@ -118,7 +120,9 @@ FORBIDDEN = (
 )
 
 
-def test_nothing_that_a_counter_must_not_know_reaches_the_browser(signed_in: SignedIn, bins: Bins) -> None:
+def test_nothing_that_a_counter_must_not_know_reaches_the_browser(
+    signed_in: SignedIn, device: Opens, server: Server, bins: Bins
+) -> None:
     """Every address, header and body of every answer, photographs too, while two people count bins blind."""
     seen: list[bytes] = []
     for name in ("P-1", "P-2"):
@@ -131,10 +135,10 @@ def test_nothing_that_a_counter_must_not_know_reaches_the_browser(signed_in: Sig
     ben.get_by_label("Account of ben").click()
     ben.get_by_role("button", name="Sign out").click()
 
-    ana = signed_in("ana", service_workers="block")
+    ana = device().new_page()
     answers: list[Response] = []
     ana.on("response", lambda answer: answers.append(answer))
-    ana.reload()
+    sign_in(ana, server.url)
     for _ in range(2):
         bin_ = in_hand(ana)
         ana.keyboard.type("3")

@@ -15,7 +15,7 @@ import pytest
 from local.stack import REPOSITORY, Local
 
 PAGE = (REPOSITORY / "docs" / "operations.md").read_text()
-PLACEHOLDERS = {"<region>": "us-east-1", "<account>": "000000000000", "<site>": "RCT1"}
+PLACEHOLDERS = {"<region>": "us-east-1", "<account>": "000000000000", "<site>": "RCT1", "<pool>": "*"}
 
 
 def policy(name: str, stack: str) -> str:

@@ -1,5 +1,7 @@
-"""Releases of the real model on the running stack: the first one, the next while photographs are counted, one that
-does not load, and back. What else may become of a release is tests/stack/test_release.py's."""
+"""Releases of the real model: the first one, the next while photographs are counted, one that does not load, and back.
+
+On a stack of its own: beside the shared one's tests they take no time of it. What else may become of a release is
+tests/stack/test_release.py's."""
 
 import dataclasses
 import json
@@ -18,7 +20,23 @@ from botocore.exceptions import ClientError
 from local.stack import Local, package_version
 from tests.stack.releasing import Description, Files, Releases, failed, inbox_of, overtake
 
-pytestmark = pytest.mark.timeout(900)  # a release takes 10 s on an idle machine
+# A release takes 10 s on an idle machine.
+pytestmark = [pytest.mark.xdist_group("models"), pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, a_port: Callable[[], int]) -> Iterator[Local]:
+    stack = Local(home=tmp_path_factory.mktemp("models"), port=a_port())
+    stack.up(print)
+    yield stack
+    stack.down()
+
+
+@pytest.fixture(scope="module")
+def user(stack: Local, a_user: Callable[[Local], Any]) -> Any:
+    user = a_user(stack)
+    user.configure(RETRY_SECONDS="1")
+    return user
 
 
 @pytest.fixture
@@ -37,10 +55,8 @@ def bintally(stack: Local) -> Callable[..., str]:
 
 @pytest.fixture(scope="module")
 def releases(stack: Local, user: Any) -> Iterator[Releases]:
-    """The shipped model is live again when the module ends."""
     with inbox_of(stack) as inbox:
         yield Releases(stack, user, inbox)
-    stack.release(package_version(stack.package))
 
 
 def test_the_model_changes_while_counting_goes_on(

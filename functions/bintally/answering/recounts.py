@@ -52,7 +52,10 @@ class Recounts:
         return {"site": self.site, **audit(scores, self.desk.table.share), "so_far": so_far(scores)}
 
     def claim(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Claims the bin that `bin` names, or one of the first that are not in `skip`."""
+        """Claims the bin that `bin` names, or one of the first that are not in `skip`.
+
+        `photograph` is null where it was deleted: the person says that they cannot count it, and the queue goes on.
+        """
         self.caller.check("counter")
         skip = body.get("skip", [])
         if not isinstance(skip, list) or not all(isinstance(each, str) for each in skip):
@@ -64,7 +67,11 @@ class Recounts:
             item = self.desk.claim_next(self.site, person, now, {bin_key(place(self.site, each)) for each in skip})
         if item is None:
             raise Problem(404, "NOTHING_LEFT", "no bin of this site needs a recount by you now")
-        return blind(item) | {"claimed_until": item["claim"]["until"], "photograph": self.copies.link(item["image"])}
+        try:
+            photograph: str | None = self.copies.link(item["image"])
+        except Problem:
+            photograph = None
+        return blind(item) | {"claimed_until": item["claim"]["until"], "photograph": photograph}
 
     def release(self, body: Mapping[str, Any]) -> dict[str, Any]:
         self.caller.check("counter")

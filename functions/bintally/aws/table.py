@@ -148,6 +148,24 @@ class Table:
         except (ClientError, BotoCoreError) as error:
             raise self._transient(error) from error
 
+    def newest_between(self, bin_: str, first: datetime, last: datetime, most: int) -> list[Item]:
+        """At most `most` COUNTED items of a bin by capture time, the newest first. Reads no more than that, so rejected
+        photographs among them make it fewer."""
+        try:
+            answer = self.client.query(
+                TableName=self.name,
+                KeyConditionExpression="PK = :bin AND SK BETWEEN :first AND :last",
+                ExpressionAttributeValues=wire(
+                    {":bin": bin_, ":first": f"COUNT#{utc(first)}", ":last": f"COUNT#{utc(last)}~"}
+                ),
+                ScanIndexForward=False,
+                Limit=most,
+                ConsistentRead=True,
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise self._transient(error) from error
+        return [item for item in map(plain, answer["Items"]) if item["status"] == "COUNTED"]
+
     # Records
 
     def record(self, place: Place) -> Item | None:

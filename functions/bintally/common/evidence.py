@@ -16,6 +16,7 @@ Computation 14 (2002). That ranks worse than 1 - p(r|x) at the top of the list, 
 (docs/benchmarks.md, `bintally bench review ranking`). NEAR and ANY were chosen on validation photographs.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -38,6 +39,10 @@ SHARE = 0.05
 """Of records that are wrong, where nobody has measured it."""
 LEAST = 1e-6
 """Probabilities have six places."""
+
+
+LIKENESS = 0.58
+"""Correlation of the logarithms of what two photographs of a bin give to its record (docs/experiments.md)."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,24 @@ def weigh(probabilities: Sequence[float | Decimal], recorded: int) -> Evidence:
     off += (recorded - known) * below  # so much further away are these classes than the weights say
     wrong, right = fewer + more, found[pooled(known)] * _within()[known]
     return Evidence(wrong / right, "fewer" if fewer >= more else "more", off / wrong)
+
+
+def together(answers: Sequence[Sequence[float | Decimal]]) -> list[float]:
+    """The probabilities [7] by several photographs of the same contents, from those [N, 7] of each.
+
+    Their likelihoods multiply, each to the power 1 / (1 + (N - 1) LIKENESS): N alike photographs are worth as many
+    independent ones as N equally correlated measurements are (the design effect: Kish, Survey Sampling, 1965). The
+    class prior counts once.
+    """
+    if len(answers) == 1:
+        return [float(p) for p in answers[0]]
+    power = 1 / (1 + (len(answers) - 1) * LIKENESS)
+    logs = [
+        math.log(prior) + power * sum(math.log(max(LEAST, float(answer[c]))) - math.log(prior) for answer in answers)
+        for c, prior in enumerate(PRIOR)
+    ]
+    raised = [math.exp(each - max(logs)) for each in logs]
+    return [each / sum(raised) for each in raised]
 
 
 @cache

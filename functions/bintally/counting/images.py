@@ -57,8 +57,9 @@ def prepare(data: bytes, file: File) -> Prepared:
     if size[0] * size[1] > MOST_PIXELS:
         raise Rejected(f"{size[0]} x {size[1]} pixels; at most {MOST_PIXELS:,} are decoded")
     fits = file.kind == "JPEG" and len(data) <= LARGEST_UNTOUCHED and max(size) <= LONG_SIDE
-    untouched = fits and image.mode in ("RGB", "L") and not file.unended and _opens(data)
-    target = (clarity.SIDE, clarity.SIDE) if untouched else _target(size)
+    if fits and image.mode in ("RGB", "L") and not file.unended and (passed := _decoded(data, size)):
+        return Prepared(data, clarity.faults(passed))
+    target = _target(size)
     try:
         _load(image, target)
         whole = not file.unended or is_whole(
@@ -68,19 +69,17 @@ def prepare(data: bytes, file: File) -> Prepared:
         raise Rejected(f"the {file.kind} image is truncated or corrupt: {error}") from error
     if not whole:
         raise Rejected(f"the {file.kind} image is truncated or corrupt: a part of its pixels is missing")
-    if untouched:
-        return Prepared(data, clarity.faults(image))
-    found = image.info
-    picture = upright(_shrunk(_eight_bits(image), target), file, found)
+    picture = upright(_shrunk(_eight_bits(image), target), file, image.info)
     return Prepared(_jpeg(picture), (*(("end_mark_missing",) if file.unended else ()), *clarity.faults(picture)))
 
 
-def _opens(data: bytes) -> bool:
-    """Whether nothing that surrounds the pixels stops Pillow: an endpoint of an older image opens the whole file."""
+def _decoded(data: bytes, size: tuple[int, int]) -> Image.Image | None:
+    """The picture of the whole file, unless something that surrounds the pixels stops Pillow: an endpoint of an older
+    image decodes the whole file. It is no smaller than `clarity` needs."""
     with suppress(*BROKEN):
-        Image.open(io.BytesIO(data), formats=["JPEG"])
-        return True
-    return False
+        image = Image.open(io.BytesIO(data), formats=["JPEG"])
+        return _load(image, (clarity.SIDE, clarity.SIDE)) if image.size == size else None
+    return None
 
 
 def _open(data: bytes, kind: str) -> Image.Image:

@@ -72,7 +72,8 @@ def read_package(client: "S3Client", model_data_url: str) -> dict[str, bytes]:
         raise BadPackage(f"{model_data_url} has {found['ContentLength']} bytes, more than {PACKAGE_LIMIT}")
     try:
         files = dict(small_files(cast(IO[bytes], found["Body"])))
-    except (tarfile.TarError, EOFError, OSError, zlib.error, OverflowError, ValueError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, OverflowError, TypeError, ValueError) as error:
+        # TypeError: a gzip header that ends early
         raise BadPackage(f"{model_data_url} is not a tar.gz archive: {error}") from error
     if NAME not in files:
         raise BadPackage(f"{model_data_url} lacks {NAME}")

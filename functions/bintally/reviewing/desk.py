@@ -16,8 +16,8 @@ from typing import Any
 from bintally.aws.items import SHARDS, Item, assessment
 from bintally.aws.table import Table, adding, putting, removing
 from bintally.common.errors import Transient
-from bintally.common.evidence import weigh
-from bintally.common.keys import utc
+from bintally.common.evidence import together, weigh
+from bintally.common.keys import moment, utc
 from bintally.reviewing import rules, scores, stored
 from bintally.reviewing.rules import Entry, Outcome, Refused, Review, Stage
 from bintally.reviewing.scores import Scores
@@ -30,6 +30,8 @@ FIRST = 50
 DOUBTFUL = 1
 """A photograph speaks against its record if its evidence is greater: then a recount finds a wrong record more often
 than one of a bin drawn at random. docs/benchmarks.md says how many bins that are, and how many of the wrong records."""
+TOGETHER = 5
+"""Photographs of a bin that are judged together: more are worth little, since they are alike."""
 FRESH_SECONDS = 60
 """For so long the share of a site's records that are wrong is not read again."""
 NEW = "attribute_not_exists(PK)"
@@ -80,7 +82,7 @@ class Desk:
             if latest is None or "recorded_quantity" not in latest:
                 return
             recorded = int(latest["recorded_quantity"])
-            evidence = weigh(latest["probabilities"], recorded)
+            evidence = weigh(together([each["probabilities"] for each in self._since_record(latest)]), recorded)
             change = rules.follow(
                 stored.review_of(item) if item else None,
                 latest["order"],
@@ -101,6 +103,15 @@ class Desk:
                 return
             wait(attempt)
         raise Transient(f"the review of {bin_} changed while it was followed")
+
+    def _since_record(self, latest: Item) -> list[Item]:
+        """The counts that say something of the record: the newest one, and those after the record's effective time,
+        since when its bin should not have changed."""
+        if latest.get("recorded_from") != "record" or "recorded_as_of" not in latest:
+            return [latest]
+        first, last = moment(latest["recorded_as_of"]), moment(latest["captured_at"])
+        older = self.table.newest_between(latest["PK"], first, last, TOGETHER) if first < last else []
+        return [latest, *(each for each in older if each["order"] < latest["order"])][:TOGETHER]
 
     def _audit(self, bin_: str, captured_at: str) -> str:
         """The month of a photograph if the bin is drawn for its audit, else "". The same whoever asks, and when."""

@@ -101,6 +101,8 @@ class Endpoints:
         if len(variants) != 1:
             raise invalid("exactly one production variant is supported on one machine")
         variant = variants[0]
+        if "ModelName" not in variant:
+            raise invalid("a production variant needs a ModelName on one machine")
         if ("ServerlessConfig" in variant) == ("InstanceType" in variant):
             raise invalid("a production variant has either a ServerlessConfig or an InstanceType")
         if "InstanceType" in variant and "InitialInstanceCount" not in variant:

@@ -109,7 +109,7 @@ def listed(operation: str, request: Json, items: list[Json], noun: str, status: 
 def paged(operation: str, request: Json, items: list[Json]) -> Json:
     """The requested page of `items` in the answer's one list, each with its model's members."""
     token = request.get("NextToken", "0")
-    if not token.isdigit():
+    if not (token.isascii() and token.isdigit() and len(token) < 10):
         raise invalid("NextToken is not one that this service gave")
     start, size = int(token), request.get("MaxResults", 100)
     members = output_shape(operation).members

@@ -54,7 +54,7 @@ class ModelData:
             try:
                 with tarfile.open(fileobj=archive, mode="r:gz") as tar:
                     unpack(tar, directory)
-            except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
+            except (tarfile.TarError, zlib.error, OSError, EOFError, OverflowError, ValueError) as error:
                 raise BadModelData(
                     f'Failed to extract model data archive from URL "{url}". Please ensure that the object located '
                     f"at the URL is a valid tar.gz archive. ({error})"

@@ -339,7 +339,7 @@ class Attempt:
 def check(request: Json) -> None:
     """Raises ServiceError for an invalid request, and for one that this service does not support."""
     refuse_unsupported(request, SUPPORTED)
-    algorithm, limits = request["AlgorithmSpecification"], request.get("StoppingCondition", {})
+    algorithm, limits = request.get("AlgorithmSpecification", {}), request.get("StoppingCondition", {})
     if "TrainingImage" not in algorithm:
         raise invalid("AlgorithmSpecification.TrainingImage is needed on one machine")
     if algorithm["TrainingInputMode"] == "Pipe":

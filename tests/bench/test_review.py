@@ -1,0 +1,110 @@
+"""The benchmark of recounts: what it falsifies, what its figures mean, and that it finds who works wrongly."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from bintally.reviewing.desk import Desk
+from click.testing import CliRunner
+from moto import mock_aws
+
+from bench import people, ranking
+from cli.main import main
+
+QUANTITIES = np.array([0, 1, 2, 3, 6, 9, 45] * 40)
+
+
+@pytest.mark.parametrize("kind", ranking.KINDS)
+def test_a_twentieth_is_falsified_as_the_kind_says(kind: str) -> None:
+    wrong, record = ranking.falsified(QUANTITIES, kind, np.random.default_rng(1))
+    assert wrong.sum() == round(0.05 * len(QUANTITIES))
+    assert ((record != QUANTITIES) == wrong).all() and (record >= 0).all()
+    steps = np.abs(record - QUANTITIES)[wrong]
+    assert set(steps) <= {"±1": {1}, "±2": {2}}.get(kind, {1, 2, 3})
+    if kind == "missing":
+        assert (record >= QUANTITIES).all()
+
+
+def test_figures_of_a_perfect_and_of_a_useless_order() -> None:
+    wrong = np.arange(200) < 10
+    weights = np.ones((1, 200))
+    (first, tenth, fifth, most, area) = ranking.figures(np.arange(200), wrong, weights)[0]
+    assert (first, tenth, fifth, most, area) == (1, 1, 1, pytest.approx(8 / 200), 1)
+    (first, tenth, fifth, most, area) = ranking.figures(np.arange(200)[::-1], wrong, weights)[0]
+    assert (first, tenth, fifth, most, area) == (0, 0, 0, pytest.approx(198 / 200), 0)
+
+
+def test_bins_of_weight_zero_do_not_count() -> None:
+    wrong = np.arange(200) < 10
+    half = (np.arange(200) % 2 == 0).astype(float)
+    chosen = ranking.figures(np.arange(200)[::-1], wrong, half[None])[0]
+    alone = ranking.figures(np.arange(100)[::-1], wrong[::2], np.ones((1, 100)))[0]
+    assert chosen == pytest.approx(alone)
+
+
+def test_the_list_promises_what_recounts_find_on_falsified_records() -> None:
+    """The figures that docs/benchmarks.md shows, with few draws: within a fifth, and no order is better by chance."""
+    bins = ranking.read()
+    given = ranking.rules(bins)
+    expected = found = 0.0
+    areas: dict[str, list[float]] = {"bayes": [], "1 - p": []}
+    for draw in range(6):
+        random = np.random.default_rng(draw)
+        wrong, record = ranking.falsified(bins.quantity, "all", random)
+        for rule, area in areas.items():
+            scores = np.array([given[rule](at, int(each)) for at, each in enumerate(record)])
+            order = np.argsort(-scores, kind="stable")
+            area.append(float(ranking.figures(order, wrong, np.ones((1, len(wrong))))[0, -1]))
+            if rule == "bayes":
+                first = order[:110]
+                expected += float((0.05 * scores[first] / (0.05 * scores[first] + 0.95)).sum())
+                found += int(wrong[first].sum())
+    assert expected == pytest.approx(found, rel=0.25)
+    assert np.mean(areas["bayes"]) > np.mean(areas["1 - p"]) + 0.03
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "t",
+        "AWS_SECRET_ACCESS_KEY": "t",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with mock_aws():
+        yield Desk(people.made_table())
+
+
+def test_people_who_count_every_bin_leave_nothing_and_lose_nothing(desk: Desk) -> None:
+    for number in range(6):
+        desk.table.put(people.latest(number))
+        desk.follow(people.latest(number)["PK"], people.now())
+    counters = [people.Counting(desk, name) for name in ("ana", "ben", "cyd")]
+    for _ in range(2):
+        for each in counters:
+            each.work(lambda: None, patience=1)
+    report = people.audited(desk, 6, counters)
+    assert [report[name] for name in ("claimed_by_two", "lost", "unknown", "trail_differs", "unresolved")] == [0] * 5
+    assert report["entries"] >= 9, "every second record is wrong and asks a second person"
+
+
+def test_it_finds_a_lost_entry_and_a_bin_that_two_claimed(desk: Desk) -> None:
+    desk.table.put(people.latest(0))
+    desk.follow(people.latest(0)["PK"], people.now())
+    lying = people.Counting(desk, "ana")
+    lying.accepted["never stored"] = people.latest(0)["PK"]
+    assert people.audited(desk, 1, [lying])["lost"] == 1
+    lines: list[Any] = [{"action": "CLAIMED", "person": "ana"}, {"action": "CLAIMED", "person": "ben"}]
+    assert people.claimed_twice(lines) == 1
+    assert people.claimed_twice([lines[0], {"action": "RELEASED", "person": "ana"}, lines[1]]) == 0
+
+
+def test_the_picture_has_a_line_for_each_rule() -> None:
+    drawn = ranking.picture({"random": [0.5, 1.0], "bayes": [0.9, 1.0]})
+    assert drawn.count("<polyline") == 2 and "bayes" in drawn
+
+
+def test_parts_that_do_not_exist_are_named() -> None:
+    shown = CliRunner().invoke(main, ["bench", "review", "speed"])
+    assert shown.exit_code == 2 and "ranking" in shown.output

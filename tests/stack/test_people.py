@@ -1,0 +1,182 @@
+"""People at the stack's own door: over HTTP, with tokens of its user pool and with others."""
+
+import base64
+import http.client
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from deployed.people import People
+from local.stack import Local
+from tests.stack.people import Person
+
+OWN = "correct horse battery staple"
+
+
+@dataclass
+class Browser:
+    """Of one person, at the API's Host form."""
+
+    stack: Local
+    host: str
+    token: str = ""
+    cookie: str = ""
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        sent = {"Host": self.host, "Content-Type": "application/json"} | headers
+        sent |= {"Cookie": self.cookie} if self.cookie else {}
+        connection = http.client.HTTPConnection("127.0.0.1", self.stack.port, timeout=60)
+        connection.request(method, path, None if body is None else json.dumps(body), sent)
+        answer = connection.getresponse()
+        said = json.loads(answer.read())
+        for cookie in answer.headers.get_all("Set-Cookie") or []:
+            self.cookie = cookie.split(";")[0]
+        connection.close()
+        return answer.status, said
+
+    def get(self, path: str, token: str | None = None) -> tuple[int, Any]:
+        return self.ask("GET", path, Authorization=f"Bearer {self.token if token is None else token}")
+
+    def session(self, **body: Any) -> tuple[int, Any]:
+        status, said = self.ask("POST", "/session", body)
+        self.token = said.get("token", self.token)
+        return status, said
+
+
+@pytest.fixture(scope="module")
+def browse(stack: Local) -> Callable[[], Browser]:
+    host = urlsplit(stack.outputs()["ApiUrl"]).netloc
+    return lambda: Browser(stack, host)
+
+
+@pytest.fixture(scope="module")
+def ida(stack: Local, browse: Callable[[], Browser]) -> Browser:
+    """A counter of RCT8, signed in."""
+    browser, given = browse(), People(stack).add("ida", "counter", ["RCT8"])
+    assert browser.session(name="ida", password=given)[1]["code"] == "NEW_PASSWORD"
+    assert browser.session(name="ida", password=given, new_password="short")[1]["code"] == "WEAK_PASSWORD"
+    assert browser.session(name="Ida", password=given, new_password=OWN)[0] == 200
+    return browser
+
+
+def part(claims: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+
+
+def parts(token: str) -> tuple[dict[str, Any], dict[str, Any], str]:
+    head, claims, signature = token.split(".")
+    first, second = (json.loads(base64.urlsafe_b64decode(each + "==")) for each in (head, claims))
+    return first, second, signature
+
+
+def signed(head: dict[str, Any], claims: dict[str, Any], pem: bytes) -> str:
+    key = serialization.load_pem_private_key(pem, None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    text = f"{part(head)}.{part(claims)}"
+    signature = key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256())
+    return f"{text}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
+
+
+def test_a_session_from_the_first_sign_in_to_the_sign_out(ida: Browser) -> None:
+    assert ida.get("/api/me") == (200, {"name": "ida", "role": "counter", "sites": ["RCT8"]})
+    assert ida.get("/api/sites/RCT8/recounts")[0] == 200
+    assert ida.get("/api/sites/RCT1/recounts")[1]["code"] == "FORBIDDEN"
+    assert ida.get("/api/sites/RCT8/differences")[1]["code"] == "FORBIDDEN"
+    assert ida.ask("GET", "/openapi.json")[1]["openapi"].startswith("3.1")
+    before = ida.token
+    assert ida.session(refresh=True)[0] == 200 and ida.token != before
+    cookie = ida.cookie
+    assert ida.session(sign_out=True) == (200, {"signed_out": True})
+    assert ida.cookie == "session="
+    ida.cookie = cookie
+    assert ida.session(refresh=True)[1]["code"] == "SESSION_ENDED"
+    assert ida.session(name="ida", password=OWN)[0] == 200
+
+
+def test_tokens_that_are_not_this_stacks(stack: Local, ida: Browser) -> None:
+    head, claims, signature = parts(ida.token)
+    outputs, cognito = stack.outputs(), stack.client("cognito-idp")
+    pool, client = outputs["UserPool"], outputs["UserPoolClient"]
+    pems = {pem.stem.rpartition("-")[2]: pem.read_bytes() for pem in stack.home.rglob(f"{pool}-*.pem")}
+    assert ida.get("/api/me", signed(head, claims, pems["id"]))[0] == 200, "else the refusals below show nothing"
+    other = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    manager = claims | {"cognito:groups": ["manager", "site:*"]}
+    forged = {
+        "none": "",
+        "no token": "x",
+        "unsigned": f"{part({'alg': 'none'})}.{part(manager)}.",
+        "unsigned with the key's id": f"{part(head | {'alg': 'none'})}.{part(manager)}.",
+        "other groups": f"{part(head)}.{part(manager)}.{signature}",
+        "another key": signed(head, manager, other),
+        "expired": signed(head, claims | {"exp": int(time.time()) - 1}, pems["id"]),
+        "another pool's": signed(head, claims | {"iss": claims["iss"] + "x"}, pems["id"]),
+        "another client's": signed(head, claims | {"aud": "another"}, pems["id"]),
+        "an access token": cognito.admin_initiate_auth(
+            UserPoolId=pool,
+            ClientId=client,
+            AuthFlow="ADMIN_USER_PASSWORD_AUTH",
+            AuthParameters={"USERNAME": "ida", "PASSWORD": OWN},
+        )["AuthenticationResult"]["AccessToken"],
+        "a refresh token": ida.cookie.partition("=")[2],
+    }
+    assert {name: ida.get("/api/me", token)[0] for name, token in forged.items()} == dict.fromkeys(forged, 401)
+    assert ida.ask("GET", "/api/me")[0] == 401
+    assert ida.ask("GET", "/api/me", Authorization=ida.token)[0] in (200, 401, 403), "without Bearer"
+
+
+def test_a_persons_token_opens_nothing_else(stack: Local, ida: Browser) -> None:
+    """Neither what machines call, nor a service, nor the pool itself."""
+    assert ida.get("/machine/manager/sites/RCT8/recounts")[0] in (401, 403)
+    body = {"UserPoolId": stack.outputs()["UserPool"], "Username": "ida"}
+    connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60)
+    for action in ("AdminDeleteUser", "ListUsers", "AdminInitiateAuth", "InitiateAuth", "GetUser"):
+        for authorization in ({}, {"Authorization": f"Bearer {ida.token}"}):
+            headers = {"X-Amz-Target": f"AWSCognitoIdentityProviderService.{action}"} | authorization
+            connection.request("POST", "/", json.dumps(body), headers)
+            answer = connection.getresponse()
+            assert answer.status == 403 and b"ida" not in answer.read()
+    for path in (f"/{body['UserPoolId']}/.well-known/jwks.json", "/oauth2/token", "/login"):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 403, path
+    assert ida.get("/api/me")[0] == 200
+
+
+def test_an_administrator_of_people_and_nobody_else(
+    stack: Local, person: Callable[..., Person], browse: Callable[[], Browser]
+) -> None:
+    admin, counter = person("admin", "people"), person("karl", "counter")
+    counter.is_refused("people", "add", "uli", "--role", "manager", "--all-sites", permission="cognito-idp:")
+    given = re.findall(r"\S+$", admin.does("people", "add", "uli", "--role", "manager", "--site", "RCT8"))[0]
+    assert "uli" in admin.does("people", "list")
+    uli = browse()
+    assert uli.session(name="uli", password=given, new_password=OWN)[0] == 200
+    again = re.findall(r"\S+$", admin.does("people", "reset", "uli"))[0]
+    assert uli.session(refresh=True)[1]["code"] == "SESSION_ENDED"
+    assert uli.session(name="uli", password=OWN)[1]["code"] == "WRONG_PASSWORD"
+    assert uli.session(name="uli", password=again)[1]["code"] == "NEW_PASSWORD"
+    admin.does("people", "remove", "uli")
+    assert uli.session(name="uli", password=again)[1]["code"] == "WRONG_PASSWORD"
+    admin.is_refused("counts", permission="")
+
+
+def test_no_log_has_a_password_or_a_token(stack: Local, ida: Browser) -> None:
+    logs, secrets = stack.client("logs"), (OWN, ida.token, ida.cookie.partition("=")[2])
+    told = stack.log_file.read_text(errors="replace")
+    for group in logs.describe_log_groups()["logGroups"]:
+        if re.search("SignIn|Answer|Api", group["logGroupName"]):
+            pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group["logGroupName"])
+            told += "".join(event["message"] for page in pages for event in page["events"])
+    assert '"answered"' in told
+    assert not [secret for secret in secrets if secret in told]
