@@ -28,7 +28,7 @@ WAITED = 'performance.getEntriesByName("entered-to-ready").map((each) => each.du
 
 
 def measure_page(console: Console, rounds: int = ROUNDS) -> Numbers:
-    """Starts a stack of its own with `rounds` + 1 bins to recount, and counts them in Chromium.
+    """Starts a stack of its own with more than `rounds` bins to recount, and counts them in Chromium.
 
     `next_ms` are the times from Enter until the next photograph is on the screen, as the page itself takes them; the
     person has looked for COUNTING seconds each time. `view_ms` are those from the address until the sign-in form, in a
@@ -41,7 +41,7 @@ def measure_page(console: Console, rounds: int = ROUNDS) -> Numbers:
     if (chromium := shutil.which("chromium")) is None:
         raise CliError("this needs Chromium. Install it with: sudo make system-packages")
     with own_stack(console) as stack:
-        add_bins(stack, rounds + 1)
+        add_bins(stack, rounds + 2)
         address = f"{stack.outputs()['ApiUrl']}/"
         password = People(stack).add("counter", "counter", [SITE])
         with sync_playwright() as playwright:
@@ -51,14 +51,12 @@ def measure_page(console: Console, rounds: int = ROUNDS) -> Numbers:
             page.goto(address)
             sent = int(page.evaluate(SENT))
             sign_in(page, password)
-            for _ in range(rounds):
+            for done in range(rounds):
                 page.locator(".frame img").wait_for(timeout=SECONDS * 1000)
                 page.wait_for_timeout(COUNTING * 1000)
                 page.keyboard.type("4")
                 page.keyboard.press("Enter")
-                page.wait_for_timeout(100)
-            page.locator(".frame img").wait_for()
-            page.wait_for_timeout(500)
+                page.wait_for_function(f"{WAITED}.length > {done}", timeout=SECONDS * 1000)
             waited = [float(each) for each in page.evaluate(WAITED)]
             browser.close()
     return {"rounds": rounds, "next_ms": waited, "view_ms": views, "sent_bytes": sent}

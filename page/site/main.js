@@ -59,14 +59,11 @@ function Shell({ me, covered }) {
     <a class="skip" href="#main" onClick=${toMain}>${texts.skipToContent}</a>
     <header class="bar">
       <span class="brand"><${Mark} /><span>Bintally</span></span>
-      <nav aria-label=${texts.pages}>
-        ${allowed
-          .filter((each) => !each.hidden)
-          .map(
-            (each) => html`<a href=${each.everywhere ? to(each.name) : to(each.name, chosen ?? "")}
-              aria-current=${each === shown ? "page" : null}>${each.title}</a>`,
-          )}
-      </nav>
+      <nav aria-label=${texts.pages}><${Links} pages=${allowed} shown=${shown} site=${chosen} /></nav>
+      <details class="menu pages" onClick=${closeOnLink} onKeyDown=${closeOnEscape}>
+        <summary aria-label=${texts.pages}>${shown?.title}</summary>
+        <nav aria-label=${texts.pages}><${Links} pages=${allowed} shown=${shown} site=${chosen} /></nav>
+      </details>
       ${sites?.length > 1 &&
       html`<label class="site"><span>${texts.site}</span>
         <select value=${chosen} onChange=${(event) => go(shown.name, event.target.value)}>
@@ -85,6 +82,20 @@ function Shell({ me, covered }) {
           : html`<p class="empty" role="status">${sites ? texts.noSites : texts.loading}</p>`}
     </main>
   </div>`;
+}
+
+/** In the bar, or in a menu where it is too narrow for them. */
+function Links({ pages, shown, site }) {
+  return pages
+    .filter((each) => !each.hidden)
+    .map(
+      (each) => html`<a href=${each.everywhere ? to(each.name) : to(each.name, site ?? "")}
+        aria-current=${each === shown ? "page" : null}>${each.title}</a>`,
+    );
+}
+
+function closeOnLink(event) {
+  if (event.target.closest("a")) event.currentTarget.open = false;
 }
 
 function toMain(event) {

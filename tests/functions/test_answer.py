@@ -147,8 +147,8 @@ def test_the_queue_page_by_page(ask: Ask) -> None:
         Desk(table).follow(item["PK"], NOON)
     whole = ask(COUNTER + "recounts")[1]
     assert len(whole["recounts"]) == 7 and whole["cursor"] is None
+    found: list[Any] = []
     cursor: dict[str, str] = {}
-    found = []
     while True:
         status, page = ask(COUNTER + "recounts", limit="3", **cursor)
         assert status == 200
@@ -167,6 +167,17 @@ def test_the_queue_page_by_page(ask: Ask) -> None:
 
 
 @pytest.mark.usefixtures("photographed")
+def test_a_bin_whose_photograph_was_deleted_holds_nobody_up(ask: Ask, world: Any) -> None:
+    for version in world.s3.list_object_versions(Bucket=BUCKET)["Versions"]:
+        world.s3.delete_object(Bucket=BUCKET, Key=version["Key"], VersionId=version["VersionId"])
+    status, claimed = ask(COUNTER + "claims", {})
+    assert (status, claimed["bin"], claimed["photograph"]) == (200, "P-4", None)
+    said = {"id": "e", "bin": "P-4", "image_version": claimed["image_version"], "outcome": "CANNOT_COUNT"}
+    assert ask(COUNTER + "recounts", said)[0] == 200
+    assert ask(COUNTER + "claims", {})[1]["code"] == "NOTHING_LEFT"
+
+
+@pytest.mark.usefixtures("photographed")
 def test_a_manager_is_told_what_to_expect_and_what_was_found(ask: Ask) -> None:
     _, found = ask(MANAGER + "recounts")
     (review,) = found["recounts"]
@@ -179,17 +190,6 @@ def test_a_manager_is_told_what_to_expect_and_what_was_found(ask: Ask) -> None:
     assert found["so_far"] == {"recounted": 1, "expected_wrong": expected, "found_wrong": 1}
     _, audit = ask(MANAGER + "audit")
     assert (audit["recounted"], audit["records_wrong"]["share"], audit["wrong_share"]) == (0, None, 0.05)
-
-
-@pytest.mark.usefixtures("photographed")
-def test_a_bin_whose_photograph_was_deleted_holds_nobody_up(ask: Ask, world: Any) -> None:
-    for version in world.s3.list_object_versions(Bucket=BUCKET)["Versions"]:
-        world.s3.delete_object(Bucket=BUCKET, Key=version["Key"], VersionId=version["VersionId"])
-    status, claimed = ask(COUNTER + "claims", {})
-    assert (status, claimed["bin"], claimed["photograph"]) == (200, "P-4", None)
-    said = {"id": "e", "bin": "P-4", "image_version": claimed["image_version"], "outcome": "CANNOT_COUNT"}
-    assert ask(COUNTER + "recounts", said)[0] == 200
-    assert ask(COUNTER + "claims", {})[1]["code"] == "NOTHING_LEFT"
 
 
 @pytest.mark.usefixtures("photographed")

@@ -17,11 +17,12 @@ from bintally.aws.table import Table
 from bintally.reviewing import settings
 from bintally.reviewing.desk import Desk
 from moto import mock_aws
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route, expect, sync_playwright
 
 from tests.functions.conftest import BUCKET, ENVIRONMENT, counts_table
 from tests.page.desk import Server
 
+expect.set_options(timeout=20_000)  # a busy machine fails no test by its time
 SAMPLES = sorted((Path(__file__).parents[2] / "samples").rglob("*.jpg"))
 SITE = "SEA1"
 PEOPLE = {"ana": "counter", "ben": "counter", "max": "manager", "vic": "viewer"}
@@ -139,7 +140,7 @@ def device(chromium: Browser, server: Server) -> Iterator[Opens]:
 
     def make(**options: Any) -> BrowserContext:
         context = chromium.new_context(**options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(20_000)
         context.route("https://artifacts.s3*.amazonaws.com/**", photographs)
         context.on("weberror", lambda error: errors.append(str(error.error)))
         made.append(context)

@@ -210,7 +210,9 @@ def test_a_file_is_dropped_and_its_faults_are_saved(signed_in: SignedIn, tmp_pat
     page.get_by_label("Choose CSV files").set_input_files({"name": "stock.csv", "mimeType": "text/csv", "buffer": rows})
     expect(page.get_by_text("1 row stored for 1 bin")).to_be_visible()
     expect(page.get_by_role("row", name="3 – not stored")).to_be_visible()
-    assert [item["bin"] for item in boto3.resource("dynamodb").Table("counts").scan()["Items"] if "bin" in item] == ["P-1"]
+    assert [item["bin"] for item in boto3.resource("dynamodb").Table("counts").scan()["Items"] if "bin" in item] == [
+        "P-1"
+    ]
     with page.expect_download() as waited:
         page.get_by_role("button", name="Download the faults").click()
     assert waited.value.suggested_filename == "stock-faults.csv"

@@ -84,7 +84,8 @@ def test_a_person_signs_in_and_counts_ten_bins_by_keyboard(
 
     for kind in ("Pixel 7", "Galaxy Tab S4"):
         profile = playwright.devices[kind]
-        device = browser.new_context(**{name: profile[name] for name in profile if name != "default_browser_type"})
+        options = {name: profile[name] for name in profile if name != "default_browser_type"}
+        device = browser.new_context(**options, color_scheme="dark" if kind == "Pixel 7" else "light")
         small = device.new_page()
         small.goto(address)
         sign_in(small, PASSWORD)
