@@ -551,7 +551,9 @@ class Local(Deployed):
         url = self.upload_package(model_version, outputs)
         metrics = f"models/{model_version}/metrics.json"
         self.client("s3").put_object(
-            Bucket=outputs["ArtifactsBucket"], Key=metrics, Body=json.dumps(description.get("metrics", {}))
+            Bucket=outputs["ArtifactsBucket"],
+            Key=metrics,
+            Body=json.dumps(figures_of(self.package, description.get("metrics", {}))),
         )
         statistics = {"ContentType": "application/json", "S3Uri": f"s3://{outputs['ArtifactsBucket']}/{metrics}"}
         origin = {
@@ -597,6 +599,15 @@ def package_version(package: Path) -> str:
     """The model version that a package names. Raises PackageMissing when it cannot be read."""
     version: str = package_description(package)["model_version"]
     return version
+
+
+def figures_of(package: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The figures beside the package, if they are of this package; else the metrics that it contains."""
+    try:
+        found: dict[str, Any] = json.loads(package.with_name("figures.json").read_bytes())
+    except (OSError, ValueError):
+        return metrics
+    return found if {name: found.get(name) for name in metrics} == metrics else metrics
 
 
 def package_description(package: Path) -> dict[str, Any]:

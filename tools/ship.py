@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -73,6 +74,8 @@ def main() -> None:
             (a.out / "calibration.svg").write_text(
                 reliability(packed.report["test"]["calibration"], "Reliability diagram", COLOURS["challenger"])
             )
+        test = metrics.read_predictions(predictions)["test"]
+        (a.out / "figures.json").write_text(json.dumps(metrics.figures(packed.report, test), indent=1) + "\n")
         (a.out / "README.md").write_text(card(packed.package.description, packed.report, len(training)))
     print(f"{a.out / 'model.tar.gz'}: version {packed.package.model_version}")
 

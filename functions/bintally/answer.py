@@ -35,7 +35,7 @@ from bintally.reviewing.settings import desk_of, review_settings
 THROTTLED = {"ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded", "SlowDown"}
 
 DESCRIPTION = Path(__file__).with_name("answering") / "openapi.json"
-"""Of all routes, kept by hand: docs/decisions/people.md says why. Tests compare it with the routes and their answers."""
+"""Of all routes, kept by hand: docs/decisions/people.md says why. Tests compare it with the routes and answers."""
 
 api = APIGatewayHttpResolver(
     serializer=partial(json.dumps, default=requests.number_of),

@@ -1,9 +1,9 @@
 // Charts as SVG. Each has its numbers as a table beside it, for people who do not see it and for those who copy them.
-import { html, useState } from "./html.js";
+import { html, useEffect, useRef, useState } from "./html.js";
 import { texts } from "./texts.js";
 
-const WIDTH = 640;
-const HEIGHT = 180;
+const USUAL = 560; // px, until the chart knows its place
+const HEIGHT = 190;
 const LEFT = 44;
 const BOTTOM = 24;
 const TOP = 8;
@@ -24,18 +24,19 @@ export function ticks(most, whole = true) {
  */
 export function Days({ title, days, series, line = false, share = false }) {
   const [at, setAt] = useState(null);
+  const [place, width] = useWidth();
   const sums = days.map((day) => series.reduce((sum, [name]) => sum + (day[name] ?? 0), 0));
   const steps = share ? [0, 0.25, 0.5, 0.75, 1] : ticks(Math.max(1, ...sums));
   const most = steps.at(-1);
-  const wide = (WIDTH - LEFT) / days.length;
+  const wide = (width - LEFT) / days.length;
   const x = (index) => LEFT + wide * index;
   const y = (value) => TOP + INNER * (1 - value / most);
   const told = (value) => (value == null ? "–" : share ? texts.percent(value) : texts.number(value));
-  const every = Math.ceil(days.length / 6);
+  const every = Math.ceil(days.length / Math.max(2, Math.floor((width - LEFT) / 90)));
   const shown = at === null ? null : days[at];
   const empty = sums.every((sum) => !sum) && days.every((day) => series.every(([name]) => !day[name]));
 
-  return html`<figure class="chart">
+  return html`<figure class="chart" ref=${place}>
     <figcaption>
       <strong>${title}</strong>
       <span class="quiet told">${shown
@@ -44,9 +45,9 @@ export function Days({ title, days, series, line = false, share = false }) {
           ? series.map(([, label], index) => html`<span class="key"><i class="k${index}"></i>${label}</span>`)
           : ""}</span>
     </figcaption>
-    <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label=${title} onMouseLeave=${() => setAt(null)}>
+    <svg viewBox="0 0 ${width} ${HEIGHT}" role="img" aria-label=${title} onMouseLeave=${() => setAt(null)}>
       ${steps.map(
-        (step) => html`<line class="rule" x1=${LEFT} x2=${WIDTH} y1=${y(step)} y2=${y(step)} />
+        (step) => html`<line class="rule" x1=${LEFT} x2=${width} y1=${y(step)} y2=${y(step)} />
           <text class="axis end" x=${LEFT - 8} y=${y(step) + 4}>${told(step)}</text>`,
       )}
       ${days.map(
@@ -68,7 +69,7 @@ export function Days({ title, days, series, line = false, share = false }) {
                   height=${(INNER * value) / most} rx="1.5" />`;
             });
           })}
-      ${empty && html`<text class="axis none" x=${(WIDTH + LEFT) / 2} y=${HEIGHT / 2}>${texts.nothingYet}</text>`}
+      ${empty && html`<text class="axis none" x=${(width + LEFT) / 2} y=${HEIGHT / 2}>${texts.nothingYet}</text>`}
       ${days.map(
         (day, index) => html`<rect class=${at === index ? "hit over" : "hit"} x=${x(index)} y=${TOP} width=${wide} height=${INNER}
           onMouseEnter=${() => setAt(index)} />`,
@@ -77,6 +78,18 @@ export function Days({ title, days, series, line = false, share = false }) {
     <${Numbers} caption=${title} head=${[texts.dayTitle, ...series.map(([, label]) => label)]}
       rows=${days.map((day) => [texts.day(day.day), ...series.map(([name]) => told(day[name]))]).reverse()} />
   </figure>`;
+}
+
+/** Where a chart stands, and how wide it is there: its letters keep their size. */
+function useWidth() {
+  const place = useRef();
+  const [width, setWidth] = useState(USUAL);
+  useEffect(() => {
+    const observer = new ResizeObserver(([{ contentRect }]) => setWidth(Math.max(220, Math.round(contentRect.width))));
+    observer.observe(place.current);
+    return () => observer.disconnect();
+  }, []);
+  return [place, width];
 }
 
 /** The stretches of days that have a value. */
@@ -93,7 +106,7 @@ export function Numbers({ caption, head, rows }) {
   return html`<details class="numbers">
     <summary>${texts.numbers}</summary>
     <div class="scroll" tabindex="0" role="region" aria-label=${caption}>
-      <table>
+      <table class="of-numbers">
         <caption class="unseen">${caption}</caption>
         <thead><tr>${head.map((each) => html`<th scope="col">${each}</th>`)}</tr></thead>
         <tbody>${rows.map((row) => html`<tr>${row.map((cell, index) => (index ? html`<td>${cell}</td>` : html`<th scope="row">${cell}</th>`))}</tr>`)}</tbody>
@@ -127,7 +140,7 @@ export function Reliability({ points }) {
   const up = (value) => 240 - 220 * value;
   const most = Math.max(1, ...points.map((point) => point.photographs));
   return html`<figure class="reliability">
-    <svg viewBox="0 0 272 276" role="img" aria-label=${texts.models.reliabilityAbout(points.length)}>
+    <svg viewBox="-6 0 290 280" role="img" aria-label=${texts.models.reliabilityAbout(points.length)}>
       ${[0, 0.25, 0.5, 0.75, 1].map(
         (step) => html`<line class="rule" x1=${at(0)} x2=${at(1)} y1=${up(step)} y2=${up(step)} />
           <text class="axis end" x=${at(0) - 6} y=${up(step) + 4}>${texts.percent(step, 0)}</text>

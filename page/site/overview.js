@@ -78,7 +78,7 @@ function Sites({ site }) {
   return html`<section class="card block">
     <h2>${t.sites}</h2>
     <div class="scroll" tabindex="0" role="region" aria-label=${t.sites}>
-      <table>
+      <table class="of-numbers">
         <thead><tr>${t.siteHead.map((each) => html`<th scope="col">${each}</th>`)}</tr></thead>
         <tbody>${found.map(({ site: name, answer }) => html`<tr aria-current=${name === site ? "true" : null}>
           <th scope="row"><a href=${to("overview", name)}>${name}</a></th>

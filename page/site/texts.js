@@ -118,7 +118,7 @@ export const texts = {
     start: "Start recounting",
     expected: "Expected wrong",
     ofFirst: (count) => `of the first ${plural(count, "record")}`,
-    counted: "Photographed today",
+    counted: "Counted today",
     rejected: (count) => `${texts.number(count)} not readable`,
     recounted: "Recounted today",
     wrong: (count) => `${plural(count, "record")} wrong`,
@@ -134,7 +134,7 @@ export const texts = {
     soFar: ({ recounted, expected_wrong, found_wrong }) =>
       `So far ${plural(recounted, "recount")} of this list: ${expected_wrong} records expected wrong, ${found_wrong} found wrong.`,
     charts: {
-      photographs: "Photographs",
+      photographs: "Photographs by day of counting",
       agreement: "Photographs that agree with the record",
       recounts: "What recounts found",
       opened: "New bins to recount",
@@ -150,7 +150,7 @@ export const texts = {
       opened: "new",
     },
     sites: "Your sites",
-    siteHead: ["Site", "To recount", "Photographed today", "Agree, 7 days", "Wrong records, 7 days"],
+    siteHead: ["Site", "To recount", "Counted today", "Agree, 7 days", "Wrong records, 7 days"],
   },
 
   bins: {

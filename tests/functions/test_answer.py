@@ -193,17 +193,6 @@ def test_a_manager_is_told_what_to_expect_and_what_was_found(ask: Ask) -> None:
 
 
 @pytest.mark.usefixtures("photographed")
-def test_a_bin_whose_photograph_was_deleted_holds_nobody_up(ask: Ask, world: Any) -> None:
-    for version in world.s3.list_object_versions(Bucket=BUCKET)["Versions"]:
-        world.s3.delete_object(Bucket=BUCKET, Key=version["Key"], VersionId=version["VersionId"])
-    status, claimed = ask(COUNTER + "claims", {})
-    assert (status, claimed["bin"], claimed["photograph"]) == (200, "P-4", None)
-    said = {"id": "e", "bin": "P-4", "image_version": claimed["image_version"], "outcome": "CANNOT_COUNT"}
-    assert ask(COUNTER + "recounts", said)[0] == 200
-    assert ask(COUNTER + "claims", {})[1]["code"] == "NOTHING_LEFT"
-
-
-@pytest.mark.usefixtures("photographed")
 @pytest.mark.parametrize("path", ["differences", "trail", "audit"])
 def test_what_tells_more_needs_a_manager(ask: Ask, path: str) -> None:
     status, said = ask(COUNTER + path, bin="P-4")

@@ -1,5 +1,6 @@
 """The pages that are read: overview, bins, records and models, in a real browser before the real functions."""
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from bintally.answering import bulk
 from bintally.aws import clients, items
 from bintally.aws.table import Table, adding
 from bintally.common.arrivals import Arrival
+from bintally.common.counts import Recorded
 from bintally.common.keys import Place, utc
 from bintally.common.zone import site_zone
 from bintally.records.record_file import Services, record_file
@@ -26,7 +28,7 @@ from tests.page.desk import Server
 
 SignedIn = Callable[..., Page]
 NOW = datetime.now(UTC)
-SECRETS = ("probabilit", "0.4", "recorded", "secretmodel", "discrepancy", "p_record", "FIRST", "SECOND")
+SECRETS = ("probabilit", "0.88", "recorded", "secretmodel", "discrepancy", "p_record", "FIRST", "SECOND")
 
 
 def put_bin(bin_: str, *hours: int, count: int = 2, recorded: int = 3) -> str:
@@ -48,13 +50,13 @@ def put_bin(bin_: str, *hours: int, count: int = 2, recorded: int = 3) -> str:
             "status": "COUNTED",
             "count": count,
             "is_minimum": count == 6,
-            "confidence": 0.46,
-            "probabilities": [0.46 if n == count else 0.09 for n in range(7)],
+            "confidence": 0.88,
+            "probabilities": [0.88 if n == count else 0.02 for n in range(7)],
             "model_version": "2026-11-27-secretmodel",
             **items.comparison(
-                items.Recorded(recorded, "record", taken, f"{taken}#1"),
+                Recorded(recorded, "record", taken, f"{taken}#1"),
                 count,
-                [0.46 if n == count else 0.09 for n in range(7)],
+                [0.88 if n == count else 0.02 for n in range(7)],
                 0.05,
             ),
         }
@@ -123,7 +125,7 @@ def records_are_read(bins: Bins, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
                 names = (BUCKET, version["Key"], version["VersionId"])
                 record_file(services, Arrival("", version["LastModified"], *names, "", "0"), lambda: True)
 
-    monkeypatch.setattr(bulk, "time", SimpleNamespace(sleep=read, monotonic=bulk.time.monotonic))
+    monkeypatch.setattr(bulk, "time", SimpleNamespace(sleep=read, monotonic=time.monotonic))
     yield
 
 
@@ -210,7 +212,9 @@ def test_a_file_is_dropped_and_its_faults_are_saved(signed_in: SignedIn, tmp_pat
     page.get_by_label("Choose CSV files").set_input_files({"name": "stock.csv", "mimeType": "text/csv", "buffer": rows})
     expect(page.get_by_text("1 row stored for 1 bin")).to_be_visible()
     expect(page.get_by_role("row", name="3 – not stored")).to_be_visible()
-    assert [item["bin"] for item in boto3.resource("dynamodb").Table("counts").scan()["Items"] if "bin" in item] == ["P-1"]
+    assert [item["bin"] for item in boto3.resource("dynamodb").Table("counts").scan()["Items"] if "bin" in item] == [
+        "P-1"
+    ]
     with page.expect_download() as waited:
         page.get_by_role("button", name="Download the faults").click()
     assert waited.value.suggested_filename == "stock-faults.csv"

@@ -52,7 +52,7 @@ def test_figures_are_those_of_scikit_learn(seen: Answered) -> None:
     assert shipped["log_loss"] == pytest.approx(sklearn.metrics.log_loss(labels, scaled, labels=range(7)), abs=1e-5)
     assert shipped["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, posterior_median(p)))
     expected = sklearn.metrics.confusion_matrix(labels, posterior_median(p), labels=range(7))
-    assert (comparison.confusion(p, labels) == expected).all()
+    assert (metrics.confusion(p, labels) == expected).all()
     # Epstein's score is the sum of the Brier scores of "at most k".
     at_most = np.clip(np.cumsum(scaled, axis=1), 0, 1)
     briers = [sklearn.metrics.brier_score_loss(labels <= k, at_most[:, k], pos_label=True) for k in range(6)]

@@ -121,3 +121,21 @@ def test_the_shipped_figures_follow_from_the_shipped_predictions() -> None:
     assert len({one["id"] for one in learned}) == 7199
     assert not {one["group"] for one in learned} & {*predictions["test"].groups, *predictions["validation"].groups}
     assert (SHIPPED / "README.md").read_text() == card(recorded, report, trained_on=7199)
+
+
+def test_the_figures_of_the_shipped_model_are_those_of_its_predictions() -> None:
+    shipped = Path(__file__).parents[2] / "model" / "pretrained"
+    predictions = metrics.read_predictions(shipped / "predictions.csv")
+    made = metrics.figures(metrics.report(predictions), predictions["test"])
+    stored = json.loads((shipped / "figures.json").read_text())
+    assert (stored.keys(), stored["confusion"], stored["test_set"]) == (
+        made.keys(),
+        made["confusion"],
+        made["test_set"],
+    )
+    for view in ("as_shipped", "as_published"):
+        assert stored[view] == pytest.approx(made[view])
+    points = made["calibration"]["reliability"]
+    for point, again in zip(stored["calibration"]["reliability"], points, strict=True):
+        assert point["accuracy"] == pytest.approx(again["accuracy"])
+    assert sum(map(sum, made["confusion"])) == made["test_set"]["photographs"]

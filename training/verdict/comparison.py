@@ -73,18 +73,11 @@ def figures(p: Floats, seen: Answered, draws: int) -> dict[str, Any]:
     return {
         **metrics.summary(p, seen.quantities),
         "intervals": metrics.intervals(p, seen.quantities, seen.groups, draws),
-        "confusion": confusion(p, seen.labels).tolist(),
+        "confusion": metrics.confusion(p, seen.labels).tolist(),
         "calibration": metrics.calibration(p, seen.labels, seen.groups, draws),
         "per_class": per_class(p, seen, draws),
         "falsified_records": falsified_records(p, seen, draws),
     }
-
-
-def confusion(p: Floats, labels: Ints) -> Ints:
-    """Photographs by recorded class (row) and answered class (column), [7, 7]."""
-    matrix = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
-    np.add.at(matrix, (labels, posterior_median(p)), 1)
-    return matrix
 
 
 def per_class(p: Floats, seen: Answered, draws: int) -> list[dict[str, Any]]:

@@ -270,6 +270,7 @@ def measured(p: Floats, seen: Predictions) -> dict[str, Any]:
             for name in np.unique(seen.populations)
         },
         "balanced": balanced(p, labels),
+        "confusion": confusion(p, labels).tolist(),
         "calibration": calibration(p, labels, seen.groups),
         "per_class": [
             {
@@ -281,6 +282,20 @@ def measured(p: Floats, seen: Predictions) -> dict[str, Any]:
             for k in range(len(CLASSES))
         ],
     }
+
+
+def confusion(p: Floats, labels: Ints) -> Ints:
+    """Photographs by recorded class (row) and answered class (column), [7, 7]."""
+    matrix = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
+    np.add.at(matrix, (labels, posterior_median(p)), 1)
+    return matrix
+
+
+def figures(report: dict[str, Any], seen: Predictions) -> dict[str, Any]:
+    """The figures of the test split that the registry has of a shipped model, named as in evaluation.json."""
+    names = ("as_shipped", "as_published", "intervals", "confusion", "calibration", "per_class")
+    test_set = {"photographs": len(seen.quantities), "bins": len(np.unique(seen.groups))}
+    return {"test_set": test_set, **{name: report["test"][name] for name in names}}
 
 
 def balanced(p: Floats, labels: Ints) -> dict[str, float]:

@@ -23,7 +23,7 @@ FIRST = 30
 """The recounts about which the overview says how many records to expect wrong."""
 WORKERS = 8  # within the 10 connections of a client
 COUNTED = ("counted", "rejected", "compared", "agreed")
-"""Photographs by the day on which they were taken: how many have a record to compare with, and agree with it."""
+"""Photographs by the day on which they were counted: how many have a record to compare with, and agree with it."""
 UNCLEAR = "retake"
 """Counted photographs that say too little: a new one is asked for."""
 RESOLVED = tuple(outcome.value for outcome in Outcome if outcome is not Outcome.WITHDRAWN)

@@ -76,20 +76,12 @@ def record_key(place: Place) -> Item:
     return {"PK": bin_key(place), "SK": "RECORD"}
 
 
-def totals_key(arrival: Arrival, place: Place, captured: datetime) -> Item:
-    return _totals_key(place.site, utc(captured), digest_of(arrival))
-
-
-def totals_key_of(count: Item) -> Item:
-    """Of the day on which a photograph was taken, from its COUNT or LATEST item."""
+def totals_key(count: Item) -> Item:
+    """The totals to which a photograph belongs, by its COUNT or LATEST item: of the day (UTC) on which it was
+    counted."""
     image = count["image"]
-    return _totals_key(
-        count["site"], count["captured_at"], version_digest(image["bucket"], image["key"], image["version_id"])
-    )
-
-
-def _totals_key(site: str, captured_at: str, digest: str) -> Item:
-    return {"PK": day_key(site, captured_at), "SK": f"TOTALS#{int(digest, 16) % SHARDS:02d}"}
+    digest = version_digest(image["bucket"], image["key"], image["version_id"])
+    return {"PK": day_key(count["site"], count["counted_at"]), "SK": f"TOTALS#{int(digest, 16) % SHARDS:02d}"}
 
 
 def day_key(site: str, at: str) -> str:

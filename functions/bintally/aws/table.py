@@ -30,7 +30,6 @@ from bintally.aws.items import (
     record_key,
     recorded_by,
     totals_key,
-    totals_key_of,
     wire,
 )  # fmt: skip
 from bintally.common.arrivals import Arrival
@@ -74,7 +73,7 @@ class Table:
         photograph = count.photograph
         item = count_item(count, self.share)
         marker = marker_item(photograph.arrival, item)
-        totals = totals_key(photograph.arrival, photograph.place, photograph.captured)
+        totals = totals_key(item)
         before = self._add(item, marker, totals)
         stored = before or item
         if stored["status"] == "COUNTED":
@@ -412,7 +411,7 @@ class Table:
         before, after = agreement(latest), agreement(found)
         gained = {name: after[name] - before.get(name, 0) for name in after}
         numbers = {name: number for name, number in gained.items() if number}
-        totals = [adding(totals_key_of(latest), numbers)] if numbers else []
+        totals = [adding(totals_key(latest), numbers)] if numbers else []
         return self.together({"Update": change}, *totals, tries=1) is None
 
     def _add(self, count: Item, marker: Item, totals: Item) -> Item | None:
