@@ -56,7 +56,8 @@ def measure_page(console: Console, rounds: int = ROUNDS) -> Numbers:
                 page.wait_for_timeout(COUNTING * 1000)
                 page.keyboard.type("4")
                 page.keyboard.press("Enter")
-                page.wait_for_function(f"{WAITED}.length > {done}", timeout=SECONDS * 1000)
+                while len(page.evaluate(WAITED)) <= done:
+                    page.wait_for_timeout(50)
             waited = [float(each) for each in page.evaluate(WAITED)]
             browser.close()
     return {"rounds": rounds, "next_ms": waited, "view_ms": views, "sent_bytes": sent}
