@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+import bench.page
 import bench.people
 import bench.ranking
 import bench.retrain
@@ -125,7 +126,7 @@ def retrain(parts: tuple[str, ...], photographs: Path, rounds: int, number: int 
         raise CliError(f"{failed} requests failed while models were redeployed")
 
 
-REVIEW = ("ranking", "people", "queue", "api")
+REVIEW = ("ranking", "people", "queue", "page", "api")
 
 
 @click.command()
@@ -138,8 +139,8 @@ REVIEW = ("ranking", "people", "queue", "api")
 def review(parts: tuple[str, ...], site: str, picture: Path | None, json_file: Path | None) -> None:
     """Measure how soon recounts find wrong records, and the queue; all PARTS but `api` when none is named.
 
-    `ranking` needs the shipped model's predictions alone; `people` and `queue` start their own emulator; `api` measures
-    the running stack, which needs a bin that waits for a recount.
+    `ranking` needs the shipped model's predictions alone; `people` and `queue` start their own emulator; `page` starts
+    its own stack, and counts in Chromium; `api` measures the running stack, which needs a bin that waits for a recount.
     """
     console = Console(highlight=False)
     report = {}
@@ -155,6 +156,9 @@ def review(parts: tuple[str, ...], site: str, picture: Path | None, json_file: P
         elif part == "queue":
             report[part] = bench.people.measure_queue(console)
             bench.people.show_queue(console, report[part])
+        elif part == "page":
+            report[part] = bench.page.measure_page(console)
+            bench.page.show_page(console, report[part])
         else:
             (stack := on_this_machine()).require_running()
             report[part] = bench.people.measure_api(console, stack, site)
