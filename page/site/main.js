@@ -52,7 +52,6 @@ function Shell({ me, covered }) {
   useEffect(() => {
     if (chosen) localStorage.setItem(SITE, chosen);
     document.title = shown ? `${shown.title} · Bintally` : "Bintally";
-    document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
     hush();
   }, [chosen, shown]);
 
