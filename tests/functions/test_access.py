@@ -138,7 +138,7 @@ def test_bodies_that_are_none(body: str, status: int) -> None:
 
 # What counters are not told
 
-SAID = ("4711", "5813", "ben-the-first", "13579", "note of ben", "HIDDEN", "SECOND", "2026-11-01-abc")
+SAID = ("471104", "581305", "ben-the-first", "13579", "note of ben", "HIDDEN", "SECOND", "2026-11-01-abc")
 """The recorded quantity, another's number, name, a probability, another's note and reason, the stage, and the version
 of the model that counted. The priority and what it is made of are added as the stack reckons them."""
 FORBIDDEN = {
@@ -176,18 +176,18 @@ def secret(world: Any) -> list[str]:
         place = Place("SEA1", bin_, "")
         key = f"incoming/SEA1/{bin_}/a.jpg"
         photograph = (ROOT / "samples" / "AUS2" / "P-1-C204" / "20260914T081900Z.jpg").read_bytes()
-        put = world.s3.put_object(Bucket=BUCKET, Key=key, Body=photograph, Metadata={"expected-quantity": "4711"})
-        item = latest(put["VersionId"], bin_=items.bin_key(place), recorded=4711, priority=0.912345)
+        put = world.s3.put_object(Bucket=BUCKET, Key=key, Body=photograph, Metadata={"expected-quantity": "471104"})
+        item = latest(put["VersionId"], bin_=items.bin_key(place), recorded=471104, priority=0.912345)
         item |= {"p_record": 0.0876543, "probabilities": [0.1357911, 0.1, 0.1, 0.1, 0.1, 0.3642089, 0.1]}
         item["image"] |= {"bucket": BUCKET, "key": key, "digest": bin_[-1] * 64}
         table.put(item | {"SK": f"COUNT#{item['captured_at']}#{bin_}", "status": "COUNTED"})
         table.put(item | {"site_key": items.site_key("SEA1"), "status": "COUNTED"})
-        table.put({"PK": item["PK"], "SK": "RECORD", "site": "SEA1", "bin": bin_, "expected_quantity": 4711})
+        table.put({"PK": item["PK"], "SK": "RECORD", "site": "SEA1", "bin": bin_, "expected_quantity": 471104})
         desk.follow(item["PK"], NOON)
     ben = Person("ben-the-first")
     bin_ = items.bin_key(Place("SEA1", "P-4", ""))
     claimed = desk.claim(bin_, ben, NOON)
-    entry = Entry("id-of-ben", ben.name, NOON, 5813, reason=Reason.HIDDEN, note="note of ben")
+    entry = Entry("id-of-ben", ben.name, NOON, 581305, reason=Reason.HIDDEN, note="note of ben")
     assert not desk.enter(bin_, entry, ben, claimed["image"]["version_id"], NOON).late
     review = table.get({"PK": bin_, "SK": "REVIEW"}, consistent=True)
     assert review is not None and review["stage"] == "SECOND"

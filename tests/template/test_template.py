@@ -13,9 +13,12 @@ from zoneinfo import available_timezones
 
 import pytest
 from bintally import reconcile, record, report_strays
+from bintally.answering.requests import ROLES
+from bintally.answering.sessions import WEAK_PASSWORD
 from bintally.aws.queues import LONGEST_WAIT
 from bintally.count import WORST_SECONDS
 from bintally.retraining import LONGEST_STACK_NAME
+from bintally.sign_in import SHIFT_SECONDS
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
@@ -616,3 +619,58 @@ def test_functions_never_import_torch_or_the_model() -> None:
     )
     assert done.stdout.strip() == "[]"
     assert "torch" not in (ROOT / "functions" / "requirements.txt").read_text()
+
+
+# People and the HTTP API
+
+WITHOUT_AUTHORIZATION = {"POST /session", "GET /openapi.json", "GET /", "GET /page/{proxy+}"}
+
+
+def test_every_route_asks_who_calls_but_for_those_that_must_not() -> None:
+    routes = {each["RouteKey"]: each for each in of_type("AWS::ApiGatewayV2::Route").values()}
+    for key, route in routes.items():
+        kind = route.get("AuthorizationType", "NONE")
+        if key in WITHOUT_AUTHORIZATION:
+            assert kind == "NONE"
+        elif "/api/" in key:
+            assert (kind, route["AuthorizerId"]) == ("JWT", {"Ref": "ApiPeople"})
+        else:
+            assert kind == "AWS_IAM" and key == "ANY /machine/{proxy+}"
+    assert routes.keys() > WITHOUT_AUTHORIZATION | {"ANY /api/{proxy+}"}
+    (authorizer,) = of_type("AWS::ApiGatewayV2::Authorizer").values()
+    assert authorizer["JwtConfiguration"]["Audience"] == [{"Ref": "UserPoolClient"}]
+    assert list(references(authorizer["JwtConfiguration"]["Issuer"])) == ["AWS", "UserPool"]
+
+
+def test_guessing_passwords_is_slow() -> None:
+    """Routes whose own limit is set must exist before the stage."""
+    (stage,) = of_type("AWS::ApiGatewayV2::Stage").values()
+    usual, limits = stage["DefaultRouteSettings"], stage["RouteSettings"]
+    assert {"POST /session", "GET /openapi.json"} <= limits.keys()
+    for each in limits.values():
+        assert each["ThrottlingRateLimit"] < usual["ThrottlingRateLimit"]
+        assert each["ThrottlingBurstLimit"] < usual["ThrottlingBurstLimit"]
+    first = set(listed(source()["Resources"]["ApiStage"]["DependsOn"]))
+    named = {name for name, each in of_type("AWS::ApiGatewayV2::Route").items() if each["RouteKey"] in limits}
+    assert named <= first and len(named) == len(limits)
+
+
+def test_nobody_signs_up_and_one_function_sees_passwords() -> None:
+    (pool,), (client,) = of_type("AWS::Cognito::UserPool").values(), of_type("AWS::Cognito::UserPoolClient").values()
+    resource = source()["Resources"]["UserPool"]
+    assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
+    assert pool["DeletionProtection"] == {"Fn::If": ["IsProtected", "ACTIVE", "INACTIVE"]}
+    assert pool["AdminCreateUserConfig"]["AllowAdminCreateUserOnly"] is True
+    assert f"at least {pool['Policies']['PasswordPolicy']['MinimumLength']} characters" in WEAK_PASSWORD
+    assert set(client["ExplicitAuthFlows"]) == {"ALLOW_ADMIN_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
+    assert client["GenerateSecret"] is False and client["PreventUserExistenceErrors"] == "ENABLED"
+    assert client["WriteAttributes"] == client["ReadAttributes"] == ["name"], "empty lists would allow all"
+    units, lives = client["TokenValidityUnits"], client["RefreshTokenValidity"]
+    assert (units["RefreshToken"], lives * 3600) == ("hours", SHIFT_SECONDS)
+    assert (units["IdToken"], client["IdTokenValidity"]) == ("minutes", 60), "who is removed goes on for that long"
+    groups = {each["GroupName"] for each in of_type("AWS::Cognito::UserPoolGroup").values()}
+    assert groups == set(ROLES)
+    who = {
+        role for role, each in statements() for action in listed(each["Action"]) if action.startswith("cognito-idp:")
+    }
+    assert who == {"SignInRole"}

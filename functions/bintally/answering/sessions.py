@@ -25,6 +25,9 @@ LONGEST_TOKEN = 4096
 """A browser keeps no longer cookie."""
 MEMBERS = ("name", "password", "new_password", "refresh", "sign_out")
 
+WEAK_PASSWORD = "a password needs at least 12 characters"
+"""As the template's PasswordPolicy."""
+
 WRONG = {"NotAuthorizedException", "UserNotFoundException", "InvalidParameterException"}
 BUSY = {"TooManyRequestsException", "LimitExceededException", "ThrottlingException"}
 
@@ -125,7 +128,7 @@ def ask(call: Callable[[], Any], refused: Problem) -> Any:
     if code == "PasswordResetRequiredException":
         raise Problem(403, "PASSWORD_RESET", "an administrator has to give you a new password")
     if code == "InvalidPasswordException":
-        raise Problem(400, "WEAK_PASSWORD", "a password needs at least 12 characters")
+        raise Problem(400, "WEAK_PASSWORD", WEAK_PASSWORD)
     if code in BUSY:
         raise Problem(429, "TOO_MANY", "too many people sign in now; try again in some seconds")
     raise Transient(f"Cognito: {code}")
