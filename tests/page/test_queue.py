@@ -354,6 +354,22 @@ def test_a_bin_that_another_person_took_meanwhile_is_said(signed_in: SignedIn, s
     expect(page.get_by_text("another person took it").first).to_be_visible()
 
 
+def test_a_claim_is_renewed_while_a_person_looks(device: Opens, server: Server, bins: Bins) -> None:
+    bins.add("P-1")
+    page = device().new_page()
+    page.clock.install()
+    sign_in(page, server.url)
+    in_hand(page)
+    first = bins.review("P-1")["claim"]["until"]
+    page.clock.fast_forward("08:00")
+    for _ in range(100):
+        if bins.review("P-1")["claim"]["until"] != first:
+            break
+        page.wait_for_timeout(50)
+    assert bins.review("P-1")["claim"]["until"] > first
+    assert in_hand(page) == "P-1"
+
+
 # Devices
 
 
