@@ -32,6 +32,7 @@ def latest(version: str = "v1", *, count: int = 5, recorded: int = 3, bin_: str 
         "bin": bin_.rpartition("#")[2],
         "image": {"bucket": "images", "key": "incoming/SEA1/P-4/a.jpg", "version_id": version, "digest": "d" * 64},
         "captured_at": "2026-11-22T10:00:00.000000Z",
+        "counted_at": "2026-11-22T10:00:05.000000Z",
         "order": f"2026-11-22T10:00:00.000000Z#{version}",
         "count": count,
         "probabilities": [0.4 if n == count else 0.1 for n in range(7)],
