@@ -56,7 +56,10 @@ def measure_page(console: Console, rounds: int = ROUNDS) -> Numbers:
                 page.wait_for_timeout(COUNTING * 1000)
                 page.keyboard.type("4")
                 page.keyboard.press("Enter")
+                deadline = time.monotonic() + SECONDS
                 while len(page.evaluate(WAITED)) <= done:
+                    if time.monotonic() > deadline:
+                        raise CliError(f"no photograph followed the {done + 1}. entry within {SECONDS} s")
                     page.wait_for_timeout(50)
             waited = [float(each) for each in page.evaluate(WAITED)]
             browser.close()

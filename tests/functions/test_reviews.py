@@ -433,3 +433,18 @@ class Reviews(RuleBasedStateMachine):
 
 TestReviews = Reviews.TestCase
 TestReviews.settings = settings(max_examples=60, stateful_step_count=40)
+
+
+def test_who_has_counted_the_first_bins_gets_the_next(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bintally.reviewing.desk.FIRST", 2)
+    for number in range(5):
+        shows(desk, bin_=f"{BIN}{number}")
+    counted = set()
+    for _ in range(5):
+        item = desk.claim_next(SITE, ANA, NOON)
+        assert item is not None
+        desk.enter(item["PK"], said(ANA, 7), ANA, item["image"]["version_id"], NOON)
+        counted.add(item["PK"])
+    assert len(counted) == 5
+    assert desk.claim_next(SITE, ANA, NOON) is None
+    assert desk.claim_next(SITE, BEN, NOON) is not None

@@ -150,16 +150,24 @@ class Desk:
 
     def claim_next(self, site: str, person: Person, now: datetime, skip: Container[str] = ()) -> Item | None:
         """Claims one of the site's first FIRST bins that this person may count, or gives the one they hold; None when
-        there is none. `skip` holds the PKs of bins that they do not want."""
-        waiting = [item for item in self.queue(site, FIRST) if item["PK"] not in skip]
-        mine = [item for item in waiting if stored.review_of(item).holder(now) == person.name]
-        start = int(hashed(person.name) * len(waiting))
-        for item in mine + waiting[start:] + waiting[:start]:
-            try:
-                rules.claim(stored.review_of(item), person.name, now, self.claim_length, manager=person.manager)
-                return self.claim(item["PK"], person, now)
-            except Refused:
-                continue
+        there is none. `skip` holds the PKs of bins that they do not want.
+
+        A person who has counted all of the first FIRST bins, which wait for somebody else now, gets one of the next.
+        """
+        after = ""
+        while found := self.queue(site, FIRST, after):
+            waiting = [item for item in found if item["PK"] not in skip]
+            mine = [item for item in waiting if stored.review_of(item).holder(now) == person.name]
+            start = int(hashed(person.name) * len(waiting))
+            for item in mine + waiting[start:] + waiting[:start]:
+                try:
+                    rules.claim(stored.review_of(item), person.name, now, self.claim_length, manager=person.manager)
+                    return self.claim(item["PK"], person, now)
+                except Refused:
+                    continue
+            if len(found) < FIRST:
+                break
+            after = found[-1]["PK"]
         return None
 
     def release(self, bin_: str, person: Person, now: datetime) -> Item:
