@@ -17,10 +17,10 @@ from cli.recounts import api_of, kept, site_option
 @click.option("--why", is_flag=True, help="Show records, counts and what people entered. For managers.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def command(site: str, top: int, why: bool, as_json: bool) -> None:
-    """List the bins of a site that wait for a recount; those that matter most come first.
+    """List the bins of a site that wait for a recount.
 
-    Without --why the list shows neither records nor counts: who counts should not know what to expect. "Right" is the
-    probability that the record is right.
+    Without --why the list is by name, and shows neither records nor counts: who counts should not know what to expect.
+    With --why those that matter most come first; "Right" is the probability that the record is right.
     """
     answer = api_of(site, "manager" if why else "viewer").ask("recounts", limit=str(top))
     found = answer["recounts"]

@@ -268,7 +268,7 @@ class InMemory(Table):
 
 def services(cloud: Any) -> Services:
     return Services(
-        table=InMemory("counts", cloud, cloud),
+        table=InMemory("counts", cloud, cloud=cloud),
         s3=cloud,
         endpoints=Endpoints(cloud),
         states=cloud,

@@ -139,18 +139,19 @@ def test_a_counter_is_told_nothing_before_the_review_is_resolved(ask: Ask, world
     assert "X-Amz-Signature" in claimed["photograph"]
 
 
-def test_the_queue_page_by_page(ask: Ask) -> None:
+@pytest.mark.parametrize("way", [COUNTER, MANAGER])
+def test_the_queue_page_by_page(ask: Ask, way: str) -> None:
     table = Table.named("counts")
     for number in range(7):
         item = latest(f"v{number}", bin_=f"BIN#SEA1#P-{number}", priority=0.5 + (number % 3) / 10)
         table.put(item)
         Desk(table).follow(item["PK"], NOON)
-    whole = ask(COUNTER + "recounts")[1]
+    whole = ask(way + "recounts")[1]
     assert len(whole["recounts"]) == 7 and whole["cursor"] is None
     found: list[Any] = []
     cursor: dict[str, str] = {}
     while True:
-        status, page = ask(COUNTER + "recounts", limit="3", **cursor)
+        status, page = ask(way + "recounts", limit="3", **cursor)
         assert status == 200
         found += page["recounts"]
         if page["cursor"] is None:
@@ -162,8 +163,23 @@ def test_the_queue_page_by_page(ask: Ask) -> None:
             assert review is not None
             table.put({name: value for name, value in review.items() if name != "review_key"})
     assert found == whole["recounts"]
-    for wrong in ("", "!", "x" * 2000, "_w", "UC05"):
-        assert ask(COUNTER + "recounts", cursor=wrong)[0] in (400, 404)
+    for wrong in ("", "!", "x" * 2000, "_w"):
+        assert ask(way + "recounts", cursor=wrong)[0] in (400, 404)
+
+
+@pytest.mark.usefixtures("world")
+def test_the_order_of_the_list_tells_managers_alone_what_matters_most(ask: Ask) -> None:
+    table = Table.named("counts")
+    for number in range(5):
+        item = latest(f"v{number}", bin_=f"BIN#SEA1#P-{number}", priority=0.5 + number / 10)
+        table.put(item)
+        Desk(table).follow(item["PK"], NOON)
+    bins = [f"P-{number}" for number in range(5)]
+    for limit in ("1", "3", "50"):
+        listed = [
+            [each["bin"] for each in ask(way + "recounts", limit=limit)[1]["recounts"]] for way in (COUNTER, MANAGER)
+        ]
+        assert listed == [bins[: int(limit)], bins[::-1][: int(limit)]]
 
 
 @pytest.mark.usefixtures("photographed")

@@ -32,12 +32,17 @@ class Recounts:
     caller: Caller
 
     def listed(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """The open reviews, those that matter most first, page by page; a cursor names the last bin of a page, and not
-        its priority. Managers see why, and how many records of a page to expect wrong."""
+        """The open reviews page by page; a cursor names the last bin of a page. Managers see those that matter most
+        first, and why, and how many records of a page to expect wrong. Others see the MOST_LISTED that matter most by
+        their names: the order would tell which records are most likely wrong."""
         self.caller.check("viewer")
         limit = number(query.get("limit", "50"), "limit", 1, MOST_LISTED)
         after = self._of_site() + decoded(query["cursor"]) if "cursor" in query else ""
-        more = self.desk.queue(self.site, limit + 1, after)
+        if self.caller.person.manager:
+            more = self.desk.queue(self.site, limit + 1, after)
+        else:
+            waiting = sorted(self.desk.queue(self.site, MOST_LISTED), key=lambda item: str(item["PK"]))
+            more = [item for item in waiting if item["PK"] > after]
         found = more[:limit]
         cursor = {"cursor": encoded(found[-1]["PK"].removeprefix(self._of_site())) if len(more) > limit else None}
         if not self.caller.person.manager:
