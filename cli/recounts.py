@@ -28,6 +28,8 @@ def manager_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def kept(so_far: Mapping[str, Any]) -> str:
     """Whether the list found as many wrong records as it had promised."""
+    if not so_far["recounted"]:
+        return "No recount has ended yet."
     return (
         f"So far: {so_far['expected_wrong']:.0f} wrong records expected,"
         f" {so_far['found_wrong']} found, in {so_far['recounted']} recounts."

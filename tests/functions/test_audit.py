@@ -70,6 +70,7 @@ def test_only_a_draw_is_no_discrepancy(desk: Desk) -> None:
     assert event["DetailType"] == "Bin Discrepancy Detected"
 
 
+@pytest.mark.slow
 def test_its_place_in_the_queue_is_that_of_any_other(world: Any) -> None:
     table = Table.named("counts")
     for n in range(60):

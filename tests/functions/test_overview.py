@@ -106,6 +106,7 @@ def test_a_review_of_an_older_release_is_counted_from_its_next_change_on(ask: As
     assert ask(MANAGER + "overview")[1]["waiting"] == 0
 
 
+@pytest.mark.slow
 def test_the_overview_reads_the_same_whatever_the_number_of_bins(ask: Ask, read: Any) -> None:  # noqa: F811
     desk, used = Desk(Table.named("counts")), []
     for more in (range(32), range(32, 70)):
