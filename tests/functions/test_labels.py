@@ -140,6 +140,8 @@ def test_what_a_person_took_back_gives_way_to_the_next_best() -> None:
         for order in itertools.permutations(lines):
             assert [line["quantity"] for line in Winners(order).lines()] == [quantity]
     assert list(Winners([first, back(first)]).lines()) == []
+    again = cast("Label", {**first, "told": NOON})  # another line of the same label
+    assert list(Winners([first, back(first), again]).lines()) == []
 
 
 @given(st.lists(labels_of_two), st.lists(st.integers(0, 9)), st.integers(1, 3), st.randoms())

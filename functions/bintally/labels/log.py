@@ -104,10 +104,11 @@ def decided(kept: Kept) -> bytes:
     """The winning label. It carries the effective times of those that were withdrawn: a dataset may contain them. If
     no other is left, it is the last of these, `withdrawn` itself."""
     taken_back = {found for found, withdraws in kept if withdraws}
-    left = [key for key in kept if not key[1] and key[0] not in taken_back]
+    ids = {id_ for *_, id_ in taken_back}
+    left = [key for key in kept if not key[1] and key[0][-1] not in ids]
     if not taken_back:
         return kept[max(left)]
-    label = json.loads(kept[max(left)] if left else kept[max(kept)])
+    label = json.loads(kept[max(left or [key for key in kept if key[1]])])
     return json.dumps(label | {"withdraws": sorted(as_of for _, as_of, _, _ in taken_back)}).encode()
 
 
