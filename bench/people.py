@@ -152,7 +152,7 @@ class Counting:
 
 
 def again(call: Callable[[], T]) -> T:
-    """As the page does when it is told to try again. Raises Transient after the last try."""
+    """As the page does when the answer is to try again. Raises Transient after the last try."""
     for left in range(TRIES - 1, -1, -1):
         try:
             return call()

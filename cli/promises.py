@@ -9,6 +9,7 @@ from bintally.reviewing.scores import MONTHS, Scores, total
 from boto3.dynamodb.conditions import Key
 
 from cli.readings import Count, pages
+from cli.recounts import kept
 
 SHARDS_OF_MONTHS = MONTHS * 16
 
@@ -36,9 +37,8 @@ def sentences(counts: list[Count], scores: dict[str, Scores]) -> Iterator[str]:
     expected = sum(p_wrong(count, scores[count["site"]]) for count in counts)
     yield f"Of these {len(counts)} records, about {expected:.0f} are wrong."
     found = [so_far(each) for each in scores.values()]
-    if recounted := sum(each["recounted"] for each in found):
-        promised, wrong = (sum(each[name] for each in found) for name in ("expected_wrong", "found_wrong"))
-        yield f"So far: {promised:.0f} wrong records expected, {wrong} found, in {recounted} recounts."
+    names = ("recounted", "expected_wrong", "found_wrong")
+    yield kept({name: sum(each[name] for each in found) for name in names})
 
 
 def p_wrong(count: Count, scores: Scores) -> float:

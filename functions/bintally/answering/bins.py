@@ -72,7 +72,7 @@ class Bins:
     def one(self, bin_: str, query: Mapping[str, str]) -> dict[str, Any]:
         """A bin's photographs, the newest first, and what may be told of them.
 
-        The photographs are read before the review: none that is newer than what people reviewed is told about.
+        The photographs are read before the review: none that is newer than what people reviewed is shown.
         """
         self.caller.check("viewer")
         limit = number(query.get("limit", "10"), "limit", 1, MOST_PHOTOGRAPHS)

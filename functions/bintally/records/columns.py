@@ -109,7 +109,7 @@ def find(names: Sequence[str], wanted: Wanted) -> Columns | None:
         return None
     for target, places in found.items():
         if len(places) > 1 and target == "value":
-            found[target] = []  # nobody asked for it, so nobody is told to choose
+            found[target] = []  # nobody asked for it, so nobody has to choose
         elif len(places) > 1 and target != "product":
             which = ", ".join(repr(names[place]) for place in places)
             raise Rejected(f"{target} may be any of the columns {which}; keep one, or choose one: {target}=<column>")
