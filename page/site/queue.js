@@ -156,7 +156,8 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
     u: undo,
   };
 
-  useEffect(() => {
+  // Before the page is drawn: a key pressed as soon as the photograph is seen counts.
+  useLayoutEffect(() => {
     function key(event) {
       if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
       const inField = event.target === field.current;

@@ -15,6 +15,10 @@ from local.stack import Local
 
 KEYS = [("PK", "HASH"), ("SK", "RANGE")]
 SESSION = boto3.Session("test", "test", region_name="us-east-1")  # one: a new one reads every service's model again
+# As the template's: a password of letters alone is long enough.
+PASSWORDS: Any = {"MinimumLength": 12} | {
+    f"Require{kind}": False for kind in ("Uppercase", "Lowercase", "Numbers", "Symbols")
+}
 OUTPUTS = {"ImagesBucket": "images", "CountsTable": "counts"}
 
 
@@ -63,9 +67,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 def pool(aws: SimpleNamespace, tmp_path: Path) -> SimpleNamespace:
     """The same stack with a user pool and the template's groups, and a home of its own."""
     cognito = aws.stack.client("cognito-idp")
-    made = cognito.create_user_pool(
-        PoolName="bintally", Policies={"PasswordPolicy": {"MinimumLength": 12, "RequireUppercase": False}}
-    )["UserPool"]["Id"]
+    made = cognito.create_user_pool(PoolName="bintally", Policies={"PasswordPolicy": PASSWORDS})["UserPool"]["Id"]
     for role in ("viewer", "counter", "manager"):
         cognito.create_group(UserPoolId=made, GroupName=role)
     aws.stack.home = tmp_path

@@ -64,7 +64,8 @@ class Browser:
 def pool(world: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """A user pool as the template's, with ana, who has a password that an administrator gave her."""
     cognito = clients.cognito()
-    policy: Any = {"MinimumLength": 12, "RequireUppercase": False, "RequireNumbers": False, "RequireSymbols": False}
+    kinds = ("Uppercase", "Lowercase", "Numbers", "Symbols")
+    policy: Any = {"MinimumLength": 12} | {f"Require{kind}": False for kind in kinds}
     pool = cognito.create_user_pool(PoolName="bintally", Policies={"PasswordPolicy": policy})["UserPool"]["Id"]
     client = cognito.create_user_pool_client(
         UserPoolId=pool,
