@@ -14,6 +14,7 @@ export class Line {
   state = new Store({ ready: [], looking: false, empty: false, problem: null });
   skipped = new Set();
   #gone = new Set(); // entered, and perhaps not yet sent: the stack still thinks that they are in hand
+  #coming = []; // claimed, and its photograph not here yet
   #filling = null;
   #timer = 0;
 
@@ -95,6 +96,7 @@ export class Line {
         const claim = await this.#claim();
         if (!claim) return this.state.set({ empty: true });
         const found = await prepared(claim); // meanwhile the person goes on
+        this.#coming = [];
         this.#show([...this.state.value.ready, found]);
       }
     } catch (problem) {
@@ -111,7 +113,10 @@ export class Line {
       const mine = this.state.value.ready.map((claim) => claim.bin);
       const skip = [...new Set([...mine, ...held, ...waiting, ...this.skipped, ...this.#gone])];
       const claim = await ask(`${this.path}/claims`, { skip }).catch(nothingLeft);
-      if (claim) await hold(this.site, [...mine, claim.bin]);
+      if (claim) {
+        this.#coming = [claim.bin];
+        await this.#hold();
+      }
       return claim && { ...claim, lasts: Date.now() + life(claim) / 2 };
     });
   }
@@ -133,8 +138,12 @@ export class Line {
   }
 
   #show(ready) {
-    hold(this.site, ready.map((claim) => claim.bin));
     this.state.set({ ready });
+    this.#hold();
+  }
+
+  #hold() {
+    return hold(this.site, [...this.state.value.ready.map((claim) => claim.bin), ...this.#coming]);
   }
 
   #release(bin) {

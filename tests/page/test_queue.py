@@ -344,6 +344,38 @@ def test_two_tabs_hold_bins_of_their_own(device: Opens, server: Server, bins: Bi
     entered(one, bins, 6)
 
 
+def test_a_bin_whose_photograph_is_still_coming_is_not_given_to_another_tab(
+    device: Opens, server: Server, bins: Bins
+) -> None:
+    for number in range(3):
+        bins.add(f"P-{number}", number)
+    context = device()
+    one = context.new_page()
+    waiting: list[Route] = []
+
+    def hold_all_but_the_first(route: Route) -> None:
+        waiting.append(route)
+        if len(waiting) == 1:
+            route.fallback()
+
+    one.route(lambda url: "artifacts.s3" in url, hold_all_but_the_first)
+    sign_in(one, server.url)
+    first = in_hand(one)
+    for _ in range(400):
+        if len(waiting) == 2:
+            break
+        one.wait_for_timeout(50)
+    one.keyboard.type("4")
+    one.keyboard.press("Enter")
+    after(one, first)
+    entered(one, bins, 1)
+    other = context.new_page()
+    other.goto(server.url)
+    second = in_hand(other)
+    waiting[1].fallback()
+    assert len({first, in_hand(one), second}) == 3
+
+
 def test_two_people_never_count_the_same_bin(signed_in: SignedIn, bins: Bins) -> None:
     for name in ("P-1", "P-2", "P-3", "P-4"):
         bins.add(name)
