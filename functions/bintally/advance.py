@@ -16,8 +16,8 @@ from bintally.releasing.endpoints import Endpoints
 from bintally.releasing.release import Release
 from bintally.releasing.settings import release_settings
 
-# At worst about 10 requests of 21 s each (clients.SAGEMAKER, STATES, LAMBDA), the table's of 9 s, and a package of at
-# most 60 MB, read within seconds. What takes longer ends at the time limit of 300 s, and is tried again.
+# At worst about 10 requests of 21 s each (clients.SAGEMAKER, STATES, LAMBDA, ECR), the table's of 9 s, and a package of
+# at most 60 MB, read within seconds. What takes longer ends at the time limit of 300 s, and is tried again.
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
@@ -42,4 +42,5 @@ def services() -> Services:
         endpoints=Endpoints(clients.sagemaker()),
         states=clients.states(),
         lambda_=clients.lambda_(),
+        ecr=clients.ecr(),
     )

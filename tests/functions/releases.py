@@ -22,6 +22,7 @@ from tests.template.machine import Execution, TaskFailed
 DEFINITION = json.loads((Path(__file__).parents[2] / "machines" / "release.asl.json").read_text())
 STACK, ENDPOINT = "bintally", "bintally-serverless"
 MACHINE = f"arn:aws:states:us-east-1:123456789012:execution:{STACK}-release"
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/serve"
 SUBSTITUTED = {"StackName": STACK, "EndpointName": ENDPOINT, "Partition": "aws", "CountsTable": "counts"}
 
 
@@ -74,6 +75,8 @@ class Cloud:
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     packages: dict[str, dict[str, Any]] = field(default_factory=dict)
     executions: dict[str, str] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=lambda: {"serve:1": "sha256:" + "1" * 64})
+    """Digests by name and tag."""
     objects: dict[str, bytes] = field(default_factory=dict)
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
     told: list[dict[str, Any]] = field(default_factory=list)
@@ -219,7 +222,7 @@ class Cloud:
         approved = [arn for arn, found in self.packages.items() if found["ModelApprovalStatus"] == "Approved"]
         return {"ModelPackageSummaryList": [{"ModelPackageArn": arn} for arn in reversed(approved)]}
 
-    # Step Functions, S3, Lambda
+    # Step Functions, S3, Lambda, ECR
 
     def do_describe_execution(self, executionArn: str) -> Any:
         if executionArn not in self.executions:
@@ -235,6 +238,12 @@ class Cloud:
     def do_update_event_source_mapping(self, UUID: str, Enabled: bool) -> Any:
         self.counting = Enabled
         return {"State": "Enabling"}
+
+    def do_describe_images(self, registryId: str, repositoryName: str, imageIds: list[dict[str, str]]) -> Any:
+        name = f"{repositoryName}:{imageIds[0]['imageTag']}"
+        if registryId != "123456789012" or name not in self.images:
+            raise refusal("ImageNotFoundException", f"The image {name} does not exist")
+        return {"imageDetails": [{"imageDigest": self.images[name]}]}
 
     # The table
 
@@ -273,6 +282,7 @@ def services(cloud: Any) -> Services:
         endpoints=Endpoints(cloud),
         states=cloud,
         lambda_=cloud,
+        ecr=cloud,
     )
 
 

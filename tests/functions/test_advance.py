@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 from bintally import advance
+from bintally.aws import clients
 from bintally.common.events import WrongEvent
 from bintally.releasing import settings
 from bintally.releasing.advance_release import STOPPED_POLLS, waits_for
-from bintally.releasing.release import POLLS, QUOTA_POLLS, Release, settings_digest
+from bintally.releasing.images import by_digest
+from bintally.releasing.release import POLLS, QUOTA_POLLS, Failed, Release, settings_digest
 from bintally.releasing.settings import release_settings
+from moto import mock_aws
 
 from tests.functions.releases import (
     DEFINITION,
     ENDPOINT,
+    IMAGE,
     MACHINE,
     STACK,
     Cloud,
@@ -35,7 +39,7 @@ ENVIRONMENT = {
     "ARTIFACTS_BUCKET": "artifacts",
     "COUNT_MAPPING": "6c1d0a3e",
     "MODEL_ROLE": "arn:aws:iam::123456789012:role/model",
-    "SERVING_IMAGE": "serve:1",
+    "SERVING_IMAGE": f"{IMAGE}:1",
     "ENDPOINT_MODE": "serverless",
     "SERVERLESS_MEMORY": "3072",
     "COUNT_CONCURRENCY": "5",
@@ -451,6 +455,41 @@ def test_a_live_version_is_released_again_when_a_setting_has_changed(
     assert machine.run(request)[0]["outcome"] == "released"
     assert machine.run(request)[0]["outcome"] == "already live"
     assert machine.run({**request, "again": True})[0]["outcome"] == "released"
+
+
+def test_an_image_that_was_built_anew_under_its_tag_is_released(machine: Machine, cloud: Cloud) -> None:
+    request = machine.upload("1")
+    served = next(iter(cloud.models.values()))["PrimaryContainer"]["Image"]
+    assert served == f"{IMAGE}@sha256:{'1' * 64}"
+    cloud.images["serve:1"] = "sha256:" + "2" * 64
+    assert machine.run(request)[0]["outcome"] == "released"
+    (model,) = [cloud.models[cloud.configs[cloud.endpoints[ENDPOINT].config]["ProductionVariants"][0]["ModelName"]]]
+    assert model["PrimaryContainer"]["Image"] == f"{IMAGE}@sha256:{'2' * 64}"
+    assert machine.run(request)[0]["outcome"] == "already live"
+
+
+def test_an_image_that_was_never_pushed_is_named(machine: Machine, cloud: Cloud) -> None:
+    cloud.images.clear()
+    failed = machine.run(machine.upload("2"))[0]
+    assert failed["Error"] == "ImageNotFound"
+    assert f"there is no image {IMAGE}:1" in failed["Cause"]
+    as_before(cloud)
+
+
+def test_the_digest_of_a_tag_in_ecr(environment: None) -> None:
+    with mock_aws():
+        ecr = clients.ecr()
+        ecr.create_repository(repositoryName="team/serve")
+        manifest = json.dumps({"mediaType": "application/vnd.oci.image.manifest.v1+json", "config": {}, "layers": []})
+        pushed = ecr.put_image(repositoryName="team/serve", imageManifest=manifest, imageTag="latest")
+        digest = pushed["image"]["imageId"]["imageDigest"]
+        address = "123456789012.dkr.ecr.us-east-1.amazonaws.com/team/serve"
+        for named in (address, f"{address}:latest", f"{address}@{digest}"):
+            assert by_digest(ecr, named) == f"{address}@{digest}"
+        for missing in (f"{address}:1", f"{address}r:latest"):
+            with pytest.raises(Failed, match="there is no image"):
+                by_digest(ecr, missing)
+        assert by_digest(ecr, "bintally-serve:latest") == "bintally-serve:latest"
 
 
 def test_a_live_version_with_another_package_or_of_an_older_release_is_released_again(

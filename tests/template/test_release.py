@@ -110,6 +110,7 @@ def test_the_functions_role_allows_what_it_calls_and_no_more() -> None:
     assert {name.partition(":")[2].lower() for name in sagemaker} == called - {"getpaginator"}
     assert mine - sagemaker == {
         *("dynamodb:GetItem", "dynamodb:PutItem", "states:DescribeExecution", "s3:GetObject", "s3:ListBucket"),
+        "ecr:DescribeImages",
         # What SageMaker does in the caller's name: it takes the model's role, and looks at the alarms of a canary.
         *("iam:PassRole", "cloudwatch:DescribeAlarms", "lambda:UpdateEventSourceMapping"),
         *("logs:CreateLogStream", "logs:PutLogEvents"),

@@ -14,6 +14,7 @@ from botocore.config import Config
 if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_ecr import ECRClient
     from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_logs import CloudWatchLogsClient
@@ -49,6 +50,7 @@ class Limits:
 
 COGNITO = Limits(read=4, tries=2)  # 2 x (1 + 4) + 1 = 11 s
 DYNAMODB = Limits(read=3, tries=2)  # 2 x (1 + 3) + 1 = 9 s
+ECR = Limits(read=5, tries=3)  # 21 s
 EVENTS = Limits(read=3, tries=2)  # 9 s
 SNS = Limits(read=3, tries=2)  # 9 s
 SQS = Limits(read=3, tries=1)  # 1 + 3 = 4 s: without it the message also returns, only later
@@ -104,6 +106,11 @@ def s3_links() -> "S3Client":
 def s3_bulk() -> "S3Client":
     """For the label log: one object per batch, for every day since the last run."""
     return boto3.client("s3", config=S3_BULK.config())
+
+
+@cache
+def ecr() -> "ECRClient":
+    return boto3.client("ecr", config=ECR.config())
 
 
 @cache

@@ -20,11 +20,13 @@ from bintally.releasing import lock
 from bintally.releasing.counting import resume_counting
 from bintally.releasing.endpoints import ABSENT, BROKEN, Endpoints
 from bintally.releasing.goldens import BadPackage, digest_of, read_package
+from bintally.releasing.images import by_digest
 from bintally.releasing.lock import LockLost
 from bintally.releasing.release import POLLS, QUOTA_POLLS, Failed, Release, settings_digest, short_digest
 from bintally.releasing.settings import ReleaseSettings
 
 if TYPE_CHECKING:
+    from mypy_boto3_ecr import ECRClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
@@ -45,6 +47,7 @@ class Services:
     endpoints: Endpoints
     states: "SFNClient"
     lambda_: "LambdaClient"
+    ecr: "ECRClient"
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,8 @@ class Step:
         self.release = replace(self.release, model_version=version, model_data_url=url)
 
     def pin(self, registered: str) -> None:
-        """Reads the package's digest and names configuration and model, once. Raises Failed if it is not the package
-        that was registered."""
+        """Reads the digests of package and image, and names configuration and model, once. Raises Failed if it is not
+        the package that was registered, or if there is no such image."""
         release, url = self.release, self.release.model_data_url
         if release.name:
             return
@@ -146,7 +149,7 @@ class Step:
         if registered and registered != digest:
             reason = f"{url} has changed since it was registered: its package.json is {digest}, not {registered}"
             raise Failed("PackageChanged", reason)
-        image, variant = self.settings.image, self.settings.variant
+        image, variant = by_digest(self.services.ecr, self.settings.image), self.settings.variant
         ours = short_digest(self.owner)
         self.release = replace(
             release,
