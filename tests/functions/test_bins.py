@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from bintally.answering.bins import sites
 from bintally.answering.copies import THUMBNAIL
+from bintally.answering.requests import person
 from bintally.aws import clients, items
 from bintally.aws.table import Table
 from bintally.common.keys import Place, utc
@@ -142,8 +144,8 @@ def test_who_counts_is_told_of_a_bin_only_what_was_resolved(ask: Ask, role: str)
     assert blind()
     desk.follow(pk, NOON)
     assert blind()
-    for person in ("ana", "ben"):
-        desk.claim(pk, Person(f"user/{person}"), NOON)
+    for name in ("ana", "ben"):
+        desk.claim(pk, Person(f"user/{name}"), NOON)
         assert blind()
         claimed = table.get({"PK": pk, "SK": "REVIEW"}, consistent=True)
         assert claimed is not None
@@ -209,6 +211,15 @@ def test_the_sites_are_those_of_the_caller(ask: Ask, world: Any) -> None:  # noq
         review_batch(services, [record])
     found = [each["site"] for each in ask("/machine/viewer/sites")[1]["sites"]]
     assert [site.strip().upper() for site in found] == ["AUS2", "DEFAULT", "SEA1"]
+
+
+def test_a_site_of_ones_own_is_listed_before_its_first_photograph(world: Any) -> None:
+    table = Table.named("counts")
+    for site in ("SEA1", "AUS2"):
+        table.put(items.site_item(site))
+    groups = "[manager site:new2 site:sea1]"
+    caller = person({"token_use": "id", "cognito:username": "ana", "cognito:groups": groups})
+    assert [each["site"] for each in sites(table, caller)["sites"]] == ["new2", "SEA1"]
 
 
 @pytest.mark.parametrize("path", ["bins", "bins/P-00001"])

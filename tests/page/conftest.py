@@ -1,6 +1,5 @@
 """A desk with bins to recount, and a real browser before it."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +16,9 @@ from bintally.aws.table import Table
 from bintally.reviewing import settings
 from bintally.reviewing.desk import Desk
 from moto import mock_aws
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
+from tests.browser import chromium, playwright  # noqa: F401
 from tests.functions.conftest import BUCKET, ENVIRONMENT, counts_table
 from tests.page.desk import Server
 
@@ -109,25 +109,11 @@ def server(bins: Bins) -> Iterator[Server]:
         made.shutdown()
 
 
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    """Not for the whole run: a thread can have one, and other modules start theirs."""
-    with sync_playwright() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def chromium(playwright: Playwright) -> Iterator[Browser]:
-    launched = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-    yield launched
-    launched.close()
-
-
 Opens = Callable[..., BrowserContext]
 
 
 @pytest.fixture
-def device(chromium: Browser, server: Server) -> Iterator[Opens]:
+def device(chromium: Browser, server: Server) -> Iterator[Opens]:  # noqa: F811
     """device(**options) is a browser of its own, without what another one stored. It says every error of a page."""
     made: list[BrowserContext] = []
     errors: list[str] = []

@@ -3,34 +3,20 @@
 It writes screenshots to .runs/screenshots; docs/recounting.md shows some of them.
 """
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect
 
 from deployed.people import People
 from local.stack import REPOSITORY, Local
+from tests.browser import chromium, playwright  # noqa: F401
 
 SITE = "PGE1"
 PASSWORD = "a password of my own"
 SHOTS = REPOSITORY / ".runs" / "screenshots"
 SAMPLES = sorted((REPOSITORY / "samples").rglob("*.jpg"))[-10:]
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright) -> Iterator[Browser]:
-    launched = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-    yield launched
-    launched.close()
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +48,15 @@ def sign_in(page: Page, password: str) -> None:
 
 
 def test_a_person_signs_in_and_counts_ten_bins_by_keyboard(
-    stack: Local, user: Any, ten_bins: list[str], browser: Browser, playwright: Playwright
+    stack: Local,
+    user: Any,
+    ten_bins: list[str],
+    chromium: Browser,  # noqa: F811
+    playwright: Playwright,  # noqa: F811
 ) -> None:
     temporary = People(stack).add("Pia", "counter", [SITE])
     address = f"{user.outputs['ApiUrl']}/"
-    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page = chromium.new_page(viewport={"width": 1280, "height": 800})
     complaints: list[str] = []
     page.on("console", lambda line: complaints.append(line.text) if "Content Security Policy" in line.text else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -85,7 +75,7 @@ def test_a_person_signs_in_and_counts_ten_bins_by_keyboard(
     for kind in ("Pixel 7", "Galaxy Tab S4"):
         profile = playwright.devices[kind]
         options = {name: profile[name] for name in profile if name != "default_browser_type"}
-        device = browser.new_context(**options, color_scheme="dark" if kind == "Pixel 7" else "light")
+        device = chromium.new_context(**options, color_scheme="dark" if kind == "Pixel 7" else "light")
         small = device.new_page()
         small.goto(address)
         sign_in(small, PASSWORD)

@@ -130,10 +130,11 @@ class Bins:
 
 
 def sites(table: Table, caller: Caller) -> dict[str, Any]:
-    """The caller's sites that have counts."""
+    """The caller's sites: those that have counts, and those that the caller's groups name."""
     caller.check("viewer")
-    named = [str(item["site"]) for item in table.beginning(items.SITES, "SITE#")]
-    return {"sites": [{"site": site} for site in sorted(named, key=fold) if caller.may_see(site)]}
+    counted = [str(item["site"]) for item in table.beginning(items.SITES, "SITE#")]
+    named = {fold(site): site for site in (*caller.named, *counted) if caller.may_see(site)}
+    return {"sites": [{"site": named[key]} for key in sorted(named)]}
 
 
 def photograph(item: Item, copy: str | None, thumbnail: str | None) -> dict[str, Any]:
