@@ -1,14 +1,19 @@
-"""People with IAM users of their own, who may do what docs/operations.md prints, and `bintally` at their shells.
+"""People with IAM users of their own, who may do what docs/operations.md prints, and `bintally` at their shells; and
+people at a browser.
 
 The local stack is the account: its address is in AWS_ENDPOINT_URL, as any AWS client takes it.
 """
 
+import http.client
+import json
 import os
 import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -68,3 +73,35 @@ def make_person(stack: Local, factory: pytest.TempPathFactory, name: str, *polic
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     }
     return Person(factory.mktemp(name), kept | aws | {"BINTALLY_STACK": stack.name})
+
+
+@dataclass
+class Browser:
+    """Of one person, at the API's Host form."""
+
+    stack: Local
+    token: str = ""
+    cookie: str = ""
+
+    def __post_init__(self) -> None:
+        self.host = urlsplit(self.stack.outputs()["ApiUrl"]).netloc
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        sent = {"Host": self.host, "Content-Type": "application/json"} | headers
+        sent |= {"Cookie": self.cookie} if self.cookie else {}
+        connection = http.client.HTTPConnection("127.0.0.1", self.stack.port, timeout=60)
+        connection.request(method, path, None if body is None else json.dumps(body), sent)
+        answer = connection.getresponse()
+        said = json.loads(answer.read())
+        for cookie in answer.headers.get_all("Set-Cookie") or []:
+            self.cookie = cookie.split(";")[0]
+        connection.close()
+        return answer.status, said
+
+    def get(self, path: str, token: str | None = None) -> tuple[int, Any]:
+        return self.ask("GET", path, Authorization=f"Bearer {self.token if token is None else token}")
+
+    def session(self, **body: Any) -> tuple[int, Any]:
+        status, said = self.ask("POST", "/session", body)
+        self.token = said.get("token", self.token)
+        return status, said

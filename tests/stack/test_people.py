@@ -7,9 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -17,45 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from deployed.people import People
 from local.stack import Local
-from tests.stack.people import Person
+from tests.stack.people import Browser, Person
 
 OWN = "correct horse battery staple"
 
 
-@dataclass
-class Browser:
-    """Of one person, at the API's Host form."""
-
-    stack: Local
-    host: str
-    token: str = ""
-    cookie: str = ""
-
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        sent = {"Host": self.host, "Content-Type": "application/json"} | headers
-        sent |= {"Cookie": self.cookie} if self.cookie else {}
-        connection = http.client.HTTPConnection("127.0.0.1", self.stack.port, timeout=60)
-        connection.request(method, path, None if body is None else json.dumps(body), sent)
-        answer = connection.getresponse()
-        said = json.loads(answer.read())
-        for cookie in answer.headers.get_all("Set-Cookie") or []:
-            self.cookie = cookie.split(";")[0]
-        connection.close()
-        return answer.status, said
-
-    def get(self, path: str, token: str | None = None) -> tuple[int, Any]:
-        return self.ask("GET", path, Authorization=f"Bearer {self.token if token is None else token}")
-
-    def session(self, **body: Any) -> tuple[int, Any]:
-        status, said = self.ask("POST", "/session", body)
-        self.token = said.get("token", self.token)
-        return status, said
-
-
 @pytest.fixture(scope="module")
 def browse(stack: Local) -> Callable[[], Browser]:
-    host = urlsplit(stack.outputs()["ApiUrl"]).netloc
-    return lambda: Browser(stack, host)
+    return lambda: Browser(stack)
 
 
 @pytest.fixture(scope="module")

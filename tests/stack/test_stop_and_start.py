@@ -16,8 +16,11 @@ from bintally.labels import log
 from boto3.dynamodb.conditions import Attr
 from localsagemaker.ports import port_taken
 
+from deployed.people import People
 from local.stack import Local
+from tests.stack.people import Browser
 
+OWN = "a password of my own"
 KEY = "incoming/SEA1/P-1-A1/2026-11-22T10:15:00Z.jpg"
 
 
@@ -82,6 +85,8 @@ def test_stop_start_and_crash(own: Local, a_user: Callable[[Local], Any], photog
     user.upload(KEY, photograph(1), expected_quantity="3")
     (item,) = user.wait_counts(KEY)
     user.wait_drained()
+    temporary = People(own).add("ida", "counter", ["SEA1"])
+    assert Browser(own).session(name="ida", password=temporary, new_password=OWN)[0] == 200
 
     # An orderly stop keeps everything, and a retraining that it cuts off is concluded.
     assert left_behind(own.home)
@@ -95,6 +100,7 @@ def test_stop_start_and_crash(own: Local, a_user: Callable[[Local], Any], photog
     code, printed = run(own, "up")
     assert code == 0, printed
     user = a_user(own)
+    assert Browser(own).session(name="ida", password=OWN)[0] == 200
     assert user.counts(KEY) == [item]
     assert user.latest("SEA1", "P-1-A1")["image"] == item["image"]
     assert user.s3.get_object(Bucket=user.bucket, Key=KEY)["Body"].read() == photograph(1)
