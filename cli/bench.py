@@ -140,7 +140,8 @@ def review(parts: tuple[str, ...], site: str, picture: Path | None, json_file: P
     """Measure how soon recounts find wrong records, and the queue; all PARTS but `api` when none is named.
 
     `ranking` needs the shipped model's predictions alone; `people` and `queue` start their own emulator; `page` starts
-    its own stack, and counts in Chromium; `api` measures the running stack, which needs a bin that waits for a recount.
+    its own stack, and counts in Chromium; `api` measures the running stack, which needs a bin that waits for a recount:
+    it counts that bin and undoes it, and the bin's trail keeps both.
     """
     console = Console(highlight=False)
     report = {}
