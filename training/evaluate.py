@@ -36,6 +36,11 @@ from training.verdict.comparison import Answered
 SCHEMA = Path(__file__).parent / "verdict" / "evaluation.schema.json"
 
 
+AUDITED = 300
+"""Test bins of the random audit from which on they alone judge: they are an unbiased sample that people counted, while
+the others have the record's errors, or a recount because the model doubted the record."""
+
+
 class BadAnswer(ValueError):
     """A transform's output for a photograph is not an answer; the message says why."""
 
@@ -58,6 +63,9 @@ def evaluate(given: Path, out: Path, champion: str, challenger: str) -> dict[str
     lines = [line for line in layout.read_index(given / "dataset" / "index.jsonl") if line.split == "test"]
     if not lines:
         raise SystemExit("the dataset has no test photographs")
+    audited = [line for line in lines if line.audit]
+    if by_audit := len({line.group for line in audited}) >= AUDITED:
+        lines = audited
     drift = json.loads((given / "dataset" / "drift.json").read_bytes())
     seen = Answered(
         ids=np.array([line.id for line in lines]),
@@ -73,6 +81,8 @@ def evaluate(given: Path, out: Path, champion: str, challenger: str) -> dict[str
             "digest": described["test_digest"],
             "photographs": len(lines),
             "bins": len(np.unique(seen.groups)),
+            "judged_by": "audit" if by_audit else "records",
+            "audited": len(audited),
         },
         "dataset_digest": described["digest"],
         **comparison.compare(seen, champion, challenger),

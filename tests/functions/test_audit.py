@@ -48,6 +48,8 @@ def test_a_drawn_bin_is_asked_about_once_in_its_month(desk: Desk) -> None:
     agrees(desk, "v2")
     assert review(desk)["audits"], "a newer photograph does not end it"
     counted(desk, ANA, 5, seen="v2")
+    (said,) = desk.table.beginning(BIN, "RECOUNT#")
+    assert said["audits"], "its label says so"
     agrees(desk, "v3")
     assert review(desk)["stage"] == "RESOLVED"
     desk.table.put(latest("v4", recorded=5) | {"captured_at": "2026-12-01T10:00:00.000000Z"})
@@ -60,6 +62,8 @@ def test_what_differs_later_in_the_month_is_no_audit(desk: Desk) -> None:
     counted(desk, ANA, 5)
     shows(desk, "v2", recorded=3)
     assert (review(desk)["stage"], review(desk)["audits"]) == ("FIRST", False)
+    counted(desk, ANA, 3, seen="v2")
+    assert [said.get("audits", False) for said in desk.table.beginning(BIN, "RECOUNT#")].count(True) == 1
 
 
 def test_only_a_draw_is_no_discrepancy(desk: Desk) -> None:

@@ -209,6 +209,9 @@ def test_what_a_person_counted_is_a_label_of_the_photograph_they_saw(stream: Str
     assert stream.said() == [("seen", 4, "person", utc(CAPTURED))]
     (line,) = stream.lines()
     assert (line["count"], line["p_record"]) == (2, 0.2)
+    assert "audit" not in line
+    stream.follow(stream.put(recount(seen) | {"audits": True}))
+    assert [line["audit"] for line in stream.lines() if "audit" in line] == [True]
 
 
 def test_what_a_person_took_back_withdraws_its_label_and_no_other(stream: Stream) -> None:

@@ -50,3 +50,10 @@ def test_a_photograph_without_another_label_leaves(catalogue: Catalogue) -> None
     assert rows(catalogue) == [(4, NOON, 0)], "another label of the person was withdrawn"
     catalogue.add_labels([manifest(4, "person", NOON, withdrawn=True, withdraws=[NOON])])
     assert rows(catalogue) == []
+
+
+def test_a_label_of_the_random_audit_is_known_as_such(catalogue: Catalogue) -> None:
+    audits = "SELECT json_extract(label, '$.audit') FROM photographs"
+    assert list(catalogue._sql.execute(audits)) == [(0,)], "a line of an older index does not say it"
+    catalogue.add_labels([manifest(5, "person", LATER, audit=True)])
+    assert list(catalogue._sql.execute(audits)) == [(1,)]

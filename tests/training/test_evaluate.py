@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace as replaced
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,8 @@ def run(given: Path, out: Path) -> dict[str, Any]:
 
 def test_it_says_what_was_compared(found: dict[str, Any]) -> None:
     bins = {(k % 3 == 0, k // 2) for k in range(PHOTOGRAPHS) if k % 10 != 9}
-    assert found["test_set"] == {"digest": "t" * 64, "photographs": 135, "bins": len(bins)}
+    judged = {"judged_by": "records", "audited": 0}
+    assert found["test_set"] == {"digest": "t" * 64, "photographs": 135, "bins": len(bins), **judged}
     assert found["dataset_digest"] == "d" * 64 and found["code_version"] == "abc1234"
     assert (found["champion"]["model_version"], found["challenger"]["model_version"]) == (CHAMPION, CHALLENGER)
     assert (found["golden"]["asked"], found["golden"]["faults"]) == (1, [])
@@ -323,6 +325,24 @@ def test_a_damaged_package_ends_the_job(broken: Path, tmp_path: Path) -> None:
     with pytest.raises(package.PackageError):
         run(broken, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("lacking", "judged_by"), [(0, "audit"), (1, "records")])
+def test_the_random_audit_alone_judges_once_it_has_enough_bins(
+    broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: int, judged_by: str
+) -> None:
+    index = broken / "dataset" / "index.jsonl"
+    lines = [replaced(Line.of(text), audit=number % 3 == 0) for number, text in enumerate(index.open())]
+    replace(index, "".join(line.json() + "\n" for line in lines))
+    tests = [line for line in lines if line.split == "test"]
+    audited = [line for line in tests if line.audit]
+    monkeypatch.setattr(evaluate, "AUDITED", len({line.group for line in audited}) + lacking)
+    found = evaluate.evaluate(broken, tmp_path / "out", CHAMPION, CHALLENGER)
+    photographs = len(audited if judged_by == "audit" else tests)
+    told = {"photographs": photographs, "judged_by": judged_by, "audited": len(audited)}
+    assert told.items() <= found["test_set"].items()
+    assert sum(map(sum, found["champion"]["confusion"])) == photographs
+    assert ("drawn at random" in (tmp_path / "out" / "report.html").read_text()) == (judged_by == "audit")
 
 
 def test_an_empty_test_set_ends_the_job(broken: Path, tmp_path: Path) -> None:

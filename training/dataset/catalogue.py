@@ -20,7 +20,18 @@ from training.dataset.layout import SPLITS, BadDataset, Line, split_of
 SHARD = 256
 """Approximate number of photographs of a shard."""
 
-LABEL = ("quantity", "source", "as_of", "told", "captured_at", "count", "confidence", "p_record", "model_version")
+LABEL = (
+    "quantity",
+    "source",
+    "as_of",
+    "told",
+    "captured_at",
+    "count",
+    "confidence",
+    "p_record",
+    "model_version",
+    "audit",
+)
 """The fields of a known photograph's line that a new label changes."""
 FACTS = ("object", "member", "pixels", "brightness", "blur", "width", "height")
 """The fields that are determined once, when a photograph is read."""
@@ -180,7 +191,9 @@ def _labelled(number: int, text: bytes) -> tuple[dict[str, Any], list[str]]:
         image = {name: str(given["image"][name]) for name in ("bucket", "key", "version_id")}
         site, bin_ = str(given["site"]), str(given["bin"])
         told = str(given.get("told", ""))
-        label = {name: given.get(name) for name in LABEL} | {"quantity": int(given["quantity"]), "told": told}
+        label = {name: given.get(name) for name in LABEL} | {
+            "quantity": int(given["quantity"]), "told": told, "audit": bool(given.get("audit")),
+        }  # fmt: skip
         row = {
             "id": id_of(**image), "site": site, "bin": bin_, "split": split_of(site, bin_), "image": json.dumps(image),
             "gone": bool(given.get("withdrawn")), "new": True,

@@ -63,6 +63,8 @@ class Line:
     model_version: str | None
     told: str = ""
     """Of records with the same effective time, the one reported later has the greater value."""
+    audit: bool = False
+    """A person counted it, since the bin was drawn at random for the audit."""
 
     @property
     def label(self) -> int:

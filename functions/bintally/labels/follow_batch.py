@@ -61,6 +61,8 @@ class Said:
     as_of: datetime
     told: str = ""
     """A RECORD's `order`."""
+    audit: bool = False
+    """By a person, of a bin that was drawn at random."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def said_by_record(item: Item) -> Said:
 def said_by_person(item: Item) -> Said:
     """The quantity of a RECOUNT or an UNDONE at `recounted_at`. Raises Rejected."""
     try:
-        return Said(int(item["quantity"]), "person", moment(item["recounted_at"]))
+        return Said(int(item["quantity"]), "person", moment(item["recounted_at"]), audit=bool(item.get("audits")))
     except MALFORMED as error:
         raise Rejected(f"not a recount: {error!r}") from error
 
@@ -235,6 +237,7 @@ def label_of(count: Item, said: Said, logged: datetime) -> Label:
             "confidence": float(count["confidence"]),
             "p_record": float(count["p_record"]) if "p_record" in count else None,
             "model_version": str(count["model_version"]),
+            **({"audit": True} if said.audit else {}),
         }
     except MALFORMED as error:
         raise Rejected(f"not a count: {error!r}") from error

@@ -66,6 +66,8 @@ class Label(TypedDict):
     confidence: float
     p_record: float | None
     model_version: str
+    audit: NotRequired[bool]
+    """By a person, of a bin that was drawn at random for the audit."""
     withdrawn: NotRequired[bool]
     """The person took the label of the same image version and effective time back."""
 

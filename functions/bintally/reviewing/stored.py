@@ -114,9 +114,10 @@ def claim_attributes(claim: Claim) -> Item:
 def entry_item(entry: Entry, seen: Item, *, late: bool) -> Item:
     """`seen` is the image version that the person looked at, with when it was taken: a label names its photograph.
 
-    `late`: it came when the review had gone on without it.
+    `late`: it came when the review had gone on without it. `audits`: the bin was drawn at random, which its label says.
     """
-    named = {"recounted_at": utc(entry.at)} if entry.quantity is not None else {}
+    named: Item = {"recounted_at": utc(entry.at)} if entry.quantity is not None else {}
+    named |= {"audits": True} if seen.get("audits") else {}
     return {**entry_key(seen["PK"], entry), **entry_attributes(entry), **named, **of_photograph(seen), "late": late}
 
 
