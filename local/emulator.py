@@ -17,9 +17,11 @@ import os
 import re
 import secrets
 import sys
+import tempfile
 import threading
 import time
 import urllib.parse
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -250,6 +252,28 @@ def keep_keys_of_functions_secret(key: OwnerKey) -> None:
     lambda_svc.execution_credentials = execution_credentials
 
 
+def unpack_code_once() -> None:
+    """ministack unpacks a function's code for each of its workers, and Python compiles it again: 1 s of a processor.
+    Here workers of the same code have links to one copy, which is read-only on AWS too."""
+    from ministack.core import lambda_runtime
+
+    lock = threading.Lock()
+
+    class Archive(zipfile.ZipFile):
+        def extractall(self, path: Any = None, *more: Any) -> None:
+            digest = hashlib.sha256(Path(str(self.filename)).read_bytes()).hexdigest()
+            copy = Path(tempfile.gettempdir()) / f"code-{digest[:32]}"
+            with lock:
+                if not copy.exists():
+                    unfinished = tempfile.mkdtemp(dir=copy.parent)
+                    super().extractall(unfinished, *more)
+                    Path(unfinished).rename(copy)
+            Path(path).rmdir()
+            Path(path).symlink_to(copy)
+
+    lambda_runtime.zipfile = SimpleNamespace(ZipFile=Archive, BadZipFile=zipfile.BadZipFile)
+
+
 def register_sessions_one_at_a_time() -> None:
     """Every new session iterates over all sessions to drop the expired ones. That fails when another thread, of a job
     or a function, adds one at the same time."""
@@ -323,6 +347,7 @@ def close_gaps() -> None:
     check_chosen_passwords()
     end_sessions_in_time()
     keep_unread_stream_records()
+    unpack_code_once()
     register_sessions_one_at_a_time()
     steps.know_the_execution()
     steps.keep_time_limits()

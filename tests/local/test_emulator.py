@@ -402,3 +402,26 @@ def test_an_object_that_is_not_stored_is_not_acknowledged(
     else:
         assert told.startswith("500 500 ")
         assert told.endswith(" 404 b'kept'")
+
+
+@BOTH
+def test_functions_of_the_same_code_share_one_copy(
+    stack: Local, which: str, function_role: Callable[..., str], code_of: Callable[[str], bytes]
+) -> None:
+    functions, role = stack.client("lambda"), function_role(stack, "copies")
+    places = []
+    for name in ("copies-one", "copies-two"):
+        functions.create_function(
+            FunctionName=name,
+            Runtime="python3.13",
+            Handler="index.handler",
+            Role=role,
+            Code={"ZipFile": code_of("import os; return os.path.realpath(__file__)")},
+        )
+        places.append(json.loads(functions.invoke(FunctionName=name)["Payload"].read()))
+    assert (places[0] == places[1]) == (which == "ours")
+    functions.update_function_code(
+        FunctionName="copies-two", ZipFile=code_of("import os; return os.path.realpath(__file__) + '!'")
+    )
+    changed = json.loads(functions.invoke(FunctionName="copies-two")["Payload"].read())
+    assert changed.removesuffix("!") not in places
