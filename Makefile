@@ -52,11 +52,11 @@ down: venv ## Stop it; its state is kept
 wipe: venv ## Stop it and remove its state
 	@$(bin)/bintally down --wipe
 
-lint: contracts types template ## Check style, imports, the template, and the types of what needs no torch
+lint: contracts types ## Check style, imports, and the types of what needs no torch
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 
-template: .venv/test.installed ## Check the template
+template: .venv/test.installed ## Check the template with SAM alone; tests/template translate and lint it too
 	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(bin)/sam validate --template template.yaml
 
 types: .venv/test.installed ## Check the types of all that needs no torch

@@ -26,10 +26,8 @@ REPOSITORY = Path(__file__).parents[2]
 SMALL = ["--sizes", "32", "--batch-size", "16"]
 
 
-def train(
-    labelled: Path, out: Path, *arguments: str, launcher: list[str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    command = [*(launcher or [sys.executable]), "-m", "training.train", "--data", str(labelled), "--out", str(out)]
+def train(labelled: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "training.train", "--data", str(labelled), "--out", str(out)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SM_")}
     return subprocess.run(
         [*command, *SMALL, *arguments],
@@ -111,14 +109,15 @@ def test_quick_epochs_do_not_leave_a_checkpoint_each(
     assert found == saved
 
 
-def test_two_processes_train_one_network(labelled: Path, tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    found = train(labelled, tmp_path, "--epochs", "1", "--share", "0.5", "--judged-at", "64", launcher=torchrun)
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.count("epoch 0 ") == 1
+def test_a_share_of_the_photographs_is_trained_on(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    arguments = ["--data", str(labelled), "--out", str(tmp_path), "--epochs", "1", "--share", "0.5"]
+    training.train.main(training.train.flags.parse_args([*arguments, "--judged-at", "64", *SMALL]))
     assert (tmp_path / "network.pt").exists()
-    training = [p for p in data.read(labelled) if p.split == "train"]
-    assert json.loads((tmp_path / "metrics.json").read_text())["run"]["photographs"] == round(len(training) / 2)
+    photographs = [p for p in data.read(labelled) if p.split == "train"]
+    assert json.loads((tmp_path / "metrics.json").read_text())["run"]["photographs"] == round(len(photographs) / 2)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(
