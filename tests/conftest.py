@@ -16,8 +16,11 @@ with contextlib.suppress(ImportError):  # tests/launch has none
 with contextlib.suppress(ImportError):
     from moto.core.config import default_user_config
 
+    from tests import transactions
+
     # A new boto3 session reads the models of every service again, 0.3 s a test; what moto holds is new all the same.
     default_user_config["core"]["reset_boto3_session"] = False
+    transactions.copy_what_they_write()
 
 
 LONGEST_FIRST = ("tests/stack/test_retrain.py", "tests/stack/", "tests/local/")

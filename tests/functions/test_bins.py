@@ -150,8 +150,8 @@ def test_who_counts_is_told_of_a_bin_only_what_was_resolved(ask: Ask, role: str)
         claimed = table.get({"PK": pk, "SK": "REVIEW"}, consistent=True)
         assert claimed is not None
         said = {"bin": "P-1", "image_version": claimed["image"]["version_id"]}
-        assert ask(COUNTER + "recounts", entry(said, 5, id=person), person)[0] == 200
-        assert blind() == (person == "ana")
+        assert ask(COUNTER + "recounts", entry(said, 5, id=name), name)[0] == 200
+        assert blind() == (name == "ana")
     resolved = ask(page)[1]
     assert resolved["trail"][0]["action"] == "OPENED" and resolved["review"]["outcome"] == "RECORD_WRONG"
     assert [each["count"] for each in resolved["photographs"]] == [5, 5]

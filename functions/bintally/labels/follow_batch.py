@@ -222,7 +222,7 @@ def label_of(count: Item, said: Said, logged: datetime) -> Label:
         bucket, key, version_id = (str(count["image"][name]) for name in ("bucket", "key", "version_id"))
         image: log.Image = {"bucket": bucket, "key": key, "version_id": version_id}
         as_of = utc(said.as_of)
-        return {
+        label: Label = {
             "id": log.label_id(image, said.source, as_of, said.quantity),
             "image": image,
             "site": str(count["site"]),
@@ -237,10 +237,12 @@ def label_of(count: Item, said: Said, logged: datetime) -> Label:
             "confidence": float(count["confidence"]),
             "p_record": float(count["p_record"]) if "p_record" in count else None,
             "model_version": str(count["model_version"]),
-            **({"audit": True} if said.audit else {}),
         }
     except MALFORMED as error:
         raise Rejected(f"not a count: {error!r}") from error
+    if said.audit:
+        label["audit"] = True
+    return label
 
 
 def digest_of(*parts: str) -> str:
