@@ -74,17 +74,19 @@ check: .venv/test.installed ## Lint, and the tests that need neither a stack nor
 units: .venv/test.installed
 	$(bin)/python -m pytest $(PARALLEL) -m "not stack and not slow and $(SOON)" $(UNIT_TESTS) $(TORCH_TESTS:%=--ignore=%)
 
-test: .venv/test.installed .venv-train/test.installed .venv-launch/installed ## Install what tests need and run all but the long ones
+test: ## Install what tests need and run all but the long ones
+	@$(MAKE) --no-print-directory --jobs 3 .venv/test.installed .venv-train/test.installed .venv-launch/installed
 	@mkdir -p .runs
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint types-train
-	@# Tests of the stack wait more than they compute. Those of the SDK wait too; those of torch compute in the meantime.
+	@# Tests of the stack wait more than they compute. Those of the SDK wait too; style, types and torch compute in the meantime.
+	@$(MAKE) --no-print-directory lint types-train >.runs/lint.log 2>&1 & lint=$$!; \
 	.venv-launch/bin/python -m pytest --durations 25 -m "$(SOON)" $(LAUNCH_TESTS) >.runs/launch.log 2>&1 & launch=$$!; \
 	OMP_NUM_THREADS=1 nice -n 19 .venv-train/bin/python -m pytest --timeout 900 --numprocesses 2 $(GROUPED) -m "$(SOON)" \
 	  $(TORCH_TESTS) >.runs/torch.log 2>&1 & torch=$$!; \
-	trap 'kill $$launch $$torch 2>/dev/null || true' EXIT; status=0; \
+	trap 'kill $$lint $$launch $$torch 2>/dev/null || true' EXIT; status=0; \
 	$(bin)/python -m pytest $(PARALLEL) -m "$(SOON)" $(ELSEWHERE) || status=$$?; \
 	wait $$torch || status=$$?; cat .runs/torch.log; \
 	wait $$launch || status=$$?; cat .runs/launch.log; \
+	wait $$lint || status=$$?; cat .runs/lint.log; \
 	exit $$status
 
 system-packages: ## Install the Debian packages that tests need, as root

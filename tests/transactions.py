@@ -27,7 +27,7 @@ def copy_what_they_write() -> None:
         finally:
             current.keys = None
 
-    models.copy = SimpleNamespace(deepcopy=deep_copy)  # type: ignore[assignment]
+    vars(models)["copy"] = SimpleNamespace(deepcopy=deep_copy)
     models.DynamoDBBackend.transact_write_items = transact  # type: ignore[method-assign]
 
 

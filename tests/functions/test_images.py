@@ -396,7 +396,7 @@ def hostile() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_slowest_files_keep_to_counts_arithmetic() -> None:
     """In processor seconds: the function has one whole processor."""
     for name, data in hostile().items():
