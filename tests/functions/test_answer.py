@@ -35,7 +35,12 @@ Ask = Callable[..., tuple[int, Any]]
 
 @pytest.fixture
 def ask(world: Any, monkeypatch: pytest.MonkeyPatch) -> Ask:
-    for name, value in {"ARTIFACTS_BUCKET": "artifacts", "RECOUNT_TOLERANCE": "0", "CLAIM_MINUTES": "15"}.items():
+    for name, value in {
+        "ARTIFACTS_BUCKET": "artifacts",
+        "RECOUNT_TOLERANCE": "0",
+        "RECOUNT_TOLERANCE_VALUE": "0",
+        "CLAIM_MINUTES": "15",
+    }.items():
         monkeypatch.setenv(name, value)
     world.s3.create_bucket(Bucket="artifacts")
 

@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -113,6 +114,21 @@ def test_a_difference_within_the_tolerance_needs_no_second_person(world: Any) ->
     shows(desk)
     counted(desk, ANA, 4)
     assert (review(desk)["outcome"], review(desk)["quantity"]) == ("RECORD_WRONG", 4)
+
+
+@pytest.mark.parametrize(
+    ("value", "tolerated", "stage"),
+    [("4.99", "10", "RESOLVED"), ("5.01", "10", "SECOND"), (None, "10", "SECOND"), ("4.99", "0", "SECOND")],
+)
+def test_a_difference_of_little_value_needs_no_second_person(
+    world: Any, value: str | None, tolerated: str, stage: str
+) -> None:
+    desk = Desk(Table.named("counts"), tolerated_value=Decimal(tolerated))
+    priced = {"recorded_value": Decimal(value)} if value else {}
+    desk.table.put(latest(recorded=3) | priced)
+    desk.follow(BIN, NOON)
+    counted(desk, ANA, 5)
+    assert review(desk)["stage"] == stage
 
 
 @pytest.mark.parametrize("outcome", [Outcome.CANNOT_COUNT, Outcome.RETAKE])

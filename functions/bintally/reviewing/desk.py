@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from bintally.aws.items import SHARDS, Item, assessment
@@ -66,6 +67,8 @@ class Desk:
     """Of reviews that are opened from now on: see rules.Review."""
     audit_share: float = 0.0
     """Of bins that are drawn for the random audit in a month."""
+    tolerated_value: Decimal = Decimal(0)
+    """The tolerance as a value, where records name an item's; 0 if it is as many items whatever they cost."""
     shares: dict[str, tuple[float, float]] = field(default_factory=dict, compare=False)
     """By site: until when it holds (time.monotonic()), and the share of records that are wrong."""
 
@@ -88,7 +91,7 @@ class Desk:
                 latest["order"],
                 recorded,
                 doubtful=evidence.ratio > DOUBTFUL,
-                tolerance=self.tolerance,
+                tolerance=self._tolerance(latest),
                 audit=self._audit(bin_, latest["captured_at"]),
             )
             if change is None:
@@ -112,6 +115,13 @@ class Desk:
         first, last = moment(latest["recorded_as_of"]), moment(latest["captured_at"])
         older = self.table.newest_between(latest["PK"], first, last, TOGETHER) if first < last else []
         return [latest, *(each for each in older if each["order"] < latest["order"])][:TOGETHER]
+
+    def _tolerance(self, latest: Item) -> int:
+        """Items by which a recount may differ from the record without a second person."""
+        value = latest.get("recorded_value")
+        if not value or not self.tolerated_value:
+            return self.tolerance
+        return min(int(self.tolerated_value // value), rules.LARGEST)
 
     def _audit(self, bin_: str, captured_at: str) -> str:
         """The month of a photograph if the bin is drawn for its audit, else "". The same whoever asks, and when."""

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from functools import cache
 
 from bintally.aws.table import Table
@@ -16,6 +17,8 @@ class ReviewSettings:
     counts_table: str
     artifacts_bucket: str
     tolerance: int
+    tolerated_value: Decimal
+    """Of a difference, where records name an item's value; 0 if `tolerance` applies to all."""
     wrong_share: float
     """Of records that are wrong, until the audit says it."""
     audit_share: float
@@ -30,6 +33,7 @@ def review_settings() -> ReviewSettings:
         counts_table=os.environ["COUNTS_TABLE"],
         artifacts_bucket=os.environ["ARTIFACTS_BUCKET"],
         tolerance=int(os.environ["RECOUNT_TOLERANCE"]),
+        tolerated_value=Decimal(os.environ["RECOUNT_TOLERANCE_VALUE"]),
         wrong_share=float(os.environ["RECORD_WRONG_SHARE"]),
         audit_share=float(os.environ["AUDIT_SHARE"]),
         claim_length=timedelta(minutes=float(os.environ["CLAIM_MINUTES"])),
@@ -38,4 +42,4 @@ def review_settings() -> ReviewSettings:
 
 def desk_of(settings: ReviewSettings) -> Desk:
     table = Table.named(settings.counts_table, settings.wrong_share)
-    return Desk(table, settings.claim_length, settings.tolerance, settings.audit_share)
+    return Desk(table, settings.claim_length, settings.tolerance, settings.audit_share, settings.tolerated_value)
