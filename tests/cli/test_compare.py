@@ -144,6 +144,7 @@ def line(**members: Any) -> str:
     return Line(**empty | {"site": "S"} | members).json()
 
 
+@pytest.mark.slow
 def test_two_packages_count_the_newest_test_set(
     retrained: Callable[..., None], aws: SimpleNamespace, packages: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +165,7 @@ def test_two_packages_count_the_newest_test_set(
     assert found["a"]["as_shipped"]["rps"] != found["b"]["as_shipped"]["rps"]
 
 
+@pytest.mark.slow
 def test_two_packages_count_a_folder(
     retrained: Callable[..., None], aws: SimpleNamespace, packages: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

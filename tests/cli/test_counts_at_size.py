@@ -138,6 +138,7 @@ class Pages:
         return {"Items": items} | ({"LastEvaluatedKey": end} if end < self.bins else {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("--csv", "FILE"), ("--json",), ("--top", "20"), ("--recount", "--top", "20")])
 def test_memory_does_not_grow_with_the_bins(
     aws: SimpleNamespace,

@@ -233,6 +233,7 @@ def test_a_person_who_saw_no_photograph_labels_none(stream: Stream) -> None:
     assert stream.objects() == {}
 
 
+@pytest.mark.slow
 def test_a_bin_of_many_photographs_gives_a_line_for_each(stream: Stream) -> None:
     note = "x" * 8000  # pages of a query end at 1 MB
     for number in range(200):
@@ -318,6 +319,7 @@ def test_a_correction_as_of_the_same_time_counts(stream: Stream) -> None:
         assert [line["quantity"] for line in found if name in line["image"]["key"]] == [last]
 
 
+@pytest.mark.slow
 @examples(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
 @given(st.data())
 def test_any_batches_and_repeats_give_the_same_winners(stream: Stream, data: Any) -> None:

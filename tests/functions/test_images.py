@@ -349,6 +349,7 @@ def with_scans(jpeg: bytes, number: int) -> bytes:
     return jpeg[:-2] + last * number + jpeg[-2:]
 
 
+@pytest.mark.slow
 def test_scans_are_counted_before_decoding(photo: Photo) -> None:
     """7,000 pixels square and 5,000 scans took a function five minutes, eight times."""
     data = with_scans(photo(size=(7000, 7000), progressive=True), 5000)

@@ -66,6 +66,7 @@ def test_it_is_served_to_anybody() -> None:
     assert SPEC["openapi"].startswith("3.1.")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stack", "secret", "pool")
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: str(mode.value))
 @pytest.mark.parametrize("role", ["counter", "manager"])

@@ -476,6 +476,7 @@ def test_an_event_that_the_bus_refused_is_sent_again(inventory: Inventory, monke
     assert inventory.deliver(event) == [] and len(inventory.told) == 1
 
 
+@pytest.mark.slow
 def test_a_file_that_runs_out_of_time_gets_further_with_every_try(
     inventory: Inventory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

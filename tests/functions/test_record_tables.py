@@ -390,6 +390,7 @@ def test_a_date_is_among_its_meanings(at: datetime) -> None:
         assert found and at.replace(tzinfo=UTC) in (found.first, found.second)
 
 
+@pytest.mark.slow
 def test_memory_stays_flat() -> None:
     """The rows wait on disk: merge holds one bin's. Objects of 10,000 rows would take more than 5 MB."""
     file = io.BytesIO(b"bin,qty\n" + b"".join(b"B%d,1\n" % number for number in range(10_000)))

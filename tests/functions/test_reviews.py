@@ -248,6 +248,7 @@ def test_a_bin_without_a_difference_has_no_review(desk: Desk) -> None:
     assert refusal(desk.claim, BIN, ANA, NOON) == "UNKNOWN"
 
 
+@pytest.mark.slow
 def test_twenty_people_are_given_twenty_bins(desk: Desk) -> None:
     for n in range(25):
         shows(desk, bin_=f"BIN#SEA1#P-{n}", priority=0.9 - n / 100)

@@ -105,6 +105,7 @@ def test_a_deadline_ends_a_slice_early_and_the_next_call_goes_on(labels: Log) ->
     assert reading.watermark == at(9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deadline", [NEVER, 0.0])
 def test_stopped_at_any_request_and_tried_again_it_ends_the_same(labels: Log, deadline: float) -> None:
     """Each try stops one request later, in the middle of a slice or between a slice and its place."""
