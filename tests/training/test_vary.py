@@ -117,7 +117,7 @@ def test_a_batch_looks_as_pillow_makes_each(photographs: list[Image.Image], kind
     batch = Look(*(np.stack([values] * 8) for values in one))
     made = seen_batch(stacked(photographs).float(), batch).permute(0, 2, 3, 1).numpy()
     assert np.abs(expected - before).mean() > 1
-    # Pillow rounds after each step, and blurs by three boxes.
+    # Pillow rounds after each step, and blurs by a box.
     assert np.abs(made - expected).mean() < 0.15 * np.abs(expected - before).mean() + 0.3
 
 

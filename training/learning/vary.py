@@ -43,8 +43,9 @@ BLUR = (0.6, 2.2)
 LUMA = (0.299, 0.587, 0.114)
 SHARES = torch.tensor([LUMA, (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)])
 """RGB to Y, Cb and Cr (ITU-T T.871)."""
-FIELD = 256
-"""Edge of the noise field. Each photograph takes its part of it, since drawing its own would cost a millisecond."""
+FIELD = 512
+"""Edge of the noise field, and of the largest photograph. Each takes a part, since drawing its own would cost a
+millisecond."""
 
 Floats = NDArray[np.float64]
 
@@ -63,7 +64,7 @@ class Look(NamedTuple):
     """0 is greyscale, 1 as it is."""
     noise: Floats
     place: Floats
-    """Where its noise begins in the field, 0 to 1: [..., 2]."""
+    """Where its part of the noise field is, 0 (top, left) to 1: [..., 2]."""
     blur: Floats
     """Standard deviation across and down, in pixels: [..., 2]."""
 
@@ -114,13 +115,14 @@ def appearance(image: Image.Image, random: np.random.Generator, strength: float 
 def seen(image: Image.Image, look: Look) -> Image.Image:
     """The RGB picture with this look: the lens, then the light, the sensor, its colours, and the file."""
     if look.blur.any():
-        image = image.filter(ImageFilter.GaussianBlur((float(look.blur[0]), float(look.blur[1]))))
+        # A box of this standard deviation: a Gaussian of Pillow is three.
+        radius = (np.sqrt(12) * look.blur - 1).clip(min=0) / 2
+        image = image.filter(ImageFilter.BoxBlur((float(radius[0]), float(radius[1]))))
     steps = np.clip(look.factors[:, None] * np.arange(256) / 255, 0, 1) ** look.gamma  # [3, 256]
     image = image.point(np.rint(255 * steps).astype(int).ravel().tolist())
     if look.noise:
-        top, left = (FIELD * look.place).astype(int)
-        rows, columns = (np.arange(image.height) + top) % FIELD, (np.arange(image.width) + left) % FIELD
-        noise = np.float32(look.noise) * field()[rows][:, columns]
+        top, left = (look.place * (FIELD - image.height, FIELD - image.width)).astype(int)
+        noise = np.float32(look.noise) * field()[top : top + image.height, left : left + image.width]
         image = Image.fromarray(np.rint(np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
     mean = float(np.asarray(image.convert("L")).mean())
     matrix = look.contrast * (look.colour * np.eye(3) + (1 - look.colour) * np.array(LUMA))
@@ -168,7 +170,7 @@ def seen_batch(images: Tensor, look: Look) -> Tensor:
     """
     device, (height, width) = images.device, images.shape[2:]
     if len(blurred := look.blur.any(-1).nonzero()[0]):
-        # A triangle with the Gaussian's standard deviation; one that reaches no other pixel changes nothing.
+        # A triangle of this standard deviation; one that reaches no other pixel changes nothing.
         across, down = (placed(deviation * math.sqrt(6), device).clamp(min=1) for deviation in look.blur[blurred].T)
         start, whole, here = torch.zeros_like(across), torch.ones_like(across), placed(blurred, device)
         rows, columns = taps(height, height, start, whole, down), taps(width, width, start, whole, across)
@@ -179,8 +181,8 @@ def seen_batch(images: Tensor, look: Look) -> Tensor:
     )
     images = 255 * (images * factors).clamp(0, 1) ** gamma
     if len(noisy := look.noise.nonzero()[0]):
-        top, left = (FIELD * look.place[noisy]).astype(int).T[:, :, None]
-        rows, columns = (placed((np.arange(n) + begin) % FIELD, device) for n, begin in ((height, top), (width, left)))
+        top, left = (look.place[noisy] * (FIELD - height, FIELD - width)).astype(int).T[:, :, None]
+        rows, columns = placed(np.arange(height) + top, device), placed(np.arange(width) + left, device)
         noise = constants(device)["noise"][rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
         here, level = placed(noisy, device), placed(look.noise[noisy], device)[:, None, None, None]
         images[here] = (images[here] + level * noise).clamp(0, 255)
@@ -276,7 +278,7 @@ def rounded(planes: Tensor, steps: Tensor) -> Tensor:
 
 @cache
 def field() -> NDArray[np.float32]:
-    """Noise [FIELD, FIELD, 3] of standard deviation 1, the same everywhere; a photograph's begins at its own place."""
+    """Noise [FIELD, FIELD, 3] of standard deviation 1, the same on every machine and in every process."""
     return np.random.default_rng(0).standard_normal((FIELD, FIELD, 3), dtype=np.float32)
 
 
