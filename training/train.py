@@ -280,6 +280,8 @@ def prepare(
         weight_decay=recipe.weight_decay,
         label_smoothing=recipe.label_smoothing,
         weights=inverse_frequencies(counts).to(processes.device) if recipe.balance == "loss" else None,
+        # Imbalance is corrected one way only.
+        excess=torch.from_numpy(data.excess(splits["train"])) if recipe.balance == "none" else None,
         compiled=processes.device.type == "cuda" and pays_to_compile(sizes, steps * recipe.batch_size),
     )
     kept = Checkpoint(checkpoint, {"photographs": digest_of(splits["train"]), "batch": batch, **recipe.kept()})

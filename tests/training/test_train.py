@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,39 @@ def test_weighted_losses_of_two_processes_are_those_of_one() -> None:
     one, half = Learner(net, alone, **options), Learner(net, Half(0, 1, torch.device("cpu")), **options)
     halves = [half.loss(logits[part], labels[part]) for part in (slice(0, 32), slice(32, 64))]
     assert float(sum(halves) / 2) == pytest.approx(float(one.loss(logits, labels)), rel=1e-5)
+
+
+def test_a_network_answers_with_the_prior_of_bins_as_they_come() -> None:
+    """Trained where nine of ten have the last class, told that five of ten do elsewhere; pictures say nothing."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    excess = torch.log(torch.tensor([0.1 / 0.5, 0.9 / 0.5]))
+    learner = Learner(
+        net, Processes(0, 1, torch.device("cpu")), peak=0.3, weight_decay=0.0, label_smoothing=0.0, excess=excess
+    )
+    labels = torch.tensor([0] + [1] * 9)
+    for _ in range(200):
+        learner.step(torch.zeros(10, 3, 4, 4), labels, 1.0)
+    answered = learner.net(torch.zeros(1, 3, 4, 4)).softmax(1)[0]
+    assert answered.tolist() == pytest.approx([0.5, 0.5], abs=0.02)
+
+
+@pytest.mark.parametrize(("balance", "expected"), [("none", True), ("sampler", False), ("loss", False)])
+def test_the_prior_is_put_back_unless_balance_was_asked_for(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, balance: str, expected: bool
+) -> None:
+    photographs = data.read(labelled)
+    photographs += [replace(p, id=f"{p.id}-again") for p in photographs if p.label == 5 and p.split == "train"]
+    chosen = [replace(p, by_class=p.id.endswith("-again")) for p in photographs]
+    found: dict[str, Any] = {}
+    monkeypatch.setattr(training.train, "Learner", lambda *_, **options: found.update(options) or sys.exit(3))
+    monkeypatch.setattr(training.train, "read", lambda *_, **__: chosen)
+    arguments = ["--data", str(labelled), "--out", str(tmp_path), "--balance", balance, *SMALL]
+    with pytest.raises(SystemExit, match="3"):
+        training.train.main(training.train.flags.parse_args(arguments))
+    assert (found["excess"] is not None) == expected
+    if expected:
+        assert found["excess"][5] > 0.3
 
 
 @pytest.mark.parametrize(("progress", "share"), [(0.075, 0.5), (0.15, 1.0), (1.0, 0.0)])

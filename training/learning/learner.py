@@ -32,7 +32,8 @@ def channels_last(net: torch.nn.Module, device: torch.device) -> torch.nn.Module
 class Learner:
     """Trains `net` with AdamW, together with other processes if there are any; `average` is evaluated and saved.
 
-    `peak` is the highest learning rate. `weights` [7] are the classes' weights in the loss. `compiled` takes
+    `peak` is the highest learning rate. `weights` [7] are the classes' weights in the loss. `excess` [7] is added to
+    the logits in the loss alone, for classes more frequent than where the network will count. `compiled` takes
     half a minute for each input size before the first step, and makes steps faster on a GPU.
     """
 
@@ -45,6 +46,7 @@ class Learner:
         weight_decay: float,
         label_smoothing: float,
         weights: torch.Tensor | None = None,
+        excess: torch.Tensor | None = None,
         compiled: bool = False,
     ) -> None:
         self.net = channels_last(net, processes.device)
@@ -52,6 +54,7 @@ class Learner:
         self.steps = 0
         self.optimiser = adamw(self.net, peak, weight_decay)
         self.processes, self.peak, self.label_smoothing, self.weights = processes, peak, label_smoothing, weights
+        self.excess = (torch.zeros(()) if excess is None else excess.float()).to(processes.device)
         stepped = processes.wrapped(self.net).train()
         self.stepped: Callable[..., Any] = stepped
         if compiled:
@@ -83,6 +86,7 @@ class Learner:
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """This process's part of the mean over all processes' photographs; averaging gradients gives the whole."""
+        logits = logits + self.excess
         if self.weights is None:
             return cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         total = cross_entropy(logits, labels, self.weights, reduction="sum", label_smoothing=self.label_smoothing)
