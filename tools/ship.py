@@ -4,8 +4,8 @@
 
 Writes `model.tar.gz`, the predictions its metrics come from (`predictions.csv`), the ids of its training photographs
 (`training.csv`), predictions of photographs in other light (`conditions.csv`) and the model card (`README.md` and
-`calibration.svg`, with every figure from those predictions; photographs that earlier packages were measured on are those
-of `held_out_before.csv`). Exits with 1 when int8 differs too much.
+`calibration.svg`), with every figure from those predictions. `held_out_before.csv` names the photographs that earlier
+packages were measured on. Exits with 1 when int8 differs too much.
 """
 
 from __future__ import annotations
