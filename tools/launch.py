@@ -44,7 +44,7 @@ RUNTIME, SPOT_WAIT, VOLUME = 86400, 129600, 100  # seconds, seconds, GB
 RANGES = {
     "learning-rate": ContinuousParameter(0.0001, 0.003, "Logarithmic"),
     "weight-decay": ContinuousParameter(0.005, 0.2, "Logarithmic"),
-    "augmentation": ContinuousParameter(0.3, 1.5, "Linear"),
+    "augmentation": ContinuousParameter(0.5, 2.0, "Linear"),
     "batch-size": CategoricalParameter(["32", "64"]),
 }
 

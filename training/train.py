@@ -68,7 +68,7 @@ flags.add_argument("--batch-size", type=int, default=64, help="of one process")
 flags.add_argument("--learning-rate", type=float, default=0.001, help="at the peak, for 64 photographs a step")
 flags.add_argument("--weight-decay", type=float, default=0.05)
 flags.add_argument("--label-smoothing", type=float, default=0.05)
-flags.add_argument("--augmentation", type=float, default=1.0, help="how much photographs are varied, 0 to 2")
+flags.add_argument("--augmentation", type=float, default=1.6, help="how much photographs are varied, 0 to 2")
 flags.add_argument(
     "--balance",
     choices=("none", "sampler", "loss"),
