@@ -35,11 +35,11 @@ class Splits:
     @classmethod
     def of(cls, folder: Path, limit: int | None = None) -> Splits:
         """Reads a data folder; `labels.csv` may have a column `drawn`. Nothing here reads the test split."""
-        drawn = {row["id"]: row.get("drawn", "as it came") for row in data.grouped(folder / "labels.csv")}
+        by_class = {row["id"] for row in data.grouped(folder / "labels.csv") if row.get("drawn") == "by class"}
         photographs = data.read(folder)
         training = [p for p in photographs if p.split == "train"]
-        validation = [p for p in photographs if p.split == "validation" and drawn[p.id] == "as it came"]
-        prior = frequencies([p for p in training if drawn[p.id] == "as it came"])
+        validation = [p for p in photographs if p.split == "validation" and p.id not in by_class]
+        prior = frequencies([p for p in training if p.id not in by_class])
         return cls(training[:limit], validation[:limit], prior)
 
 
@@ -111,7 +111,7 @@ def train(
     batches = training.batches(parts(training, sizes, batch, done.epoch, seed, own.rank, own.world))
     for epoch in range(done.epoch, len(sizes)):
         torch.manual_seed(1000 * seed + epoch)  # of dropout, also in a resumed run
-        started, total = time.monotonic(), torch.zeros(())
+        started, total = time.monotonic(), torch.zeros((), device=own.device)
         for step in range(steps):
             total += learner.step(*next(batches), one_cycle((epoch + step / steps) / len(sizes)))
             if step % CHECKED == 0 or step == steps - 1:
