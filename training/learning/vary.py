@@ -79,7 +79,8 @@ class Look(NamedTuple):
             return np.where(place < 1, low + (high - low) * place, otherwise)
 
         def near_one(number: int) -> Floats:
-            return 1 + 0.3 * strength * (2 * u[number] - 1)
+            found: Floats = 1 + 0.3 * strength * (2 * u[number] - 1)
+            return found
 
         balance = np.stack([among(5, BALANCED, -GAIN, GAIN, 0.0), *GAIN * (2 * u[6:8] - 1)], axis=-1)
         balance *= (u[5] < BALANCED * strength)[..., None]
@@ -169,7 +170,7 @@ def seen_batch(images: Tensor, look: Look) -> Tensor:
     Which photographs are blurred, noisy or compressed is known on the CPU, to avoid waiting for a GPU.
     """
     device, (height, width) = images.device, images.shape[2:]
-    if len(blurred := look.blur.any(-1).nonzero()[0]):
+    if len(blurred := np.flatnonzero(look.blur.any(-1))):
         # A triangle of this standard deviation; one that reaches no other pixel changes nothing.
         across, down = (placed(deviation * math.sqrt(6), device).clamp(min=1) for deviation in look.blur[blurred].T)
         start, whole, here = torch.zeros_like(across), torch.ones_like(across), placed(blurred, device)
@@ -180,14 +181,14 @@ def seen_batch(images: Tensor, look: Look) -> Tensor:
         placed(look.gamma, device)[:, None, None, None],
     )
     images = 255 * (images * factors).clamp(0, 1) ** gamma
-    if len(noisy := look.noise.nonzero()[0]):
+    if len(noisy := np.flatnonzero(look.noise)):
         top, left = (look.place[noisy] * (FIELD - height, FIELD - width)).astype(int).T[:, :, None]
         rows, columns = placed(np.arange(height) + top, device), placed(np.arange(width) + left, device)
         noise = constants(device)["noise"][rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
         here, level = placed(noisy, device), placed(look.noise[noisy], device)[:, None, None, None]
         images[here] = (images[here] + level * noise).clamp(0, 255)
     images = coloured(images, placed(look.contrast, device), placed(look.colour, device))
-    if len(recompressed := look.quality.nonzero()[0]):
+    if len(recompressed := np.flatnonzero(look.quality)):
         here = placed(recompressed, device)
         images[here] = compressed(images[here], placed(look.quality[recompressed], device))
     return images
@@ -238,7 +239,8 @@ def coloured(images: Tensor, contrast: Tensor, colour: Tensor) -> Tensor:
     mix = colour[:, None, None] * torch.eye(3, device=images.device) + (1 - colour)[:, None, None] * luma
     shift = ((1 - contrast) * grey)[:, None, None]
     flat = torch.baddbmm(shift, contrast[:, None, None] * mix, images.flatten(2))
-    return flat.clamp(0, 255).unflatten(2, images.shape[2:])
+    result: Tensor = flat.clamp(0, 255).unflatten(2, images.shape[2:])
+    return result
 
 
 def normalised(images: Tensor) -> Tensor:
