@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from experiments.epochs import Splits, figures
+from experiments.epochs import figures, read
 from experiments.lite import JUDGED_AT, Lite
 from experiments.views import FOLDS, Answers, Views, fold_of, learned_from
 from model.answer import CLASSES, probabilities
@@ -138,25 +138,25 @@ def all_answers(
 
 
 def main(a: argparse.Namespace) -> None:
-    splits = Splits.of(a.data, a.limit)
+    training, validation = read(a.data, a.limit)
     try:
-        folds = by_fold([Teacher.read(run, splits.training) for run in a.runs])
+        folds = by_fold([Teacher.read(run, training) for run in a.runs])
     except ValueError as error:
         raise SystemExit(str(error)) from error
     a.out.mkdir(parents=True, exist_ok=True)
-    held_out = data.pictures(splits.validation, JUDGED_AT)
-    quantities = np.array([p.quantity for p in splits.validation])
+    held_out = data.pictures(validation, JUDGED_AT)
+    quantities = np.array([p.quantity for p in validation])
     seen = {name: [t for fold in folds for t in fold if t.name == name] for name in sorted({t.name for t in folds[0]})}
     p = {name: mean_of(teachers, held_out) for name, teachers in seen.items()}
     for name, own in p.items():
         print(f"validation, {name}, mean of its folds: {figures(own, quantities)}", flush=True)
     mean = np.mean(list(p.values()), axis=0)
     print(f"validation, mean of all: {figures(mean, quantities)}", flush=True)
-    metrics.write_predictions(a.out / "predictions.csv", splits.validation, np.log(mean))
+    metrics.write_predictions(a.out / "predictions.csv", validation, np.log(mean))
     views = Views(a.views, a.strength, a.seed)
-    told = Answers([p.id for p in splits.training], views, all_answers(folds, splits.training, views, a.out))
+    told = Answers([p.id for p in training], views, all_answers(folds, training, views, a.out))
     told.save(a.out / "answers.npz")
-    print(f"training, mean of the views: {figures(told.mean(), np.array([p.quantity for p in splits.training]))}")
+    print(f"training, mean of the views: {figures(told.mean(), np.array([p.quantity for p in training]))}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The loop that teachers and their student share, the photographs that they are judged on, and the prior."""
+"""The loop that teachers and their student share, the photographs that they are judged on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.answer import AT_LEAST, CLASSES
+from model.answer import AT_LEAST
 from training.learning import data
 from training.learning.checkpoints import Checkpoint, Done, OtherRun
 from training.learning.learner import Learner
@@ -23,41 +23,14 @@ CHECKED = 16
 """Steps after which the loss is checked."""
 
 
-@dataclass(frozen=True)
-class Splits:
-    """The training photographs, and the validation photographs that were drawn as they came, not by their class."""
-
-    training: list[data.Photograph]
-    validation: list[data.Photograph]
-    as_it_came: Floats
-    """Frequencies [7] of the classes among training photographs that were drawn as they came."""
-
-    @classmethod
-    def of(cls, folder: Path, limit: int | None = None) -> Splits:
-        """Reads a data folder; `labels.csv` may have a column `drawn`. Nothing here reads the test split."""
-        by_class = {row["id"] for row in data.grouped(folder / "labels.csv") if row.get("drawn") == "by class"}
+def read(folder: Path, limit: int | None = None) -> tuple[list[data.Photograph], list[data.Photograph]]:
+    """The training and the validation photographs of a data folder, the first `limit` of each. Raises SystemExit."""
+    try:
         photographs = data.read(folder)
-        training = [p for p in photographs if p.split == "train"]
-        validation = [p for p in photographs if p.split == "validation" and p.id not in by_class]
-        prior = frequencies([p for p in training if p.id not in by_class])
-        return cls(training[:limit], validation[:limit], prior)
-
-
-def frequencies(photographs: list[data.Photograph]) -> Floats:
-    """Of the classes [7]."""
-    counts = np.bincount([p.label for p in photographs], minlength=len(CLASSES))
-    found: Floats = counts / counts.sum()
-    return found
-
-
-def log_ratio(wanted: Floats, trained_on: Floats) -> Floats:
-    """The shift of logits [7] from the prior of the training photographs to the wanted one (Saerens et al. 2002).
-
-    A class without photographs gets no shift.
-    """
-    both = (wanted > 0) & (trained_on > 0)
-    shift: Floats = np.where(both, np.log(np.where(both, wanted, 1) / np.where(both, trained_on, 1)), 0.0)
-    return shift
+    except data.BadFolder as error:
+        raise SystemExit(str(error)) from error
+    training, validation = ([p for p in photographs if p.split == split] for split in ("train", "validation"))
+    return training[:limit], validation[:limit]
 
 
 def figures(p: Floats, quantities: NDArray[np.int64]) -> str:
@@ -71,20 +44,22 @@ def figures(p: Floats, quantities: NDArray[np.int64]) -> str:
 
 @dataclass(frozen=True)
 class Judge:
-    """Validation photographs and their pictures, uint8 [N, S, S, 3], and the shift [7] that puts the prior back."""
+    """Validation photographs, their pictures, uint8 [N, S, S, 3], and `data.excess` [7] if logits still contain it."""
 
     photographs: list[data.Photograph]
     pictures: data.Pixels
-    shift: Floats
+    excess: Floats | None = None
 
     @property
     def quantities(self) -> NDArray[np.int64]:
         return np.array([p.quantity for p in self.photographs])
 
     def figures(self, logits: NDArray[np.float32]) -> str:
-        """Without and with the prior put back, from logits [N, 7]."""
-        plain, shifted = metrics.softmax(logits), metrics.softmax(logits + self.shift)
-        return f"{figures(plain, self.quantities)}; prior put back: {figures(shifted, self.quantities)}"
+        """For logits [N, 7], and with the prior put back."""
+        told = figures(metrics.softmax(logits), self.quantities)
+        if self.excess is None:
+            return told
+        return f"{told}; prior put back: {figures(metrics.softmax(logits - self.excess), self.quantities)}"
 
 
 def train(

@@ -6,8 +6,7 @@
 
 The student sees the views that the teachers were asked about, but in other light, colour and sharpness; the teachers
 saw them plain (Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent"). It resumes from
-the checkpoint of its last epoch. It leaves `network.pt`, with the prior put back in its last layer, which `tools.ship`
-packs, and `predictions.csv`: validation photographs that were drawn as they came.
+the checkpoint of its last epoch. It leaves `network.pt`, which `tools.ship` packs, and `predictions.csv` of validation.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from experiments.epochs import Judge, Splits, frequencies, log_ratio, train
+from experiments.epochs import Judge, read, train
 from experiments.views import Answers
 from model import network, package
 from model.answer import CLASSES
@@ -31,6 +30,7 @@ from training.learning.learner import Learner
 from training.learning.processes import Processes, ended_at_once
 from training.learning.vary import appearance
 from training.verdict import metrics
+from training.verdict.bootstrap import Floats
 
 RESTORED_WITH = 64
 """Training photographs that the restored champion's statistics are measured on."""
@@ -75,6 +75,12 @@ class Taught(data.Training):
         return torch.from_numpy(normalise(np.stack(seen))), torch.from_numpy(targets)
 
 
+def excess(photographs: list[data.Photograph], share: float) -> Floats:
+    """`data.excess` of the targets [7]: only the labels' part has the prior of photographs chosen by their count."""
+    found: Floats = np.log(share + (1 - share) * np.exp(data.excess(photographs)))
+    return found
+
+
 def sizes_of(text: str) -> list[int]:
     """By epoch: "96x4,128x14" is four epochs at 96 px, then fourteen at 128."""
     parts = [part.split("x") for part in text.split(",")]
@@ -98,35 +104,32 @@ def initial(a: argparse.Namespace, training: list[data.Photograph]) -> torch.nn.
 
 def main(a: argparse.Namespace) -> None:
     torch.manual_seed(a.seed)
-    splits = Splits.of(a.data, a.limit)
+    training, validation = read(a.data, a.limit)
     try:
-        answers = Answers.read(a.answers, splits.training)
+        answers = Answers.read(a.answers, training)
     except ValueError as error:
         raise SystemExit(str(error)) from error
     processes = Processes.join()
     names = ("share", "appearance", "sizes", "batch_size", "learning_rate", "weight_decay", "seed")
     of = {name: getattr(a, name) for name in names}
-    of |= {"photographs": digest_of(splits.training), "answers": answers.digest, "world": processes.world}
+    of |= {"photographs": digest_of(training), "answers": answers.digest, "world": processes.world}
     learner = Learner(
-        initial(a, splits.training),
+        initial(a, training),
         processes,
         peak=a.learning_rate * a.batch_size * processes.world / 64,
         weight_decay=a.weight_decay,
         label_smoothing=0.0,
+        excess=torch.from_numpy(excess(training, a.share)),
     )
-    # The teachers' part of the targets has the prior of photographs as they came already, the labels' has not.
-    taught = a.share * splits.as_it_came + (1 - a.share) * frequencies(splits.training)
-    shift = log_ratio(splits.as_it_came, taught)
-    judge = Judge(splits.validation, data.pictures(splits.validation, SIZE), shift)
-    training = Taught(splits.training, answers, share=a.share, seed=a.seed, strength=a.appearance)
+    judge = Judge(validation, data.pictures(validation, SIZE))
+    taught = Taught(training, answers, share=a.share, seed=a.seed, strength=a.appearance)
     checkpoint = Checkpoint(a.out / "checkpoint.pt", of)
-    logits = train(learner, training, sizes_of(a.sizes), checkpoint, judge, batch=a.batch_size, seed=a.seed)
+    logits = train(learner, taught, sizes_of(a.sizes), checkpoint, judge, batch=a.batch_size, seed=a.seed)
     if processes.rank:
         return
-    trained = learner.average
-    trained.get_parameter("fc.bias").add_(torch.tensor(shift, dtype=torch.float32, device=processes.device))
-    torch.save({"network": trained.state_dict(), "photographs": of["photographs"]}, a.out / "network.pt")
-    metrics.write_predictions(a.out / "predictions.csv", judge.photographs, logits + shift)
+    kept = {"network": learner.average.state_dict(), "photographs": of["photographs"]}
+    torch.save(kept, a.out / "network.pt")
+    metrics.write_predictions(a.out / "predictions.csv", validation, logits)
     print(f"{a.out}: {judge.figures(logits)}")
 
 

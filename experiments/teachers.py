@@ -4,7 +4,7 @@
 
 Folds are by block, as splits are, so a teacher can be asked about the third that it did not learn from
 (`experiments.answers`). It resumes from the checkpoint of its last epoch. It leaves `network.pt` and `predictions.csv`:
-validation photographs that were drawn as they came, with logits of the plain picture.
+validation photographs with the logits of the plain picture.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.epochs import Judge, Splits, frequencies, log_ratio, train
+from experiments.epochs import Judge, read, train
 from experiments.lite import JUDGED_AT, WEIGHTS, Lite
 from experiments.views import FOLDS, learned_from
 from training.learning import data
@@ -39,9 +39,9 @@ flags.add_argument("--limit", type=int, help="use only so many photographs (for 
 
 
 def main(a: argparse.Namespace) -> None:
-    splits = Splits.of(a.data, a.limit)
-    own = learned_from(splits.training, a.fold)
-    print(f"{len(own)} of {len(splits.training)} training photographs, {len(splits.validation)} for validation")
+    everything, validation = read(a.data, a.limit)
+    own = learned_from(everything, a.fold)
+    print(f"{len(own)} of {len(everything)} training photographs, {len(validation)} for validation")
     of = {name: getattr(a, name) for name in ("network", "seed", "fold", "epochs", "sizes", "batch_size")}
     of |= {"photographs": digest_of(own), "learning_rate": a.learning_rate, "augmentation": a.augmentation}
     torch.manual_seed(a.seed)
@@ -53,14 +53,14 @@ def main(a: argparse.Namespace) -> None:
         label_smoothing=0.05,
     )
     learner.has_bf16 &= learner.processes.device.type == "cuda"  # depthwise convolutions train slower in it on a CPU
-    shift = log_ratio(splits.as_it_came, frequencies(own))
-    judge = Judge(splits.validation, data.pictures(splits.validation, JUDGED_AT), shift)
+    excess = data.excess(own)
+    judge = Judge(validation, data.pictures(validation, JUDGED_AT), excess)
     training = data.training_on(learner.processes.device, own, a.seed, a.augmentation)
     sizes = sizes_by_epoch(a.sizes, a.epochs)
     checkpoint = Checkpoint(a.out / "checkpoint.pt", of)
     logits = train(learner, training, sizes, checkpoint, judge, batch=a.batch_size, seed=a.seed)
     metrics.write_predictions(a.out / "predictions.csv", judge.photographs, logits)
-    kept = {"network": learner.average.state_dict(), "shift": torch.tensor(shift), "of": of}
+    kept = {"network": learner.average.state_dict(), "shift": torch.from_numpy(-excess), "of": of}
     torch.save(kept, a.out / "network.pt")
     print(f"{a.out}: {judge.figures(logits)}")
 

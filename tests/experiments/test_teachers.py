@@ -12,7 +12,7 @@ from torch import nn
 
 from experiments import answers, student, teachers
 from experiments.answers import Teacher
-from experiments.epochs import Splits, log_ratio
+from experiments.epochs import read
 from experiments.lite import WEIGHTS, Lite
 from experiments.views import FOLDS, Answers, Views, fold_of, learned_from
 from model import network
@@ -47,7 +47,7 @@ def saved_and_stopped(checkpoint: Checkpoint, learner: Learner, done: Done, save
 
 @pytest.fixture
 def training(labelled: Path) -> list[data.Photograph]:
-    return Splits.of(labelled).training
+    return read(labelled)[0]
 
 
 @pytest.fixture(scope="module")
@@ -67,32 +67,14 @@ def folds(networks: dict[tuple[str, int], Colours]) -> list[list[Teacher]]:
 def test_a_bin_and_its_neighbours_are_in_one_fold(tmp_path: Path) -> None:
     rows = [f"{number:05},{number % 9},g{number // 2}" for number in range(3000)]
     (tmp_path / "labels.csv").write_text("\n".join(["id,quantity,group", *rows]) + "\n")
-    splits = Splits.of(tmp_path)
+    training, _ = read(tmp_path)
     held_out = {p.block for p in data.read(tmp_path) if p.split != "train"}
     for fold in range(FOLDS):
-        asked = [p for p in splits.training if fold_of(p) == fold]
-        learned = learned_from(splits.training, fold)
-        assert len(asked) + len(learned) == len(splits.training)
+        asked = [p for p in training if fold_of(p) == fold]
+        learned = learned_from(training, fold)
+        assert len(asked) + len(learned) == len(training)
         assert asked
         assert not {p.block for p in learned} & ({p.block for p in asked} | held_out)
-
-
-def test_photographs_chosen_by_class_are_for_learning_only(tmp_path: Path) -> None:
-    rows = [f"{number:05},{number % 7},g{number},as it came" for number in range(0, 6000, 2)]
-    rows += [f"{number:05},1,g{number},by class" for number in range(1, 6000, 2)]
-    (tmp_path / "labels.csv").write_text("\n".join(["id,quantity,group,drawn", *rows]) + "\n")
-    splits = Splits.of(tmp_path)
-    assert {int(p.id) % 2 for p in splits.training} == {0, 1}
-    assert {int(p.id) % 2 for p in splits.validation} == {0}
-    assert splits.as_it_came == pytest.approx(np.full(7, 1 / 7), abs=0.01)
-
-
-def test_the_prior_is_put_back() -> None:
-    """A network that learned from twice as many ones, and knows nothing more, answers the wanted frequencies."""
-    wanted, often = np.arange(1, 8) / 28, np.array([1, 2, 1, 1, 1, 1, 1])
-    learned = wanted * often / (wanted * often).sum()
-    assert probabilities(np.log(learned)[None] + log_ratio(wanted, learned)) == pytest.approx(wanted[None])
-    assert log_ratio(np.array([0.0, 1.0]), np.array([0.5, 0.5])) == pytest.approx([0.0, np.log(2)])
 
 
 def test_a_photograph_is_asked_of_the_teachers_that_left_it_out(
@@ -186,14 +168,14 @@ def test_a_teacher_resumes_and_keeps_its_first_blocks(
     }
     assert changed == {*range(3, 16), "_conv_head", "_bn1", "_fc"}
     # Its answers are for the photographs of the fold that it left out, of these photographs alone.
-    training = Splits.of(labelled).training
+    training = read(labelled)[0]
     assert whole["of"]["photographs"] == digest_of([p for p in training if fold_of(p) != 1])
     assert Teacher.read(tmp_path / "whole", training).fold == 1
     with pytest.raises(ValueError, match="learned from other photographs"):
         Teacher.read(tmp_path / "whole", training[1:])
 
 
-def test_a_student_resumes_and_leaves_a_network_with_the_prior_put_back(
+def test_a_student_resumes_and_leaves_the_average(
     training: list[data.Photograph], labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network, "build", lambda: Colours(0))
@@ -201,7 +183,6 @@ def test_a_student_resumes_and_leaves_a_network_with_the_prior_put_back(
     torch.save({"network": start, "photographs": digest_of(training)}, tmp_path / "start.pt")
     p = np.random.default_rng(0).dirichlet(np.ones(7), (len(training), 3)).astype(np.float16)
     Answers([p.id for p in training], VIEWS, p).save(tmp_path / "answers.npz")
-    monkeypatch.setattr(student, "log_ratio", lambda *_: SHIFT)
 
     def run(out: Path, *more: str) -> None:
         arguments = ["--network", tmp_path / "start.pt", "--answers", tmp_path / "answers.npz", "--data", labelled]
@@ -218,8 +199,8 @@ def test_a_student_resumes_and_leaves_a_network_with_the_prior_put_back(
     assert all(torch.equal(value, stopped["network"][name]) for name, value in whole["network"].items())
     assert whole["photographs"] == digest_of(training)
     average = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["average"]
+    assert all(torch.equal(value, whole["network"][name]) for name, value in average.items())
     assert not torch.equal(average["fc.weight"], start["fc.weight"])
-    assert (whole["network"]["fc.bias"] - average["fc.bias"]).numpy() == pytest.approx(SHIFT, abs=1e-6)
     with pytest.raises(SystemExit, match="choose another folder"):
         run(tmp_path / "whole", "--share", "0.5")
     torch.save({"network": start, "photographs": "others"}, tmp_path / "start.pt")
@@ -240,6 +221,15 @@ def test_a_students_targets_are_mixed_with_the_labels(training: list[data.Photog
     with torch.no_grad():
         logs = torch.log_softmax(learner.net(images)[0], 0).numpy()
     assert loss == pytest.approx(-(expected * logs).sum(), rel=0.01)
+
+
+def test_only_the_labels_have_the_prior_of_photographs_chosen_by_their_count(training: list[data.Photograph]) -> None:
+    ones = [replace(p, by_class=True) for p in training if p.label == 1]
+    photographs = [*training, *ones, *ones]
+    came = np.bincount([p.label for p in training], minlength=7) / len(training)
+    trained = np.bincount([p.label for p in photographs], minlength=7) / len(photographs)
+    assert student.excess(photographs, 1.0) == pytest.approx(np.zeros(7))
+    assert came * np.exp(student.excess(photographs, 0.25)) == pytest.approx(0.25 * came + 0.75 * trained)
 
 
 def test_the_students_epochs_are_of_these_sizes() -> None:
