@@ -4,7 +4,6 @@ The bins are the shipped model's test bins, with its held-out answers; their rec
 twentieth that is falsified at random. Every rule orders the same draws. Nothing here was used to choose a rule.
 """
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,9 @@ from rich.console import Console
 from bench.common import Numbers, bare_table, progress_bar
 from local.stack import REPOSITORY
 from model.answer import posterior_median, probabilities
+from training.verdict import metrics
 
 PREDICTIONS = REPOSITORY / "model" / "pretrained" / "predictions.csv"
-TEMPERATURE = 0.922
-"""Of the shipped package (its model card)."""
 SHARE = 0.05
 DRAWS = 100
 RESAMPLES = 200
@@ -48,13 +46,12 @@ class Bins:
 
 
 def read(path: Path = PREDICTIONS, split: str = "test") -> Bins:
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == split]
-    logits = np.array([[float(row[name]) for name in row if name.startswith("logit_")] for row in rows])
-    p = probabilities(logits, TEMPERATURE)
-    _, group = np.unique([row["group"] for row in rows], return_inverse=True)
-    quantity = np.array([int(row["quantity"]) for row in rows])
-    return Bins(p, posterior_median(p), quantity, group.astype(np.int64))
+    """Calibrated as the package is: by the temperature that fits its validation photographs."""
+    predictions = metrics.read_predictions(path)
+    calibrating, seen = predictions["validation"], predictions[split]
+    p = probabilities(seen.logits, metrics.fit_temperature(calibrating.logits, calibrating.quantities))
+    _, group = np.unique(seen.groups, return_inverse=True)
+    return Bins(p, posterior_median(p), seen.quantities, group.astype(np.int64))
 
 
 def rules(bins: Bins) -> dict[str, Score]:

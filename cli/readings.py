@@ -148,6 +148,7 @@ COLUMNS: dict[str, Callable[[Count], str]] = {
     "Bin": lambda count: f"{count['site']}/{count['bin']}",
     "Taken (UTC)": lambda count: moment(count["captured_at"]),
     "Photograph": lambda count: str(count["image"]["key"]).rsplit("/", 1)[-1],
+    "Really": lambda count: str(count.get("really", "-")),
     "Count": lambda count: f"{count['count']}{'+' * count['is_minimum']}" if "count" in count else "-",
     "Confidence": lambda count: percent(count.get("confidence")),
     "Recorded": lambda count: str(count.get("recorded_quantity", "-")),

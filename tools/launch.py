@@ -44,7 +44,7 @@ RUNTIME, SPOT_WAIT, VOLUME = 86400, 129600, 100  # seconds, seconds, GB
 RANGES = {
     "learning-rate": ContinuousParameter(0.0001, 0.003, "Logarithmic"),
     "weight-decay": ContinuousParameter(0.005, 0.2, "Logarithmic"),
-    "augmentation": ContinuousParameter(0.3, 1.5, "Linear"),
+    "augmentation": ContinuousParameter(0.5, 2.0, "Linear"),
     "batch-size": CategoricalParameter(["32", "64"]),
 }
 
@@ -62,6 +62,7 @@ flags.add_argument("--instance-type", help="default: the stack's")
 flags.add_argument("--instances", type=int, default=1)
 flags.add_argument("--data", help="S3 URI of a run's dataset, or a folder with dataset/, train/ and validation/")
 flags.add_argument("--champion", help="S3 URI of a model.tar.gz to start from")
+flags.add_argument("--weights", help="S3 URI of weights of torchvision's ResNet50 to start from instead")
 flags.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a hyperparameter")
 flags.add_argument("--spot", action="store_true", help="on spot instances, with checkpoints")
 flags.add_argument("--trials", type=int, default=4)
@@ -169,7 +170,8 @@ def channels(a: argparse.Namespace, model_trainer: ModelTrainer) -> list[Channel
                 f" needs no job: python -m training.train --data {a.data} --out FOLDER"
             )
         made = [model_trainer.create_input_data_channel(folder.name, str(folder)) for folder in folders]
-    return [*made, s3("champion", a.champion, "S3Prefix")] if a.champion else made
+    starts = {"champion": a.champion, "weights": a.weights}
+    return [*made, *(s3(name, uri, "S3Prefix") for name, uri in starts.items() if uri)]
 
 
 def s3(name: str, uri: str, kind: str) -> Channel:

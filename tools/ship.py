@@ -3,8 +3,9 @@
     python -m tools.ship .runs/first --data ../shared/abid --out model/pretrained
 
 Writes `model.tar.gz`, the predictions its metrics come from (`predictions.csv`), the ids of its training photographs
-(`training.csv`) and the model card (`README.md` and `calibration.svg`, with every figure from those predictions).
-Exits with 1 when int8 differs too much.
+(`training.csv`), predictions of photographs in other light (`conditions.csv`) and the model card (`README.md` and
+`calibration.svg`), with every figure from those predictions. `held_out_before.csv` names the photographs that earlier
+packages were measured on. Exits with 1 when int8 differs too much.
 """
 
 from __future__ import annotations
@@ -14,42 +15,49 @@ import csv
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import torch
 
-from model import network, package
+from model import export, network, package
 from training.learning import data
 from training.learning.checkpoints import digest_of
 from training.learning.pack import Unfaithful, pack
-from training.verdict import metrics
+from training.verdict import metrics, shipped
 from training.verdict.card import card
 from training.verdict.report import COLOURS, STYLE, reliability
+
+PRETRAINED = Path(__file__).parents[1] / "model" / "pretrained"
 
 
 def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("run", type=Path, help="the folder that training.train wrote")
     flags.add_argument("--data", type=Path, required=True)
-    flags.add_argument("--out", type=Path, default=Path("model/pretrained"))
+    flags.add_argument("--out", type=Path, default=PRETRAINED)
     flags.add_argument("--parent", help="version of the package whose weights this one started from")
     a = flags.parse_args()
 
     photographs = data.read(a.data)
     training = [p for p in photographs if p.split == "train"]
     held_out = [p for p in photographs if p.split != "train"]
+    test = [p for p in held_out if p.split == "test"]
     trained = network.build()
     learned = torch.load(a.run / "network.pt", weights_only=True)
     if learned["photographs"] != digest_of(training):
         raise SystemExit("not shipped: this run was not trained on the training split, so it may have seen the others")
     trained.load_state_dict(learned["network"])
     details = {
-        "test_set_digest": data.digest([p for p in held_out if p.split == "test"]),
+        "test_set_digest": data.digest(test),
         "training_data_digest": data.digest(training),
         "parent": a.parent,
     }
     a.out.mkdir(parents=True, exist_ok=True)
+    if not (a.out / shipped.BEFORE).exists():
+        shutil.copy(PRETRAINED / shipped.BEFORE, a.out)
     with tempfile.TemporaryDirectory() as folder:
         # Nothing in `out` changes before the package has noted the code's version: its working tree must be clean.
         made, predictions = Path(folder) / "package", Path(folder) / "predictions.csv"
@@ -68,16 +76,26 @@ def main() -> None:
             raise SystemExit(f"not shipped: {error}") from error
         print(metrics.table(packed.report))
         shutil.copy(predictions, a.out)
+        count_conditions(packed.package, test, a.out / shipped.CONDITIONS_FILE)
         write_ids(a.out / "training.csv", training)
         package.pack(packed.package, a.out / "model.tar.gz")
         with matplotlib.rc_context(STYLE):
             (a.out / "calibration.svg").write_text(
                 reliability(packed.report["test"]["calibration"], "Reliability diagram", COLOURS["challenger"])
             )
-        test = metrics.read_predictions(predictions)["test"]
-        (a.out / "figures.json").write_text(json.dumps(metrics.figures(packed.report, test), indent=1) + "\n")
-        (a.out / "README.md").write_text(card(packed.package.description, packed.report, len(training)))
+        seen = metrics.read_predictions(predictions)["test"]
+        (a.out / "figures.json").write_text(json.dumps(metrics.figures(packed.report, seen), indent=1) + "\n")
+        (a.out / "README.md").write_text(card(packed.package.description, shipped.report(a.out), len(training)))
     print(f"{a.out / 'model.tar.gz'}: version {packed.package.model_version}")
+
+
+def count_conditions(made: package.Package, test: list[data.Photograph], file: Path) -> None:
+    """Writes the logits of the served network under each condition, the condition in place of the split."""
+    photographs = shipped.chosen(test)
+    files = [p.read() for p in photographs]
+    rows = [replace(p, split=condition) for condition in shipped.CONDITIONS for p in photographs]
+    logits = [export.predict(made.network, shipped.distorted(files, condition)) for condition in shipped.CONDITIONS]
+    metrics.write_predictions(file, rows, np.concatenate(logits))
 
 
 def write_ids(file: Path, photographs: list[data.Photograph]) -> None:

@@ -7,7 +7,9 @@ right, y up from the floor, z into the bin. A seed and a count always give the s
 
 import argparse
 import csv
+import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from model.preprocess import to_array
 
 CLOTH, PAPER, INK = (206, 182, 112), (222, 220, 212), (50, 48, 52)
 CARTONS = [(150, 112, 84), (166, 128, 96), (138, 104, 82)]
@@ -329,6 +333,25 @@ def photograph(rng: Random, picture: Image.Image) -> Image.Image:
     return image(pixels + rng.normal(0, 2.2, pixels.shape))
 
 
+def training_pictures(number: int, seed: int = 0, edge: int = 224) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Squashed photographs of other bins than the samples, uint8 [number, edge, edge, 3], and their counts [number].
+
+    Counts of 0 to 7 are equally frequent. Rendered smaller than the samples, a picture takes 0.15 s of a processor
+    instead of 0.3.
+    """
+
+    def make(place: int) -> NDArray[np.uint8]:
+        width, height = SIZES[int(np.random.default_rng((seed, place)).integers(len(SIZES)))]
+        file = io.BytesIO()
+        picture = render(FIRST_SEED + seed * 1_000_003 + place, place % 8, (int(0.6 * width), int(0.6 * height)))
+        picture.save(file, "JPEG", quality=80)
+        return to_array(Image.open(file).convert("RGB"), edge)
+
+    with ThreadPoolExecutor() as pool:
+        made = list(pool.map(make, range(number)))
+    return np.stack(made), np.arange(number) % 8
+
+
 # Site, bin, recorded quantity, and the number of items in each photograph: two records are wrong on purpose.
 SAMPLES = [
     ("AUS2", "P-1-A108", 0, [0]),
@@ -345,6 +368,7 @@ SAMPLES = [
     ("SEA1", "P-5-D302", 5, [5]),
     ("SEA1", "P-5-E118", 6, [6]),
 ]
+FIRST_SEED = 1000  # of bins to train on: the samples are those below
 SIZES = [(560, 420), (520, 480), (440, 560), (680, 440), (760, 580), (480, 400)]
 
 

@@ -3,12 +3,12 @@
     python -m training.train --data ../shared/abid --out .runs/first
     torchrun --nproc-per-node 2 -m training.train --data … --out …
 
-As a SageMaker training job it takes its hyperparameters for arguments and reads the channels `dataset`, `train`,
-`validation` and, to start from the network in service, `champion`; on several hosts it starts torchrun by itself. It
-resumes from its last checkpoint. It leaves `predictions.csv` (held-out photographs with their logits) and
-`metrics.json`, which `training.verdict.metrics` computes from those predictions, and what run they are of; an
-experiment also `network.pt` (the averaged weights), and a job a profile and, if asked for, the model package that is
-served.
+As a SageMaker training job it takes its hyperparameters for arguments and reads the channels `dataset`, `train` and
+`validation`. It starts from the network in service with the channel `champion`, from the only file of the channel
+`weights`, or from random weights; on several hosts it starts torchrun by itself. It resumes from its last checkpoint.
+It leaves `predictions.csv` (held-out photographs with their logits) and `metrics.json`, which
+`training.verdict.metrics` computes from those predictions, and what run they are of; an experiment also `network.pt`
+(the averaged weights), and a job a profile and, if asked for, the model package that is served.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ CHECKED = 16
 """Steps after which the loss is looked at."""
 CHECKPOINT_SECONDS = 30
 """Between checkpoints of 400 MB: an epoch may take a second."""
+BODY_RATE, FROZEN = 0.1, 0.15
+"""From weights of another task: the body's share of the learning rate, and the share of the run in which normalisation
+keeps the statistics it came with, while the new last layer still sends noise back."""
 RESTORED_WITH = 64
 """Training photographs that the restored champion's statistics are measured on."""
 
@@ -65,14 +68,19 @@ flags.add_argument("--batch-size", type=int, default=64, help="of one process")
 flags.add_argument("--learning-rate", type=float, default=0.001, help="at the peak, for 64 photographs a step")
 flags.add_argument("--weight-decay", type=float, default=0.05)
 flags.add_argument("--label-smoothing", type=float, default=0.05)
-flags.add_argument("--augmentation", type=float, default=1.0, help="how much photographs are varied, 0 to 2")
+flags.add_argument("--augmentation", type=float, default=1.6, help="how much photographs are varied, 0 to 2")
 flags.add_argument(
     "--balance",
     choices=("none", "sampler", "loss"),
     default="none",
     help="how class imbalance is corrected: one way, so that it is never corrected twice",
 )
-flags.add_argument("--imagenet", action="store_true", help="start from ImageNet weights (downloads them)")
+flags.add_argument(
+    "--weights",
+    metavar="FILE|imagenet",
+    help="start from a state dict of torchvision's ResNet50, or download ImageNet's; default: the file of the job's"
+    " channel, else random weights",
+)
 flags.add_argument("--fold", type=int, choices=range(data.FOLDS), help="hold out this fifth of all photographs instead")
 flags.add_argument("--share", type=float, default=1.0, help="of the training photographs, for a learning curve")
 flags.add_argument("--judged-at", type=int, default=SIZE, help="input size of held-out photographs; default: as served")
@@ -96,7 +104,7 @@ class Recipe:
     label_smoothing: float
     augmentation: float
     balance: str
-    imagenet: bool
+    weights: str | None
     judged_at: int
     seed: int
 
@@ -107,7 +115,7 @@ class Recipe:
     def kept(self) -> dict[str, Any]:
         """What a run cannot change when it continues from a checkpoint; it may end after other epochs than it meant
         to."""
-        names = ("seed", "learning_rate", "weight_decay", "label_smoothing", "augmentation", "balance", "imagenet")
+        names = ("seed", "learning_rate", "weight_decay", "label_smoothing", "augmentation", "balance", "weights")
         return {name: getattr(self, name) for name in names}
 
 
@@ -146,6 +154,8 @@ class Run:
     done: Done
     """How far an earlier process came."""
     profile: Profile | None
+    transferred: bool
+    """Whether the network started from weights of another task."""
 
     @property
     def steps(self) -> int:
@@ -172,7 +182,10 @@ class Run:
 
 
 def main(a: argparse.Namespace) -> None:
-    recipe, job = Recipe.of(a), not a.data
+    job = not a.data
+    if job and not a.weights:
+        a.weights = weights_of_job()
+    recipe = Recipe.of(a)
     torch.manual_seed(recipe.seed)
     processes = Processes.join()
     photographs = read(a.data, a.fold, champion=a.champion)
@@ -238,6 +251,15 @@ def champion_of_job() -> Path | None:
     return channel / "model.tar.gz" if channel else None
 
 
+def weights_of_job() -> str | None:
+    """The only file of its channel."""
+    channel = container.channel("weights")
+    files = sorted(file for file in channel.rglob("*") if file.is_file()) if channel else []
+    if channel and len(files) != 1:
+        raise SystemExit(f"the channel weights needs one file, and contains {len(files)}")
+    return str(files[0]) if files else None
+
+
 def prepare(
     recipe: Recipe,
     processes: Processes,
@@ -273,13 +295,17 @@ def prepare(
         print(name, len(photographs), dict(sorted(Counter(p.label for p in photographs).items())), flush=True)
     sizes = sizes_by_epoch(recipe.sizes, recipe.epochs)
     counts = np.bincount(training.labels, minlength=len(CLASSES))
+    net, transferred = initial(champion, splits["train"], recipe.weights)
     learner = Learner(
-        initial(champion, splits["train"], imagenet=recipe.imagenet),
+        net,
         processes,
         peak=recipe.learning_rate * batch / 64,
         weight_decay=recipe.weight_decay,
         label_smoothing=recipe.label_smoothing,
         weights=inverse_frequencies(counts).to(processes.device) if recipe.balance == "loss" else None,
+        # Imbalance is corrected one way only.
+        excess=torch.from_numpy(data.excess(splits["train"])) if recipe.balance == "none" else None,
+        body=BODY_RATE if transferred else 1.0,
         compiled=processes.device.type == "cuda" and pays_to_compile(sizes, steps * recipe.batch_size),
     )
     kept = Checkpoint(checkpoint, {"photographs": digest_of(splits["train"]), "batch": batch, **recipe.kept()})
@@ -291,20 +317,29 @@ def prepare(
         print(f"resumes with epoch {done.epoch}, step {done.step}", flush=True)
     profiled = Profile(profile) if profile and processes.rank == 0 else None
     return Run(
-        recipe, processes, splits, held_out, judged, training, learner, sizes, batch, kept, done or Done(), profiled
-    )
+        recipe, processes, splits, held_out, judged, training, learner, sizes, batch, kept, done or Done(), profiled,
+        transferred,
+    )  # fmt: skip
 
 
-def initial(archive: Path | None, training: list[data.Photograph], *, imagenet: bool) -> torch.nn.Module:
-    """The network to begin with: the champion's, ImageNet's, or random weights."""
-    if archive is None:
-        return network.build(imagenet=imagenet)
+def initial(archive: Path | None, training: list[data.Photograph], weights: str | None) -> tuple[torch.nn.Module, bool]:
+    """The network to begin with, from the champion, these weights or random ones, and whether they are of another
+    task."""
+    if archive and weights:
+        raise SystemExit("training starts from a champion or from --weights: choose one")
+    if weights:
+        try:
+            return network.load(weights)
+        except network.BadWeights as error:
+            raise SystemExit(str(error)) from error
+    if not archive:
+        return network.build(), False
     from model.restore import restore  # needs OpenVINO, which a machine that only trains has not
 
     with tempfile.TemporaryDirectory() as folder:
         try:
             champion = package.unpack(archive, Path(folder))
-            return restore(champion, data.evaluation_batch(training[:RESTORED_WITH], SIZE).numpy())
+            return restore(champion, data.evaluation_batch(training[:RESTORED_WITH], SIZE).numpy()), False
         except package.PackageError as error:
             raise SystemExit(f"cannot start from {archive}: {error}") from error
 
@@ -361,7 +396,10 @@ def train_epoch(
         fetched = time.monotonic()
         stopping = run.processes.any(stop.is_set())
         try:
-            total += run.learner.step(images, labels, one_cycle((epoch + step / run.steps) / run.recipe.epochs))
+            progress = (epoch + step / run.steps) / run.recipe.epochs
+            if run.transferred:
+                run.learner.freeze_statistics(progress < FROZEN)
+            total += run.learner.step(images, labels, one_cycle(progress))
             if stopping or step % CHECKED == 0 or step == run.steps - 1:
                 run.learner.check()
         except NotFinite as error:

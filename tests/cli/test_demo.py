@@ -1,5 +1,6 @@
 """The demo: its uploads, its output, and its errors when counts are missing."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -45,11 +46,38 @@ def test_every_sample_is_in_the_table_likeliest_wrong_record_first(counting: Sim
     assert result.exit_code == 0, result.output
     rows = [line for line in result.output.splitlines() if "Z.jpg" in line and "P-" in line and "aws" not in line]
     assert len(rows) == 16
-    shares = [int(row.split()[-3].rstrip("%")) for row in rows]
+    shares = [int(row.split()[-1].rstrip("%")) for row in rows]
     assert shares == sorted(shares)
+    with (demo.SAMPLES / "labels.csv").open(newline="") as sheet:
+        shown = {f"{row['id'].rsplit('/', 1)[1]}.jpg": row["shown"] for row in csv.DictReader(sheet)}
+    assert {row.split()[1]: row.split()[2] for row in rows} == shown
+    wrong = [line for line, row in enumerate(rows, 1) if row.split()[2] != row.split()[5]]
+    right = sum(row.split()[3] == row.split()[2] for row in rows)
+    assert len(wrong) == 2
+    assert (
+        f"2 of 16 records are wrong, and the list has them in lines {wrong[0]} and {wrong[1]}; {right} of the counts"
+        in result.output
+    )
+    assert "Took" not in result.output
     for hint in ('eval "$(bintally env)"', "aws s3 cp bin.jpg s3://$IMAGES_BUCKET/", "make down", "make wipe"):
         assert hint in result.output
     assert result.output.endswith("See the page: bintally open\n")
+
+
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [
+        (
+            [(5, 0, 0), (3, 3, 2)],
+            "1 of 2 records are wrong, and the list has them in line 1; 1 of the counts are right.",
+        ),
+        ([(7, 7, 6), (3, 3, 3)], "none of 2 records is wrong; 2 of the counts are right."),  # 6 means 6 or more
+        ([(1, 2, 2), (3, 3, 3), (4, 4, 4), (0, 1, 1), (2, 0, 1)], "lines 1, 4 and 5; 4 of the counts are right."),
+    ],
+)
+def test_one_sentence_says_what_the_list_has_found(counts: list[tuple[int, int, int]], sentence: str) -> None:
+    listed = [{"recorded_quantity": recorded, "really": really, "count": count} for recorded, really, count in counts]
+    assert demo.what_was_found([*listed, {"status": "REJECTED"}]).endswith(sentence)
 
 
 def test_the_demo_people_keep_their_passwords(counting: SimpleNamespace) -> None:
@@ -76,6 +104,9 @@ def test_real_photographs_come_from_a_folder(counting: SimpleNamespace, tmp_path
     assert result.exit_code == 0, result.output
     stored = counting.s3.head_object(Bucket="images", Key="incoming/ABID/00010/00010.jpg")
     assert stored["Metadata"]["expected-quantity"] == "4"
+    assert "Took" in result.output
+    assert "Really" not in result.output
+    assert "are right." not in result.output
 
 
 def test_a_folder_without_photographs_is_one_line(tmp_path: Path) -> None:

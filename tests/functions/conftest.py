@@ -28,7 +28,7 @@ from bintally.strays import settings as strays
 from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 from moto.core.models import botocore_stubber
-from PIL import Image
+from PIL import Image, ImageOps
 from samtranslator.yaml_helper import yaml_parse
 
 ROOT = Path(__file__).parents[2]
@@ -215,6 +215,8 @@ def photo() -> Callable[..., bytes]:
         image = Image.linear_gradient("L").resize(size)
         for at in range(16, size[1], 32):
             image.paste(255 if at % 64 == 16 else 40, (0, at, size[0], at + 2))
+        if mode == "RGB":  # otherwise it would be flagged as colourless
+            image = ImageOps.colorize(image, "#000030", "#ffffc0")
         image = image.convert(mode)
         out = io.BytesIO()
         image.save(out, kind, **save)

@@ -1,4 +1,4 @@
-"""Photographs too dark or too blurred, and answers that say nothing: flagged, counted, and in the day's total."""
+"""Photographs too dark, blurred or colourless, and answers that say nothing: flagged, counted, in the day's total."""
 
 import io
 import json
@@ -28,6 +28,10 @@ def test_what_people_cannot_see_is_flagged_and_what_they_can_is_not(file: Path, 
     assert faults(spoiled(file, size=size, light=0.5)) == ()
     assert faults(spoiled(file, size=size, light=0.08)) == ("dark",)
     assert faults(spoiled(file, size=size, blur=4)) == ("blurred",)
+    assert faults(spoiled(file, size=size).convert("L")) == ("colourless",)
+    assert faults(spoiled(file, size=size).convert("L").convert("RGB")) == ("colourless",)
+    assert faults(spoiled(file, size=size, blur=4).convert("L")) == ("blurred", "colourless")
+    assert faults(spoiled(file, size=size, light=0.08).convert("L")) == ("dark",)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -35,6 +39,13 @@ def test_it_is_measured_whether_the_file_is_passed_on_or_not(kind: str) -> None:
     out = io.BytesIO()
     spoiled(SAMPLES[0], light=0.05).save(out, kind)
     assert images.prepare(out.getvalue(), images.read(out.getvalue())).flags == ("dark",)
+
+
+def test_greyscale_files_are_passed_on_and_flagged() -> None:
+    out = io.BytesIO()
+    spoiled(SAMPLES[0]).convert("L").save(out, "JPEG", quality=75)
+    prepared = images.prepare(out.getvalue(), images.read(out.getvalue()))
+    assert prepared == images.Prepared(out.getvalue(), ("colourless",))
 
 
 def test_a_flagged_photograph_is_counted_and_in_the_days_total(world: Any, photo: Callable[..., bytes]) -> None:

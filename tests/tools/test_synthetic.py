@@ -35,6 +35,17 @@ def test_an_item_behind_another_counts_as_hidden() -> None:
     assert synthetic.shares_seen([back, front], bin_) == [0.0, 1.0]
 
 
+def test_pictures_to_train_on_are_of_other_bins_than_the_samples() -> None:
+    pictures, counts = synthetic.training_pictures(10, edge=64)
+    assert pictures.shape == (10, 64, 64, 3)
+    assert pictures.dtype == np.uint8
+    assert counts.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]
+    again, other = (synthetic.training_pictures(2, seed, edge=64)[0] for seed in (0, 1))
+    assert np.array_equal(again, pictures[:2])
+    assert np.abs(other.astype(int) - again).mean(axis=(1, 2, 3)).min() > 5
+    assert len(synthetic.SAMPLES) < synthetic.FIRST_SEED
+
+
 def test_too_many_items_are_refused() -> None:
     with pytest.raises(ValueError, match="25 items do not fit into 60 x 40 pixels"):
         synthetic.arrange(np.random.default_rng(1), synthetic.Bin(60, 40), 25)

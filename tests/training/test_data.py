@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from model.preprocess import SIZE, BadImage, decode, normalise, to_array
 from training.dataset import layout
 from training.learning import data
 from training.learning.vary import vary_one
+
+PRETRAINED = Path(__file__).parents[2] / "model" / "pretrained"
 
 
 @pytest.fixture
@@ -92,6 +95,60 @@ def test_a_split_does_not_depend_on_what_else_there_is(folder: Path) -> None:
     rows = (folder / "labels.csv").read_text().splitlines()
     (folder / "labels.csv").write_text("\n".join([rows[0], *rows[201:]]) + "\n")
     assert all(before[p.id] == p.split for p in data.read(folder))
+
+
+def rows_of(file: Path, **more: str) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return [{**row, "quantity": "3", **more} for row in csv.DictReader(lines)]
+
+
+def test_photographs_that_were_held_out_before_stay_so() -> None:
+    """Whatever has been added since: figures of later packages remain comparable."""
+    before = {row["id"]: row["split"] for row in rows_of(PRETRAINED / "held_out_before.csv")}
+    trained_on = rows_of(PRETRAINED / "training.csv")
+    rows = rows_of(PRETRAINED / "predictions.csv") + trained_on
+    rows += [{"id": str(n), "group": f"n{n}", "quantity": "1"} for n in range(100_000, 125_000)]
+    found = {p.id: p.split for p in data.of_rows(rows, Path())}
+    assert Counter(before.values()) == {"validation": 752, "test": 1_097}
+    assert {id_: found[id_] for id_ in before} == before
+    assert {found[row["id"]] for row in trained_on} == {"train"}
+    assert len(trained_on) >= 7_199
+
+
+@pytest.fixture
+def drawn(folder: Path) -> Path:
+    """The folder, with 200 further photographs that were chosen for having one item or four."""
+    rows = (folder / "labels.csv").read_text().splitlines()
+    lines = [f"{rows[0]},drawn", *(f"{row},as it came" for row in rows[1:])]
+    lines += [f"{number},{1 + 3 * (number % 2)},n{number},400,by class" for number in range(100_000, 112_800, 64)]
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_photographs_chosen_by_their_count_are_for_training_alone(drawn: Path) -> None:
+    photographs = data.read(drawn)
+    chosen = [p for p in photographs if p.by_class]
+    assert 100 < len(chosen) < 190  # the others are in blocks that validation or the test has
+    assert {p.split for p in chosen} == {"train"}
+    assert len(photographs) - len(chosen) == 600
+    folds = [data.hold_out(photographs, fold) for fold in range(data.FOLDS)]
+    assert not any(p.by_class for fold in folds for p in fold if p.split == "validation")
+    assert sum(len([p for p in fold if p.split == "validation"]) for fold in folds) == 600
+    left_out = {p.id for p in chosen} - {p.id for p in folds[0]}
+    assert left_out == {p.id for p in chosen if data.fold_of(p) == 0}
+
+
+def test_the_excess_of_photographs_chosen_by_their_count(drawn: Path) -> None:
+    training = [p for p in data.read(drawn) if p.split == "train"]
+    labels, came = ([p.label for p in some] for some in (training, [p for p in training if not p.by_class]))
+    for k, found in enumerate(data.excess(training)):
+        trained_on, natural = labels.count(k) / len(labels), came.count(k) / len(came)
+        assert found == pytest.approx(np.log(trained_on / natural))
+    assert data.excess(training)[1] > 0.3
+    assert not data.excess([p for p in training if not p.by_class]).any()
+    without = [p for p in training if p.label != 2]
+    assert data.excess(without)[2] == 0
+    assert np.isfinite(data.excess([p for p in training if p.by_class])).all()
 
 
 def test_a_larger_share_holds_a_smaller_one(folder: Path) -> None:

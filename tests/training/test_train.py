@@ -6,12 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torchvision.models import resnet50
 
 import training.train
 from training.learning import checkpoints, data
@@ -162,6 +164,113 @@ def test_weighted_losses_of_two_processes_are_those_of_one() -> None:
     one, half = Learner(net, alone, **options), Learner(net, Half(0, 1, torch.device("cpu")), **options)
     halves = [half.loss(logits[part], labels[part]) for part in (slice(0, 32), slice(32, 64))]
     assert float(sum(halves) / 2) == pytest.approx(float(one.loss(logits, labels)), rel=1e-5)
+
+
+def test_a_network_answers_with_the_prior_of_bins_as_they_come() -> None:
+    """Trained where nine of ten have the last class, told that five of ten do elsewhere; pictures say nothing."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    excess = torch.log(torch.tensor([0.1 / 0.5, 0.9 / 0.5]))
+    learner = Learner(
+        net, Processes(0, 1, torch.device("cpu")), peak=0.3, weight_decay=0.0, label_smoothing=0.0, excess=excess
+    )
+    labels = torch.tensor([0] + [1] * 9)
+    for _ in range(200):
+        learner.step(torch.zeros(10, 3, 4, 4), labels, 1.0)
+    answered = learner.net(torch.zeros(1, 3, 4, 4)).softmax(1)[0]
+    assert answered.tolist() == pytest.approx([0.5, 0.5], abs=0.02)
+
+
+@pytest.mark.parametrize(("balance", "expected"), [("none", True), ("sampler", False), ("loss", False)])
+def test_the_prior_is_put_back_unless_balance_was_asked_for(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, balance: str, expected: bool
+) -> None:
+    photographs = data.read(labelled)
+    photographs += [replace(p, id=f"{p.id}-again") for p in photographs if p.label == 5 and p.split == "train"]
+    chosen = [replace(p, by_class=p.id.endswith("-again")) for p in photographs]
+    found: dict[str, Any] = {}
+    monkeypatch.setattr(training.train, "Learner", lambda *_, **options: found.update(options) or sys.exit(3))
+    monkeypatch.setattr(training.train, "read", lambda *_, **__: chosen)
+    arguments = ["--data", str(labelled), "--out", str(tmp_path), "--balance", balance, *SMALL]
+    with pytest.raises(SystemExit, match="3"):
+        training.train.main(training.train.flags.parse_args(arguments))
+    assert (found["excess"] is not None) == expected
+    if expected:
+        assert found["excess"][5] > 0.3
+
+
+class Counter(torch.nn.Module):
+    """A small network with a normalisation and a last layer by torchvision's name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+        self.fc = torch.nn.Linear(8, 7)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.fc(self.body(images).mean((2, 3)))
+        return logits
+
+
+def test_weights_of_another_task_learn_slower_than_the_new_last_layer() -> None:
+    torch.manual_seed(0)
+    learner = Learner(
+        Counter(), Processes(0, 1, torch.device("cpu")), peak=0.01, weight_decay=0.0, label_smoothing=0.0, body=0.1
+    )
+    before = {name: value.clone() for name, value in learner.net.state_dict().items()}
+    learner.freeze_statistics(True)
+    learner.step(torch.rand(8, 3, 8, 8), torch.arange(8) % 7, 0.5)
+    moved = {name: float((value - before[name]).abs().max()) for name, value in learner.net.state_dict().items()}
+    # The first step of Adam is the learning rate, whatever the gradient.
+    assert moved["fc.weight"] == pytest.approx(0.005, rel=0.01)
+    assert moved["body.0.weight"] == pytest.approx(0.0005, rel=0.01)
+    assert moved["body.1.weight"] == pytest.approx(0.0005, rel=0.01)
+    assert moved["body.1.running_mean"] == moved["body.1.running_var"] == 0
+    learner.freeze_statistics(False)
+    learner.step(torch.rand(8, 3, 8, 8), torch.arange(8) % 7, 0.5)
+    assert not torch.equal(learner.net.state_dict()["body.1.running_mean"], before["body.1.running_mean"])
+
+
+def test_a_run_from_weights_of_another_task(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(3)
+    given = resnet50().state_dict()
+    torch.save(given, tmp_path / "resnet50.pth")
+    frozen: list[bool] = []
+    freeze = Learner.freeze_statistics
+
+    def noted(learner: Learner, now: bool) -> None:
+        frozen.append(now)
+        freeze(learner, now)
+
+    monkeypatch.setattr(Learner, "freeze_statistics", noted)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(checkpoints.Checkpoint, "save", lambda *_: None)
+    arguments = ["--data", str(labelled), "--out", str(tmp_path / "out"), "--epochs", "1", *SMALL]
+    arguments += ["--weights", str(tmp_path / "resnet50.pth"), "--learning-rate", "1e-6"]
+    training.train.main(training.train.flags.parse_args(arguments))
+    # Six steps: in the first one of them statistics are those of the file.
+    steps = len([p for p in data.read(labelled) if p.split == "train"]) // 16
+    assert frozen == [number / steps < 0.15 for number in range(steps)]
+    assert frozen[0]
+    assert not frozen[-1]
+    learned = weights(tmp_path / "out")
+    assert float((learned["layer3.0.conv2.weight"] - given["layer3.0.conv2.weight"]).abs().max()) < 1e-5
+    assert learned["fc.weight"].shape == (7, 2048)
+    with pytest.raises(SystemExit, match="starts from a champion or from --weights: choose one"):
+        training.train.initial(tmp_path / "model.tar.gz", [], str(tmp_path / "resnet50.pth"))
+    with pytest.raises(SystemExit, match=r"there is no file .*absent"):
+        training.train.initial(None, [], str(tmp_path / "absent"))
+
+
+def test_a_job_takes_the_only_file_of_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SM_OPT_ML", str(tmp_path))
+    assert training.train.weights_of_job() is None
+    channel = tmp_path / "input" / "data" / "weights"
+    channel.mkdir(parents=True)
+    with pytest.raises(SystemExit, match="the channel weights needs one file, and contains 0"):
+        training.train.weights_of_job()
+    (channel / "resnet50.pth").touch()
+    assert training.train.weights_of_job() == str(channel / "resnet50.pth")
 
 
 @pytest.mark.parametrize(("progress", "share"), [(0.075, 0.5), (0.15, 1.0), (1.0, 0.0)])

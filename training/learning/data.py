@@ -1,7 +1,8 @@
 """Reads labelled photographs, splits them by bin, and varies them for training.
 
 A data folder holds `labels.csv` with the columns `id, quantity, group` (and any others) and the
-photographs as `images224/<id>.jpg` or `images/<id>.jpg`. `group` joins photographs of one bin. Without the column
+photographs as `images224/<id>.jpg` or `images/<id>.jpg`. `group` joins photographs of one bin. In a column `drawn`,
+`by class` names photographs that were chosen by their count: those are for training alone. Without the column
 `group` it is a folder as `bintally upload` takes it: `<site>/<bin>/<name>`, and `labels.csv` as people save it.
 A retraining job has its photographs in shards instead, with an index (`training.dataset.layout`).
 """
@@ -21,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.answer import AT_LEAST
+from model.answer import AT_LEAST, CLASSES
 from model.preprocess import BadImage, decode, normalise, pixels_of, to_array
 from training.dataset import layout
 from training.dataset.ahead import ahead
@@ -51,6 +52,8 @@ class Photograph:
     population: str
     """Its origin, for separate figures: a site, or a copy of the public data set."""
     read: Callable[[], bytes]
+    by_class: bool = False
+    """Whether it was chosen by its count, so that counts among such photographs are as frequent as nowhere else."""
 
     @property
     def label(self) -> int:
@@ -86,6 +89,7 @@ def grouped(file: Path) -> list[dict[str, str]]:
 
 
 def of_rows(rows: list[dict[str, str]], images: Path) -> list[Photograph]:
+    """The photographs of these rows, without those chosen by their count whose block is not for training."""
     first_id: dict[str, str] = {}
     for row in rows:
         first_id.setdefault(row["group"], row["id"])
@@ -94,7 +98,7 @@ def of_rows(rows: list[dict[str, str]], images: Path) -> list[Photograph]:
         first = first_id[row["group"]]
         return str(int(first) // BLOCK) if first.isdecimal() else row["group"]
 
-    return [
+    found = [
         Photograph(
             id=row["id"],
             quantity=int(row["quantity"]),
@@ -103,9 +107,11 @@ def of_rows(rows: list[dict[str, str]], images: Path) -> list[Photograph]:
             split=split_of(block(row)),
             population="squashed from the original" if row.get("original_width") else "copy",
             read=(images / f"{row['id']}.jpg").read_bytes,
+            by_class=row.get("drawn") == "by class",
         )
         for row in rows
     ]
+    return [p for p in found if p.split == "train" or not p.by_class]
 
 
 def of_upload(folder: Path) -> list[Photograph]:
@@ -146,8 +152,10 @@ def split_of(block: str) -> str:
 
 
 def hold_out(photographs: list[Photograph], fold: int) -> list[Photograph]:
-    """All photographs, with one fold in the validation split and the others in training."""
-    return [replace(p, split="validation" if fold_of(p) == fold else "train") for p in photographs]
+    """One fold as the validation split and the others for training, without those of the fold that were chosen by
+    their count."""
+    held_out = [replace(p, split="validation" if fold_of(p) == fold else "train") for p in photographs]
+    return [p for p in held_out if p.split == "train" or not p.by_class]
 
 
 def fold_of(photograph: Photograph) -> int:
@@ -159,6 +167,19 @@ def share_of(photographs: list[Photograph], share: float) -> list[Photograph]:
     """This share of them, in whole blocks except the last; a larger share contains every smaller one."""
     order = sorted(photographs, key=lambda p: (hashlib.sha256(f"share {p.block}".encode()).digest(), p.id))
     return sorted(order[: round(share * len(order))], key=lambda p: p.id)
+
+
+def excess(photographs: list[Photograph]) -> NDArray[np.float64]:
+    """How much more frequent each class is than among the photographs that came as bins are, as a logarithm [7].
+
+    Added to the logits in the loss, it leaves the network the prior of bins as they come (logit adjustment: Menon et
+    al. 2021, "Long-tail learning via logit adjustment"). 0 for a class that either lacks.
+    """
+    trained = np.bincount([p.label for p in photographs], minlength=len(CLASSES))
+    came = np.bincount([p.label for p in photographs if not p.by_class], minlength=len(CLASSES))
+    both = (trained > 0) & (came > 0)
+    ratio = np.where(both, trained, 1) / np.where(both, came, 1) * (max(came.sum(), 1) / max(trained.sum(), 1))
+    return np.where(both, np.log(ratio), 0.0)
 
 
 def read_shards(index: Path, shards: dict[str, Path]) -> list[Photograph]:

@@ -32,7 +32,9 @@ def channels_last(net: torch.nn.Module, device: torch.device) -> torch.nn.Module
 class Learner:
     """Trains `net` with AdamW, together with other processes if there are any; `average` is evaluated and saved.
 
-    `peak` is the highest learning rate. `weights` [7] are the classes' weights in the loss. `compiled` takes
+    `peak` is the highest learning rate. `weights` [7] are the classes' weights in the loss. `excess` [7] is added to
+    the logits in the loss alone, for classes more frequent than where the network will count. All layers but the last
+    learn at the share `body` of the rate. `compiled` takes
     half a minute for each input size before the first step, and makes steps faster on a GPU.
     """
 
@@ -45,13 +47,16 @@ class Learner:
         weight_decay: float,
         label_smoothing: float,
         weights: torch.Tensor | None = None,
+        excess: torch.Tensor | None = None,
+        body: float = 1.0,
         compiled: bool = False,
     ) -> None:
         self.net = channels_last(net, processes.device)
         self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
         self.steps = 0
-        self.optimiser = adamw(self.net, peak, weight_decay)
+        self.optimiser, self.shares = adamw(self.net, peak, weight_decay, body)
         self.processes, self.peak, self.label_smoothing, self.weights = processes, peak, label_smoothing, weights
+        self.excess = (torch.zeros(()) if excess is None else excess.float()).to(processes.device)
         stepped = processes.wrapped(self.net).train()
         self.stepped: Callable[..., Any] = stepped
         if compiled:
@@ -68,8 +73,8 @@ class Learner:
         device = self.processes.device
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         labels = labels.to(device, non_blocking=True)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.peak * rate
+        for group, share in zip(self.optimiser.param_groups, self.shares, strict=True):
+            group["lr"] = self.peak * rate * share
         with torch.autocast(device.type, torch.bfloat16, enabled=self.has_bf16):
             logits = self.stepped(images)
         loss = self.loss(logits.float(), labels)
@@ -81,8 +86,15 @@ class Learner:
         self.last = (mean, logits.detach(), images, labels)
         return mean
 
+    def freeze_statistics(self, frozen: bool) -> None:
+        """Whether normalisation uses its stored statistics, and keeps them, instead of each batch's."""
+        for module in self.net.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.train(not frozen)
+
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """This process's part of the mean over all processes' photographs; averaging gradients gives the whole."""
+        logits = logits + self.excess
         if self.weights is None:
             return cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         total = cross_entropy(logits, labels, self.weights, reduction="sum", label_smoothing=self.label_smoothing)
@@ -132,12 +144,18 @@ class Learner:
         self.steps = state["steps"]
 
 
-def adamw(net: torch.nn.Module, peak: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW without weight decay for biases and normalisation."""
-    decayed = [p for p in net.parameters() if p.ndim > 1]
-    plain = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=peak, fused=True)
+def adamw(
+    net: torch.nn.Module, peak: float, weight_decay: float, body: float = 1.0
+) -> tuple[torch.optim.AdamW, list[float]]:
+    """AdamW without weight decay for biases and normalisation, and each of its groups' share of the learning rate."""
+    last = {id(p) for p in net.get_submodule("fc").parameters()} if body != 1.0 else set()
+    groups, shares = [], []
+    for of_last, share in ((False, body), (True, 1.0)) if last else ((False, 1.0),):
+        chosen = [p for p in net.parameters() if (id(p) in last) == of_last]
+        groups.append({"params": [p for p in chosen if p.ndim > 1], "weight_decay": weight_decay})
+        groups.append({"params": [p for p in chosen if p.ndim <= 1], "weight_decay": 0.0})
+        shares += [share, share]
+    return torch.optim.AdamW(groups, lr=peak, fused=True), shares
 
 
 def numbers(net: torch.nn.Module) -> list[torch.Tensor]:

@@ -1,9 +1,11 @@
-"""The model card: every figure comes from a report of `training.verdict.metrics`."""
+"""The model card: every figure comes from a report of `training.verdict.shipped`."""
 
 from __future__ import annotations
 
 from typing import Any
 
+PLAIN = "as they are"
+"""The condition of photographs that nobody changed."""
 NAMES = {
     "rps": "ranked probability score (lower is better)",
     "log_loss": "log loss (lower is better)",
@@ -72,8 +74,11 @@ The photographs come in two populations of JPEG, with different shares of full b
 |---|---|---|---|---|
 {_populations(test["by_population"])}
 
-**Balanced.** Every recorded count alike, however many bins have it: ranked probability score
+{_by_age(report["by_age"])}**Balanced.** Every recorded count alike, however many bins have it: ranked probability score
 {test["balanced"]["rps"]:.3f}, accuracy {test["balanced"]["accuracy"]:.1%}.
+
+**Empty bins.** Of the bins recorded as empty it finds {_of(report["empty"]["recall"])}; of those that it counts as
+empty, {_of(report["empty"]["precision"])} are recorded so. The intervals take photographs as independent.
 
 **Calibration.** Expected calibration error {calibration["error"]:.1%}; that of a perfectly
 calibrated model with as many photographs is {perfect["mean"]:.1%} on average, 95th percentile
@@ -84,6 +89,18 @@ calibrated model with as many photographs is {perfect["mean"]:.1%} on average, 9
 **int8.** Against the network before quantisation, on photographs of validation and test: the same answer for
 {change["same_answer"]:.1%}, mean absolute change of a probability {change["mean_probability_change"]:.4f}, log loss
 {change["log_loss_increase"]:+.4f}, accuracy {100 * change["accuracy_increase"]:+.2f} points.
+
+## Other light and colour
+
+The same {report["conditions"][PLAIN]["as_shipped"]["photographs"]} photographs of the test split under each
+condition, counted by the served int8 network:
+
+| condition | accuracy as shipped | 95 % interval | ranked probability score | 95 % interval | same count |
+|---|---|---|---|---|---|
+{_conditions(report["conditions"])}
+
+Bintally flags photographs without colour, with hardly any light or hardly any detail, and asks for others: the
+network has hardly seen any.
 
 ## What it cannot do
 
@@ -115,6 +132,51 @@ def _rows(per_class: list[dict[str, Any]]) -> str:
         for row in per_class
     ]
     return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in shown)
+
+
+def _by_age(by_age: dict[str, Any]) -> str:
+    """The test split's older and newer photographs apart, if it has both."""
+    if len(by_age) < 2:
+        return ""
+    lines = [
+        f"| {name} | {found['as_shipped']['photographs']} | {_with_interval(found, 'as_shipped', 'rps')} |"
+        f" {_with_interval(found, 'as_shipped', 'accuracy')} | {_with_interval(found, 'as_published', 'accuracy')} |"
+        for name, found in by_age.items()
+    ]
+    return "\n".join(
+        [
+            "Packages before were measured on some of them (`held_out_before.csv`); the others are new:",
+            "",
+            "| test split | photographs | ranked probability score | accuracy | six-way accuracy |",
+            "|---|---|---|---|---|",
+            *lines,
+            "",
+            "",
+        ]
+    )
+
+
+def _with_interval(found: dict[str, Any], view: str, name: str) -> str:
+    low, high = found["intervals"][view][name]
+    form = ".3f" if name == "rps" else ".1%"
+    return f"{found[view][name]:{form}} ({low:{form}} to {high:{form}})"
+
+
+def _conditions(conditions: dict[str, Any]) -> str:
+    lines = []
+    for name, found in conditions.items():
+        (low, high), (rps_low, rps_high) = (found["intervals"]["as_shipped"][key] for key in ("accuracy", "rps"))
+        figures = found["as_shipped"]
+        lines.append(
+            f"| {name} | {figures['accuracy']:.1%} | {low:.1%} to {high:.1%} | {figures['rps']:.3f} |"
+            f" {rps_low:.3f} to {rps_high:.3f} | {found['same_count']:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def _of(share: dict[str, Any]) -> str:
+    low, high = share["interval"]
+    return f"{share['hits']} of {share['of']} ({low:.0%} to {high:.0%})"
 
 
 def _populations(by_population: dict[str, Any]) -> str:

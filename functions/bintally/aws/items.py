@@ -171,7 +171,7 @@ def image_of(count: Count) -> Item:
 
 
 def needs_retake(count: Item) -> bool:
-    """Whether the photograph of a COUNT item is too dark or blurred to be counted, or its answer says nothing."""
+    """Whether a COUNT item has a flag that asks for a new photograph (RETAKE)."""
     return count["status"] == "COUNTED" and not RETAKE.isdisjoint(count.get("flags", ()))
 
 

@@ -1,25 +1,56 @@
-"""Whether a photograph is too dark or too blurred to be counted: then a new one helps, and a guess does not.
+"""Whether a photograph is of a kind that the network has hardly seen: then another one helps, and a guess does not.
 
-The thresholds are those at which hardly any of 13,685 real bins is flagged and most that were darkened to a tenth or
-blurred by 3 of 224 pixels are (docs/experiments.md).
+Too dark, too blurred, or without colour. These thresholds flag 39 of 10,885 photographs that the network may learn
+from, all of them as blurred, and all that were darkened to a tenth, blurred by 3 of 224 pixels or made greyscale
+(`experiments/clarity.py`, docs/experiments.md).
 """
+
+from typing import NamedTuple
 
 from PIL import Image, ImageFilter, ImageStat
 
 SIDE = 224
 """Pixels to which both sides shrink first: what the network sees has fewer."""
+PATCHES = 56
+"""The same for colours, which are of larger parts."""
 DARK = 25.0
 """Mean brightness, of 255."""
 BLURRED = 5.0
 """Variance of the Laplacian of brightness (Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy, 2000).
 """
+COLOURLESS = 2.0
+"""Standard deviation of the colour, of 255."""
 LAPLACIAN = ImageFilter.Kernel((3, 3), (0, 1, 0, 1, -4, 1, 0, 1, 0), scale=1, offset=128)
 
 
-def faults(image: Image.Image) -> tuple[str, ...]:
-    """`dark` or `blurred`, or neither. A dark picture's blur cannot be measured."""
+class Measures(NamedTuple):
+    """What the thresholds are compared with."""
+
+    brightness: float
+    sharpness: float
+    colour: float
+    """Of Cb and Cr about their means, to which an even tint adds nothing."""
+
+
+def measure(image: Image.Image) -> Measures:
+    """Of a picture in any mode of Pillow's."""
     grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    if ImageStat.Stat(grey).mean[0] < DARK:
-        return ("dark",)
     edges = grey.filter(LAPLACIAN).crop((1, 1, SIDE - 1, SIDE - 1))
-    return ("blurred",) if ImageStat.Stat(edges).var[0] < BLURRED else ()
+    return Measures(ImageStat.Stat(grey).mean[0], ImageStat.Stat(edges).var[0], _colour(image))
+
+
+def _colour(image: Image.Image) -> float:
+    if image.mode == "L":
+        return 0.0
+    small = image.convert("RGB").resize((PATCHES, PATCHES), Image.Resampling.BOX, reducing_gap=2.0)
+    _, blue, red = ImageStat.Stat(small.convert("YCbCr")).var
+    return float((blue + red) ** 0.5)
+
+
+def faults(image: Image.Image) -> tuple[str, ...]:
+    """Which of `dark`, `blurred` and `colourless` it is. Neither can be measured of a dark picture."""
+    found = measure(image)
+    if found.brightness < DARK:
+        return ("dark",)
+    flags = {"blurred": found.sharpness < BLURRED, "colourless": found.colour < COLOURLESS}
+    return tuple(name for name, is_so in flags.items() if is_so)

@@ -26,7 +26,7 @@ Image.MAX_IMAGE_PIXELS = None  # our own limit above applies, with a reason that
 @dataclass(frozen=True)
 class Prepared:
     """A JPEG for the endpoint, and flags: what was wrong with the file and did not matter, and whether the picture is
-    too dark or too blurred to be counted (clarity.faults)."""
+    of a kind that the network has hardly seen (clarity.faults)."""
 
     jpeg: bytes
     flags: tuple[str, ...] = ()
