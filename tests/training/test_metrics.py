@@ -118,9 +118,9 @@ def test_the_shipped_figures_follow_from_the_shipped_predictions() -> None:
     assert not set(predictions["test"].groups) & set(predictions["validation"].groups)
     with (SHIPPED / "training.csv").open(newline="") as sheet:
         learned = list(csv.DictReader(sheet))
-    assert len({one["id"] for one in learned}) == 7199
+    assert len({one["id"] for one in learned}) == len(learned) >= 7199
     assert not {one["group"] for one in learned} & {*predictions["test"].groups, *predictions["validation"].groups}
-    assert (SHIPPED / "README.md").read_text() == card(recorded, shipped.report(SHIPPED), trained_on=7199)
+    assert (SHIPPED / "README.md").read_text() == card(recorded, shipped.report(SHIPPED), trained_on=len(learned))
 
 
 def test_the_figures_of_the_shipped_model_are_those_of_its_predictions() -> None:

@@ -99,8 +99,8 @@ condition, counted by the served int8 network:
 |---|---|---|---|---|---|
 {_conditions(report["conditions"])}
 
-Bintally flags photographs without colour, with hardly any light or hardly any detail, and asks for others: the
-network has hardly seen any.
+Bintally flags photographs without colour, with hardly any light or hardly any detail, and asks for others: among
+those that the network learned from hardly any are such.
 
 ## What it cannot do
 
