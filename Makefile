@@ -28,7 +28,7 @@ SOON := not long and not upstream
 # Docker and debootstrap build images, chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
 
-.PHONY: system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check units test test-long soak fuzz upstream coverage docs notebook bench
+.PHONY: system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check units test test-stack test-torch test-sdk test-style test-long soak fuzz upstream coverage docs notebook bench
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -75,19 +75,23 @@ units: .venv/test.installed
 	$(bin)/python -m pytest $(PARALLEL) -m "not stack and not slow and $(SOON)" $(UNIT_TESTS) $(TORCH_TESTS:%=--ignore=%)
 
 test: ## Install what tests need and run all but the long ones
-	@$(MAKE) --no-print-directory --jobs 3 .venv/test.installed .venv-train/test.installed .venv-launch/installed
 	@mkdir -p .runs
-	@# Tests of the stack wait more than they compute. Those of the SDK wait too; style, types and torch compute in the meantime.
-	@$(MAKE) --no-print-directory lint types-train >.runs/lint.log 2>&1 & lint=$$!; \
-	.venv-launch/bin/python -m pytest --durations 25 -m "$(SOON)" $(LAUNCH_TESTS) >.runs/launch.log 2>&1 & launch=$$!; \
-	OMP_NUM_THREADS=1 nice -n 19 .venv-train/bin/python -m pytest --timeout 900 --numprocesses 2 $(GROUPED) -m "$(SOON)" \
-	  $(TORCH_TESTS) >.runs/torch.log 2>&1 & torch=$$!; \
-	trap 'kill $$lint $$launch $$torch 2>/dev/null || true' EXIT; status=0; \
-	$(bin)/python -m pytest $(PARALLEL) -m "$(SOON)" $(ELSEWHERE) || status=$$?; \
-	wait $$torch || status=$$?; cat .runs/torch.log; \
-	wait $$launch || status=$$?; cat .runs/launch.log; \
-	wait $$lint || status=$$?; cat .runs/lint.log; \
-	exit $$status
+	@$(MAKE) --no-print-directory --jobs 4 --keep-going test-stack test-torch test-sdk test-style || status=$$?; \
+	cat .runs/torch.log .runs/sdk.log .runs/style.log; exit $${status:-0}
+
+# Tests of the stack wait more than they compute. Those of the SDK wait too; style, types and torch compute in the meantime.
+test-stack: .venv/test.installed
+	$(bin)/python -m pytest $(PARALLEL) -m "$(SOON)" $(ELSEWHERE)
+
+test-torch: .venv-train/test.installed
+	@OMP_NUM_THREADS=1 nice -n 19 .venv-train/bin/python -m pytest --timeout 900 --numprocesses 2 $(GROUPED) -m "$(SOON)" \
+	  $(TORCH_TESTS) >.runs/torch.log 2>&1
+
+test-sdk: .venv-launch/installed
+	@.venv-launch/bin/python -m pytest --durations 25 -m "$(SOON)" $(LAUNCH_TESTS) >.runs/sdk.log 2>&1
+
+test-style: .venv/test.installed .venv-train/test.installed
+	@$(MAKE) --no-print-directory lint types-train >.runs/style.log 2>&1
 
 system-packages: ## Install the Debian packages that tests need, as root
 	@apt-get update -qq

@@ -29,8 +29,9 @@ import orjson
 from local.gate import App, Receive, Scope, Send
 from local.snapshots import Snapshot, Snapshots
 
-EVERY_SECONDS = 10
-"""From one snapshot to the next. With at most 20 seconds to write one, the newest is at most 30 seconds behind."""
+EVERY_SECONDS = float(os.environ.get("BINTALLY_SNAPSHOT_SECONDS", "10"))
+"""From one snapshot to the next. With at most 20 seconds to write one, the newest is at most 30 seconds behind. Tests
+take few of stacks that nobody kills: each costs a second of a processor."""
 PATIENCE_SECONDS = 120
 """A child that takes longer waits for a lock that another thread held when it was forked: the next one succeeds."""
 DEPLOYING_SECONDS = 60

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from local.stack import Local, package_version
+from tests.stack.conftest import FEW_SNAPSHOTS
 from tests.stack.releasing import Releases, failed, inbox_of, overtake, packed, unpacked
 
 pytestmark = [pytest.mark.xdist_group("release"), pytest.mark.timeout(900)]
@@ -26,7 +27,8 @@ def releasing(tmp_path_factory: pytest.TempPathFactory, a_port: Callable[[], int
     package = folder / "model.tar.gz"
     files = unpacked(Local.package.read_bytes())
     package.write_bytes(packed({name: content for name, content in files.items() if not name.startswith("model.")}))
-    stack = Local(home=folder / "home", port=a_port(), package=package, variables={"BINTALLY_SERVING": serving})
+    variables = FEW_SNAPSHOTS | {"BINTALLY_SERVING": serving}
+    stack = Local(home=folder / "home", port=a_port(), package=package, variables=variables)
     stack.up(print)
     yield stack
     stack.down()

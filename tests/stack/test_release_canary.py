@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from bench import redeploy
 from local.stack import REPOSITORY, Local, package_version
+from tests.stack.conftest import FEW_SNAPSHOTS
 from tests.stack.releasing import Description, Files, Releases, inbox_of
 
 pytestmark = [pytest.mark.xdist_group("canary"), pytest.mark.timeout(900)]
@@ -27,7 +28,9 @@ SHIPPED = package_version(Local.package)
 
 @pytest.fixture(scope="module")
 def realtime(tmp_path_factory: pytest.TempPathFactory, a_port: Callable[[], int]) -> Iterator[Local]:
-    stack = Local(home=tmp_path_factory.mktemp("realtime"), port=a_port(), parameters=PARAMETERS)
+    stack = Local(
+        home=tmp_path_factory.mktemp("realtime"), port=a_port(), parameters=PARAMETERS, variables=FEW_SNAPSHOTS
+    )
     stack.up(print)
     try:
         yield stack

@@ -18,6 +18,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local.stack import Local, package_version
+from tests.stack.conftest import FEW_SNAPSHOTS
 from tests.stack.releasing import Description, Files, Releases, failed, inbox_of, overtake
 
 # A release takes 10 s on an idle machine.
@@ -26,7 +27,7 @@ pytestmark = [pytest.mark.xdist_group("models"), pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, a_port: Callable[[], int]) -> Iterator[Local]:
-    stack = Local(home=tmp_path_factory.mktemp("models"), port=a_port())
+    stack = Local(home=tmp_path_factory.mktemp("models"), port=a_port(), variables=FEW_SNAPSHOTS)
     stack.up(print)
     yield stack
     stack.down()

@@ -21,7 +21,8 @@ from PIL import Image, ImageDraw
 
 from cli.main import main
 from local import processes
-from local.stack import Local
+from local.stack import REPOSITORY, Local
+from tests.stack.conftest import FEW_SNAPSHOTS, wait_for
 from tests.stack.releasing import inbox_of
 from training.dataset.layout import split_of
 
@@ -195,8 +196,10 @@ class Retrainings:
 def stack(tmp_path_factory: pytest.TempPathFactory, a_port: Callable[[], int]) -> Iterator[Local]:
     python = str(Path(__file__).with_name("trainer.py"))
     home = tmp_path_factory.mktemp("retrain")
-    stack = Local(home=home, port=a_port(), variables={"BINTALLY_TRAINING_PYTHON": python})
+    stack = Local(home=home, port=a_port(), variables=FEW_SNAPSHOTS | {"BINTALLY_TRAINING_PYTHON": python})
     stack.up(print)
+    # `make test` installs it meanwhile.
+    wait_for("the training environment (make train-venv)", (REPOSITORY / ".venv-train" / "installed").exists)
     yield stack
     stack.down()
 
