@@ -18,6 +18,8 @@ DAYS, HOURS = 365 / 12, 730
 SECONDS = 3600 * HOURS
 WEEKS = DAYS / 7
 TO_MILLIONS = 1 / MILLION
+LARGEST = 4
+"""Megabytes of a request to the endpoint: the count function shrinks a larger photograph."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Usage:
 
     # The photograph
     megabytes: float = 0.2
-    """In S3 and, as it is below the endpoint's 4 MB, in the request to the endpoint."""
+    """In S3 and, if it has at most LARGEST, in the request to the endpoint."""
     puts: float = 1
     """The upload."""
     gets: float = 2
@@ -36,7 +38,7 @@ class Usage:
 
     # The count queue
     batch: float = 1
-    """Messages of a call. The mapping takes up to 5 and waits for none, so they come alone unless photographs pile up."""
+    """Messages of a call: the mapping takes up to 5 and waits for none, so they come alone unless they pile up."""
     queue_requests: float = 1
     """SendMessage, by EventBridge. ReceiveMessage and DeleteMessage come once for each batch."""
     pollers: float = 10
@@ -45,8 +47,10 @@ class Usage:
     # The count function
     count_megabytes: float = 1769
     """MemorySize."""
+    gigabyte_second: str = "lambda_gb_second"
+    """The price, by Architectures."""
     count_milliseconds: float = 10.4 + 16 + 80
-    """Own CPU and the endpoint's answer (docs/benchmarks.md, `bench function`); six requests to S3 and DynamoDB, assumed."""
+    """Own CPU and the endpoint's answer (docs/benchmarks.md, `bench function`); six requests to AWS, assumed."""
 
     # DynamoDB: units, by item. A unit writes 1 KB; a transaction takes twice the units (test_costs)
     count_units: float = 4
@@ -66,7 +70,7 @@ class Usage:
     reviewed: float = 0.347
     """Share of photographs that open a review (docs/benchmarks.md, `bench review ranking`, 5 % wrong records)."""
     review_units: float = 9
-    """REVIEW and its copy in the index `review`, TRAIL, WAITING, REVIEWS; all but the copy in a transaction (test_costs)."""
+    """REVIEW, TRAIL, WAITING, REVIEWS in a transaction, and REVIEW's copy in the index `review` (test_costs)."""
     review_megabytes: float = 512
     review_milliseconds: float = 60
     """Of a call. Assumed."""
@@ -105,7 +109,7 @@ class Usage:
     instances: float = 2
     """InstanceCount."""
     instance_rate: float = 100
-    """Photographs/s of an ml.c7i.large. Assumed: two threads of one core, where two cores do 186 (docs/benchmarks.md)."""
+    """Photographs/s of an ml.c7i.large. Assumed: it has one core, and two cores do 186 (docs/benchmarks.md)."""
     peak: float = 3
     """The busiest hour against the day's mean. Assumed."""
 
@@ -141,13 +145,15 @@ def counting(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: 
         + follows * (use.review_log + use.platform_log)
     )
     log_gigabytes = log_bytes * MILLION / 1e9
-    data = photographs * MILLION * (use.megabytes + use.answer_megabytes) / 1000
+    data = photographs * MILLION * (min(use.megabytes, LARGEST) + use.answer_megabytes) / 1000
     return {
-        "S3, requests": (photographs * use.puts + follows) * prices["s3_put"] + photographs * use.gets * prices["s3_get"],
+        "S3, requests": (photographs * use.puts + follows) * prices["s3_put"]
+        + photographs * use.gets * prices["s3_get"],
         "EventBridge": photographs
         * (use.opt_in_events * prices["eventbridge_opt_in"] + use.reviewed * prices["eventbridge_custom"]),
         "SQS": (photographs * use.queue_requests + 2 * calls) * prices["sqs_request"],
-        "Lambda": (calls + reviews + follows) * prices["lambda_request"] + gigabyte_seconds * prices["lambda_gb_second"],
+        "Lambda": (calls + reviews + follows) * prices["lambda_request"]
+        + gigabyte_seconds * prices[use.gigabyte_second],
         "DynamoDB": photographs * (units * prices["dynamodb_write"] + use.read_units * prices["dynamodb_read"]),
         "SageMaker, compute": compute(use, prices, per_day, endpoint),
         "SageMaker, data": data * prices["endpoint_data"],
@@ -200,6 +206,34 @@ def idle(use: Usage, prices: Mapping[str, float], free: Mapping[str, float] | No
 
 
 @dataclass(frozen=True)
+class Recount:
+    """What one recount on the web page uses. All but memory is assumed."""
+
+    requests: float = 4
+    """Of the HTTP API, each a call of the answer function."""
+    milliseconds: float = 100
+    megabytes: float = 1769
+    """MemorySize of the answer function."""
+    units: float = 25
+    """A claim and an entry, with their lines of the trail, tallies and scores."""
+    photograph: float = 0.1
+    """Megabytes of the display copy, which is made and sent once."""
+
+
+def recounting(use: Recount, prices: Mapping[str, float]) -> float:
+    """What a thousand recounts cost."""
+    seconds = use.requests * use.milliseconds / 1000
+    one = (
+        use.requests * (prices["http_api"] + prices["lambda_request"]) * TO_MILLIONS
+        + seconds * use.megabytes / 1024 * prices["lambda_gb_second"]
+        + (use.units * prices["dynamodb_write"] + prices["s3_put"] + 2 * prices["s3_get"]) * TO_MILLIONS
+        + prices["eventbridge_custom"] * TO_MILLIONS
+        + use.photograph / 1000 * prices["transfer_out"]
+    )
+    return 1000 * one
+
+
+@dataclass(frozen=True)
 class Retraining:
     """A retraining with the defaults of template.yaml. All but trials and epochs is assumed."""
 
@@ -220,6 +254,8 @@ class Retraining:
     """Seconds of each job before its first photograph."""
     gigabytes: float = 50
     """JobVolume."""
+    transitions: float = 60
+    """Of the state machine."""
 
 
 def retraining(job: Retraining, prices: Mapping[str, float]) -> Costs:
@@ -233,6 +269,7 @@ def retraining(job: Retraining, prices: Mapping[str, float]) -> Costs:
         "Training": training / 3600 * prices["ml.g5.xlarge"],
         "Transform": transform / 3600 * prices["ml.c5.xlarge"],
         "Evaluation": job.start / 3600 * prices["ml.c7i.xlarge"],
+        "Steps": job.transitions * TO_MILLIONS * prices["transition"],
         "Disks": job.gigabytes * seconds / SECONDS * prices["job_storage"],
     }
 
@@ -251,6 +288,7 @@ LEVERS: dict[str, Callable[[Usage], Usage]] = {
     "five photographs a call (wait for a batch)": lambda use: replace(use, batch=5),
     "a review for a tenth of the photographs": lambda use: replace(use, reviewed=0.1),
     "count function of 1,024 MB, as fast": lambda use: replace(use, count_megabytes=1024),
+    "functions on arm64, as fast": lambda use: replace(use, gigabyte_second="lambda_arm_gb_second"),
     "no lines of Lambda's own in the logs": lambda use: replace(use, platform_log=0),
     "no HeadObject before GetObject": lambda use: replace(use, gets=1),
     "serverless endpoint of 2 GB, as fast": lambda use: replace(use, serverless_gigabytes=2),
@@ -266,6 +304,13 @@ def levers(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: En
         for name, change in LEVERS.items()
     }
     return dict(sorted(saved.items(), key=lambda each: -each[1]))
+
+
+def all_levers(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: Endpoint) -> float:
+    """What a million photographs cost with all of them."""
+    for change in LEVERS.values():
+        use = change(use)
+    return per_million(counting(use, prices, per_day, endpoint), per_day)
 
 
 def per_million(costs: Costs, per_day: float) -> float:

@@ -1,4 +1,4 @@
-"""The usage that `bintally stack cost` computes with is the functions': requests, units of the table, bytes of the log."""
+"""The usage that `bintally stack cost` computes with is the functions': requests, units of the table, bytes logged."""
 
 import io
 import json

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deployed.costs import Retraining, Usage
+from deployed.costs import Recount, Retraining, Usage
 from deployed.prices import prices
 from tests.template.test_template import of_type, source, translated
 
@@ -18,6 +18,7 @@ def test_functions_have_the_memory_that_usage_says() -> None:
     assert functions["CountFunction"]["MemorySize"] == USE.count_megabytes
     assert functions["ReviewFunction"]["MemorySize"] == USE.review_megabytes
     assert functions["FollowFunction"]["MemorySize"] == USE.follow_megabytes
+    assert functions["AnswerFunction"]["MemorySize"] == Recount().megabytes
     assert {each["Architectures"][0] for each in functions.values()} == {"x86_64"}
 
 
@@ -50,7 +51,9 @@ def test_a_retraining_is_the_one_that_usage_says() -> None:
 
 
 def test_every_instance_type_that_the_template_suggests_has_a_price() -> None:
-    types = {default(name) for name in source()["Parameters"] if name.endswith("InstanceType") or name == "InstanceType"}
+    types = {
+        default(name) for name in source()["Parameters"] if name.endswith("InstanceType") or name == "InstanceType"
+    }
     assert {name for name in prices("us-east-1").amounts if name.startswith("ml.")} == types
 
 
