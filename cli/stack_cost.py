@@ -1,6 +1,7 @@
 """`bintally stack cost`: what a stack on AWS costs, computed from prices and from what a photograph uses."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ def command(per_day: float, region: str, endpoint: Endpoint | None, megabytes: f
     report = compute(use, found, per_day, [endpoint] if endpoint else ["serverless", "realtime"])
     if json_file:
         json_file.write_text(json.dumps(report, indent=2) + "\n")
-    click.echo("\n".join(lines(report, found)))
+    click.echo("\n".join(lines(report)))
 
 
 def compute(use: Usage, found: Prices, per_day: float, endpoints: list[Endpoint]) -> dict[str, Any]:
@@ -47,8 +48,7 @@ def compute(use: Usage, found: Prices, per_day: float, endpoints: list[Endpoint]
         "megabytes": use.megabytes,
         "region": found.region,
         "prices_of": f"{found.date}",
-        "prices": len(amounts),
-        "unverified": sorted(found.unverified),
+        "states": found.states,
         "month": {name: costs.counting(use, amounts, per_day, name) for name in endpoints},
         "keeping": costs.keeping(use, amounts),
         "idle": costs.idle(use, amounts),
@@ -61,10 +61,10 @@ def compute(use: Usage, found: Prices, per_day: float, endpoints: list[Endpoint]
     }
 
 
-def lines(report: dict[str, Any], found: Prices) -> Iterator[str]:
+def lines(report: dict[str, Any]) -> Iterator[str]:
     per_day, month = report["photographs_per_day"], report["month"]
     to_million = costs.MILLION / (per_day * costs.DAYS)
-    unverified = len(report["unverified"])
+    states = Counter(report["states"].values())
     yield f"{per_day:,.0f} photographs a day of {report['megabytes']:g} MB in {report['region']}, US dollars"
     yield ""
     yield f"{'':24}" + "".join(f"{name:>24}" for name in month)
@@ -81,7 +81,8 @@ def lines(report: dict[str, Any], found: Prices) -> Iterator[str]:
     yield from (row(f"  {name}", amount, width=42) for name, amount in report["keeping"].items())
     idle, after_free = (sum(report[name].values()) for name in ("idle", "idle_after_free"))
     yield row("Idle, a month", idle, width=42)
-    yield row("  after what is free in every account", after_free, width=42)
+    yield from (row(f"  {name}", amount, width=42) for name, amount in report["idle"].items())
+    yield row("  total after what is free", after_free, width=42)
     yield row("A thousand recounts", report["recounts"], width=42)
     yield row(f"A retraining on {Retraining.labels:,} labels", sum(report["retraining"].values()), width=42)
     yield ""
@@ -94,9 +95,10 @@ def lines(report: dict[str, Any], found: Prices) -> Iterator[str]:
     yield ""
     if per_day >= costs.MILLION:
         for name, total in zip(month, totals, strict=True):
-            yield f"Goal {verdict(total * to_million, GOAL)} a million, {name}"
-        yield f"Goal {verdict(after_free, IDLE_GOAL)} a month, idle, after what is free"
-    yield f"Prices of {report['prices_of']}; {unverified} of {report['prices']} are unverified (deployed/prices.toml)."
+            yield f"Goal of {GOAL} a million, {name}: {verdict(total * to_million, GOAL)}"
+        yield f"Goal of {IDLE_GOAL} a month, idle, after what is free: {verdict(after_free, IDLE_GOAL)}"
+    yield f"Prices of {report['prices_of']} (deployed/prices.toml): {states['sourced']} with an address and a day,"
+    yield f"{states['dated']} with a day alone, {states['unverified']} unverified"
 
 
 def row(name: str, *amounts: float, width: int = 24) -> str:
@@ -104,4 +106,4 @@ def row(name: str, *amounts: float, width: int = 24) -> str:
 
 
 def verdict(amount: float, goal: float) -> str:
-    return f"{'met' if amount <= goal else 'missed'}: {amount:.2f} instead of {goal:g}"
+    return f"{amount:.2f}, {'met' if amount <= goal else 'missed'}"

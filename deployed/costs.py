@@ -98,6 +98,10 @@ class Usage:
     """LogRetentionDays."""
     metrics: float = 10
     """6 of the count function, 2 of follow, 2 of review (test_costs)."""
+    mapping_metrics: float = 4
+    """FilteredOutEventCount and InvokedEventCount of two mappings. That they are charged is assumed."""
+    idle_metrics: float = 2
+    """PolledEventCount of the two: Lambda sends zeros while nothing changes."""
     alarms: float = 27
 
     # The endpoint
@@ -118,6 +122,9 @@ class Usage:
     """The two images in ECR, compressed. Assumed: they have not been pushed anywhere."""
     checks: float = WEEKS
     """Times a month that ReconcileSchedule reads a photograph's marker and count: half a unit each."""
+    check_megabytes: float = 1769
+    check_rate: float = 1000
+    """Photographs/s of the reconcile function (template.yaml)."""
 
 
 def counting(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: Endpoint) -> Costs:
@@ -158,7 +165,7 @@ def counting(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: 
         "SageMaker, compute": compute(use, prices, per_day, endpoint),
         "SageMaker, data": data * prices["endpoint_data"],
         "CloudWatch, logs": log_gigabytes * (prices["logs_ingestion"] + use.log_months * prices["logs_storage"]),
-        "CloudWatch, metrics": use.metrics * prices["metric"] if per_day else 0,
+        "CloudWatch, metrics": (use.metrics + use.mapping_metrics) * prices["metric"],
     }
 
 
@@ -186,11 +193,12 @@ def shards(per_day: float) -> int:
 def keeping(use: Usage, prices: Mapping[str, float]) -> Costs:
     """What a million photographs and their counts cost in each month that they are kept."""
     table = use.table_bytes * MILLION / 1e9
+    checking = MILLION / use.check_rate * use.check_megabytes / 1024 * prices[use.gigabyte_second]
     return {
         "S3, photographs": use.megabytes * 1000 * prices["s3_storage"],
         "DynamoDB, counts": table * (prices["dynamodb_storage"] + prices["dynamodb_recovery"]),
         "S3, label log": use.label_bytes / 1000 * prices["s3_storage"],
-        "Reconciling": use.checks * (prices["dynamodb_read"] + prices["s3_put"] / 1000),
+        "Reconciling": use.checks * (prices["dynamodb_read"] + prices["s3_put"] / 1000 + checking),
     }
 
 
@@ -200,6 +208,7 @@ def idle(use: Usage, prices: Mapping[str, float], free: Mapping[str, float] | No
     polls = use.pollers * SECONDS / 20 * TO_MILLIONS
     return {
         "Alarms": max(0, use.alarms - free.get("alarm", 0)) * prices["alarm"],
+        "Metrics": max(0, use.idle_metrics - free.get("metric", 0)) * prices["metric"],
         "Polls of two queues": max(0, polls - free.get("sqs_request", 0)) * prices["sqs_request"],
         "Images": use.images_gigabytes * prices["image_storage"],
     }

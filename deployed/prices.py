@@ -1,13 +1,16 @@
 """The prices of a region, from prices.toml beside this file, which says where each comes from."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 FILE = Path(__file__).with_name("prices.toml")
+State = Literal["sourced", "dated", "unverified"]
+"""Has an address and a day; a day alone; neither, or another region's price."""
 EVERYWHERE = "us-east-1"
 """The region that has every price."""
 
@@ -19,8 +22,7 @@ class Prices:
     region: str
     date: date
     amounts: dict[str, float]
-    unverified: frozenset[str]
-    """Names of prices that nobody has looked up, or that are another region's."""
+    states: dict[str, State]
     free: dict[str, float]
 
 
@@ -36,10 +38,16 @@ def regions() -> list[str]:
 
 def prices(region: str) -> Prices:
     found = table()
-    amounts, unverified = {}, set()
+    amounts: dict[str, float] = {}
+    states: dict[str, State] = {}
     for name, by_region in found["prices"].items():
         amount, source = by_region.get(region, by_region[EVERYWHERE])
         amounts[name] = float(amount)
-        if region not in by_region or not found["sources"][source]["verified"]:
-            unverified.add(name)
-    return Prices(region, found["date"], amounts, frozenset(unverified), found["free"])
+        states[name] = state_of(found["sources"][source]) if region in by_region else "unverified"
+    return Prices(region, found["date"], amounts, states, found["free"])
+
+
+def state_of(source: Mapping[str, Any]) -> State:
+    if "read" not in source:
+        return "unverified"
+    return "sourced" if "address" in source else "dated"

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 from cli.main import main
 from deployed import costs
 from deployed.costs import Usage
-from deployed.prices import prices
+from deployed.prices import prices, state_of
 
 PRICES = prices("us-east-1").amounts
 
@@ -30,7 +31,7 @@ def test_a_file_has_every_figure(tmp_path: Path) -> None:
     month = found["month"]["serverless"]
     uploads = costs.MILLION * costs.DAYS * PRICES["s3_put"] / costs.MILLION
     assert uploads < month["S3, requests"] < 1.2 * uploads
-    assert found["unverified"] == sorted(prices("us-east-1").unverified)
+    assert found["states"] == prices("us-east-1").states
     assert sum(found["idle_after_free"].values()) < sum(found["idle"].values())
 
 
@@ -42,11 +43,18 @@ def test_one_endpoint_is_shown_alone() -> None:
 
 def test_a_region_without_a_price_has_that_of_us_east_1_and_says_so() -> None:
     ireland = prices("eu-west-1")
-    assert ireland.amounts["dynamodb_write"] == 0.705 and "dynamodb_write" not in ireland.unverified
-    assert ireland.amounts["ml.c7i.large"] == PRICES["ml.c7i.large"] and "ml.c7i.large" in ireland.unverified
-    assert f"{len(ireland.unverified)} of {len(ireland.amounts)}" in run(
-        "--photographs-per-day", "1000", "--region", "eu-west-1"
-    )
+    assert (ireland.amounts["dynamodb_write"], ireland.states["dynamodb_write"]) == (0.705, "dated")
+    assert (ireland.amounts["ml.g5.xlarge"], ireland.states["ml.g5.xlarge"]) == (1.57, "sourced")
+    assert ireland.amounts["ml.c7i.large"] == PRICES["ml.c7i.large"]
+    unverified = [name for name, state in ireland.states.items() if state == "unverified"]
+    assert "ml.c7i.large" in unverified
+    assert f" {len(unverified)} unverified\n" in run("--photographs-per-day", "1000", "--region", "eu-west-1")
+
+
+def test_a_price_without_a_day_is_unverified() -> None:
+    assert state_of({"what": "a page", "address": "https://aws", "read": date(2026, 1, 1)}) == "sourced"
+    assert state_of({"what": "a page", "read": date(2026, 1, 1)}) == "dated"
+    assert state_of({"what": "a page", "address": "https://aws"}) == "unverified"
 
 
 def test_an_unknown_region_is_a_usage_error() -> None:
@@ -77,7 +85,7 @@ def test_a_larger_photograph_costs_more_and_a_request_has_at_most_4_mb() -> None
 
 
 def test_what_is_free_never_makes_a_cost_negative() -> None:
-    assert min(costs.idle(Usage(), PRICES, {"alarm": 1000, "sqs_request": 1000}).values()) == 0
+    assert min(costs.idle(Usage(), PRICES, {"alarm": 1000, "metric": 1000, "sqs_request": 1000}).values()) == 0
 
 
 @pytest.mark.parametrize("name", list(costs.LEVERS))

@@ -18,6 +18,7 @@ def test_functions_have_the_memory_that_usage_says() -> None:
     assert functions["CountFunction"]["MemorySize"] == USE.count_megabytes
     assert functions["ReviewFunction"]["MemorySize"] == USE.review_megabytes
     assert functions["FollowFunction"]["MemorySize"] == USE.follow_megabytes
+    assert functions["ReconcileFunction"]["MemorySize"] == USE.check_megabytes
     assert functions["AnswerFunction"]["MemorySize"] == Recount().megabytes
     assert {each["Architectures"][0] for each in functions.values()} == {"x86_64"}
 
@@ -30,6 +31,7 @@ def test_mappings_gather_messages_and_changes_as_usage_says() -> None:
     assert mappings["FollowMapping"]["MaximumBatchingWindowInSeconds"] == 60
     queues = [each for each in mappings.values() if "Queue" in str(each["EventSourceArn"])]
     assert 5 * len(queues) == USE.pollers
+    assert sum("MetricsConfig" in each for each in mappings.values()) == USE.idle_metrics
 
 
 def test_a_month_has_as_many_alarms_and_checks_as_usage_says() -> None:
