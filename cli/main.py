@@ -53,6 +53,7 @@ FAMILIES = {
     "The stack": {
         "stack redrive": "Retry everything in the dead-letter queues.",
         "stack reconcile": "Count the photographs that have no count.",
+        "stack cost": "Compute what a stack on AWS costs.",
     },
     "Try and measure": {
         "demo": "Start a stack and count the sample photographs.",
@@ -69,7 +70,7 @@ GROUPS = {
     "people": "Say who may sign in to the web page, as what, and at which sites.",
     "retrain": "Start, list, read about and stop retrainings.",
     "model": "List, compare, approve, reject, release and roll back versions of the model.",
-    "stack": "Operate a running stack.",
+    "stack": "Operate a running stack, and compute what one costs.",
 }
 ONLY_LOCAL = ("up", "down")
 
