@@ -108,7 +108,7 @@ def what_was_found(listed: list[Count]) -> str:
     records = (
         f"{len(wrong)} of {len(known)} records are wrong, and the list has them in {lines}"
         if wrong
-        else (f"none of {len(known)} records is wrong")
+        else f"none of {len(known)} records is wrong"
     )
     return f"{records}; {right} of the counts are right."
 

@@ -1,5 +1,6 @@
 """Teachers answer only for photographs that they did not learn from, and for the views that their student sees."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -144,6 +145,19 @@ def test_a_lite_network_answers_as_its_package_does() -> None:
         assert torch.allclose(own(torch.from_numpy(normalise(pixels))), expected, atol=1e-4)
 
 
+def left_whole_or_resumed(run: Callable[[Path], None], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a run into `folder`/whole leaves. One that was stopped after a checkpoint and goes on leaves the same."""
+    run(folder / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "save", saved_and_stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder / "stopped")
+    run(folder / "stopped")
+    whole, stopped = (torch.load(folder / name / "network.pt", weights_only=True) for name in ("whole", "stopped"))
+    assert all(torch.equal(value, stopped["network"][name]) for name, value in whole["network"].items())
+    return whole
+
+
 def test_a_teacher_resumes_and_keeps_its_first_blocks(
     labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,14 +165,7 @@ def test_a_teacher_resumes_and_keeps_its_first_blocks(
         arguments = ["--network", "lite0", "--seed", "0", "--fold", "1", "--data", str(labelled), "--out", str(out)]
         teachers.main(teachers.flags.parse_args([*arguments, "--epochs", "2", "--sizes", "32", "--batch-size", "16"]))
 
-    run(tmp_path / "whole")
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpoint, "save", saved_and_stopped)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "stopped")
-    run(tmp_path / "stopped")
-    whole, stopped = (torch.load(tmp_path / name / "network.pt", weights_only=True) for name in ("whole", "stopped"))
-    assert all(torch.equal(value, stopped["network"][name]) for name, value in whole["network"].items())
+    whole = left_whole_or_resumed(run, tmp_path, monkeypatch)
     changed = {
         name.split(".")[1] if "_blocks" not in name else int(name.split(".")[2])
         for (name, value), before in zip(
@@ -189,14 +196,7 @@ def test_a_student_resumes_and_leaves_the_average(
         wanted = [*map(str, arguments), "--out", str(out), "--sizes", "32x1,64x1", "--batch-size", "16", *more]
         student.main(student.flags.parse_args(wanted))
 
-    run(tmp_path / "whole")
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpoint, "save", saved_and_stopped)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "stopped")
-    run(tmp_path / "stopped")
-    whole, stopped = (torch.load(tmp_path / name / "network.pt", weights_only=True) for name in ("whole", "stopped"))
-    assert all(torch.equal(value, stopped["network"][name]) for name, value in whole["network"].items())
+    whole = left_whole_or_resumed(run, tmp_path, monkeypatch)
     assert whole["photographs"] == digest_of(training)
     average = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["average"]
     assert all(torch.equal(value, whole["network"][name]) for name, value in average.items())

@@ -35,13 +35,7 @@ Ask = Callable[..., tuple[int, Any]]
 
 @pytest.fixture
 def ask(world: Any, monkeypatch: pytest.MonkeyPatch) -> Ask:
-    for name, value in {
-        "ARTIFACTS_BUCKET": "artifacts",
-        "RECOUNT_TOLERANCE": "0",
-        "RECOUNT_TOLERANCE_VALUE": "0",
-        "CLAIM_MINUTES": "15",
-    }.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ARTIFACTS_BUCKET", "artifacts")
     world.s3.create_bucket(Bucket="artifacts")
 
     def make(path: str, body: Any = None, person: str = "ana", **query: str) -> tuple[int, Any]:

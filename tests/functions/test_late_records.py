@@ -111,7 +111,6 @@ def bins(world: Any, photo: Callable[..., bytes], monkeypatch: pytest.MonkeyPatc
     for name, value in {
         "ARTIFACTS_BUCKET": "artifacts",
         "RECORD_QUEUE_URL": world.queue,
-        **{"RECOUNT_TOLERANCE": "0", "RECOUNT_TOLERANCE_VALUE": "0", "CLAIM_MINUTES": "15"},
     }.items():
         monkeypatch.setenv(name, value)
     world.s3.create_bucket(Bucket="artifacts")

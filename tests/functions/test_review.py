@@ -26,13 +26,7 @@ Deliver = Callable[..., list[tuple[str, Any]]]
 
 @pytest.fixture
 def desk(world: Any, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    for name, value in {
-        "ARTIFACTS_BUCKET": "artifacts",
-        "RECOUNT_TOLERANCE": "0",
-        "RECOUNT_TOLERANCE_VALUE": "0",
-        "CLAIM_MINUTES": "15",
-    }.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ARTIFACTS_BUCKET", "artifacts")
     return Desk(Table.named("counts"))
 
 

@@ -71,13 +71,7 @@ class Bins:
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    told = {
-        "ARTIFACTS_BUCKET": "artifacts",
-        "RECOUNT_TOLERANCE": "0",
-        "RECOUNT_TOLERANCE_VALUE": "0",
-        "CLAIM_MINUTES": "15",
-    }
-    for name, value in (ENVIRONMENT | told).items():
+    for name, value in (ENVIRONMENT | {"ARTIFACTS_BUCKET": "artifacts"}).items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
