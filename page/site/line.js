@@ -16,6 +16,7 @@ export class Line {
   #gone = new Set(); // entered, and perhaps not yet sent: the stack still thinks that they are in hand
   #coming = []; // claimed, and its photograph not here yet
   #filling = null;
+  #left = false;
   #timer = 0;
 
   constructor(site) {
@@ -75,12 +76,14 @@ export class Line {
     this.#gone.delete(bin);
   }
 
-  /** Gives all claims back. */
+  /** Gives all claims back, the one whose photograph is on its way too. */
   async leave() {
     this.stop();
-    const { ready } = this.state.value;
+    this.#left = true;
+    const bins = [...this.state.value.ready.map((claim) => claim.bin), ...this.#coming];
+    this.#coming = [];
     this.#show([]);
-    await Promise.all(ready.map((claim) => this.#release(claim.bin)));
+    await Promise.all(bins.map((bin) => this.#release(bin)));
   }
 
   /** Asks for a bin's photograph again: its link lives for minutes. */
@@ -96,6 +99,7 @@ export class Line {
         const claim = await this.#claim();
         if (!claim) return this.state.set({ empty: true });
         const found = await prepared(claim); // meanwhile the person goes on
+        if (this.#left) return;
         this.#coming = [];
         this.#show([...this.state.value.ready, found]);
       }
@@ -147,7 +151,7 @@ export class Line {
   }
 
   #release(bin) {
-    return ask(`${this.path}/releases`, { bin }).catch(() => {});
+    return ask(`${this.path}/releases`, { bin }, { keepalive: true }).catch(() => {});
   }
 }
 

@@ -50,11 +50,11 @@ export function signOut() {
 }
 
 /** The answer to a request of the signed-in person. Raises Refused, Unreachable or SignedOut. */
-export async function ask(path, body) {
+export async function ask(path, body, options) {
   if (Date.now() > ends - MARGIN) await renewed().catch(() => {});
   for (const last of [false, true]) {
     try {
-      return await request(path, { body, token });
+      return await request(path, { body, token, ...options });
     } catch (problem) {
       if (!(problem instanceof Refused && problem.status === 401)) throw problem;
       if (last || !(await renewed())) break;

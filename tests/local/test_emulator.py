@@ -409,6 +409,7 @@ def test_functions_of_the_same_code_share_one_copy(
     stack: Local, which: str, function_role: Callable[..., str], code_of: Callable[[str], bytes]
 ) -> None:
     functions, role = stack.client("lambda"), function_role(stack, "copies")
+    code = code_of("import os; return os.path.realpath(__file__)")  # a second archive would have another time
     places = []
     for name in ("copies-one", "copies-two"):
         functions.create_function(
@@ -416,7 +417,7 @@ def test_functions_of_the_same_code_share_one_copy(
             Runtime="python3.13",
             Handler="index.handler",
             Role=role,
-            Code={"ZipFile": code_of("import os; return os.path.realpath(__file__)")},
+            Code={"ZipFile": code},
         )
         places.append(json.loads(functions.invoke(FunctionName=name)["Payload"].read()))
     assert (places[0] == places[1]) == (which == "ours")

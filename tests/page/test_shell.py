@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, Response, expect
+from playwright.sync_api import Page, Response, Route, expect
 
 from tests.page.conftest import PASSWORD, Bins, Opens, sign_in
 from tests.page.desk import Server
-from tests.page.test_queue import after, in_hand
+from tests.page.test_queue import KEPT, after, in_hand, until
 
 SignedIn = Callable[..., Page]
 
@@ -32,18 +32,50 @@ def test_a_first_password_is_replaced(device: Opens, server: Server) -> None:
     expect(page.get_by_role("link", name="Queue")).to_be_visible()
 
 
+def sign_out(page: Page, name: str = "ana") -> None:
+    until(page, KEPT + "(all => all.length === 0)")  # else the page asks first
+    page.get_by_label(f"Account of {name}").click()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("Password")).to_be_visible()
+
+
 def test_a_reload_goes_on_and_signing_out_ends_it(signed_in: SignedIn, bins: Bins) -> None:
     bins.add("P-1")
     page = signed_in()
     in_hand(page)
     page.reload()
     in_hand(page)
-    page.get_by_label("Account of ana").click()
-    page.get_by_role("button", name="Sign out").click()
-    expect(page.get_by_label("Password")).to_be_visible()
+    sign_out(page)
     page.reload()
     expect(page.get_by_label("Password")).to_be_visible()
-    assert "claim" not in bins.review("P-1"), "the bin waits for somebody else"
+
+
+def test_signing_out_gives_bins_back_even_one_whose_photograph_is_still_coming(
+    device: Opens, server: Server, bins: Bins
+) -> None:
+    for number in range(2):
+        bins.add(f"P-{number}", number)
+    page = device().new_page()
+    waiting: list[Route] = []
+
+    def hold_all_but_the_first(route: Route) -> None:
+        waiting.append(route)
+        if len(waiting) == 1:
+            route.fallback()
+
+    page.route(lambda url: "artifacts.s3" in url, hold_all_but_the_first)
+    sign_in(page, server.url)
+    in_hand(page)
+    for _ in range(400):
+        if len(waiting) == 2:
+            break
+        page.wait_for_timeout(50)
+    sign_out(page)
+    for _ in range(400):
+        if not any("claim" in bins.review(name) for name in ("P-0", "P-1")):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("a bin does not wait for somebody else")
 
 
 def test_without_a_network_the_page_says_so_and_tries_again(signed_in: SignedIn, bins: Bins) -> None:
@@ -133,8 +165,7 @@ def test_nothing_that_a_counter_must_not_know_reaches_the_browser(
     ben.keyboard.type("645546")
     ben.keyboard.press("Enter")
     after(ben, first)
-    ben.get_by_label("Account of ben").click()
-    ben.get_by_role("button", name="Sign out").click()
+    sign_out(ben, "ben")
 
     ana = device().new_page()
     answers: list[Response] = []
