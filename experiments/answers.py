@@ -3,7 +3,8 @@
     python -m experiments.answers .runs/lite?-?-? --data ../shared/abid --out .runs/answers
 
 A photograph is asked of the teachers that left out its fold, so none answers for a bin that it learned from. An answer
-is the mean of a view and its mirror image over these teachers, with the prior put back. Writes `answers.npz`, and
+is the mean of a view and its mirror image over these teachers, with the prior put back. With `--champion` the network
+that was shipped is one more teacher, of the photographs whose block it did not learn from. Writes `answers.npz`, and
 `predictions.csv`: the logarithms of all teachers' mean probabilities for validation photographs. Each fold's answers
 are kept as soon as they are complete; the same command goes on with the others.
 """
@@ -11,7 +12,9 @@ are kept as soon as they are complete; the same command goes on with the others.
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,7 @@ from PIL import Image
 from experiments.epochs import figures, read
 from experiments.lite import JUDGED_AT, Lite
 from experiments.views import FOLDS, Answers, Views, fold_of, learned_from
+from model import package
 from model.answer import CLASSES, probabilities
 from model.preprocess import normalise
 from training.learning import data
@@ -38,6 +42,7 @@ BATCH = 32
 
 flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 flags.add_argument("runs", type=Path, nargs="+", help="folders that experiments.teachers wrote")
+flags.add_argument("--champion", type=Path, help="a folder with model.tar.gz and training.csv, as tools.ship leaves it")
 flags.add_argument("--data", type=Path, required=True)
 flags.add_argument("--out", type=Path, required=True)
 flags.add_argument("--views", type=int, default=12, help="of each training photograph")
@@ -59,6 +64,8 @@ class Teacher:
     network: Any
     """The compiled OpenVINO network."""
     digest: str
+    size: int = JUDGED_AT
+    """Of its pictures, in pixels."""
 
     @classmethod
     def read(cls, run: Path, training: list[data.Photograph]) -> Teacher:
@@ -93,6 +100,31 @@ class Teacher:
         return mean
 
 
+@dataclass(frozen=True)
+class Champion:
+    """The network that was shipped."""
+
+    teacher: Teacher
+    learned: frozenset[str]
+    """The ids of the photographs that it learned from."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Champion:
+        """Raises `PackageError` or `OSError`."""
+        with tempfile.TemporaryDirectory() as unpacked:
+            made = package.unpack(folder / "model.tar.gz", Path(unpacked))
+            network = openvino.Core().compile_model(made.network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            digest = package.sha256(made.directory / package.NAME)
+        with (folder / "training.csv").open(newline="") as rows:
+            learned = frozenset(row["id"] for row in csv.DictReader(rows))
+        return cls(Teacher(made.model_version, -1, np.zeros(len(CLASSES)), network, digest, made.size), learned)
+
+    def may_tell(self, training: list[data.Photograph]) -> list[int]:
+        """The places of the photographs whose bin and neighbours it has not seen."""
+        seen = {p.block for p in training if p.id in self.learned}
+        return [index for index, p in enumerate(training) if p.block not in seen]
+
+
 def mean_of(teachers: Sequence[Teacher], pictures: data.Pixels) -> Floats:
     """The mean of the teachers' probabilities [N, 7]."""
     mean: Floats = np.mean([teacher.ask(pictures) for teacher in teachers], axis=0)
@@ -114,26 +146,38 @@ def answers(teachers: Sequence[Teacher], pictures: data.Pixels, own: list[int], 
     told = np.empty((len(own), views.number, len(CLASSES)), dtype=np.float16)
     for row, index in enumerate(own):
         picture = Image.fromarray(pictures[index])
-        seen = [views.of(picture, index, number, JUDGED_AT) for number in range(views.number)]
+        seen = [views.of(picture, index, number, teachers[0].size) for number in range(views.number)]
         told[row] = mean_of(teachers, np.stack(seen))
     return told
 
 
 def all_answers(
-    folds: list[list[Teacher]], training: list[data.Photograph], views: Views, out: Path
+    folds: list[list[Teacher]],
+    training: list[data.Photograph],
+    views: Views,
+    out: Path,
+    champion: Champion | None = None,
 ) -> NDArray[np.float16]:
     """Answers [N, K, 7]; each fold's are kept in `out`, named by its teachers, the photographs and the views."""
     told = np.empty((len(training), views.number, len(CLASSES)), dtype=np.float16)
     pictures = data.pictures(training, data.STORED_SIZE)
-    for fold, teachers in enumerate(folds):
-        own = [index for index, photograph in enumerate(training) if fold_of(photograph) == fold]
+
+    def ask(name: str, teachers: Sequence[Teacher], own: list[int]) -> NDArray[np.float16]:
         made_from = repr((views, digest_of(training), [teacher.digest for teacher in teachers]))
-        kept = out / f"fold-{fold}-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}.npy"
+        kept = out / f"{name}-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}.npy"
         if not kept.exists():
             np.save(kept.with_suffix(".new.npy"), answers(teachers, pictures, own, views))
             kept.with_suffix(".new.npy").replace(kept)
-        told[own] = np.load(kept)
-        print(f"fold {fold}: {len(own)} photographs", flush=True)
+        print(f"{name}: {len(own)} photographs", flush=True)
+        found: NDArray[np.float16] = np.load(kept)
+        return found
+
+    for fold, teachers in enumerate(folds):
+        own = [index for index, photograph in enumerate(training) if fold_of(photograph) == fold]
+        told[own] = ask(f"fold-{fold}", teachers, own)
+    if champion:
+        own = champion.may_tell(training)
+        told[own] += (ask("champion", [champion.teacher], own) - told[own]) / (len(folds[0]) + 1)
     return told
 
 
@@ -141,20 +185,23 @@ def main(a: argparse.Namespace) -> None:
     training, validation = read(a.data, a.limit)
     try:
         folds = by_fold([Teacher.read(run, training) for run in a.runs])
-    except ValueError as error:
+        champion = Champion.read(a.champion) if a.champion else None
+    except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
     a.out.mkdir(parents=True, exist_ok=True)
     held_out = data.pictures(validation, JUDGED_AT)
     quantities = np.array([p.quantity for p in validation])
     seen = {name: [t for fold in folds for t in fold if t.name == name] for name in sorted({t.name for t in folds[0]})}
     p = {name: mean_of(teachers, held_out) for name, teachers in seen.items()}
+    if champion:
+        p[champion.teacher.name] = champion.teacher.ask(data.pictures(validation, champion.teacher.size))
     for name, own in p.items():
         print(f"validation, {name}, mean of its folds: {figures(own, quantities)}", flush=True)
     mean = np.mean(list(p.values()), axis=0)
     print(f"validation, mean of all: {figures(mean, quantities)}", flush=True)
     metrics.write_predictions(a.out / "predictions.csv", validation, np.log(mean))
     views = Views(a.views, a.strength, a.seed)
-    told = Answers([p.id for p in training], views, all_answers(folds, training, views, a.out))
+    told = Answers([p.id for p in training], views, all_answers(folds, training, views, a.out, champion))
     told.save(a.out / "answers.npz")
     print(f"training, mean of the views: {figures(told.mean(), np.array([p.quantity for p in training]))}")
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from efficientnet_lite_pytorch import EfficientNet
+from pytest import approx
 from torch import nn
 
 from experiments import answers, student, teachers
-from experiments.answers import Teacher
+from experiments.answers import Champion, Teacher
 from experiments.epochs import read
 from experiments.lite import WEIGHTS, Lite
 from experiments.views import FOLDS, Answers, Views, fold_of, learned_from
@@ -24,6 +25,7 @@ from training.learning.checkpoints import Checkpoint, Done, digest_of
 from training.learning.learner import Learner
 from training.learning.processes import Processes
 
+PRETRAINED = Path(__file__).parents[2] / "model" / "pretrained"
 VIEWS = Views(number=3, strength=1.6, seed=5)
 SHIFT = np.linspace(-0.5, 0.5, 7)
 
@@ -96,11 +98,29 @@ def test_a_photograph_is_asked_of_the_teachers_that_left_it_out(
             own = [net for (_, fold), net in networks.items() if fold == fold_of(photograph)]
             with torch.no_grad():
                 p = np.mean([probabilities(net(image[None]).numpy() + SHIFT)[0] for net in own], axis=0)
-            assert target.numpy() == pytest.approx(p, abs=2e-3)
+            assert target.numpy() == approx(p, abs=2e-3)
             others = [net for (_, fold), net in networks.items() if fold != fold_of(photograph)]
             with torch.no_grad():
                 p = np.mean([probabilities(net(image[None]).numpy() + SHIFT)[0] for net in others], axis=0)
             assert np.abs(target.numpy() - p).max() > 0.01
+
+
+def test_the_champion_joins_where_it_learned_nothing_near(
+    training: list[data.Photograph], folds: list[list[Teacher]], tmp_path: Path
+) -> None:
+    shipped = Champion.read(PRETRAINED)
+    assert len(shipped.learned) > 7000 and shipped.teacher.ask(np.zeros((1, 160, 160, 3), np.uint8)).sum() == approx(1)
+    teacher = Teacher.of("champion", -1, SHIFT, Colours(9), "champion")
+    learned = training[0]
+    champion = Champion(teacher, frozenset([learned.id]))
+    places = champion.may_tell(training)
+    assert {p.block for p in training} - {training[i].block for i in places} == {learned.block}
+    without = answers.all_answers(folds, training, VIEWS, tmp_path)
+    told = answers.all_answers(folds, training, VIEWS, tmp_path, champion)
+    alone = answers.answers([teacher], data.pictures(training, data.STORED_SIZE), places, VIEWS)
+    assert told[places] == approx((2 * without[places] + alone) / 3, abs=2e-3)  # of two teachers in each fold
+    others = [i for i in range(len(training)) if i not in places]
+    assert others and np.array_equal(told[others], without[others])
 
 
 def test_answers_of_a_fold_are_kept(
@@ -214,13 +234,13 @@ def test_a_students_targets_are_mixed_with_the_labels(training: list[data.Photog
     images, targets = student.Taught(training, told, share=0.75, seed=0, strength=1.0).batch([(4, 0, 9, 64)])
     assert images.shape == (1, 3, 64, 64)
     expected = 0.75 * p[9, (4 + 9) % 3] + 0.25 * np.eye(7)[training[9].label]
-    assert targets[0].numpy() == pytest.approx(expected, abs=1e-3)
+    assert targets[0].numpy() == approx(expected, abs=1e-3)
     # Cross entropy to a mix is the mix of cross entropies.
     learner = Learner(Colours(0), Processes.join(), peak=0.0, weight_decay=0.0, label_smoothing=0.0)
     loss = float(learner.step(images, targets, 1.0))
     with torch.no_grad():
         logs = torch.log_softmax(learner.net(images)[0], 0).numpy()
-    assert loss == pytest.approx(-(expected * logs).sum(), rel=0.01)
+    assert loss == approx(-(expected * logs).sum(), rel=0.01)
 
 
 def test_only_the_labels_have_the_prior_of_photographs_chosen_by_their_count(training: list[data.Photograph]) -> None:
@@ -228,8 +248,8 @@ def test_only_the_labels_have_the_prior_of_photographs_chosen_by_their_count(tra
     photographs = [*training, *ones, *ones]
     came = np.bincount([p.label for p in training], minlength=7) / len(training)
     trained = np.bincount([p.label for p in photographs], minlength=7) / len(photographs)
-    assert student.excess(photographs, 1.0) == pytest.approx(np.zeros(7))
-    assert came * np.exp(student.excess(photographs, 0.25)) == pytest.approx(0.25 * came + 0.75 * trained)
+    assert student.excess(photographs, 1.0) == approx(np.zeros(7))
+    assert came * np.exp(student.excess(photographs, 0.25)) == approx(0.25 * came + 0.75 * trained)
 
 
 def test_the_students_epochs_are_of_these_sizes() -> None:
