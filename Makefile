@@ -85,7 +85,7 @@ test-stack: .venv/test.installed
 	$(bin)/python -m pytest $(PARALLEL) -m "$(SOON)" $(ELSEWHERE)
 
 test-torch: .venv-train/test.installed
-	@OMP_NUM_THREADS=1 nice -n 19 .venv-train/bin/python -m pytest --timeout 900 --numprocesses 2 $(GROUPED) -m "$(SOON)" \
+	@OMP_NUM_THREADS=1 .venv-train/bin/python -m pytest --timeout 900 --numprocesses 2 $(GROUPED) -m "$(SOON)" \
 	  $(TORCH_TESTS) >.runs/torch.log 2>&1
 
 test-sdk: .venv-launch/installed

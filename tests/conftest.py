@@ -23,7 +23,7 @@ with contextlib.suppress(ImportError):
     transactions.copy_what_they_write()
 
 
-LONGEST_FIRST = ("tests/stack/test_retrain.py", "tests/stack/", "tests/local/")
+LONGEST_FIRST = ("tests/stack/test_retrain.py", "tests/stack/", "tests/local/", "tests/training/test_job.py")
 
 
 @pytest.hookimpl(trylast=True)
