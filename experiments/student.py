@@ -5,8 +5,9 @@
     torchrun --nproc-per-node 2 -m experiments.student …
 
 The student sees the views that the teachers were asked about, but in other light, colour and sharpness; the teachers
-saw them plain (Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent"). It resumes from
-the checkpoint of its last epoch. It leaves `network.pt`, which `tools.ship` packs, and `predictions.csv` of validation.
+saw them plain (Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent"). Some rendered
+bins, which no teacher is asked about, are among them. It resumes from the checkpoint of its last epoch. It leaves
+`network.pt`, which `tools.ship` packs, and `predictions.csv` of validation.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from PIL import Image
 from experiments.epochs import Judge, read, train
 from experiments.views import Answers
 from model import network, package
-from model.answer import CLASSES
+from model.answer import AT_LEAST, CLASSES
 from model.preprocess import SIZE, normalise
+from tools.synthetic import training_pictures
 from training.learning import data
 from training.learning.checkpoints import Checkpoint, digest_of
 from training.learning.learner import Learner
@@ -43,6 +45,7 @@ flags.add_argument("--answers", type=Path, required=True, help="the answers.npz 
 flags.add_argument("--data", type=Path, required=True)
 flags.add_argument("--out", type=Path, required=True)
 flags.add_argument("--share", type=float, default=0.7, help="of the teachers in the target; the rest is the label's")
+flags.add_argument("--rendered", type=int, default=400, help="rendered bins among the training photographs")
 flags.add_argument("--appearance", type=float, default=1.0, help="how much light, colour and sharpness vary, 0 to 2")
 flags.add_argument("--sizes", default="96x4,128x14,160x3", help="input sizes, each with its number of epochs")
 flags.add_argument("--batch-size", type=int, default=64, help="of one process")
@@ -53,15 +56,29 @@ flags.add_argument("--limit", type=int, help="use only so many photographs (for 
 
 
 class Taught(data.Training):
-    """Training photographs in the teachers' views, each with its target: a mix of the answer and the label."""
+    """Training photographs in the teachers' views, each with its target: a mix of the answer and the label. After them
+    `rendered` bins, whose target is the label alone."""
 
     def __init__(
-        self, photographs: list[data.Photograph], answers: Answers, *, share: float, seed: int, strength: float
+        self,
+        photographs: list[data.Photograph],
+        answers: Answers,
+        *,
+        share: float,
+        seed: int,
+        strength: float,
+        rendered: int = 0,
     ) -> None:
         super().__init__(photographs, seed, strength)
-        labels = np.eye(len(CLASSES), dtype=np.float32)[self.labels]
+        known = np.eye(len(CLASSES), dtype=np.float32)
         self.views = answers.views
-        self.targets = share * answers.probabilities.astype(np.float32) + (1 - share) * labels[:, None]
+        self.targets = share * answers.probabilities.astype(np.float32) + (1 - share) * known[self.labels][:, None]
+        if rendered:
+            pictures, quantities = training_pictures(rendered)
+            labels = quantities.clip(max=AT_LEAST)
+            self.pictures = np.concatenate([self.pictures, pictures])
+            self.targets = np.concatenate([self.targets, known[labels][:, None].repeat(self.views.number, 1)])
+            self.labels += labels.tolist()
 
     def batch(self, keys: list[data.Key]) -> tuple[torch.Tensor, torch.Tensor]:
         """Float32 [B, 3, size, size] and targets [B, 7], for keys of one size."""
@@ -110,7 +127,7 @@ def main(a: argparse.Namespace) -> None:
     except ValueError as error:
         raise SystemExit(str(error)) from error
     processes = Processes.join()
-    names = ("share", "appearance", "sizes", "batch_size", "learning_rate", "weight_decay", "seed")
+    names = ("share", "rendered", "appearance", "sizes", "batch_size", "learning_rate", "weight_decay", "seed")
     of = {name: getattr(a, name) for name in names}
     of |= {"photographs": digest_of(training), "answers": answers.digest, "world": processes.world}
     learner = Learner(
@@ -122,7 +139,7 @@ def main(a: argparse.Namespace) -> None:
         excess=torch.from_numpy(excess(training, a.share)),
     )
     judge = Judge(validation, data.pictures(validation, SIZE))
-    taught = Taught(training, answers, share=a.share, seed=a.seed, strength=a.appearance)
+    taught = Taught(training, answers, share=a.share, seed=a.seed, strength=a.appearance, rendered=a.rendered)
     checkpoint = Checkpoint(a.out / "checkpoint.pt", of)
     logits = train(learner, taught, sizes_of(a.sizes), checkpoint, judge, batch=a.batch_size, seed=a.seed)
     if processes.rank:

@@ -213,7 +213,18 @@ def test_a_student_resumes_and_leaves_the_average(
 
     def run(out: Path, *more: str) -> None:
         arguments = ["--network", tmp_path / "start.pt", "--answers", tmp_path / "answers.npz", "--data", labelled]
-        wanted = [*map(str, arguments), "--out", str(out), "--sizes", "32x1,64x1", "--batch-size", "16", *more]
+        wanted = [
+            *map(str, arguments),
+            "--out",
+            str(out),
+            "--sizes",
+            "32x1,64x1",
+            "--batch-size",
+            "16",
+            "--rendered",
+            "8",
+            *more,
+        ]
         student.main(student.flags.parse_args(wanted))
 
     whole = left_whole_or_resumed(run, tmp_path, monkeypatch)
@@ -241,6 +252,15 @@ def test_a_students_targets_are_mixed_with_the_labels(training: list[data.Photog
     with torch.no_grad():
         logs = torch.log_softmax(learner.net(images)[0], 0).numpy()
     assert loss == approx(-(expected * logs).sum(), rel=0.01)
+
+
+def test_rendered_bins_are_among_a_students_pictures(training: list[data.Photograph]) -> None:
+    told = Answers([p.id for p in training], VIEWS, np.zeros((len(training), 3, 7), np.float16))
+    taught = student.Taught(training, told, share=1.0, seed=0, strength=0.0, rendered=8)
+    assert len(taught) == len(training) + 8
+    images, targets = taught.batch([(epoch, 0, len(training) + place, 64) for epoch in range(3) for place in range(8)])
+    assert images.shape == (24, 3, 64, 64)
+    assert np.array_equal(targets.numpy(), np.tile(np.eye(7)[[0, 1, 2, 3, 4, 5, 6, 6]], (3, 1)))
 
 
 def test_only_the_labels_have_the_prior_of_photographs_chosen_by_their_count(training: list[data.Photograph]) -> None:
