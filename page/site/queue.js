@@ -116,25 +116,27 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
   const [hint, setHint] = useState("");
   const said = useRef({});
   const field = useRef();
+  const typed = useRef(text); // the next key or a reload may come before the page is drawn again
 
   useLayoutEffect(() => {
     field.current.focus({ preventScroll: true });
     measure();
   }, []);
 
-  useEffect(() => {
-    if (text) sessionStorage.setItem(DRAFT, JSON.stringify([claim.bin, claim.image_version, text]));
-    else sessionStorage.removeItem(DRAFT);
-  }, [text]);
+  function change(next) {
+    typed.current = next;
+    sessionStorage.setItem(DRAFT, JSON.stringify([claim.bin, claim.image_version, next]));
+    setText(next);
+  }
 
   /** A text that is no number changes nothing. */
   function type(event) {
     const next = event.target.value;
-    if (/^[0-9]*$/.test(next) && next.length <= DIGITS) setText(next);
-    else event.target.value = text;
+    if (/^[0-9]*$/.test(next) && next.length <= DIGITS) change(next);
+    else event.target.value = typed.current;
   }
-  const erase = () => setText((before) => before.slice(0, -1));
-  const add = (digit) => setText((before) => (before + digit).slice(0, DIGITS));
+  const erase = () => change(typed.current.slice(0, -1));
+  const add = (digit) => change((typed.current + digit).slice(0, DIGITS));
 
   async function once(what) {
     if (busy) return;
@@ -144,8 +146,7 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
 
   function submit(event) {
     event?.preventDefault();
-    const typed = field.current.value; // a key may come before the page is drawn again
-    if (typed) once({ quantity: Number(typed) });
+    if (typed.current) once({ quantity: Number(typed.current) });
     else setHint(t.typeFirst);
   }
 

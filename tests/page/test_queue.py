@@ -232,10 +232,13 @@ KEPT = """() => new Promise((resolve) => {
 
 
 def test_what_was_typed_outlives_a_reload(signed_in: SignedIn, bins: Bins) -> None:
+    """Even one that comes before the page is drawn again: drawing is put off here."""
     bins.add("P-1")
     page = signed_in()
     in_hand(page)
-    page.keyboard.type("12")
+    page.keyboard.type("1")
+    page.evaluate("window.setTimeout = window.requestAnimationFrame = () => 0")
+    page.keyboard.type("2")
     page.reload()
     in_hand(page)
     expect(page.get_by_label("Items in the bin")).to_have_value("12")
