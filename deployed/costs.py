@@ -31,8 +31,8 @@ class Usage:
     """In S3 and, if it has at most LARGEST, in the request to the endpoint."""
     puts: float = 1
     """The upload."""
-    gets: float = 2
-    """HeadObject and GetObject (test_costs)."""
+    gets: float = 1
+    """GetObject (test_costs)."""
     opt_in_events: float = 1
     """S3's Object Created."""
 
@@ -49,8 +49,8 @@ class Usage:
     """MemorySize."""
     gigabyte_second: str = "lambda_gb_second"
     """The price, by Architectures."""
-    count_milliseconds: float = 10.4 + 16 + 80
-    """Own CPU and the endpoint's answer (docs/benchmarks.md, `bench function`); six requests to AWS, assumed."""
+    count_milliseconds: float = 10.4 + 16 + 67
+    """Own CPU and the endpoint's answer (docs/benchmarks.md, `bench function`); five requests to AWS, assumed."""
 
     # DynamoDB: units, by item. A unit writes 1 KB; a transaction takes twice the units (test_costs)
     count_units: float = 4
@@ -299,7 +299,6 @@ LEVERS: dict[str, Callable[[Usage], Usage]] = {
     "count function of 1,024 MB, as fast": lambda use: replace(use, count_megabytes=1024),
     "functions on arm64, as fast": lambda use: replace(use, gigabyte_second="lambda_arm_gb_second"),
     "no lines of Lambda's own in the logs": lambda use: replace(use, platform_log=0),
-    "no HeadObject before GetObject": lambda use: replace(use, gets=1),
     "serverless endpoint of 2 GB, as fast": lambda use: replace(use, serverless_gigabytes=2),
 }
 """What would make counting cheaper. None is set: each costs something, which docs/costs.md says."""

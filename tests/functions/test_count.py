@@ -17,6 +17,7 @@ from bintally.common.evidence import weigh
 from bintally.counting import count_photograph, taken
 from boto3.dynamodb.conditions import Key
 from botocore.exceptions import ReadTimeoutError
+from botocore.response import StreamingBody
 from PIL import Image
 
 PROBABILITIES = [0.04, 0.14, 0.21, 0.31, 0.16, 0.08, 0.06]
@@ -141,7 +142,7 @@ def test_rejects_what_is_no_photograph(world: Any, photo: Photo, data: Any, reas
 
 def test_rejects_a_huge_object_without_a_download(world: Any, photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "LARGEST", 1000)
-    monkeypatch.setattr(clients.s3(), "get_object", lambda **_: pytest.fail("downloaded"))
+    monkeypatch.setattr(StreamingBody, "iter_chunks", lambda *_: pytest.fail("downloaded"))
     assert world.deliver(world.put(KEY, photo())) == []
     item = world.only()
     assert "at most 1,000 are read" in item["reason"] and "digest" not in item["image"]
@@ -323,7 +324,7 @@ def test_a_counted_version_that_goes_later_stays_one_count(world: Any, photo: Ph
 
 def test_a_missing_permission_is_not_taken_for_gone(world: Any, photo: Photo, refuse: Any) -> None:
     event = world.put(KEY, photo())
-    refuse(clients.s3(), "HeadObject", "403", 403)
+    refuse(clients.s3(), "GetObject", "AccessDenied", 403)
     assert world.deliver(event) == [0]
     assert world.items() == []
 

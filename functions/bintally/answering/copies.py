@@ -72,7 +72,7 @@ class Copies:
         names = (image["bucket"], image["key"], image["version_id"], image.get("etag", ""))
         arrival = Arrival("", datetime.now(UTC), *names, image.get("sequencer", ""))
         try:
-            data = objects.fetch(self.s3, arrival, objects.describe(self.s3, arrival))
+            data = objects.read(*objects.fetch(self.s3, arrival))
             jpeg = images.prepare(data, images.read(data)).jpeg
         except (Gone, Rejected) as error:
             raise Problem(410, "GONE", f"the photograph cannot be shown: {error}") from error

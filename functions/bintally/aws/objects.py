@@ -13,14 +13,15 @@ from bintally.common.errors import Gone, Rejected, Transient
 from bintally.common.keys import DEFAULT_SITE
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ObjectVersionTypeDef
 
 LARGEST = 30 * 1024**2
 """Bytes; a larger object is rejected without a download."""
 DOWNLOAD_SECONDS = 10
-"""A photograph takes at most one HeadObject and one GetObject of clients.S3.worst = 11 s each, this long for the
-download, and clients.S3.read = 4 s for a last chunk that started just in time: 36 s."""
+"""A photograph takes at most one GetObject of clients.S3.worst = 11 s, this long for the download, and clients.S3.read
+= 4 s for a last chunk that started just in time: 25 s."""
 CHUNK = 1024**2
 
 
@@ -42,19 +43,29 @@ def describe(s3: "S3Client", arrival: Arrival) -> Stored:
     return Stored(head["ContentLength"], head["LastModified"], head["Metadata"])
 
 
-def fetch(s3: "S3Client", arrival: Arrival, stored: Stored) -> bytes:
-    """The version's bytes, LARGEST at most. Raises Rejected, Gone or Transient."""
+def fetch(s3: "S3Client", arrival: Arrival) -> "tuple[Stored, StreamingBody]":
+    """The version's metadata and its bytes, which `read` downloads: one request for both. Raises Gone or Transient."""
+    try:
+        got = s3.get_object(Bucket=arrival.bucket, Key=arrival.key, VersionId=arrival.version_id)
+    except (ClientError, BotoCoreError) as error:
+        raise _as_ours(error) from error
+    return Stored(got["ContentLength"], got["LastModified"], got["Metadata"]), got["Body"]
+
+
+def read(stored: Stored, body: "StreamingBody") -> bytes:
+    """The bytes of what was fetched, LARGEST at most. Raises Rejected or Transient."""
     if stored.size > LARGEST:
+        body.close()
         raise Rejected(f"the object has {stored.size:,} bytes; at most {LARGEST:,} are read")
     deadline = time.monotonic() + DOWNLOAD_SECONDS
     data = bytearray()
     try:
-        body = s3.get_object(Bucket=arrival.bucket, Key=arrival.key, VersionId=arrival.version_id)["Body"]
         for chunk in body.iter_chunks(CHUNK):
             data += chunk
             if time.monotonic() > deadline:
+                body.close()
                 raise Transient(f"the download took more than {DOWNLOAD_SECONDS} s")
-    except (ClientError, BotoCoreError) as error:
+    except BotoCoreError as error:
         raise _as_ours(error) from error
     return bytes(data)
 

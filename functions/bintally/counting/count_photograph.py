@@ -43,7 +43,7 @@ def count_photograph(services: Services, arrival: Arrival) -> tuple[Count, bool]
         nowhere = Photograph(arrival, NOWHERE, captured=arrival.time, uploaded=arrival.time)
         return _write(services, nowhere, Unusable(str(error)))
     try:
-        stored = objects.describe(services.s3, arrival)
+        stored, body = objects.fetch(services.s3, arrival)
     except Gone as error:
         # Its metadata is deleted too. The event's time is the upload time.
         taken = taken_at({}, place.name, None, arrival.time, services.zone)
@@ -54,7 +54,7 @@ def count_photograph(services: Services, arrival: Arrival) -> tuple[Count, bool]
     digest = file = None
     prepared: images.Prepared | Rejected
     try:
-        data = objects.fetch(services.s3, arrival, stored)
+        data = objects.read(stored, body)
         digest = hashlib.sha256(data).hexdigest()
         file = images.read(data)
         prepared = images.prepare(data, file)
