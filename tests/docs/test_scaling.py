@@ -1,0 +1,34 @@
+"""The arithmetic of docs/scaling.md, from the figures that it names."""
+
+from math import ceil
+from pathlib import Path
+
+from deployed.costs import Usage
+from tests.template.test_template import source
+
+PAGE = " ".join((Path(__file__).parents[2] / "docs" / "scaling.md").read_text().split())
+USE = Usage()
+A_DAY = 24 * 3600
+
+
+def test_functions_and_endpoint() -> None:
+    seconds = USE.count_milliseconds / 1000
+    assert f"some {1000 * seconds:.0f} ms" in PAGE
+    peak = 3 * 100_000_000 / A_DAY
+    assert f"| {ceil(peak * seconds)} |" in PAGE
+    most = int(source()["Parameters"]["CountConcurrency"]["MaxValue"])
+    rate = most / seconds
+    assert (
+        f"`CountConcurrency` of {most}: {round(rate, -1):,.0f} photographs a second**, {rate * A_DAY / 1e6:.0f} million"
+        in PAGE
+    )
+    assert f"{ceil(rate / 140)} `ml.c7i.large`" in PAGE
+
+
+def test_write_units() -> None:
+    units = USE.count_units + USE.marker_units + USE.totals_units + USE.latest_units
+    assert f"A photograph takes {units:.0f} write units" in PAGE
+    assert f"A new table, {4000 // units // 10 * 10:.0f} photographs a second" in PAGE
+    assert f"40,000 write units a second: {40000 // units // 100 * 100:,.0f} photographs" in PAGE
+    assert f"One site, {1000 / USE.totals_units:.0f} photographs a second" in PAGE
+    assert USE.totals_units == USE.latest_units / 2
