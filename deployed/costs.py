@@ -216,6 +216,13 @@ def idle(use: Usage, prices: Mapping[str, float], free: Mapping[str, float] | No
     }
 
 
+def tracing(prices: Mapping[str, float], per_day: float) -> float:
+    """What traces cost in a month with Tracing=Active. Lambda samples one call a second and 5 % of the others, and lets
+    nobody choose; each call counts one photograph, evenly over the day."""
+    rate = per_day * DAYS / SECONDS
+    return (min(rate, 1) + 0.05 * max(0, rate - 1)) * SECONDS * TO_MILLIONS * prices["trace"]
+
+
 @dataclass(frozen=True)
 class Recount:
     """What one recount on the web page uses. All but memory is assumed."""
