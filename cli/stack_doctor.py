@@ -38,4 +38,4 @@ def lines(report: Report) -> list[str]:
     skipped = [f"- not examined: {name}: {reason}" for name, reason in report.not_examined.items()]
     number = len(report.findings)
     wrong = f"{number} {'thing is' if number == 1 else 'things are'} wrong" if number else "Nothing is wrong"
-    return [*found, *skipped, f"{wrong}. Examined: {', '.join(report.examined)}"]
+    return [*found, *skipped, f"{wrong}. Examined: {', '.join(report.examined) or 'nothing'}"]

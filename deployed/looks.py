@@ -289,7 +289,10 @@ def alarms(patient: Patient) -> Iterator[Finding]:
         section = name.lower()
         if alarm["StateValue"] == "ALARM":
             since = f"{alarm['StateUpdatedTimestamp'].astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-            yield Finding(name, f"it has been firing since {since}", "Do what its page says", section)
+            meaning = re.sub(
+                r"\.? \S+#\w+$", "", alarm.get("AlarmDescription", "")
+            )  # without the page, which follows anyhow
+            yield Finding(name, f"it has been firing since {since}", meaning or "Do what its page says", section)
         elif (
             alarm["StateValue"] == "INSUFFICIENT_DATA" and alarm["StateUpdatedTimestamp"] < patient.now - UNKNOWN_AFTER
         ):

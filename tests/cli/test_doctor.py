@@ -366,6 +366,7 @@ def alarms(state: str, since: datetime = NOW - timedelta(hours=2), actions: bool
     one = {
         **{"AlarmName": "bintally-CountQueueAgeAlarm-1", "StateValue": state, "StateUpdatedTimestamp": since},
         **{"ActionsEnabled": actions, "Threshold": 900.0},
+        "AlarmDescription": "A photograph has waited. Check the mapping. https://wiki/runbook#countqueueagealarm",
     }
     return "describe_alarms", {"MetricAlarms": [one]}
 
@@ -383,6 +384,14 @@ def alarms(state: str, since: datetime = NOW - timedelta(hours=2), actions: bool
 def test_alarms(answer: Answer, wrong: list[str]) -> None:
     expected = [("CountQueueAgeAlarm", each, "countqueueagealarm") for each in wrong]
     assert found(looks.alarms, cloudformation=[ALARM], cloudwatch=[answer]) == expected
+
+
+def test_a_firing_alarm_says_what_it_means() -> None:
+    with Stubber(client("cloudformation")) as stack, Stubber(client("cloudwatch")) as cloudwatch:
+        stack.add_response(*ALARM)
+        cloudwatch.add_response(*alarms("ALARM"))
+        (firing,) = looks.alarms(patient())
+    assert firing.cure == "A photograph has waited. Check the mapping"
 
 
 # The command

@@ -130,17 +130,15 @@ def test_the_estimate_is_the_figure_of_the_costs() -> None:
     assert f'"counted * {dollars:.2f} / {per_day}"' in json.dumps(widgets())
 
 
-@pytest.mark.parametrize("name", ["PhotographQuery", "ErrorsQuery", "SlowestQuery", "LogCostQuery"])
-def test_a_query_names_fields_that_lines_have(printed: tuple[set[str], set[str]], name: str) -> None:
-    query = of_type("AWS::Logs::QueryDefinition")[name]["QueryString"]
-    without_text = re.sub(r'"[^"]*"', "", query)
-    aliases = set(re.findall(r" as (\w+)", without_text))
-    named = set(re.findall(r"(?<![\w.`@])[A-Za-z_][\w.]*", without_text.replace("`count`", "count_"))) - aliases
+def test_queries_name_fields_that_lines_have(printed: tuple[set[str], set[str]]) -> None:
     reconcile = {"key", "version_id"}  # functions/bintally/reconciling/reconcile_pages.py
     known = printed[0] | flat(REPORT) | reconcile | set(WORDS.split()) | {"count_"}
-    assert named <= known
+    for name, properties in of_type("AWS::Logs::QueryDefinition").items():
+        query = re.sub(r'"[^"]*"', "", properties["QueryString"]).replace("`count`", "count_")
+        named = set(re.findall(r"(?<![\w.@])[A-Za-z_][\w.]*", query)) - set(re.findall(r" as (\w+)", query))
+        assert named <= known, name
+        assert set(re.findall(r"@\w+", query)) <= {"@timestamp", "@message", "@log"}, name
     assert "count" in printed[0]
-    assert set(re.findall(r"@\w+", query)) <= {"@timestamp", "@message", "@log"}
 
 
 def test_queries_are_made_on_aws_alone_and_search_every_functions_log() -> None:
