@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from deployed.errors import StackError
 from deployed.stack import Deployed
 
 
@@ -16,6 +17,13 @@ class Finding:
     wrong: str
     cure: str
     section: str
+
+
+class Told(dict[str, str]):
+    """Outputs or parameters by name. A stack of an older template lacks some: that is a StackError."""
+
+    def __missing__(self, name: str) -> str:
+        raise StackError(f"the stack is older than this command and has no {name}. Deploy it again")
 
 
 @dataclass(frozen=True)
@@ -33,12 +41,12 @@ class Patient:
         return self.stack.describe()
 
     @cached_property
-    def outputs(self) -> dict[str, str]:
-        return self.stack.outputs()
+    def outputs(self) -> Told:
+        return Told(self.stack.outputs())
 
     @cached_property
-    def parameters(self) -> dict[str, str]:
-        return {each["ParameterKey"]: each["ParameterValue"] for each in self.description.get("Parameters", [])}
+    def parameters(self) -> Told:
+        return Told({each["ParameterKey"]: each["ParameterValue"] for each in self.description.get("Parameters", [])})
 
     @cached_property
     def resources(self) -> list[dict[str, Any]]:

@@ -443,6 +443,14 @@ def test_a_look_that_fails_is_named_and_the_others_go_on(monkeypatch: pytest.Mon
     assert "- not examined: runs: ListExecutions failed: Rate exceeded (Throttling)\n" in shown.stdout
 
 
+def test_a_stack_of_an_older_template_is_examined_as_far_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LOOKS", {"endpoint": looks.endpoint, "deployment": looks.deployment})
+    shown = run(monkeypatch, describe=lambda self: {"StackStatus": "CREATE_COMPLETE"})
+    assert shown.exit_code == 0
+    lacks = "the stack is older than this command and has no EndpointName. Deploy it again"
+    assert shown.stdout.splitlines()[0] == f"- not examined: endpoint: {lacks}"
+
+
 def test_every_section_that_a_finding_names_is_in_the_runbook() -> None:
     sections = anchors(ROOT / "docs" / "runbook.md")
     assert set(doctor.LOOKS) - {"queues", "alarms"} <= sections
