@@ -51,6 +51,7 @@ FAMILIES = {
         "model rollback": "Release the previously live version.",
     },
     "The stack": {
+        "stack doctor": "Say what is wrong with a stack, and what to do.",
         "stack redrive": "Retry everything in the dead-letter queues.",
         "stack reconcile": "Count the photographs that have no count.",
         "stack cost": "Compute what a stack on AWS costs.",

@@ -103,6 +103,7 @@ class Usage:
     idle_metrics: float = 2
     """PolledEventCount of the two: Lambda sends zeros while nothing changes."""
     alarms: float = 27
+    dashboards: float = 1
 
     # The endpoint
     serverless_gigabytes: float = 3
@@ -208,10 +209,18 @@ def idle(use: Usage, prices: Mapping[str, float], free: Mapping[str, float] | No
     polls = use.pollers * SECONDS / 20 * TO_MILLIONS
     return {
         "Alarms": max(0, use.alarms - free.get("alarm", 0)) * prices["alarm"],
+        "Dashboard": max(0, use.dashboards - free.get("dashboard", 0)) * prices["dashboard"],
         "Metrics": max(0, use.idle_metrics - free.get("metric", 0)) * prices["metric"],
         "Polls of two queues": max(0, polls - free.get("sqs_request", 0)) * prices["sqs_request"],
         "Images": use.images_gigabytes * prices["image_storage"],
     }
+
+
+def tracing(prices: Mapping[str, float], per_day: float) -> float:
+    """What traces cost in a month with Tracing=Active. Lambda samples one call a second and 5 % of the others, and lets
+    nobody choose; each call counts one photograph, evenly over the day."""
+    rate = per_day * DAYS / SECONDS
+    return (min(rate, 1) + 0.05 * max(0, rate - 1)) * SECONDS * TO_MILLIONS * prices["trace"]
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class Deployed(ABC):
     name: str
     arrival_seconds: ClassVar[float] = 60
     """After this time an upload is in the count queue, or lost."""
+    on_aws: ClassVar[bool] = True
 
     @property
     def client_settings(self) -> Mapping[str, Any]:
@@ -108,16 +109,21 @@ class Deployed(ABC):
         resource = session.resource("dynamodb", endpoint_url=self.endpoint_url, config=settings)
         return resource.Table(self.outputs()["CountsTable"])
 
-    def outputs(self) -> dict[str, str]:
-        """The stack's outputs by name. Raises NotRunning when it is not up, NotDeployed when it does not exist."""
+    def describe(self) -> dict[str, Any]:
+        """The stack, as DescribeStacks returns it. Raises NotRunning when it is not up, NotDeployed when it does not
+        exist."""
         self.require_running()
         try:
-            found = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
+            found: dict[str, Any] = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
             raise self.not_deployed() from error
-        return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+        return found
+
+    def outputs(self) -> dict[str, str]:
+        """The stack's outputs by name. Raises NotRunning when it is not up, NotDeployed when it does not exist."""
+        return {output["OutputKey"]: output["OutputValue"] for output in self.describe().get("Outputs", [])}
 
     def status(self) -> dict[str, str]:
         """The stack's location and the live model."""
@@ -161,8 +167,8 @@ class Deployed(ABC):
 
     # The endpoint
 
-    def live_model_data(self, outputs: dict[str, str]) -> str | None:
-        """The s3:// address of the live model; None when no model is live."""
+    def live_variant(self, outputs: dict[str, str]) -> dict[str, Any] | None:
+        """The endpoint's variant, as DescribeEndpointConfig returns it; None when no model is live."""
         sagemaker = self.client("sagemaker")
         try:
             endpoint = sagemaker.describe_endpoint(EndpointName=outputs["EndpointName"])
@@ -171,9 +177,17 @@ class Deployed(ABC):
         if endpoint["EndpointStatus"] == "Failed":
             return None
         config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
-        model = sagemaker.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
-        url: str = model["PrimaryContainer"]["ModelDataUrl"]
-        return url
+        return dict(config["ProductionVariants"][0])
+
+    def live_model(self, outputs: dict[str, str]) -> dict[str, Any] | None:
+        """The live model, as DescribeModel returns it; None when no model is live."""
+        variant = self.live_variant(outputs)
+        return variant and dict(self.client("sagemaker").describe_model(ModelName=variant["ModelName"]))
+
+    def live_model_data(self, outputs: dict[str, str]) -> str | None:
+        """The s3:// address of the live model; None when no model is live."""
+        model = self.live_model(outputs)
+        return str(model["PrimaryContainer"]["ModelDataUrl"]) if model else None
 
     def endpoint_status(self, outputs: dict[str, str]) -> str:
         try:

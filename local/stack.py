@@ -94,6 +94,7 @@ class Local(Deployed):
     package: Path = REPOSITORY / "model" / "pretrained" / "model.tar.gz"
     parameters: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    on_aws: ClassVar[bool] = False
     arrival_seconds: ClassVar[float] = 1  # the emulator sends the event before it answers the upload
 
     @classmethod

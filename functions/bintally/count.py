@@ -50,6 +50,10 @@ def count(record: SQSRecord, lambda_context: LambdaContext) -> None:
             raise Transient("too little time is left in this batch")
         arrival = parse_arrival(record.body)
         logger.set_correlation_id(arrival.event_id)
+        if count_settings().is_traced:
+            from bintally.aws.trace import trace_wait  # imported only where someone pays for traces
+
+            trace_wait(arrival.time.timestamp(), arrival.key, arrival.event_id)
         if is_folder_marker(arrival.key, arrival.size):
             logger.info("folder", key=arrival.key)
             return
@@ -92,6 +96,10 @@ def measure(counted: Counted) -> None:
 
 @cache
 def services() -> Services:
+    if count_settings().is_traced:
+        from bintally.aws.trace import trace_requests
+
+        trace_requests(clients.s3(), clients.endpoint(), clients.dynamodb())
     return Services(
         s3=clients.s3(),
         runtime=clients.endpoint(),

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from cli.main import main
-from deployed.costs import DAYS
-from deployed.prices import table
+from deployed.costs import DAYS, tracing
+from deployed.prices import prices, table
 from local.stack import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "costs.md").read_text()
@@ -43,6 +43,16 @@ def test_the_text_has_the_figures_of_the_table() -> None:
         f"{figure('DynamoDB'):.2f}, and the model's computing {figure('SageMaker, compute'):.2f}",
         f"{keeping * DAYS:.0f} dollars more each month",
         f"{reconciling:.2f} dollars a month for each million kept",
+    ):
+        assert said in " ".join(PAGE.split()), said
+
+
+def test_the_text_has_what_traces_cost() -> None:
+    small, large = (tracing(prices("us-east-1").amounts, per_day) for per_day in (1_000, 1_000_000))
+    for said in (
+        f"{large:.2f} dollars a month at a million",
+        f"{large / DAYS:.2f} a million",
+        f"for {small:.2f} dollars",
     ):
         assert said in " ".join(PAGE.split()), said
 

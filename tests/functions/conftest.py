@@ -51,6 +51,7 @@ ENVIRONMENT = {
     "RECOUNT_TOLERANCE_VALUE": "0",
     "CLAIM_MINUTES": "15",
     "SITE_TIMEZONE": "UTC",
+    "TRACING": "PassThrough",
     "IMAGES_BUCKET": BUCKET,
     "MODEL_PACKAGE_GROUP": "bintally",
     "RELEASE_STATE_MACHINE": "arn:aws:states:us-east-1:123456789012:stateMachine:bintally-release",

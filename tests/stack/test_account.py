@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 
 from cli.errors import CliError
 from cli.model_rollback import previous
+from deployed.doctor import examine
 from deployed.stack import Account
 from local.stack import Local, package_version
 from tests.stack.people import Person
@@ -104,6 +105,31 @@ def test_an_operator_releases_and_rejects(operator: Person, stack: Local, versio
     printed = operator.does("stack", "redrive")
     assert printed == "0 messages sent back to the count queue\n0 messages sent back to the record queue\n"
     assert json.loads(operator.does("stack", "reconcile", "--since", "1d", "--json"))["uncounted"] == 0
+
+
+def test_the_doctor_finds_a_healthy_stack_well_and_names_what_is_broken(
+    operator: Person, stack: Local, user: Any, version: str
+) -> None:
+    """On this machine; then as an operator of an account, whose policy lets every look through. What tests changed on
+    their stack, the seconds before a retry, is all that is wrong at first."""
+    report = examine(stack)
+    assert [each.wrong for each in report.findings if "RETRY_SECONDS" not in each.wrong] == []
+    assert [each.about for each in report.findings] == ["CountFunction"]
+    assert report.not_examined == {}
+    user.sqs.send_message(QueueUrl=user.dead, MessageBody="{}")
+    with user.held():
+        code, printed, errors = operator.run("stack", "doctor", "--json")
+    user.sqs.purge_queue(QueueUrl=user.dead)
+    assert (code, errors) == (1, "")
+    found = json.loads(printed)
+    wrong = {(each["about"], each["section"]) for each in found["findings"]}
+    assert wrong == {
+        ("CountFunction", "drift"),
+        ("CountMapping", "mappings"),
+        ("CountDeadLetterQueue", "countdeadletteralarm"),
+        ("AlertsTopic", "alerts"),  # nobody subscribes to the alarms of a test
+    }
+    assert set(found["not_examined"]) <= {"quotas"}, "the emulator has no Service Quotas"
 
 
 def test_an_operator_may_go_back(operator: Person, monkeypatch: pytest.MonkeyPatch, stack: Local) -> None:

@@ -36,7 +36,7 @@ def test_mappings_gather_messages_and_changes_as_usage_says() -> None:
 
 def test_a_month_has_as_many_alarms_and_checks_as_usage_says() -> None:
     assert len(of_type("AWS::CloudWatch::Alarm")) == USE.alarms
-    assert not of_type("AWS::CloudWatch::Dashboard"), "one costs by the month: add it to idle()"
+    assert len(of_type("AWS::CloudWatch::Dashboard")) == USE.dashboards
     assert default("ReconcileSchedule").endswith("SAT *)"), "weekly"
 
 

@@ -231,6 +231,15 @@ def test_a_file_of_which_nothing_is_kept_fires_an_alarm() -> None:
     assert (alarm["Statistic"], alarm["Threshold"], alarm["ComparisonOperator"]) == ("Sum", 0, "GreaterThanThreshold")
 
 
+def test_every_alarm_ends_with_the_address_of_its_section_in_the_runbook() -> None:
+    """Which says what it means, what to check and what to do."""
+    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", (ROOT / "docs/runbook.md").read_text(), re.M | re.S))
+    for name, alarm in of_type("AWS::CloudWatch::Alarm").items():
+        assert alarm["AlarmDescription"]["Fn::Sub"].endswith(f". ${{Runbook}}#{name.lower()}"), name
+        assert re.findall(r"^- \*\*(\w+):\*\* \S", sections[name], re.M) == ["Means", "Check", "Do"], name
+    assert {name for name in sections if name.endswith("Alarm")} == set(of_type("AWS::CloudWatch::Alarm"))
+
+
 def test_every_alarm_tells_the_topic() -> None:
     for name, alarm in of_type("AWS::CloudWatch::Alarm").items():
         assert alarm["AlarmActions"] == [{"Ref": "AlertsTopic"}], name

@@ -25,6 +25,8 @@ class CountSettings:
     """Of records that are wrong, as far as nobody knows better."""
     site_zone: ZoneInfo
     """Of times without a zone."""
+    is_traced: bool
+    """Whether X-Ray samples calls."""
 
 
 @cache
@@ -39,4 +41,5 @@ def count_settings() -> CountSettings:
         disagreement_limit=float(os.environ["DISAGREEMENT_LIMIT"]),
         wrong_share=float(os.environ["RECORD_WRONG_SHARE"]),
         site_zone=site_zone(),
+        is_traced=os.environ["TRACING"] == "Active",
     )

@@ -1,0 +1,460 @@
+"""What `bintally stack doctor` finds wrong, look by look, and how it says so. AWS's answers are checked by Stubber."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
+from click.testing import CliRunner, Result
+
+from cli.main import main
+from deployed import doctor, looks
+from deployed.access import translate_refusals
+from deployed.errors import StackError
+from deployed.patient import Finding, Patient
+from deployed.stack import Account
+from local.stack import Local
+from tests.docs.test_links import anchors
+from tests.template.test_template import ROOT, of_type
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+LIVE = "s3://artifacts/models/m2/model.tar.gz"
+IMAGE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/bintally-serve"
+DIGESTS = [f"sha256:{letter * 64}" for letter in "ab"]
+SESSION: Any = boto3.Session("test", "test", region_name="eu-west-1")
+translate_refusals(SESSION)
+
+Answer = tuple[str, Any]
+"""An operation, and its answer or the code of its error."""
+
+
+@cache
+def client(service: str) -> Any:
+    return SESSION.client(service)
+
+
+class Stack(Account):
+    """A stack whose description and model are told; of everything else AWS is asked."""
+
+    ended = "UPDATE_COMPLETE"
+
+    def client(self, service: str, **config: Any) -> Any:
+        return client(service)
+
+    def describe(self) -> dict[str, Any]:
+        outputs = {f"{name}StateMachine": f"arn:machine:{name}" for name in ("Release", "Retrain", "Reconcile")}
+        outputs |= {"EndpointName": "bintally-serverless", "AlertsTopic": "arn:aws:sns:eu-west-1:111122223333:alerts"}
+        parameters = {
+            **{"CountConcurrency": "5", "ServerlessMemory": "3072", "ProvisionedConcurrency": "0"},
+            **{"EndpointMode": "serverless", "InstanceType": "ml.c7i.large", "Runbook": "https://wiki/runbook"},
+            **{"ReconcileScheduleState": "ENABLED", "RetrainScheduleState": "ENABLED"},
+            **{"ServingImage": f"{IMAGE}:1", "TrainingImage": "elsewhere/train:1"},
+        }
+        return {
+            "StackStatus": self.ended,
+            "Outputs": [{"OutputKey": key, "OutputValue": value} for key, value in outputs.items()],
+            "Parameters": [{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()],
+        }
+
+    is_live = True
+
+    def live_model(self, outputs: dict[str, str]) -> dict[str, Any] | None:
+        return {"PrimaryContainer": {"ModelDataUrl": LIVE, "Image": f"{IMAGE}@{DIGESTS[0]}"}} if self.is_live else None
+
+
+def patient(**told: Any) -> Patient:
+    return Patient(type("Told", (Stack,), told)("bintally"), NOW)
+
+
+def found(
+    look: Callable[[Patient], Iterator[Finding]], told: dict[str, Any] | None = None, /, **answers: list[Answer]
+) -> list[tuple[str, str, str]]:
+    """What a look finds: about, what is wrong, and the section. `answers` by service, in the order of the requests."""
+    with ExitStack() as stubs:
+        made = [stubs.enter_context(Stubber(client(service.replace("_", "-")))) for service in answers]
+        for stub, given in zip(made, answers.values(), strict=True):
+            for operation, answer in given:
+                if isinstance(answer, str):
+                    stub.add_client_error(operation, answer)
+                else:
+                    stub.add_response(operation, answer)
+        findings = [(each.about, each.wrong, each.section) for each in look(patient(**(told or {})))]
+        for stub in made:
+            stub.assert_no_pending_responses()
+    return findings
+
+
+def resources(kind: str, **ids: str) -> Answer:
+    """ListStackResources' answer: physical ids by logical id."""
+    common = {"ResourceType": kind, "ResourceStatus": "CREATE_COMPLETE", "LastUpdatedTimestamp": NOW}
+    listed = [common | {"LogicalResourceId": name, "PhysicalResourceId": value} for name, value in ids.items()]
+    return "list_stack_resources", {"StackResourceSummaries": listed}
+
+
+# Deployment and drift
+
+
+@pytest.mark.parametrize(
+    ("status", "wrong"),
+    [
+        ("CREATE_COMPLETE", []),
+        ("UPDATE_COMPLETE", []),
+        ("UPDATE_IN_PROGRESS", ["a deployment is running (UPDATE_IN_PROGRESS)"]),
+        ("UPDATE_ROLLBACK_COMPLETE", ["the last deployment failed (UPDATE_ROLLBACK_COMPLETE)"]),
+    ],
+)
+def test_the_last_deployment(status: str, wrong: list[str]) -> None:
+    assert found(looks.deployment, {"ended": status}) == [("stack", each, "deployment") for each in wrong]
+
+
+def drifts(*drifted: dict[str, Any], status: str = "DETECTION_COMPLETE") -> list[Answer]:
+    common = {"StackId": "s", "ResourceType": "AWS::Lambda::Function", "Timestamp": NOW}
+    state = {"StackId": "s", "StackDriftDetectionId": "d", "DetectionStatus": status, "Timestamp": NOW}
+    listed: Answer = ("describe_stack_resource_drifts", {"StackResourceDrifts": [common | each for each in drifted]})
+    return [
+        resources("AWS::Lambda::Function", CountFunction="f"),
+        ("detect_stack_drift", {"StackDriftDetectionId": "d"}),
+        ("describe_stack_drift_detection_status", state),
+        *([listed] if status == "DETECTION_COMPLETE" else []),
+    ]
+
+
+def test_what_was_changed_or_deleted_by_hand() -> None:
+    assert found(looks.drift, cloudformation=drifts()) == []
+    difference = {"PropertyPath": "/MemorySize", "ExpectedValue": "1769", "ActualValue": "512"}
+    changed = {
+        **{"LogicalResourceId": "CountFunction", "StackResourceDriftStatus": "MODIFIED"},
+        "PropertyDifferences": [difference | {"DifferenceType": "NOT_EQUAL"}],
+    }
+    gone = {"LogicalResourceId": "CountQueue", "StackResourceDriftStatus": "DELETED"}
+    assert found(looks.drift, cloudformation=drifts(changed, gone)) == [
+        ("CountFunction", "MemorySize was changed by hand: it is 512, and the template says 1769", "drift"),
+        ("CountQueue", "it was deleted by hand", "drift"),
+    ]
+    with pytest.raises(StackError, match="drift detection failed"):
+        found(looks.drift, cloudformation=drifts(status="DETECTION_FAILED"))
+
+
+# Endpoint, model, images
+
+
+def endpoint(status: str, reads: int, **capacity: Any) -> list[Answer]:
+    described = {
+        **{"EndpointName": "bintally-serverless", "EndpointArn": "arn:aws:sagemaker:eu-west-1:1:endpoint/e"},
+        **{"EndpointStatus": status, "CreationTime": NOW, "LastModifiedTime": NOW, "EndpointConfigName": "c"},
+    }
+    variant = {"VariantName": "AllTraffic", "ModelName": "m"} | capacity
+    config: dict[str, Any] = {
+        "EndpointConfigName": "c",
+        "EndpointConfigArn": "arn:aws:sagemaker:eu-west-1:1:endpoint-config/c",
+    }
+    config |= {"CreationTime": NOW, "ProductionVariants": [variant]}
+    told: list[Answer] = [("describe_endpoint", described)] * reads
+    return [*told, ("describe_endpoint_config", config)] if capacity else told
+
+
+def test_the_endpoint() -> None:
+    serverless = {"MaxConcurrency": 5, "MemorySizeInMB": 3072}
+    assert found(looks.endpoint, sagemaker=endpoint("InService", 2, ServerlessConfig=serverless)) == []
+    assert found(looks.endpoint, sagemaker=endpoint("InService", 2, InstanceType="ml.c7i.large")) == []
+    name = "bintally-serverless"
+    smaller = endpoint("InService", 2, ServerlessConfig=serverless | {"MaxConcurrency": 2})
+    differs = "MaxConcurrency is 2, and the stack's parameters say 5"
+    assert found(looks.endpoint, sagemaker=smaller) == [(name, differs, "endpoint")]
+    failed, updating = endpoint("Failed", 2), endpoint("Updating", 2)
+    assert found(looks.endpoint, sagemaker=failed) == [(name, "it is Failed: no reason given", "endpoint")]
+    assert found(looks.endpoint, sagemaker=updating) == [(name, "it is Updating", "endpoint")]
+    none: list[Answer] = [("describe_endpoint", "ValidationException")]
+    waits = "no model was released, so photographs wait in the count queue"
+    assert found(looks.endpoint, sagemaker=none) == [(name, waits, "endpoint")]
+
+
+def packages(**statuses: str) -> list[Answer]:
+    """The registry, the newest first."""
+    listed, described = [], []
+    for version, status in statuses.items():
+        arn = f"arn:aws:sagemaker:eu-west-1:111122223333:model-package/bintally/{version[1:]}"
+        common = {"ModelPackageArn": arn, "CreationTime": NOW, "ModelPackageStatus": "Completed"}
+        listed.append(common | {"ModelPackageName": version})
+        containers = [{"Image": "i", "ModelDataUrl": f"s3://artifacts/models/{version}/model.tar.gz"}]
+        known = {"ModelApprovalStatus": status, "CustomerMetadataProperties": {"model_version": version}}
+        more = {"ModelPackageName": version, "ModelPackageStatusDetails": {"ValidationStatuses": []}}
+        answer: dict[str, Any] = common | known | more | {"InferenceSpecification": {"Containers": containers}}
+        described.append(("describe_model_package", answer))
+    return [("list_model_packages", {"ModelPackageSummaryList": listed}), *described]
+
+
+def test_the_live_model_is_the_newest_approved_one() -> None:
+    pending = packages(m3="PendingManualApproval", m2="Approved")
+    assert found(looks.model, sagemaker=pending) == []
+    forgotten = packages(m3="Approved", m2="Approved")
+    left = [("model", "version m3 is approved, and another one is live", "model")]
+    assert found(looks.model, sagemaker=forgotten) == left
+    rejected = packages(m2="Rejected")
+    assert found(looks.model, sagemaker=rejected) == [
+        ("model", "version m2 is live and not approved (Rejected)", "model")
+    ]
+    assert found(looks.model, {"is_live": False}) == [], "the endpoint's look says so"
+
+
+def test_images() -> None:
+    def image(digest: str) -> list[Answer]:
+        return [("describe_images", {"imageDetails": [{"imageDigest": digest}]})]
+
+    assert found(looks.images, ecr=image(DIGESTS[0])) == []
+    pushed = f"{IMAGE}:1 is {DIGESTS[1][:19]} now, and the endpoint runs {IMAGE}@{DIGESTS[0]}"
+    assert found(looks.images, ecr=image(DIGESTS[1])) == [("ServingImage", pushed, "images")]
+    gone: list[Answer] = [("describe_images", "ImageNotFoundException")]
+    assert found(looks.images, ecr=gone) == [("ServingImage", f"there is no image {IMAGE}:1", "images")]
+    with pytest.raises(ClientError, match="ServerException"):
+        found(looks.images, ecr=[("describe_images", "ServerException")])
+
+
+# Mappings, queues, topic
+
+
+def mapping(name: str, state: str, result: str = "OK") -> dict[str, list[Answer]]:
+    """A mapping of the stack, and one of another stack."""
+    ours, other = ("1" * 36, "2" * 36)
+    found = [{"UUID": ours, "State": state, "LastProcessingResult": result}, {"UUID": other, "State": "Disabled"}]
+    listed = resources("AWS::Lambda::EventSourceMapping", **{name: ours})
+    return {"lambda": [("list_event_source_mappings", {"EventSourceMappings": found})], "cloudformation": [listed]}
+
+
+def test_mappings() -> None:
+    assert found(looks.mappings, **mapping("CountMapping", "Enabled")) == []
+    disabled = [("CountMapping", "it is disabled, so nothing reaches its function", "mappings")]
+    assert found(looks.mappings, **mapping("CountMapping", "Disabled")) == disabled
+    assert found(looks.mappings, {"is_live": False}, **mapping("CountMapping", "Disabled")) == []
+    failing = mapping("FollowMapping", "Enabled", "PROBLEM: Function call failed")
+    assert found(looks.mappings, **failing) == [
+        ("FollowMapping", "its last call failed: PROBLEM: Function call failed", "mappings")
+    ]
+
+
+URL = "https://sqs.eu-west-1.amazonaws.com/111122223333/"
+
+
+def depth(number: int) -> Answer:
+    return "get_queue_attributes", {"Attributes": {"ApproximateNumberOfMessages": str(number)}}
+
+
+def age(seconds: float) -> Answer:
+    points = [{"Timestamp": NOW - timedelta(minutes=5), "Maximum": 5000.0}, {"Timestamp": NOW, "Maximum": seconds}]
+    return "get_metric_statistics", {"Datapoints": points}
+
+
+def test_queues() -> None:
+    names = {"CountDeadLetterQueue": f"{URL}dead", "CountQueue": f"{URL}count"}
+    queues = resources("AWS::SQS::Queue", **names)
+    assert found(looks.queues, cloudformation=[queues], sqs=[depth(0), depth(0)]) == []
+    dead = [("CountDeadLetterQueue", "dead letters: 1,234", "countdeadletteralarm")]
+    assert found(looks.queues, cloudformation=[queues], sqs=[depth(1234), depth(0)]) == dead
+    listed = {"StackResourceSummaries": [*queues[1]["StackResourceSummaries"], *ALARM[1]["StackResourceSummaries"]]}
+    told: dict[str, list[Answer]] = {
+        "cloudformation": [("list_stack_resources", listed)],
+        "sqs": [depth(0), depth(70)],
+    }
+    alarm = alarms("OK")
+    assert found(looks.queues, **told, cloudwatch=[alarm, age(800)]) == [], "its alarm allows 900 seconds"
+    late = [("CountQueue", "70 messages wait, the oldest for 20 minutes", "countqueueagealarm")]
+    assert found(looks.queues, **told, cloudwatch=[alarm, age(1200)]) == late
+
+
+def test_somebody_hears_of_alarms() -> None:
+    def subscribed(*arns: str) -> list[Answer]:
+        return [("list_subscriptions_by_topic", {"Subscriptions": [{"SubscriptionArn": arn} for arn in arns]})]
+
+    assert found(looks.alerts, sns=subscribed("PendingConfirmation", "arn:aws:sns:eu-west-1:1:alerts:1")) == []
+    nobody = "nobody hears of alarms: no subscription is confirmed"
+    assert found(looks.alerts, sns=subscribed()) == [("AlertsTopic", nobody, "alerts")]
+    pending = [("AlertsTopic", f"{nobody}, and 1 not yet", "alerts")]
+    assert found(looks.alerts, sns=subscribed("PendingConfirmation")) == pending
+
+
+# Schedules and runs
+
+
+def timers(state: str = "ENABLED", changed: datetime = NOW) -> dict[str, list[Answer]]:
+    answer = {"State": state, "ScheduleExpression": "cron(0 3 ? * SUN *)", "LastModificationDate": changed}
+    listed = resources("AWS::Scheduler::Schedule", RetrainTimer="bintally-RetrainTimer-1")
+    return {"cloudformation": [listed], "scheduler": [("get_schedule", answer)]}
+
+
+def test_schedules() -> None:
+    assert found(looks.schedules, **timers()) == []
+    by_hand = [("RetrainTimer", "it was disabled by hand, and the stack says ENABLED", "schedules")]
+    assert found(looks.schedules, **timers("DISABLED")) == by_hand
+
+
+def executions(status: str, age: timedelta = timedelta(days=1)) -> Answer:
+    arn = "arn:aws:states:eu-west-1:111122223333:execution:bintally-retrain:1"
+    one = {"executionArn": arn, "stateMachineArn": "arn", "name": "1", "status": status, "startDate": NOW - age}
+    return "list_executions", {"executions": [one]}
+
+
+def test_runs() -> None:
+    well = executions("SUCCEEDED")
+    assert found(looks.runs, **timers(), stepfunctions=[well, well, well]) == []
+    running = executions("RUNNING")
+    assert found(looks.runs, **timers(), stepfunctions=[running, running, running]) == []
+    why: Answer = (
+        "describe_execution",
+        {**executions("FAILED")[1]["executions"][0], "error": "NoLabels", "cause": "none"},
+    )
+    reason = [("RetrainStateMachine", "the last retraining failed: NoLabels none", "runs")]
+    assert found(looks.runs, **timers(), stepfunctions=[well, executions("FAILED"), why, well]) == reason
+
+
+def test_a_schedule_that_starts_nothing() -> None:
+    old, well = timers(changed=NOW - timedelta(days=90)), executions("SUCCEEDED")
+    late = executions("SUCCEEDED", timedelta(days=15))
+    said = [("RetrainTimer", "it has started nothing since 2026-11-14, and should every 7 days", "runs")]
+    assert found(looks.runs, **old, stepfunctions=[well, late, well]) == said
+    assert found(looks.runs, **timers(), stepfunctions=[well, late, well]) == [], "it was changed since"
+
+
+@pytest.mark.parametrize(
+    ("expression", "days"),
+    [
+        ("cron(0 3 ? * SUN *)", 7),
+        ("cron(0 3 * * ? *)", 1),
+        ("cron(0 3 1 * ? *)", 31),
+        ("cron(0 3 ? * 6#1 *)", 31),
+        ("cron(0 3 1 1 ? *)", 366),
+        ("rate(12 hours)", 0.5),
+        ("rate(1 day)", 1),
+    ],
+)
+def test_the_longest_time_between_two_starts(expression: str, days: float) -> None:
+    assert looks.interval(expression) == timedelta(days=days)
+
+
+def test_a_schedule_that_starts_once_has_no_interval() -> None:
+    assert looks.interval("at(2026-11-22T10:15:00)") is None
+
+
+# Quotas and alarms
+
+
+def limits(functions: int, serverless: float, name: str = "Total concurrency of all serverless endpoints") -> Any:
+    account: Answer = ("get_account_settings", {"AccountLimit": {"ConcurrentExecutions": functions}})
+    quota: Answer = ("get_service_quota", {"Quota": {"QuotaName": name, "Value": serverless}})
+    return {"lambda": [account], "service_quotas": [quota]}
+
+
+def test_quotas() -> None:
+    assert found(looks.quotas, **limits(15, 10)) == []
+    assert found(looks.quotas, **limits(10, 8)) == [
+        ("Lambda", "the account runs 10 functions at once, and this stack needs 15", "quotas"),
+        ("SageMaker", "the account has 8 of serverless concurrency, and a release needs 10", "quotas"),
+    ]
+    with pytest.raises(StackError, match="is another one: Domains"):
+        found(looks.quotas, **limits(15, 10, "Domains"))
+
+
+ALARM = resources("AWS::CloudWatch::Alarm", CountQueueAgeAlarm="bintally-CountQueueAgeAlarm-1")
+
+
+def alarms(state: str, since: datetime = NOW - timedelta(hours=2), actions: bool = True) -> Answer:
+    one = {
+        **{"AlarmName": "bintally-CountQueueAgeAlarm-1", "StateValue": state, "StateUpdatedTimestamp": since},
+        **{"ActionsEnabled": actions, "Threshold": 900.0},
+        "AlarmDescription": "A photograph has waited. Check the mapping. https://wiki/runbook#countqueueagealarm",
+    }
+    return "describe_alarms", {"MetricAlarms": [one]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "wrong"),
+    [
+        (alarms("OK"), []),
+        (alarms("ALARM"), ["it has been firing since 2026-11-29 10:00 UTC"]),
+        (alarms("INSUFFICIENT_DATA"), ["it has had no data for over an hour"]),
+        (alarms("INSUFFICIENT_DATA", NOW), []),
+        (alarms("OK", actions=False), ["it tells nobody: its actions are disabled"]),
+    ],
+)
+def test_alarms(answer: Answer, wrong: list[str]) -> None:
+    expected = [("CountQueueAgeAlarm", each, "countqueueagealarm") for each in wrong]
+    assert found(looks.alarms, cloudformation=[ALARM], cloudwatch=[answer]) == expected
+
+
+def test_a_firing_alarm_says_what_it_means() -> None:
+    with Stubber(client("cloudformation")) as stack, Stubber(client("cloudwatch")) as cloudwatch:
+        stack.add_response(*ALARM)
+        cloudwatch.add_response(*alarms("ALARM"))
+        (firing,) = looks.alarms(patient())
+    assert firing.cure == "A photograph has waited. Check the mapping"
+
+
+# The command
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str, **told: Any) -> Result:
+    monkeypatch.setattr(Local, "from_environment", lambda: type("Told", (Stack,), told)("bintally"))
+    return CliRunner(mix_stderr=False).invoke(main, ["stack", "doctor", *words])
+
+
+def finding(section: str) -> Callable[[Patient], Iterator[Finding]]:
+    return lambda patient: iter([Finding("CountQueue", "70 wait", "Look", section)])
+
+
+def refused(patient: Patient) -> Iterator[Finding]:
+    with Stubber(client("sns")) as stub:
+        stub.add_client_error("list_subscriptions_by_topic", "AuthorizationError")
+        yield from looks.alerts(patient)
+
+
+def test_it_says_line_by_line_what_is_wrong_and_what_it_could_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"queues": finding("countqueueagealarm"), "alerts": refused, "alarms": finding("countqueueagealarm")}
+    monkeypatch.setattr(doctor, "LOOKS", table)
+    shown = run(monkeypatch)
+    assert (shown.exit_code, shown.stderr) == (1, "")
+    assert shown.stdout.splitlines() == [
+        "✗ CountQueue: 70 wait. Look (https://wiki/runbook#countqueueagealarm)",
+        "- not examined: alerts: missing permission sns:ListSubscriptionsByTopic",
+        "1 thing is wrong. Examined: queues, alarms",
+    ]
+    answer = json.loads(run(monkeypatch, "--json").stdout)
+    assert (answer["well"], [each["section"] for each in answer["findings"]]) == (False, ["countqueueagealarm"])
+    assert list(answer["not_examined"]) == ["alerts"]
+
+
+def test_a_healthy_stack_exits_0_and_one_machine_has_no_quotas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LOOKS", {"deployment": looks.deployment, "quotas": looks.quotas})
+    shown = run(monkeypatch, on_aws=False)
+    assert (shown.exit_code, shown.stdout) == (0, "Nothing is wrong. Examined: deployment\n")
+
+
+def test_a_look_that_fails_is_named_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(patient: Patient) -> Iterator[Finding]:
+        raise ClientError({"Error": {"Code": "Throttling", "Message": "Rate exceeded"}}, "ListExecutions")
+
+    monkeypatch.setattr(doctor, "LOOKS", {"runs": fails, "deployment": looks.deployment})
+    shown = run(monkeypatch)
+    assert shown.exit_code == 0
+    assert "- not examined: runs: ListExecutions failed: Rate exceeded (Throttling)\n" in shown.stdout
+
+
+def test_a_stack_of_an_older_template_is_examined_as_far_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LOOKS", {"endpoint": looks.endpoint, "deployment": looks.deployment})
+    shown = run(monkeypatch, describe=lambda self: {"StackStatus": "CREATE_COMPLETE"})
+    assert shown.exit_code == 0
+    lacks = "the stack is older than this command and has no EndpointName. Deploy it again"
+    assert shown.stdout.splitlines()[0] == f"- not examined: endpoint: {lacks}"
+
+
+def test_every_section_that_a_finding_names_is_in_the_runbook() -> None:
+    sections = anchors(ROOT / "docs" / "runbook.md")
+    assert set(doctor.LOOKS) - {"queues", "alarms"} <= sections
+    watched = {f"{name.removesuffix('Queue')}Alarm" for name in of_type("AWS::SQS::Queue") if "DeadLetter" in name}
+    watched |= {f"{name}AgeAlarm" for name in of_type("AWS::SQS::Queue") if "DeadLetter" not in name}
+    assert watched <= set(of_type("AWS::CloudWatch::Alarm"))
+    assert {name.lower() for name in of_type("AWS::CloudWatch::Alarm")} <= sections
