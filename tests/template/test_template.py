@@ -676,7 +676,7 @@ def test_nobody_signs_up_and_one_function_sees_passwords() -> None:
     assert client["WriteAttributes"] == client["ReadAttributes"] == ["name"], "empty lists would allow all"
     units, lives = client["TokenValidityUnits"], client["RefreshTokenValidity"]
     assert (units["RefreshToken"], lives * 3600) == ("hours", SHIFT_SECONDS)
-    assert (units["IdToken"], client["IdTokenValidity"]) == ("minutes", 60), "who is removed goes on for that long"
+    assert (units["IdToken"], client["IdTokenValidity"]) == ("minutes", 15), "who is removed goes on for that long"
     groups = {each["GroupName"] for each in of_type("AWS::Cognito::UserPoolGroup").values()}
     assert groups == set(ROLES)
     who = {
