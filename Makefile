@@ -28,7 +28,7 @@ SOON := not long and not upstream
 # Docker and debootstrap build images, chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
 
-.PHONY: system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check units test test-stack test-torch test-sdk test-style test-long soak fuzz upstream coverage docs notebook bench
+.PHONY: system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check units test test-stack test-torch test-sdk test-style test-long soak fuzz upstream coverage docs notebook bench sbom
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -115,6 +115,12 @@ upstream: .venv/test.installed ## Show the gaps of ministack itself: when its ve
 coverage: .venv/test.installed ## Say which lines `make check` does not reach
 	$(bin)/python -m pytest $(PARALLEL) -m "not stack and $(SOON)" $(UNIT_TESTS) $(TORCH_TESTS:%=--ignore=%) \
 	  --cov=functions --cov=cli --cov=local --cov=model --cov=localsagemaker --cov-report=term:skip-covered
+
+sbom: | $(UV) ## Write what the two images contain of Python's packages to .runs/sbom (CycloneDX)
+	@mkdir -p .runs/sbom
+	@for image in serve:model/requirements.txt train:requirements/train.txt; do \
+	  $(UV) tool run --quiet --no-python-downloads --python "$$(command -v $(PYTHON))" --with-requirements requirements/sbom.txt --from cyclonedx-bom \
+	    cyclonedx-py requirements "$${image#*:}" --output-reproducible --output-file ".runs/sbom/$${image%%:*}.cdx.json"; done
 
 bench: .venv/test.installed .venv-train/installed ## Measure serving, the whole way and the count function
 	@$(bin)/bintally bench

@@ -51,10 +51,12 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
 
 @pytest.fixture(scope="module")
 def address(image: str, package: Package) -> Iterator[str]:
-    """The running container, with SageMaker's argument and its folder for the model."""
+    """The running container, with SageMaker's argument and its folder for the model; it can write nothing and has no
+    capability."""
     port = free_port()
     container = output_of(
         *("docker", "run", "--detach", "--publish", f"127.0.0.1:{port}:8080"),
+        *("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
         *("--volume", f"{package.directory}:/opt/ml/model:ro", image, "serve"),
     )
     try:
@@ -95,3 +97,13 @@ def test_the_image_contains_what_serves_and_no_more(image: str) -> None:
     assert not any(line.startswith(("torch", "boto")) for line in listed.splitlines())
     files = output_of("docker", "run", "--rm", "--entrypoint", "ls", image, "/opt/bintally/model").split()
     assert files == ["__init__.py", "answer.py", "package.py", "pixels.py", "preprocess.py", "serve.py"]
+
+
+def test_its_bill_of_materials_names_what_pip_finds_in_it(image: str) -> None:
+    output_of("make", "--directory", REPOSITORY, "sbom")
+    bill = json.loads((REPOSITORY / ".runs" / "sbom" / "serve.cdx.json").read_text())
+    listed = json.loads(output_of("docker", "run", "--rm", "--entrypoint", "pip", image, "list", "--format", "json"))
+    found = {(each["name"].lower().replace("_", "-"), each["version"]) for each in listed}
+    named = {(each["name"].lower(), each["version"]) for each in bill["components"]}
+    assert named and named <= found
+    assert {name for name, _ in found - named} <= {"pip", "setuptools", "wheel"}, "what the base image brings"
