@@ -58,7 +58,8 @@ class Shipping(Deployed):
     def upload_package(self, model_version: str, outputs: dict[str, str]) -> str:
         """The shipped package's s3:// address."""
         key = f"models/{model_version}/model.tar.gz"
-        self.client("s3").upload_file(str(self.package), outputs["ArtifactsBucket"], key)
+        with self.package.open("rb") as body:
+            self.client("s3").put_object(Bucket=outputs["ArtifactsBucket"], Key=key, Body=body)
         return f"s3://{outputs['ArtifactsBucket']}/{key}"
 
     def is_shipped(self, url: str) -> bool:

@@ -109,16 +109,21 @@ class Deployed(ABC):
         resource = session.resource("dynamodb", endpoint_url=self.endpoint_url, config=settings)
         return resource.Table(self.outputs()["CountsTable"])
 
-    def outputs(self) -> dict[str, str]:
-        """The stack's outputs by name. Raises NotRunning when it is not up, NotDeployed when it does not exist."""
+    def describe(self) -> dict[str, Any]:
+        """The stack as DescribeStacks returns it. Raises NotRunning when it is not up, NotDeployed when it does not
+        exist."""
         self.require_running()
         try:
-            found = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
+            found: dict[str, Any] = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
             raise self.not_deployed() from error
-        return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+        return found
+
+    def outputs(self) -> dict[str, str]:
+        """The stack's outputs by name. Raises NotRunning when it is not up, NotDeployed when it does not exist."""
+        return {output["OutputKey"]: output["OutputValue"] for output in self.describe().get("Outputs", [])}
 
     def status(self) -> dict[str, str]:
         """The stack's location and the live model."""
