@@ -86,7 +86,7 @@ def destroy(stack: Target, found: Found, *, data: bool, images: bool, say: Say, 
     for lines in (
         leftovers.stop_jobs(stack),
         leftovers.delete_models(stack),
-        leftovers.delete_logs(stack, found.of("AWS::Logs::LogGroup")),
+        leftovers.delete_logs(stack),
         leftovers.delete_code(stack),
     ):
         for line in lines:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
@@ -11,6 +11,7 @@ from deployed.target import Target
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 WAIT_SECONDS, POLL_SECONDS = 300, 2.0
 GONE = {
@@ -88,20 +89,24 @@ def empty(s3: "S3Client", bucket: str, prefix: str = "", *, rehearsing: bool = F
     A rehearsal ends after the first thousand. Raises DestroyFailed for the first one that S3 does not delete.
     """
     number = 0
-    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
-        versions = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
-        objects: Any = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in versions]
-        if objects:
-            answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-            for error in answer.get("Errors", ()):
-                raise DestroyFailed(f"s3://{bucket}/{error.get('Key')} is not deleted: {error.get('Message')}")
-            number += len(objects)
+    while versions := first_versions(s3, bucket, prefix):
+        answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": versions, "Quiet": True})
+        for error in answer.get("Errors", ()):
+            raise DestroyFailed(f"s3://{bucket}/{error.get('Key')} is not deleted: {error.get('Message')}")
+        number += len(versions)
         if rehearsing:
             break
     for uploads in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
         for one in uploads.get("Uploads", ()):
             s3.abort_multipart_upload(Bucket=bucket, Key=one["Key"], UploadId=one["UploadId"])
     return number
+
+
+def first_versions(s3: "S3Client", bucket: str, prefix: str) -> "list[ObjectIdentifierTypeDef]":
+    """The first thousand versions and delete markers."""
+    page = s3.list_object_versions(Bucket=bucket, Prefix=prefix)
+    found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+    return [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in found]
 
 
 def wait(done: Callable[[], bool], stack: Target, what: str) -> None:

@@ -15,6 +15,7 @@ from deployed.target import Target
 
 SAM_STACK = "aws-sam-cli-managed-default"
 """The stack whose bucket `sam deploy` uploads code to; other stacks of the region use it too."""
+ENDPOINTS = "/aws/sagemaker/Endpoints/"
 JOB_LOGS = ("TrainingJobs", "ProcessingJobs", "TransformJobs")
 JOBS = ("ProcessingJob", "HyperParameterTuningJob", "TrainingJob", "TransformJob")
 
@@ -22,6 +23,11 @@ JOBS = ("ProcessingJob", "HyperParameterTuningJob", "TrainingJob", "TransformJob
 def run(stack: Target) -> str:
     """A pattern for the names of a retraining's jobs and models (functions/bintally/retraining/names.py)."""
     return rf"{re.escape(stack.name)}-\d{{6}}-[0-9a-f]{{6}}(-[A-Za-z0-9-]+)?"
+
+
+def live(stack: Target) -> str:
+    """A pattern for the names of endpoints (functions/bintally/releasing/endpoints.py)."""
+    return rf"{re.escape(stack.name)}-(serverless|realtime|candidate-[0-9a-f]{{8}})"
 
 
 def stop_jobs(stack: Target) -> Iterator[str]:
@@ -34,10 +40,8 @@ def stop_jobs(stack: Target) -> Iterator[str]:
 
 def delete_models(stack: Target) -> Iterator[str]:
     """Deletes endpoints, their configurations, models, and the versions in the registry; yields a line for each."""
-    name, sagemaker = re.escape(stack.name), stack.client("sagemaker")
-    live = rf"{name}-(serverless|realtime|candidate-[0-9a-f]{{8}})"
-    made = rf"{live}(-[0-9a-f]{{8}}){{0,2}}|{run(stack)}"
-    for kind, pattern in (("Endpoint", live), ("EndpointConfig", made), ("Model", made)):
+    sagemaker, made = stack.client("sagemaker"), rf"{live(stack)}(-[0-9a-f]{{8}}){{0,2}}|{run(stack)}"
+    for kind, pattern in (("Endpoint", live(stack)), ("EndpointConfig", made), ("Model", made)):
         for one in names(stack, kind, f"{kind}s", pattern):
             getattr(sagemaker, f"delete_{snake(kind)}")(**{f"{kind}Name": one})
             yield f"Deleted {snake(kind).replace('_', ' ')} {one}"
@@ -68,17 +72,14 @@ def snake(kind: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower()
 
 
-def delete_logs(stack: Target, groups: list[str]) -> Iterator[str]:
-    """Deletes those of the stack's log groups that a function's last line made again, and the streams of its jobs in
-    SageMaker's own groups; yields a line for each group."""
+def delete_logs(stack: Target) -> Iterator[str]:
+    """Deletes the log groups of endpoints, which a last line may make again, and the streams of jobs in SageMaker's own
+    groups; yields a line for each."""
     logs: Any = stack.client("logs")
-    for group in groups:
-        try:
+    pages = logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=f"{ENDPOINTS}{stack.name}-")
+    for group in [group["logGroupName"] for page in pages for group in page["logGroups"]]:
+        if re.fullmatch(re.escape(ENDPOINTS) + live(stack), group):
             logs.delete_log_group(logGroupName=group)
-        except ClientError as error:
-            if not gone(error):
-                raise
-        else:
             yield f"Deleted log group {group}"
     ours = re.compile(rf"{run(stack)}/.*")
     for kind in JOB_LOGS:
@@ -106,6 +107,8 @@ def delete_code(stack: Target) -> Iterator[str]:
         raise
     for output in found.get("Outputs", ()):
         if output["OutputKey"] == "SourceBucket":
-            number = empty(stack.client("s3"), output["OutputValue"], f"{stack.name}/")
+            number = empty(
+                stack.client("s3"), output["OutputValue"], f"{stack.name}/", rehearsing=stack.rehearsal is not None
+            )
             if number:
                 yield f"Deleted {number} uploads of code in {output['OutputValue']}"

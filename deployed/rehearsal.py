@@ -8,7 +8,7 @@ in a new account.
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -58,11 +58,12 @@ def changed(model: OperationModel, parameters: Answer) -> Answer:
 @dataclass
 class Rehearsal:
     """`calls` are all calls so far, as `service:Operation` and parameters. Where `offline` is set, none is made; where
-    `new` is set, none that asks about the stack."""
+    `new` is set, none that asks about the stack. `answers` are those of a new account."""
 
     say: Say
     offline: bool = False
     new: bool = False
+    answers: Mapping[str, Answer] = field(default_factory=lambda: NEW_ACCOUNT)
     calls: list[tuple[str, Answer]] = field(default_factory=list)
 
     def watch(self, session: Any) -> None:
@@ -81,9 +82,9 @@ class Rehearsal:
         if not READS.match(model.name):
             return self._of(changed(model, parameters))
         if self.offline or (self.new and name in OF_THE_STACK):
-            if name not in NEW_ACCOUNT:
+            if name not in self.answers:
                 raise NoAccess("without AWS credentials nobody knows what there is to remove. Give --profile")
-            return self._of(NEW_ACCOUNT[name])
+            return self._of(self.answers[name])
         return None
 
     @staticmethod

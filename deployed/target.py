@@ -56,6 +56,8 @@ class Target(Account, Shipping):
         chosen = "xxxxxxxxxxxx"
         if name.endswith("Bucket"):
             return f"{self.name.lower()}-{name.lower()}-{chosen}"
+        if name == "CountMapping":
+            return "00000000-0000-0000-0000-000000000000"
         place = f"{self.session().region_name}:{ACCOUNT}"
         if name.endswith("StateMachine"):
             return f"arn:aws:states:{place}:stateMachine:{self.name}-{name.removesuffix('StateMachine').lower()}"
