@@ -70,7 +70,7 @@ def deploy(stack: Target, wanted: Wanted, shell: Shell, say: Say, note: Say) -> 
     """
     version = package_version(stack.package)
     say("Checking the account, its quotas and the tools here")
-    before = check(stack, wanted, note)
+    before = check(stack, wanted, shell, note)
     registry = f"{before['account']}.dkr.ecr.{before['region']}.{suffix(stack)}"
     serving = wanted.serving_image or image(stack, images.SERVING, registry, shell, say)
     training = wanted.training_image or image(stack, images.TRAINING, registry, shell, say)
@@ -89,11 +89,12 @@ def deploy(stack: Target, wanted: Wanted, shell: Shell, say: Say, note: Say) -> 
     return stack
 
 
-def check(stack: Target, wanted: Wanted, note: Say) -> dict[str, str]:
+def check(stack: Target, wanted: Wanted, shell: Shell, note: Say) -> dict[str, str]:
     """Who deploys, and where. Raises DeployFailed where a tool is missing or another deployment runs."""
     given = wanted.serving_image and wanted.training_image
-    for tool, cure in {"git": "", "docker": ", or give --serving-image and --training-image"}.items():
-        if not shutil.which(tool) and not (given and tool == "docker"):
+    cures = {"git": "", "docker": ", or give --serving-image and --training-image", "sam": ": make venv"}
+    for tool, cure in cures.items():
+        if not shutil.which(tool, path=shell.environment()["PATH"]) and not (given and tool == "docker"):
             problem = f"{tool} is missing here. Install it{cure}"
             if not stack.rehearsal:
                 raise DeployFailed(problem)
@@ -160,10 +161,10 @@ def delete_stack(stack: Target, stack_id: str) -> str:
     cloudformation.delete_stack(StackName=stack_id)
     deadline = time.monotonic() + DELETE_SECONDS
     while not stack.rehearsal:
+        time.sleep(POLL_SECONDS)
         status = str(cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]["StackStatus"])
         if not status.endswith("_IN_PROGRESS") or time.monotonic() > deadline:
             return status
-        time.sleep(POLL_SECONDS)
     return "DELETE_COMPLETE"
 
 

@@ -94,7 +94,7 @@ def pushed(ecr: "ECRClient", repository: str, tag: str) -> str | None:
     try:
         found = ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
     except ClientError as error:
-        if error.response["Error"]["Code"] != "ImageNotFoundException":
+        if error.response["Error"]["Code"] not in ("ImageNotFoundException", "RepositoryNotFoundException"):
             raise
         return None
     return str(found["imageDetails"][0]["imageDigest"])

@@ -10,14 +10,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import botocore.session
 import click
 import pytest
+from botocore.loaders import create_loader
+from botocore.model import OperationModel, ServiceModel
 from botocore.validate import validate_parameters
 from click.testing import CliRunner, Result
 from moto import mock_aws
 from samtranslator.yaml_helper import yaml_parse
 
+import cli.stack_destroy
 import cli.targets
+import deployed.stack
 from cli.main import main
 from cli.targets import PACKAGE
 from deployed import deploying, destroying, images, quotas, rehearsal
@@ -26,7 +31,7 @@ from deployed.errors import DeployFailed, DestroyFailed
 from deployed.images import IMAGES, SERVING, TRAINING
 from deployed.kept import empty
 from deployed.rehearsal import Rehearsal
-from deployed.shell import Shell
+from deployed.shell import Rehearsing, Shell
 from deployed.shipping import package_version
 from deployed.target import NAMES, Target
 from local.stack import REPOSITORY
@@ -50,18 +55,26 @@ class Quiet(Shell):
         self.ran.append(words)  # type: ignore[attr-defined]
 
 
-@pytest.fixture(autouse=True)
-def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget(monkeypatch)
+LOADER = create_loader()  # one: a new session reads every service's model again
 
 
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The profile, region, keys and instance of whoever runs the tests."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name in ("CONFIG_FILE", "SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(f"AWS_{name}", os.devnull)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+@pytest.fixture(scope="module", autouse=True)
+def nobody() -> Iterator[None]:
+    """No profile, region, keys or instance of whoever runs the tests."""
+
+    def session(profile_name: str | None = None, region_name: str | None = None) -> boto3.Session:
+        core = botocore.session.Session(profile=profile_name)
+        core.register_component("data_loader", LOADER)
+        return boto3.Session(botocore_session=core, region_name=region_name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        for name in ("CONFIG_FILE", "SHARED_CREDENTIALS_FILE"):
+            patch.setenv(f"AWS_{name}", os.devnull)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setattr(deployed.stack, "boto3", SimpleNamespace(Session=session))
+        yield
 
 
 def run(*words: str, stack: str = "bins", region: str = "eu-central-1") -> Result:
@@ -73,10 +86,9 @@ def run(*words: str, stack: str = "bins", region: str = "eu-central-1") -> Resul
 
 
 @pytest.fixture(scope="module")
-def rehearsed() -> SimpleNamespace:
+def rehearsed(nobody: None) -> SimpleNamespace:
     """The calls and the lines of a dry run in a new account, without credentials."""
     with pytest.MonkeyPatch.context() as patch:
-        forget(patch)
         patch.setattr(images, "git", lambda folder, *words: "" if words[0] == "status" else "a tree")
         made = Rehearsal(click.echo)
         patch.setattr(cli.targets, "Rehearsal", lambda say: made)
@@ -109,11 +121,16 @@ def test_a_dry_run_prints_every_call_with_its_parameters(rehearsed: SimpleNamesp
 
 
 def test_the_printed_parameters_are_those_of_the_services_models(rehearsed: SimpleNamespace) -> None:
-    session: Any = boto3.Session(region_name="eu-central-1")
     for name, parameters in rehearsed.calls:
-        service, operation = name.split(":")
-        model = session.client(service).meta.service_model.operation_model(operation)
-        validate_parameters(parameters, model.input_shape)
+        if shape := operation_of(name).input_shape:
+            validate_parameters(parameters, shape)
+
+
+def operation_of(name: str) -> OperationModel:
+    """Of `service:Operation`."""
+    service, operation = name.split(":")
+    model = ServiceModel(LOADER.load_service_model(service, "service-2"), service)
+    return model.operation_model(operation)
 
 
 def test_the_command_lines_name_environment_images_and_tags(rehearsed: SimpleNamespace) -> None:
@@ -155,11 +172,9 @@ def allowed(name: str) -> set[str]:
 
 def asked(calls: list[tuple[str, Any]]) -> set[str]:
     """The IAM actions of calls; the caller's identity needs none."""
-    session: Any = boto3.Session(region_name="eu-central-1")
     found: set[str] = set()
-    for name, _ in calls:
-        service, operation = name.split(":")
-        action = f"{session.client(service).meta.service_model.signing_name}:{operation}"
+    for name in {name for name, _ in calls}:
+        action = f"{operation_of(name).service_model.signing_name}:{name.split(':')[1]}"
         found |= IAM.get(action, {action})
     return found - {"sts:GetCallerIdentity"}
 
@@ -171,18 +186,23 @@ def test_a_deployment_is_allowed_what_it_calls_and_no_more(rehearsed: SimpleName
     assert asked(calls) | BESIDES | SAM | DOCKER == allowed("deploy")
 
 
-def test_a_removal_is_allowed_what_it_calls_and_no_more() -> None:
+@pytest.fixture(scope="module")
+def removed(nobody: None) -> list[tuple[str, Any]]:
+    """The calls of a removal with all data and images."""
     stack = account()
     found = destroying.find(stack)
     assert found is not None
     assert len(list(destroying.what_is_kept(stack, found))) == 5
     destroying.destroy(stack, found, data=True, images=True, say=print, note=print)
-    calls = stack.rehearsal.calls
-    assert asked(calls) == allowed("destroy")
-    for name, parameters in calls:
-        service, operation = name.split(":")
-        model = stack.client(service).meta.service_model.operation_model(operation)
-        validate_parameters(parameters, model.input_shape)
+    calls: list[tuple[str, Any]] = stack.rehearsal.calls
+    return calls
+
+
+def test_a_removal_is_allowed_what_it_calls_and_no_more(removed: list[tuple[str, Any]]) -> None:
+    assert asked(removed) == allowed("destroy")
+    for name, parameters in removed:
+        if shape := operation_of(name).input_shape:
+            validate_parameters(parameters, shape)
 
 
 def test_the_role_of_cloudformation_may_use_every_service_of_the_template() -> None:
@@ -271,12 +291,8 @@ def account(**stack: str) -> Any:
     return Target("bins", region="eu-central-1", package=PACKAGE, rehearsal=Rehearsal(print, answers=answers))
 
 
-def test_a_removal_touches_nothing_of_a_stack_whose_name_begins_the_same() -> None:
-    stack = account()
-    found = destroying.find(stack)
-    assert found is not None
-    destroying.destroy(stack, found, data=True, images=True, say=print, note=print)
-    changed = [call for call in stack.rehearsal.calls if not rehearsal.READS.match(call[0].split(":")[1])]
+def test_a_removal_touches_nothing_of_a_stack_whose_name_begins_the_same(removed: list[tuple[str, Any]]) -> None:
+    changed = [call for call in removed if not rehearsal.READS.match(call[0].split(":")[1])]
     assert len(changed) > 20
     assert not [call for call in changed if "bins-two" in json.dumps(call)]
     assert (
@@ -298,6 +314,33 @@ def test_a_removal_keeps_data_and_images_unless_told() -> None:
 
 
 # What is asked before anything happens
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "says", "deletes"),
+    [
+        (None, 2, "say what becomes of photographs, counts and people: --keep-data or --delete-data", None),
+        ("other\n", 1, "other is not bins. Nothing was removed", None),
+        ("\n", 0, "", False),
+        ("bins\n", 0, "", True),
+    ],
+    ids=["no terminal", "another name", "nothing", "the name"],
+)
+def test_photographs_go_only_when_the_name_is_typed(
+    monkeypatch: pytest.MonkeyPatch, typed: str | None, code: int, says: str, deletes: bool | None
+) -> None:
+    stack = account()
+    monkeypatch.setattr(cli.stack_destroy, "target", lambda dry_run: stack)
+    if typed is not None:
+        monkeypatch.setattr(cli.stack_destroy, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    words = ["--stack", "bins", "--region", "eu-central-1", "stack", "destroy"]
+    shown = CliRunner(mix_stderr=False).invoke(main, words, input=typed)
+    assert shown.exit_code == code, shown.output
+    assert says in shown.stderr
+    assert f"bucket {OUTPUTS['ImagesBucket']} (objects)" in shown.stdout
+    asked_for = {name for name, _ in stack.rehearsal.calls}
+    assert ("cloudformation:DeleteStack" in asked_for) is (deletes is not None)
+    assert ("s3:DeleteBucket" in asked_for) is bool(deletes)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +377,7 @@ def test_a_removal_needs_to_see_the_account() -> None:
 @pytest.mark.parametrize("status", ["UPDATE_IN_PROGRESS", "UPDATE_ROLLBACK_FAILED", "DELETE_FAILED"])
 def test_a_stack_that_takes_no_change_is_told(status: str) -> None:
     with pytest.raises(DeployFailed, match=f"stack bins is {status}"):
-        deploying.check(account(StackStatus=status), Wanted(REPOSITORY, **GIVEN), print)
+        deploying.check(account(StackStatus=status), Wanted(REPOSITORY, **GIVEN), Quiet(), print)
 
 
 def test_the_environments_set_parameters_of_the_template() -> None:
@@ -373,6 +416,35 @@ def test_quotas_that_may_not_be_read_only_warn() -> None:
         "Lambda's quota is not checked: missing permission lambda:GetAccountSettings",
         "SageMaker's quotas are not checked: missing permission servicequotas:ListServiceQuotas",
     ]
+
+
+def test_a_missing_tool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploying.shutil, "which", lambda tool, path: None if tool == "docker" else tool)  # type: ignore[attr-defined]
+    stack = account()
+    object.__setattr__(stack, "rehearsal", None)
+    with pytest.raises(DeployFailed, match=r"docker is missing here\. Install it, or give --serving-image and"):
+        deploying.check(stack, Wanted(REPOSITORY), Quiet(), print)
+
+
+@pytest.mark.parametrize(
+    ("words", "called"),
+    [
+        (["deploy", "EMAIL=a@example.com", "SET=A=1 B=2"], "stack deploy --email a@example.com --set A=1 --set B=2"),
+        (["deploy", "ENVIRONMENT=staging", "ROLE=arn"], "stack deploy --environment staging --role arn"),
+        (["deploy", "PROFILE=p", "DRY_RUN=1"], "--profile p stack deploy --dry-run"),
+        (["destroy", "DATA=keep"], "stack destroy --keep-data"),
+        (["destroy", "IMAGES=1"], "stack destroy --images"),
+    ],
+)
+def test_make_calls_the_command(tmp_path: Path, words: list[str], called: str) -> None:
+    (tmp_path / "bintally").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "bintally").chmod(0o755)
+    command = ["make", "--no-print-directory", "--old-file=venv", f"bin={tmp_path}", *words]
+    environment = {"PATH": os.environ["PATH"]}
+    done = subprocess.run([*command, "STACK=bins", "REGION=r"], cwd=REPOSITORY, env=environment, capture_output=True)
+    assert done.stdout.decode().split() == ["--stack", "bins", "--region", "r", *called.split()]
+    done = subprocess.run([*command, "REGION=r"], cwd=REPOSITORY, env=environment, capture_output=True)
+    assert f"STACK is missing: make {words[0]} STACK=… REGION=…" in done.stderr.decode()
 
 
 # Images
@@ -420,10 +492,8 @@ def test_a_tag_covers_all_that_the_dockerfile_copies(image: images.Image) -> Non
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def registry() -> Iterator[Any]:
     """ECR in moto, and a docker that pushes into it."""
-    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(f"AWS_{name}", "test")
     with mock_aws():
         ecr = boto3.client("ecr", region_name="eu-central-1")
 
@@ -455,6 +525,16 @@ def test_an_image_is_built_once_and_named_by_its_digest(registry: Any, checkout:
     (made,) = registry.ecr.describe_repositories()["repositories"]
     assert made["imageTagMutability"] == "IMMUTABLE"
     assert made["imageScanningConfiguration"] == {"scanOnPush": True}
+
+
+def test_a_dry_run_reads_an_account_and_changes_nothing(registry: Any, checkout: Path) -> None:
+    said: list[str] = []
+    stack = Target("bins", region="eu-central-1", rehearsal=Rehearsal(said.append))
+    shell = Rehearsing(checkout, checkout, say=said.append)
+    address = deploying.image(stack, SERVING, REGISTRY, shell, said.append)
+    assert address == f"{REGISTRY}/bintally-serve:{images.tag_of(SERVING, checkout)}"
+    assert any("CreateRepository" in line for line in said)
+    assert registry.ecr.describe_repositories()["repositories"] == []
 
 
 def test_the_training_image_knows_its_commit(checkout: Path) -> None:
@@ -503,8 +583,6 @@ def test_the_first_resource_that_failed_is_named() -> None:
 
 def test_an_address_is_subscribed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with mock_aws():
-        for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(f"AWS_{name}", "test")
         sns = boto3.client("sns", region_name="eu-central-1")
         topic = sns.create_topic(Name="alerts")["TopicArn"]
         monkeypatch.setattr(Target, "outputs", lambda self: {"AlertsTopic": topic})
