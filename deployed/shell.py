@@ -43,7 +43,7 @@ class Shell:
     def environment(self) -> dict[str, str]:
         """The caller's. `sam`, and the uv that builds the functions, are beside this Python."""
         search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        return dict(os.environ) | {"PATH": search, "SAM_CLI_TELEMETRY": "0"} | dict(self.variables)
+        return dict(os.environ) | dict(self.variables) | {"PATH": search, "SAM_CLI_TELEMETRY": "0"}
 
 
 @dataclass(frozen=True)

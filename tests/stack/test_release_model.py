@@ -18,11 +18,16 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from local.stack import Local, digest_of, package_version, sources
+from deployed import deploying
+from deployed.deploying import Wanted
+from deployed.shell import Shell
+from deployed.target import Target
+from local.stack import REGION, REPOSITORY, Local, digest_of, package_version, sources
 from tests.stack.conftest import FEW_SNAPSHOTS
 from tests.stack.people import Person, make_person
 from tests.stack.releasing import Description, Files, Releases, failed, inbox_of, overtake
 
+QUICK = {"SAM_CLI_POLL_DELAY": "0.5"}  # seconds between two looks; 5 unless told
 # A release takes 10 s on an idle machine.
 pytestmark = [pytest.mark.xdist_group("models"), pytest.mark.timeout(900)]
 
@@ -168,10 +173,14 @@ def deployer(stack: Local, tmp_path_factory: pytest.TempPathFactory) -> Person:
 def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
     releases: Releases, user: Any, photograph: Callable[..., bytes], deployer: Person
 ) -> None:
-    """A second stack beside the first: photographs wait in it, then are counted; then it is destroyed. From its first
-    release on, everything is done by `bintally stack deploy` and `bintally stack destroy`."""
+    """A second stack beside the first: photographs wait in it, then are counted; then it is destroyed. `bintally stack
+    deploy` ends after `sam deploy`, as if interrupted, and goes on in a second run."""
     second = dataclasses.replace(releases.stack, name=f"{releases.stack.name}-two")
-    second.deploy()
+    built = second.build_folder(digest_of(sources(second.template))) / "template.json"
+    images = {"ServingImage": "bintally-serve:latest", "TrainingImage": "bintally-train:latest"}
+    shell = Shell(REPOSITORY, deployer.folder, deployer.environment | QUICK)
+    wanted = Wanted(REPOSITORY, "staging", built=built)
+    deploying.sam_deploy(Target(second.name, region=REGION), wanted, images, shell)
     outputs = second.outputs()
     functions = second.client("lambda")
     assert functions.get_event_source_mapping(UUID=outputs["CountMapping"])["State"] == "Disabled"
@@ -181,10 +190,17 @@ def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
     time.sleep(2)
     assert user.depth(queue) == 1
 
-    built = second.build_folder(digest_of(sources(second.template))) / "template.json"
-    images = ("--serving-image", "bintally-serve:latest", "--training-image", "bintally-train:latest")
-    settings = ("--environment", "staging", "--email", "ops@example.com", "--built", str(built))
-    deployed = bintally_by(deployer, "stack", "deploy", *images, *settings)
+    given = (
+        "--serving-image",
+        images["ServingImage"],
+        "--training-image",
+        images["TrainingImage"],
+        "--built",
+        str(built),
+    )
+    deployed = bintally_by(
+        deployer, "stack", "deploy", "--environment", "staging", "--email", "ops@example.com", *given
+    )
     assert re.search(r"DEPLOYED/SAMPLE +20260914T084000Z.jpg +1 +\d\d%", deployed.stdout), deployed.stdout
     done = re.findall(r"^✓ (.*) [\d.]+ s$", deployed.stderr, re.MULTILINE)
     assert [step.split()[0] for step in done] == ["Checking", "Deploying", "Subscribing", "Releasing", "Counting"]
@@ -227,7 +243,7 @@ def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
 def bintally_by(person: Person, *words: str) -> subprocess.CompletedProcess[str]:
     """What a command of this person printed; it must exit 0."""
     command = [str(Path(sys.executable).with_name("bintally")), *words]
-    settings = person.environment | {"SAM_CLI_POLL_DELAY": "0.5"}
+    settings = person.environment | QUICK
     done = subprocess.run(command, cwd=person.folder, env=settings, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     return done
