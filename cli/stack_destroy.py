@@ -42,10 +42,13 @@ def command(data: str | None, images: bool, dry_run: bool) -> None:
         return
     with steps(console := Console(stderr=True)) as say:
         destroying.destroy(stack, found, data=delete, images=images, say=say, note=noting(console))
-    left = list(destroying.what_is_kept(stack, found))
-    click.echo("\n".join(["Kept, and still costs:", *(f"  {line}" for line in left)]) if left else "Nothing is left.")
-    if left:
-        click.echo(f"Delete it with: bintally --stack {stack.name} stack destroy --delete-data")
+    data_left, images_left = list(destroying.what_is_kept(stack, found)), list(destroying.images_left(stack))
+    if not data_left + images_left:
+        click.echo("Nothing is left.")
+        return
+    click.echo("\n".join(["Kept, and still costs:", *(f"  {line}" for line in data_left + images_left)]))
+    options = "--delete-data" * bool(data_left) + " --images" * bool(images_left)
+    click.echo(f"Delete it with: bintally --stack {stack.name} stack destroy {options.strip()}")
 
 
 def listed(stack: Target, found: Found, kept: list[str], data: str | None, images: bool) -> Iterator[str]:

@@ -1,12 +1,14 @@
 """Deploys a stack to an account, step by step. A second run finds what the first one made, and goes on from there."""
 
+import re
 import shlex
 import shutil
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,7 @@ def deploy(stack: Target, wanted: Wanted, shell: Shell, say: Say, note: Say) -> 
         say(f"Subscribing {wanted.email} to alerts")
         subscribe(stack, wanted.email, note)
     say(f"Releasing model {version}")
-    release(stack, version, say)
+    release(stack, version, note)
     return stack
 
 
@@ -172,33 +174,44 @@ def sam_deploy(stack: Target, wanted: Wanted, addresses: dict[str, str], shell: 
     settings = wanted.settings() | addresses | {"CodeVersion": code_version(wanted.folder)}
     built = wanted.built or Path(".aws-sam/build/template.yaml")
     role = ("--role-arn", wanted.role) if wanted.role else ()
+    before = next(events(stack), {}).get("EventId")
     try:
         shell.run(
             *("sam", "deploy", "--template-file", str(built), "--stack-name", stack.name),
             *("--region", str(stack.session().region_name), "--no-confirm-changeset", "--no-progressbar"),
             *("--config-file", str(wanted.folder / "samconfig.toml"), "--config-env", wanted.environment),
             *("--s3-prefix", stack.name, *role, "--tags", f"{TAG}={stack.name}", "Project=bintally"),
-            *("--parameter-overrides", *(f"{name}={value}" for name, value in settings.items())),
+            *("--parameter-overrides", *(assigned(name, value) for name, value in settings.items())),
             log="sam-deploy",
         )
     except DeployFailed as error:
-        if reason := first_failure(stack):
+        if reason := first_failure(stack, before):
             raise DeployFailed(f"{reason} ({error})") from error
         raise
 
 
-def first_failure(stack: Target) -> str | None:
-    """The reason of the first resource that failed in the newest change of the stack, which others then follow."""
+def assigned(name: str, value: str) -> str:
+    """A parameter as SAM reads it: it would take a value with spaces up to the first one, and refuses an empty one."""
+    if re.fullmatch(r"[\w./:@,+*()-]+", value):
+        return f"{name}={value}"
+    escaped = value.replace('"', '\\"')
+    return f'{name}="{escaped}"'
+
+
+def events(stack: Target) -> Iterator[dict[str, Any]]:
+    """What CloudFormation did to the stack, the newest first; nothing where there is none."""
+    if stack.find():
+        pages = stack.client("cloudformation").get_paginator("describe_stack_events").paginate(StackName=stack.name)
+        yield from (event for page in pages for event in page["StackEvents"])
+
+
+def first_failure(stack: Target, before: str | None) -> str | None:
+    """The reason of the first resource that failed since the event `before`; the failures after it follow from it."""
     reason = None
-    if stack.find() is None:
-        return None
-    for page in stack.client("cloudformation").get_paginator("describe_stack_events").paginate(StackName=stack.name):
-        for event in page["StackEvents"]:  # the newest first
-            if event["LogicalResourceId"] == stack.name and event["ResourceStatus"].endswith("E_IN_PROGRESS"):
-                return reason
-            because = event.get("ResourceStatusReason", "")
-            if event["ResourceStatus"].endswith("_FAILED") and "cancelled" not in because:
-                reason = f"{event['LogicalResourceId']} failed: {because}"
+    for event in takewhile(lambda event: event["EventId"] != before, events(stack)):
+        because = event.get("ResourceStatusReason", "")
+        if event["ResourceStatus"].endswith("_FAILED") and "cancelled" not in because:
+            reason = f"{event['LogicalResourceId']} failed: {because}"
     return reason
 
 
@@ -212,11 +225,11 @@ def subscribe(stack: Target, email: str, note: Say) -> None:
     note(f"AWS asks {email} to confirm: alerts come after that")
 
 
-def release(stack: Target, version: str, say: Say) -> None:
+def release(stack: Target, version: str, note: Say) -> None:
     """Releases the shipped model as `bintally up` does. If a model was live and stays, it is released again where the
     endpoint's settings have changed, the serving image among them; otherwise that release finds nothing to do."""
     outputs = stack.outputs()
     before = stack.live_model_data(outputs)
-    stack.ship(version, say)
+    stack.ship(version, note)
     if before and stack.live_model_data(outputs) == before:
         stack.wait_release(stack.start_release(release_request(before), outputs))

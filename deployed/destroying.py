@@ -11,8 +11,9 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from deployed import kept, leftovers
+from deployed.access import explain
 from deployed.deploying import delete_stack
-from deployed.errors import DestroyFailed
+from deployed.errors import Denied, DestroyFailed
 from deployed.images import IMAGES
 from deployed.shipping import Say
 from deployed.target import Target
@@ -69,6 +70,20 @@ def what_is_kept(stack: Target, found: Found) -> Iterator[str]:
     for kind, name in found.kept():
         if (line := kept.holds(stack, kind, name)) is not None:
             yield line
+
+
+def images_left(stack: Target) -> Iterator[str]:
+    """A line for each repository of the two images that exists, or could not be asked for."""
+    for image in IMAGES:
+        try:
+            stack.client("ecr").describe_repositories(repositoryNames=[image.repository])
+        except Denied as error:
+            yield f"repository {image.repository}, if there is one: {error}"
+        except ClientError as error:
+            if not kept.gone(error):
+                yield f"repository {image.repository}, if there is one: {explain(error)}"
+        else:
+            yield f"repository {image.repository}, which all stacks of the region use"
 
 
 def destroy(stack: Target, found: Found, *, data: bool, images: bool, say: Say, note: Say) -> None:

@@ -18,6 +18,7 @@ from botocore.model import OperationModel, ServiceModel
 from botocore.validate import validate_parameters
 from click.testing import CliRunner, Result
 from moto import mock_aws
+from samcli.cli.types import CfnParameterOverridesType
 from samtranslator.yaml_helper import yaml_parse
 
 import cli.stack_destroy
@@ -193,6 +194,7 @@ def removed(nobody: None) -> list[tuple[str, Any]]:
     found = destroying.find(stack)
     assert found is not None
     assert len(list(destroying.what_is_kept(stack, found))) == 5
+    assert len(list(destroying.images_left(stack))) == 2
     destroying.destroy(stack, found, data=True, images=True, say=print, note=print)
     calls: list[tuple[str, Any]] = stack.rehearsal.calls
     return calls
@@ -219,6 +221,7 @@ OUTPUTS = {name: Target("bins", region="eu-central-1").expected(name) for name i
 KEPT = {"ImagesBucket": "S3::Bucket", "ArtifactsBucket": "S3::Bucket", "CountsTable": "DynamoDB::Table"}
 EXISTING: dict[str, Any] = {
     **rehearsal.NEW_ACCOUNT,
+    "ecr:DescribeRepositories": {},
     "sagemaker:DescribeEndpoint": {"EndpointStatus": "InService", "EndpointConfigName": "bins-serverless-01234567"},
     "sagemaker:DescribeEndpointConfig": {"ProductionVariants": [{"ModelName": "bins-serverless-01234567"}]},
     "sagemaker:DescribeModel": {"PrimaryContainer": {"ModelDataUrl": "s3://artifacts/models/1/model.tar.gz"}},
@@ -233,7 +236,8 @@ EXISTING: dict[str, Any] = {
     },
     "cloudformation:DescribeStackEvents": {
         "StackEvents": [
-            {"ResourceStatus": "DELETE_SKIPPED", "ResourceType": "AWS::S3::Bucket", "PhysicalResourceId": "bins-old"}
+            {"EventId": "1", "ResourceStatus": "DELETE_SKIPPED", "ResourceType": "AWS::S3::Bucket"}
+            | {"PhysicalResourceId": "bins-old"}
         ]
     },
     "cloudformation:ListStackResources": {
@@ -566,16 +570,29 @@ def test_a_command_that_fails_says_its_last_line_and_its_log(tmp_path: Path) -> 
 
 def test_the_first_resource_that_failed_is_named() -> None:
     events = [  # the newest first
-        ("CountFunction", "CREATE_FAILED", "Resource creation cancelled"),
-        ("UserPool", "CREATE_FAILED", "Access denied for cognito-idp:CreateUserPool"),
-        ("bins", "CREATE_IN_PROGRESS", "User Initiated"),
-        ("Other", "CREATE_FAILED", "of an earlier change"),
+        ("4", "CountFunction", "CREATE_FAILED", "Resource creation cancelled"),
+        ("3", "UserPool", "CREATE_FAILED", "Access denied for cognito-idp:CreateUserPool"),
+        ("2", "bins", "CREATE_IN_PROGRESS", "User Initiated"),
+        ("1", "Other", "CREATE_FAILED", "of an earlier change"),
     ]
-    names = ("LogicalResourceId", "ResourceStatus", "ResourceStatusReason")
-    answer = {"StackEvents": [dict(zip(names, event, strict=True)) for event in events]}
+    names = ("EventId", "LogicalResourceId", "ResourceStatus", "ResourceStatusReason")
     stack = account()
-    stack.rehearsal.answers |= {"cloudformation:DescribeStackEvents": answer}
-    assert deploying.first_failure(stack) == "UserPool failed: Access denied for cognito-idp:CreateUserPool"
+    stack.rehearsal.answers |= {
+        "cloudformation:DescribeStackEvents": {
+            "StackEvents": [dict(zip(names, event, strict=True)) for event in events]
+        }
+    }
+    reason = deploying.first_failure(stack, "1")
+    assert reason == "UserPool failed: Access denied for cognito-idp:CreateUserPool"
+    assert deploying.first_failure(stack, "4") is None, "nothing has happened since"
+
+
+@pytest.mark.parametrize(
+    "value", ["7", "96,128", "cron(0 3 ? * SUN *)", "", 'a "b" c', "ops@example.com", "Europe/Berlin"]
+)
+def test_sam_reads_a_parameter_as_it_is_meant(value: str) -> None:
+    """By SAM's own reader."""
+    assert CfnParameterOverridesType().convert((deploying.assigned("A", value),), None, None) == {"A": value}
 
 
 # Alerts and buckets
