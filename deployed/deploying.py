@@ -22,6 +22,7 @@ from deployed.version import code_version
 
 TAG = "bintally-stack"
 """The cost tag, which CloudFormation hands on to all resources of the stack that take tags."""
+GIVE_IMAGES = ", or give --serving-image and --training-image"
 DELETE_SECONDS, POLL_SECONDS = 1800, 2.0
 
 
@@ -93,14 +94,7 @@ def deploy(stack: Target, wanted: Wanted, shell: Shell, say: Say, note: Say) -> 
 
 def check(stack: Target, wanted: Wanted, shell: Shell, note: Say) -> dict[str, str]:
     """Who deploys, and where. Raises DeployFailed where a tool is missing or another deployment runs."""
-    given = wanted.serving_image and wanted.training_image
-    cures = {"git": "", "docker": ", or give --serving-image and --training-image", "sam": ": make venv"}
-    for tool, cure in cures.items():
-        if not shutil.which(tool, path=shell.environment()["PATH"]) and not (given and tool == "docker"):
-            problem = f"{tool} is missing here. Install it{cure}"
-            if not stack.rehearsal:
-                raise DeployFailed(problem)
-            note(problem)
+    check_tools(stack, wanted, shell, note)
     session = stack.session()
     region, partitions = str(session.region_name), session.get_available_partitions()
     if not any(region in session.get_available_regions("sagemaker", partition) for partition in partitions):
@@ -123,6 +117,27 @@ def check(stack: Target, wanted: Wanted, shell: Shell, note: Say) -> dict[str, s
     for line in quotas.short(stack, defaults(wanted.folder) | now | wanted.settings()):
         note(f"{line}. Ask for more: docs/deploying.md")
     return where
+
+
+def check_tools(stack: Target, wanted: Wanted, shell: Shell, note: Say) -> None:
+    """Raises DeployFailed for the first tool that is missing or does not work; a rehearsal only tells."""
+    builds = not (wanted.serving_image and wanted.training_image)
+    cures = {"git": "", "sam": ": make venv"} | ({"docker": GIVE_IMAGES} if builds else {})
+    for tool, cure in cures.items():
+        if not shutil.which(tool, path=shell.environment()["PATH"]):
+            problem = f"{tool} is missing here. Install it{cure}"
+            if not stack.rehearsal:
+                raise DeployFailed(problem)
+            note(problem)
+    if builds:
+        for words, cure in (
+            (("docker", "version"), "Start its daemon"),
+            (("docker", "buildx", "version"), "Install buildx"),
+        ):
+            try:
+                shell.run(*words, log="docker")
+            except DeployFailed as error:
+                raise DeployFailed(f"{error}. {cure}{GIVE_IMAGES}") from error
 
 
 def suffix(stack: Target) -> str:

@@ -107,6 +107,7 @@ def test_a_dry_run_has_every_step_in_order(rehearsed: SimpleNamespace) -> None:
     assert [calls.index(name) for name in order] == sorted(calls.index(name) for name in order)
     commands = [re.sub(r" .*", "", line.strip().replace(" ", "-", 1)) for line in rehearsed.lines]
     assert [word for word in commands if word.startswith(("docker-", "sam-"))] == [
+        *("docker-version", "docker-buildx"),
         *("docker-login", "docker-buildx", "docker-push") * 2,
         *("sam-build", "sam-deploy"),
     ]
@@ -422,12 +423,23 @@ def test_quotas_that_may_not_be_read_only_warn() -> None:
     ]
 
 
-def test_a_missing_tool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deploying.shutil, "which", lambda tool, path: None if tool == "docker" else tool)  # type: ignore[attr-defined]
-    stack = account()
-    object.__setattr__(stack, "rehearsal", None)
-    with pytest.raises(DeployFailed, match=r"docker is missing here\. Install it, or give --serving-image and"):
-        deploying.check(stack, Wanted(REPOSITORY), Quiet(), print)
+def test_a_missing_tool_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On the path are git, sam, and then a docker without buildx."""
+    for tool in ("git", "sam"):
+        (tmp_path / tool).symlink_to("/bin/true")
+    shell = Shell(tmp_path, tmp_path / "logs")
+    monkeypatch.setattr(Shell, "environment", lambda self: {"PATH": str(tmp_path)})
+    stack = Target("bins", region="eu-central-1")
+    with pytest.raises(DeployFailed, match=r"^docker is missing here\. Install it, or give --serving-image and"):
+        deploying.check_tools(stack, Wanted(REPOSITORY), shell, print)
+    docker = '#!/bin/sh\n[ "$1" = version ] || { echo "docker: unknown command: docker $1"; exit 1; }\n'
+    (tmp_path / "docker").write_text(docker)
+    (tmp_path / "docker").chmod(0o755)
+    with pytest.raises(
+        DeployFailed, match=r"^docker buildx failed: docker: unknown command: .*Install buildx, or give"
+    ):
+        deploying.check_tools(stack, Wanted(REPOSITORY), shell, print)
+    deploying.check_tools(stack, Wanted(REPOSITORY, **GIVEN), shell, print)
 
 
 @pytest.mark.parametrize(
