@@ -25,10 +25,13 @@ GROUPED := --dist loadgroup --no-loadscope-reorder --durations 25
 units coverage: WORKERS := 2
 SOON := not long and not upstream
 
+on_aws = $(bin)/bintally --stack "$(or $(STACK),$(error STACK is missing: make $@ STACK=… REGION=…))" \
+  --region "$(or $(REGION),$(error REGION is missing: make $@ STACK=… REGION=…))" $(if $(PROFILE),--profile "$(PROFILE)")
+
 # Docker and debootstrap build images, chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
 
-.PHONY: system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check units test test-stack test-torch test-sdk test-style test-long soak fuzz upstream coverage docs notebook bench sbom
+.PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check units test test-stack test-torch test-sdk test-style test-long soak fuzz upstream coverage docs notebook bench sbom
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,6 +54,13 @@ down: venv ## Stop it; its state is kept
 
 wipe: venv ## Stop it and remove its state
 	@$(bin)/bintally down --wipe
+
+deploy: venv ## Deploy to AWS: STACK=… REGION=… [EMAIL=…] [PROFILE=…] [ENVIRONMENT=staging|production] [SET="Name=value …"] [DRY_RUN=1]
+	@$(on_aws) stack deploy $(if $(ENVIRONMENT),--environment "$(ENVIRONMENT)") $(if $(EMAIL),--email "$(EMAIL)") \
+	  $(if $(ROLE),--role "$(ROLE)") $(SET:%=--set "%") $(if $(DRY_RUN),--dry-run)
+
+destroy: venv ## Remove a stack from AWS: STACK=… REGION=… [PROFILE=…] [DATA=keep|delete] [IMAGES=1] [DRY_RUN=1]
+	@$(on_aws) stack destroy $(DATA:%=--%-data) $(if $(IMAGES),--images) $(if $(DRY_RUN),--dry-run)
 
 lint: contracts types ## Check style, imports, and the types of what needs no torch
 	$(bin)/ruff check .

@@ -51,6 +51,8 @@ FAMILIES = {
         "model rollback": "Release the previously live version.",
     },
     "The stack": {
+        "stack deploy": "Deploy a stack to your AWS account, or update it.",
+        "stack destroy": "Remove a stack from your AWS account.",
         "stack doctor": "Say what is wrong with a stack, and what to do.",
         "stack redrive": "Retry everything in the dead-letter queues.",
         "stack reconcile": "Count the photographs that have no count.",
@@ -71,7 +73,7 @@ GROUPS = {
     "people": "Say who may sign in to the web page, as what, and at which sites.",
     "retrain": "Start, list, read about and stop retrainings.",
     "model": "List, compare, approve, reject, release and roll back versions of the model.",
-    "stack": "Operate a running stack, and compute what one costs.",
+    "stack": "Deploy, operate and remove a stack, and compute what one costs.",
 }
 ONLY_LOCAL = ("up", "down")
 

@@ -1,7 +1,6 @@
 """`bintally up`: starts the local stack and releases the shipped model."""
 
 import signal
-import time
 from dataclasses import replace
 from types import FrameType
 from zoneinfo import available_timezones
@@ -9,6 +8,7 @@ from zoneinfo import available_timezones
 import click
 from rich.console import Console
 
+from cli.progress import steps
 from cli.stacks import on_this_machine
 from local.stack import Local
 
@@ -19,24 +19,8 @@ def interrupt(signum: int, frame: FrameType | None) -> None:
 
 def start(stack: Local, console: Console) -> None:
     """Runs `stack.up`; shows each step while it runs and, with its seconds, when it is done."""
-    done: list[tuple[str, float]] = []
-
-    def finish() -> None:
-        if done:
-            step, since = done[-1]
-            console.print(
-                f"[green]✓[/] {step} [dim]{time.monotonic() - since:.1f} s[/]", highlight=False, soft_wrap=True
-            )
-
-    with console.status("") as status:
-
-        def say(step: str) -> None:
-            finish()
-            status.update(step)
-            done.append((step, time.monotonic()))
-
+    with steps(console) as say:
         stack.up(say)
-        finish()
 
 
 def known(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:

@@ -11,7 +11,8 @@ StackError
 ├── NotStored         the disk has too little room, or the state could not be saved
 ├── PortTaken         another program uses the port
 ├── PackageMissing    there is no model package to release
-├── DeployFailed      `sam build` or `sam deploy` failed
+├── DeployFailed      a tool is missing, `docker`, `sam build` or `sam deploy` failed
+├── DestroyFailed     something of the stack could not be removed
 ├── ReleaseFailed     the release state machine did not succeed
 └── ReconcileFailed   the reconcile state machine did not succeed
 """
@@ -73,7 +74,11 @@ class PackageMissing(StackError):
 
 
 class DeployFailed(StackError):
-    """`sam build` or `sam deploy` ended with an error."""
+    """A tool is missing, or `docker`, `sam build` or `sam deploy` ended with an error."""
+
+
+class DestroyFailed(StackError):
+    """Something of the stack could not be removed; a second run goes on."""
 
 
 class ReleaseFailed(StackError):

@@ -23,9 +23,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from deployed.access import explain, no_region, translate_refusals
 from deployed.errors import Denied, NotDeployed, ReconcileFailed, ReleaseFailed
 
-RELEASE_SECONDS = 300
 CREATING = threading.Lock()  # boto3's sessions create one client at a time
-EVENT_SECONDS = 30  # until the registry's event must have started a release
+EVENT_SECONDS = 60  # until the registry's event must have started a release
 ENDPOINT_SECONDS = 120
 
 
@@ -49,6 +48,8 @@ class Deployed(ABC):
     arrival_seconds: ClassVar[float] = 60
     """After this time an upload is in the count queue, or lost."""
     on_aws: ClassVar[bool] = True
+    release_seconds: ClassVar[float] = 3600
+    """A release has ended by then: a new account's quota alone is waited for up to 9 minutes, twice."""
 
     @property
     def client_settings(self) -> Mapping[str, Any]:
@@ -110,7 +111,7 @@ class Deployed(ABC):
         return resource.Table(self.outputs()["CountsTable"])
 
     def describe(self) -> dict[str, Any]:
-        """The stack, as DescribeStacks returns it. Raises NotRunning when it is not up, NotDeployed when it does not
+        """The stack as DescribeStacks returns it. Raises NotRunning when it is not up, NotDeployed when it does not
         exist."""
         self.require_running()
         try:
@@ -240,10 +241,10 @@ class Deployed(ABC):
 
     def wait_release(self, execution: str) -> None:
         states = self.client("stepfunctions")
-        deadline = time.monotonic() + RELEASE_SECONDS
+        deadline = time.monotonic() + self.release_seconds
         while (found := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
             if time.monotonic() > deadline:
-                raise ReleaseFailed(f"the release takes over {RELEASE_SECONDS} s: {execution}")
+                raise ReleaseFailed(f"the release takes over {self.release_seconds:.0f} s: {execution}")
             time.sleep(0.25)
         if found["status"] != "SUCCEEDED":
             raise ReleaseFailed(how_it_failed(found))

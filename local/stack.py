@@ -16,17 +16,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 import urllib.error
 import urllib.request
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import boto3
 import botocore.session
@@ -34,13 +32,15 @@ from localsagemaker.ports import port_taken
 
 from deployed.access import translate_refusals
 from deployed.errors import NoAccess
-from deployed.stack import Deployed, release_request, upper_snake
+from deployed.shipping import Say, Shipping
+from deployed.shipping import package_version as package_version
+from deployed.stack import upper_snake
+from deployed.version import code_version
 from local import processes
 from local.errors import (
     DeployFailed,
     NotRunning,
     NotStored,
-    PackageMissing,
     PortTaken,
     ReconcileFailed,
     StackError,
@@ -58,10 +58,6 @@ SAVE_SECONDS = 180
 UNDER_WAY = timedelta(minutes=5)
 """An upload's event was in its queue by then."""
 FULL_BYTES = 1_000_000
-SHIPPED = "The model that Bintally ships"
-"""The registry's description of a package that the repository ships."""
-
-Say = Callable[[str], None]
 
 
 @cache
@@ -80,7 +76,7 @@ def session_of(key: OwnerKey) -> boto3.Session:
 
 
 @dataclass(frozen=True)
-class Local(Deployed):
+class Local(Shipping):
     """One local stack and its process. `home` contains its state, logs, builds and pid file; `port` is the emulator's.
 
     `template` and `package` are the repository's unless a test gives others; `parameters` are the template's, as
@@ -95,6 +91,8 @@ class Local(Deployed):
     parameters: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     on_aws: ClassVar[bool] = False
+    image: str = "bintally-serve:latest"  # see local/emulator.py
+    release_seconds: ClassVar[float] = 300
     arrival_seconds: ClassVar[float] = 1  # the emulator sends the event before it answers the upload
 
     @classmethod
@@ -458,7 +456,7 @@ class Local(Deployed):
                 f"CountConcurrency={max(2, os.cpu_count() or 2)}",
                 # A retraining on one machine has few test bins; a verdict by so few is only for trials.
                 "RetrainLeastBins=5",
-                *("ServingImage=bintally-serve:latest", "TrainingImage=bintally-train:latest"),  # see local/emulator.py
+                *(f"ServingImage={self.image}", "TrainingImage=bintally-train:latest"),  # see local/emulator.py
                 f"CodeVersion={code_version(self.template.parent)}",
                 *self.parameters,
             ],
@@ -496,89 +494,6 @@ class Local(Deployed):
                 raise disk_full(self.home, f"sam {arguments[0]} failed: ")
             raise DeployFailed(f"sam {arguments[0]} failed: {last_line(log_file)} (see {log_file})")
 
-    # The shipped model
-
-    def ship(self, model_version: str, say: Say) -> None:
-        """Registers the shipped package as approved, and waits for the release that the registry's event starts.
-
-        If a retrained model is live, the package waits for a person's approval: nobody has compared the two. A package
-        that was registered before is released only if no model is live: the live one has replaced it since.
-        Raises ReleaseFailed.
-        """
-        outputs = self.outputs()
-        if "ReleaseStateMachine" not in outputs:
-            raise DeployFailed("the template has no output ReleaseStateMachine")
-        live, known = self.live_model_data(outputs), self.find_package(model_version)
-        if known is None and (live is None or self.is_shipped(live)):
-            self.wait_release(self.release_of(self.register(model_version, outputs, "Approved"), outputs))
-            return
-        if known is None:
-            self.register(model_version, outputs, "PendingManualApproval")
-            say(f"A retrained model is live and stays. To release this one: bintally model approve {model_version}")
-        if live is None and known and known["ModelApprovalStatus"] == "Approved":
-            self.release(model_version)
-        elif live is None:
-            say("No model is live, and the shipped one is not approved. See: bintally model list")
-        elif self.counting(outputs):
-            self.wait_endpoint(outputs["EndpointName"])
-        else:  # A release that finds it live enables counting.
-            self.wait_release(self.start_release(release_request(live), outputs))
-
-    def release(self, model_version: str) -> None:
-        """Uploads the shipped package and releases it by hand. Raises ReleaseFailed."""
-        outputs = self.outputs()
-        url = self.upload_package(model_version, outputs)
-        self.wait_release(self.start_release(release_request(url), outputs))
-
-    def upload_package(self, model_version: str, outputs: dict[str, str]) -> str:
-        """The shipped package's s3:// address."""
-        key = f"models/{model_version}/model.tar.gz"
-        self.client("s3").upload_file(str(self.package), outputs["ArtifactsBucket"], key)
-        return f"s3://{outputs['ArtifactsBucket']}/{key}"
-
-    def is_shipped(self, url: str) -> bool:
-        """Whether the package at this s3:// address is one that Bintally ships."""
-        return any(
-            found.get("ModelPackageDescription") == SHIPPED
-            and found["InferenceSpecification"]["Containers"][0]["ModelDataUrl"] == url
-            for found in self.packages()
-        )
-
-    def register(
-        self, model_version: str, outputs: dict[str, str], approval: Literal["Approved", "PendingManualApproval"]
-    ) -> str:
-        """Registers the shipped package with the metrics that it contains. Returns its ARN."""
-        description = package_description(self.package)
-        url = self.upload_package(model_version, outputs)
-        metrics = f"models/{model_version}/metrics.json"
-        self.client("s3").put_object(
-            Bucket=outputs["ArtifactsBucket"],
-            Key=metrics,
-            Body=json.dumps(figures_of(self.package, description.get("metrics", {}))),
-        )
-        statistics = {"ContentType": "application/json", "S3Uri": f"s3://{outputs['ArtifactsBucket']}/{metrics}"}
-        origin = {
-            "parent": description.get("parent"),
-            "dataset_digest": description.get("training_data_digest"),
-            "test_set_digest": description.get("test_set_digest"),
-            "code_version": description.get("code_version"),
-            "package_digest": hashlib.sha256(package_json(self.package)).hexdigest(),
-        }
-        known = {name: value for name, value in origin.items() if value}
-        created = self.client("sagemaker").create_model_package(
-            ModelPackageGroupName=self.name,
-            ModelPackageDescription=SHIPPED,
-            ModelApprovalStatus=approval,
-            InferenceSpecification={
-                "Containers": [{"Image": "bintally-serve:latest", "ModelDataUrl": url}],
-                "SupportedContentTypes": ["image/jpeg", "image/png", "image/webp", "application/x-image"],
-                "SupportedResponseMIMETypes": ["application/json"],
-            },
-            ModelMetrics={"ModelQuality": {"Statistics": statistics}},
-            CustomerMetadataProperties={"model_version": model_version, **known},
-        )
-        return str(created["ModelPackageArn"])
-
 
 def healthy(endpoint_url: str) -> bool:
     try:
@@ -594,43 +509,6 @@ def without_aws(environment: "os._Environ[str]") -> dict[str, str]:
     kept = {name: value for name, value in environment.items() if not name.startswith("AWS_")}
     around = [kept[name] for name in ("no_proxy", "NO_PROXY") if kept.get(name)]
     return kept | dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(["127.0.0.1", "localhost", *around]))
-
-
-def package_version(package: Path) -> str:
-    """The model version that a package names. Raises PackageMissing when it cannot be read."""
-    version: str = package_description(package)["model_version"]
-    return version
-
-
-def figures_of(package: Path, metrics: dict[str, Any]) -> dict[str, Any]:
-    """The figures beside the package, if they are of this package; else the metrics that it contains."""
-    try:
-        found: dict[str, Any] = json.loads(package.with_name("figures.json").read_bytes())
-    except (OSError, ValueError):
-        return metrics
-    return found if {name: found.get(name) for name in metrics} == metrics else metrics
-
-
-def package_description(package: Path) -> dict[str, Any]:
-    """The package.json of a package. Raises PackageMissing when it cannot be read or names no version."""
-    try:
-        description: dict[str, Any] = json.loads(package_json(package))
-        return description | {"model_version": str(description["model_version"])}
-    except (KeyError, ValueError) as error:
-        raise PackageMissing(f"{package} is not a model package: {error}") from error
-
-
-def package_json(package: Path) -> bytes:
-    """The bytes of a package's package.json. Raises PackageMissing."""
-    try:
-        with tarfile.open(package) as tar:
-            member = tar.extractfile("package.json")
-            assert member is not None
-            return member.read()
-    except FileNotFoundError as error:
-        raise PackageMissing(f"there is no model package at {package}") from error
-    except (tarfile.TarError, zlib.error, EOFError, KeyError, AssertionError, OSError) as error:
-        raise PackageMissing(f"{package} is not a model package: {error}") from error
 
 
 def sources(template: Path) -> Iterator[Path]:
@@ -672,16 +550,6 @@ def pack(folder: Path) -> None:
                 packed[same.digest()] = shutil.make_archive(str(folder / code), "zip", folder / code)
             resource["Properties"]["CodeUri"] = Path(packed[same.digest()]).name
     (folder / "template.json").write_text(json.dumps(template))
-
-
-def code_version(folder: Path) -> str:
-    """The commit that is deployed, for the model registry; `unknown` without a repository."""
-    words = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    try:
-        found = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False).stdout.strip()
-    except FileNotFoundError:
-        found = ""
-    return found or "unknown"
 
 
 def second(moment: datetime) -> str:

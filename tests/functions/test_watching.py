@@ -14,6 +14,7 @@ from bintally.aws import telemetry
 from deployed import costs
 from deployed.costs import Usage
 from deployed.prices import prices
+from local.stack import Local
 from tests.functions.conftest import ROOT, World
 from tests.functions.test_costs import context_of, put_record
 from tests.template.test_template import of_type, references, source, translated
@@ -147,7 +148,7 @@ def test_queries_are_made_on_aws_alone_and_search_every_functions_log() -> None:
     assert {translated()["Resources"][name]["Condition"] for name in queries} == {"IsOnAws"}
     image = "bintally-serve:latest"
     assert source()["Conditions"]["IsOnAws"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "ServingImage"}, image]}]}
-    assert f'"ServingImage={image}"' in (ROOT / "local" / "stack.py").read_text()
+    assert Local.image == image
     logging = {
         each["LoggingConfig"]["LogGroup"]["Ref"]
         for each in of_type("AWS::Lambda::Function").values()

@@ -1,5 +1,5 @@
-"""People with IAM users of their own, who may do what docs/operations.md prints, and `bintally` at their shells; and
-people at a browser.
+"""People with IAM users of their own, who may do what docs/operations.md and docs/deploying.md print, and `bintally` at
+their shells; and people at a browser.
 
 The local stack is the account: its address is in AWS_ENDPOINT_URL, as any AWS client takes it.
 """
@@ -19,12 +19,12 @@ import pytest
 
 from local.stack import REPOSITORY, Local
 
-PAGE = (REPOSITORY / "docs" / "operations.md").read_text()
-PLACEHOLDERS = {"<region>": "us-east-1", "<account>": "000000000000", "<site>": "RCT1", "<pool>": "*"}
+PAGE = "".join((REPOSITORY / "docs" / f"{name}.md").read_text() for name in ("operations", "deploying"))
+PLACEHOLDERS = {"<region>": "us-east-1", "<account>": "000000000000", "<site>": "RCT1", "<pool>": "*", "<role>": "*"}
 
 
 def policy(name: str, stack: str) -> str:
-    """The policy that docs/operations.md prints under this name, for a stack of this account."""
+    """The policy that a page prints under this name, for a stack of this account."""
     (found,) = re.findall(rf"<!-- policy: {name} -->\n```json\n(.*?)```", PAGE, re.DOTALL)
     for place, value in (PLACEHOLDERS | {"<stack>": stack}).items():
         found = found.replace(place, value)

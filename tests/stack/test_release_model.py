@@ -6,6 +6,7 @@ tests/stack/test_release.py's."""
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,10 +18,16 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from local.stack import Local, package_version
+from deployed import deploying
+from deployed.deploying import Wanted
+from deployed.shell import Shell
+from deployed.target import Target
+from local.stack import REGION, REPOSITORY, Local, digest_of, package_version, sources
 from tests.stack.conftest import FEW_SNAPSHOTS
+from tests.stack.people import Person, make_person
 from tests.stack.releasing import Description, Files, Releases, failed, inbox_of, overtake
 
+QUICK = {"SAM_CLI_POLL_DELAY": "0.5"}  # seconds between two looks; 5 unless told
 # A release takes 10 s on an idle machine.
 pytestmark = [pytest.mark.xdist_group("models"), pytest.mark.timeout(900)]
 
@@ -156,12 +163,27 @@ def test_a_first_release_that_fails_leaves_no_endpoint(releases: Releases) -> No
     assert releases.live_version() == shipped
 
 
+@pytest.fixture(scope="module")
+def deployer(stack: Local, tmp_path_factory: pytest.TempPathFactory) -> Person:
+    """Someone with the policies of docs/deploying.md and no other right, for a stack `<stack>-two`."""
+    second = dataclasses.replace(stack, name=f"{stack.name}-two")
+    return make_person(second, tmp_path_factory, "deployer", "deploy", "destroy")
+
+
 def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
-    releases: Releases, user: Any, photograph: Callable[..., bytes]
+    releases: Releases, user: Any, photograph: Callable[..., bytes], deployer: Person
 ) -> None:
-    """A second stack beside the first: photographs wait in it, then are counted; then it is deleted."""
+    """A second stack beside the first: photographs wait in it, then are counted; then it is destroyed. `bintally stack
+    deploy` ends after `sam deploy`, as if interrupted, and goes on in a second run."""
     second = dataclasses.replace(releases.stack, name=f"{releases.stack.name}-two")
-    second.deploy()
+    built = second.build_folder(digest_of(sources(second.template))) / "template.json"
+    images = {"ServingImage": "bintally-serve:latest", "TrainingImage": "bintally-train:latest"}
+    shell = Shell(REPOSITORY, deployer.folder, deployer.environment | QUICK)
+    wanted = Wanted(REPOSITORY, "staging", built=built)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in deployer.environment.items():
+            patch.setenv(name, value)
+        deploying.sam_deploy(Target(second.name, region=REGION), wanted, images, shell)
     outputs = second.outputs()
     functions = second.client("lambda")
     assert functions.get_event_source_mapping(UUID=outputs["CountMapping"])["State"] == "Disabled"
@@ -171,21 +193,35 @@ def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
     time.sleep(2)
     assert user.depth(queue) == 1
 
-    second.ship(package_version(second.package), print)
+    given = (
+        "--serving-image",
+        images["ServingImage"],
+        "--training-image",
+        images["TrainingImage"],
+        "--built",
+        str(built),
+    )
+    deployed = bintally_by(
+        deployer, "stack", "deploy", "--environment", "staging", "--email", "ops@example.com", *given
+    )
+    assert re.search(r"DEPLOYED/SAMPLE +20260914T084000Z.jpg +1 +\d\d%", deployed.stdout), deployed.stdout
+    done = re.findall(r"^✓ (.*) [\d.]+ s$", deployed.stderr, re.MULTILINE)
+    assert [step.split()[0] for step in done] == ["Checking", "Deploying", "Subscribing", "Releasing", "Counting"]
     (package,) = second.packages()
     assert package["ModelApprovalStatus"] == "Approved"
+    found = second.client("cloudformation").describe_stacks(StackName=second.name)["Stacks"][0]
+    assert {"Key": "bintally-stack", "Value": second.name} in found["Tags"]
+    assert {"ParameterKey": "LogRetentionDays", "ParameterValue": "7"} in found["Parameters"]
+    (subscription,) = second.client("sns").list_subscriptions_by_topic(TopicArn=outputs["AlertsTopic"])["Subscriptions"]
+    assert subscription["Endpoint"] == "ops@example.com"
     table = second.session().resource("dynamodb", endpoint_url=second.endpoint_url).Table(outputs["CountsTable"])
     latest = {"PK": "BIN#S#B", "SK": "LATEST"}
     item = user.wait_for("its count", lambda: table.get_item(Key=latest).get("Item"))
     assert item["status"] == "COUNTED"
 
-    for bucket in (outputs["ImagesBucket"], outputs["ArtifactsBucket"]):
-        second.session().resource("s3", endpoint_url=second.endpoint_url).Bucket(bucket).object_versions.delete()
-    cloudformation = second.client("cloudformation")
-    cloudformation.delete_stack(StackName=second.name)
-    cloudformation.get_waiter("stack_delete_complete").wait(
-        StackName=second.name, WaiterConfig={"Delay": 1, "MaxAttempts": 90}
-    )
+    kept = bintally_by(deployer, "stack", "destroy", "--keep-data").stdout.partition("Kept, and still costs:\n")[2]
+    for name in ("ImagesBucket", "ArtifactsBucket", "CountsTable", "UserPool"):
+        assert outputs[name] in kept
     left = second.client("sagemaker")
     names = {
         *(e["EndpointName"] for e in left.list_endpoints()["Endpoints"]),
@@ -199,3 +235,22 @@ def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
     }
     assert second.name not in groups
     assert releases.stack.name in groups
+
+    left_lines = bintally_by(deployer, "stack", "destroy", "--delete-data").stdout.partition("still costs:\n")[2]
+    assert [line.split(",")[0] for line in left_lines.splitlines()[:-1]] == [  # the emulator has no ECR
+        "  repository bintally-serve",
+        "  repository bintally-train",
+    ]
+    buckets = {bucket["Name"] for bucket in second.client("s3").list_buckets()["Buckets"]}
+    assert not buckets & {outputs["ImagesBucket"], outputs["ArtifactsBucket"]}
+    assert releases.bucket in buckets
+    assert outputs["CountsTable"] not in second.client("dynamodb").list_tables()["TableNames"]
+
+
+def bintally_by(person: Person, *words: str) -> subprocess.CompletedProcess[str]:
+    """What a command of this person printed; it must exit 0."""
+    command = [str(Path(sys.executable).with_name("bintally")), *words]
+    settings = person.environment | QUICK
+    done = subprocess.run(command, cwd=person.folder, env=settings, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    return done

@@ -33,6 +33,33 @@ def test_a_workflow_may_only_read_and_ends(workflow: Path) -> None:
     document = yaml.safe_load(workflow.read_text())
     assert document["permissions"] == {"contents": "read"}
     assert all("timeout-minutes" in job for job in document["jobs"].values())
+    more = {name: job["permissions"] for name, job in document["jobs"].items() if "permissions" in job}
+    deploys = {name: {"contents": "read", "id-token": "write"} for name in ("staging", "production")}
+    assert more == (deploys if workflow.name == "deploy.yml" else {})
+
+
+def test_production_follows_staging_and_each_has_an_environment_that_gives_a_role() -> None:
+    workflow = REPOSITORY / ".github" / "workflows" / "deploy.yml"
+    jobs = yaml.safe_load(workflow.read_text())["jobs"]
+    assert list(jobs) == ["staging", "production"]
+    assert jobs["production"]["needs"] == "staging"
+    for name, job in jobs.items():
+        assert job["environment"] == name
+        (sign_in,) = (step for step in job["steps"] if "aws-actions" in step.get("uses", ""))
+        assert sign_in["with"]["role-to-assume"] == "${{ vars.DEPLOY_ROLE }}"
+        assert not {"aws-access-key-id", "aws-secret-access-key"} & sign_in["with"].keys()
+        (deploy,) = (step for step in job["steps"] if step.get("run") == "make deploy")
+        assert deploy["env"]["ENVIRONMENT"] == name
+        used = set(re.findall(r"\$\(([A-Z]+)\)|\(or \$\(([A-Z]+)", (REPOSITORY / "Makefile").read_text()))
+        assert deploy["env"].keys() <= {word for pair in used for word in pair}
+    assert "secrets." not in workflow.read_text()
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_an_action_has_one_version_in_all_workflows(workflow: Path) -> None:
+    used = {tuple(step["uses"].split("@")) for each in WORKFLOWS for step in steps(each) if "uses" in step}
+    assert all(version for _, version in used)
+    assert len(dict(used)) == len(used)
 
 
 def test_hooks_before_a_commit_run_what_is_installed() -> None:

@@ -613,7 +613,7 @@ def test_a_deployment_without_an_image_is_refused(missing: str) -> None:
 
 def test_the_longest_stack_name_is_told_where_one_deploys() -> None:
     told = f"{LONGEST_STACK_NAME} characters"
-    assert told in (ROOT / "docs" / "operations.md").read_text()
+    assert told in (ROOT / "docs" / "deploying.md").read_text()
     assert told in (ROOT / "template.yaml").read_text()
 
 
