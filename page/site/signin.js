@@ -28,8 +28,9 @@ export function SignIn({ name = "", again = false }) {
     try {
       await signIn(given.get("name") ?? name, given.get("password"), given.get("new"));
     } catch (failure) {
-      if (failure instanceof Refused && failure.code === "NEW_PASSWORD") setFresh(true);
-      setProblem(failure.message);
+      const choose = failure instanceof Refused && failure.code === "NEW_PASSWORD"; // its text is for programs
+      if (choose) setFresh(true);
+      setProblem(choose ? t.choose : failure.message);
     } finally {
       setBusy(false);
     }

@@ -32,6 +32,7 @@ export const texts = {
     nothingLost: "Your session has ended. Nothing is lost: you go on where you were.",
     name: "Name",
     password: "Password",
+    choose: "Choose a password of your own.",
     newPassword: "New password (12 characters or more)",
     submit: "Sign in",
     busy: "Signing in…",

@@ -26,7 +26,7 @@ def test_a_first_password_is_replaced(device: Opens, server: Server) -> None:
     server.gate.fresh.add("ana")
     page = device().new_page()
     sign_in(page, server.url, "ana")
-    expect(page.get_by_role("alert")).to_have_text("choose a new password")
+    expect(page.get_by_role("alert")).to_have_text("Choose a password of your own.")
     page.get_by_label("New password").fill("a longer one than that")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("link", name="Queue")).to_be_visible()
