@@ -2,7 +2,6 @@
 
     python -m experiments.student --champion model/pretrained/model.tar.gz --answers .runs/answers/answers.npz \\
       --data ../shared/abid --out .runs/student
-    torchrun --nproc-per-node 2 -m experiments.student …
 
 The student sees the views that the teachers were asked about, but in other light, colour and sharpness; the teachers
 saw them plain (Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent"). Some rendered
