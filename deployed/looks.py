@@ -289,9 +289,8 @@ def alarms(patient: Patient) -> Iterator[Finding]:
         section = name.lower()
         if alarm["StateValue"] == "ALARM":
             since = f"{alarm['StateUpdatedTimestamp'].astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-            meaning = re.sub(
-                r"\.? \S+#\w+$", "", alarm.get("AlarmDescription", "")
-            )  # without the page, which follows anyhow
+            # Without the address at its end: a finding has its own.
+            meaning = re.sub(r"\.? \S+#\w+$", "", alarm.get("AlarmDescription", ""))
             yield Finding(name, f"it has been firing since {since}", meaning or "Do what its page says", section)
         elif (
             alarm["StateValue"] == "INSUFFICIENT_DATA" and alarm["StateUpdatedTimestamp"] < patient.now - UNKNOWN_AFTER

@@ -40,7 +40,7 @@ def client(service: str) -> Any:
 
 
 class Stack(Account):
-    """A stack whose description and model are told; of everything else AWS is asked."""
+    """A stack with this description and live model; everything else it asks of AWS."""
 
     ended = "UPDATE_COMPLETE"
 

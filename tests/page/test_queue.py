@@ -347,6 +347,25 @@ def test_two_tabs_hold_bins_of_their_own(device: Opens, server: Server, bins: Bi
     entered(one, bins, 6)
 
 
+def while_the_second_photograph_is_coming(page: Page, server: Server) -> tuple[str, Route]:
+    """Signs in; the bin in hand, and the request for the photograph of the next one, which gets no answer yet."""
+    asked: list[Route] = []
+
+    def answer_the_first(route: Route) -> None:
+        asked.append(route)
+        if len(asked) == 1:
+            route.fallback()
+
+    page.route(lambda url: "artifacts.s3" in url, answer_the_first)
+    sign_in(page, server.url)
+    bin_ = in_hand(page)
+    for _ in range(400):
+        if len(asked) == 2:
+            break
+        page.wait_for_timeout(50)
+    return bin_, asked[1]
+
+
 def test_a_bin_whose_photograph_is_still_coming_is_not_given_to_another_tab(
     device: Opens, server: Server, bins: Bins
 ) -> None:
@@ -354,20 +373,7 @@ def test_a_bin_whose_photograph_is_still_coming_is_not_given_to_another_tab(
         bins.add(f"P-{number}", number)
     context = device()
     one = context.new_page()
-    waiting: list[Route] = []
-
-    def hold_all_but_the_first(route: Route) -> None:
-        waiting.append(route)
-        if len(waiting) == 1:
-            route.fallback()
-
-    one.route(lambda url: "artifacts.s3" in url, hold_all_but_the_first)
-    sign_in(one, server.url)
-    first = in_hand(one)
-    for _ in range(400):
-        if len(waiting) == 2:
-            break
-        one.wait_for_timeout(50)
+    first, coming = while_the_second_photograph_is_coming(one, server)
     one.keyboard.type("4")
     one.keyboard.press("Enter")
     after(one, first)
@@ -375,7 +381,7 @@ def test_a_bin_whose_photograph_is_still_coming_is_not_given_to_another_tab(
     other = context.new_page()
     other.goto(server.url)
     second = in_hand(other)
-    waiting[1].fallback()
+    coming.fallback()
     assert len({first, in_hand(one), second}) == 3
 
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, Response, Route, expect
+from playwright.sync_api import Page, Response, expect
 
 from tests.page.conftest import PASSWORD, Bins, Opens, sign_in
 from tests.page.desk import Server
-from tests.page.test_queue import KEPT, after, in_hand, until
+from tests.page.test_queue import KEPT, after, in_hand, until, while_the_second_photograph_is_coming
 
 SignedIn = Callable[..., Page]
 
@@ -56,20 +56,7 @@ def test_signing_out_gives_bins_back_even_one_whose_photograph_is_still_coming(
     for number in range(2):
         bins.add(f"P-{number}", number)
     page = device().new_page()
-    waiting: list[Route] = []
-
-    def hold_all_but_the_first(route: Route) -> None:
-        waiting.append(route)
-        if len(waiting) == 1:
-            route.fallback()
-
-    page.route(lambda url: "artifacts.s3" in url, hold_all_but_the_first)
-    sign_in(page, server.url)
-    in_hand(page)
-    for _ in range(400):
-        if len(waiting) == 2:
-            break
-        page.wait_for_timeout(50)
+    while_the_second_photograph_is_coming(page, server)
     sign_out(page)
     for _ in range(400):
         if not any("claim" in bins.review(name) for name in ("P-0", "P-1")):

@@ -40,14 +40,14 @@ def _end(context: dict[str, Any], parsed: Any = None, **_: object) -> None:
     status = parsed["ResponseMetadata"]["HTTPStatusCode"] if parsed else 500
     send(
         {
-            **{
-                "name": model.service_model.service_id,
-                "namespace": "aws",
-                "start_time": begun,
-                "end_time": time.time(),
-            },
+            "name": model.service_model.service_id,
+            "namespace": "aws",
+            "start_time": begun,
+            "end_time": time.time(),
             "aws": {"operation": model.name, "region": os.environ["AWS_REGION"]},
-            **{"throttle": status == 429, "error": 400 <= status < 500, "fault": status >= 500},
+            "throttle": status == 429,
+            "error": 400 <= status < 500,
+            "fault": status >= 500,
         }
     )
 
