@@ -63,7 +63,8 @@ RESOURCES = {  # the ending of an operation's name, and its kind of resource
     "ProcessingJob": "processing-job",
     "TransformJob": "transform-job",
 }
-TRAINING = ["python", "-m", "training.train"]  # as in training/Dockerfile
+TRAINING = ["python", "-m", "training.train"]  # as in training/Dockerfile, and so is MEMORY
+MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 SERVING = [sys.executable, "-m", "model.serve"]
 
 
@@ -518,7 +519,7 @@ def main() -> None:
         put_event=put_sagemaker_event,
         record_metric=cloudwatch.record,
         alarmed=cloudwatch.alarmed,
-        variables={"BINTALLY_REQUIRE_GPU": "false"},  # the instance types are AWS's, the machine is this one
+        variables={**MEMORY, "BINTALLY_REQUIRE_GPU": "false"},  # the instance types are AWS's, the machine is this one
     )
     endpoints = Endpoints(host, model_data=ModelData(url, REGION, assume_for_sagemaker))
     training = TrainingJobs(host)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from local.emulator import MEMORY
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
 TARGETS = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
@@ -76,3 +78,9 @@ def test_dockerfiles_are_sound(dockerfile: str) -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
     done = subprocess.run([hadolint, REPOSITORY / dockerfile], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_jobs_here_keep_memory_as_those_of_the_image_do() -> None:
+    settings = " ".join(f"{name}={value}" for name, value in MEMORY.items())
+    assert settings in (REPOSITORY / "training" / "Dockerfile").read_text()
+    assert settings in (REPOSITORY / "Makefile").read_text()
