@@ -213,6 +213,7 @@ def test_the_role_of_cloudformation_may_use_every_service_of_the_template() -> N
         resource["Type"] for resource in yaml_parse((REPOSITORY / "template.yaml").read_text())["Resources"].values()
     }
     services = {"apigatewayv2": "apigateway", "stepfunctions": "states", "cognito": "cognito-idp"}
+    services |= {"applicationautoscaling": "application-autoscaling"}
     names = {kind.split("::")[1].lower() for kind in kinds if kind.startswith("AWS::")} - {"serverless"}
     wanted = {services.get(name, name) for name in names} | {"lambda", "states"}
     assert {action.split(":")[0] for action in allowed("cloudformation")} == wanted | {"cloudformation"}

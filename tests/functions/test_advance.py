@@ -46,6 +46,8 @@ ENVIRONMENT = {
     "PROVISIONED_CONCURRENCY": "0",
     "INSTANCE_TYPE": "ml.c7i.large",
     "INSTANCE_COUNT": "2",
+    "MAXIMUM_INSTANCES": "0",
+    "DATA_CAPTURE_PERCENT": "0",
     "CANARY_PERCENT": "10",
     "CANARY_WAIT_SECONDS": "300",
     "CANARY_ALARMS": "errors,latency,confidence",
@@ -697,6 +699,40 @@ def test_a_real_time_endpoint_is_updated_with_a_canary_and_alarms(cloud: Cloud, 
     assert model["EnableNetworkIsolation"] is True
     machine.run({**machine.upload("3"), "at_once": True})
     assert "DeploymentConfig" not in updates(cloud)[-1]
+
+
+def test_a_release_keeps_the_number_of_instances_that_scaling_has_chosen(cloud: Cloud, configure: Configure) -> None:
+    configure(ENDPOINT_MODE="realtime", MAXIMUM_INSTANCES="8")
+    machine = Machine(cloud, advance.handler)
+    machine.run(machine.upload("1"))
+    machine.run(machine.upload("2"))
+    (update,) = updates(cloud)
+    assert update["RetainAllVariantProperties"] is True
+    # Retained too, it would never change.
+    assert update["ExcludeRetainedVariantProperties"] == [{"VariantPropertyType": "DataCaptureConfig"}]
+    configure(ENDPOINT_MODE="realtime")  # InstanceCount counts again
+    machine.run(machine.upload("3"))
+    assert "RetainAllVariantProperties" not in updates(cloud)[-1]
+
+
+def test_a_real_time_endpoint_stores_a_share_of_its_requests(cloud: Cloud, configure: Configure) -> None:
+    configure(ENDPOINT_MODE="realtime")
+    machine = Machine(cloud, advance.handler)
+    machine.run(machine.upload("1"))
+    assert "DataCaptureConfig" not in cloud.configs[cloud.endpoints[ENDPOINT].config]
+    configure(ENDPOINT_MODE="realtime", DATA_CAPTURE_PERCENT="20")
+    assert machine.run(machine.upload("1"))[0]["outcome"] == "released"  # the same model, another setting
+    capture = cloud.configs[cloud.endpoints[ENDPOINT].config]["DataCaptureConfig"]
+    assert (capture["InitialSamplingPercentage"], capture["DestinationS3Uri"]) == (20, "s3://artifacts/captures/")
+
+
+def test_a_serverless_endpoint_neither_scales_nor_stores(cloud: Cloud, configure: Configure) -> None:
+    configure(MAXIMUM_INSTANCES="8", DATA_CAPTURE_PERCENT="20")
+    machine = Machine(cloud, advance.handler)
+    machine.run(machine.upload("1"))
+    machine.run(machine.upload("2"))
+    assert "RetainAllVariantProperties" not in updates(cloud)[-1]
+    assert "DataCaptureConfig" not in cloud.configs[cloud.endpoints[ENDPOINT].config]
 
 
 def test_a_serverless_endpoint_has_no_canary_and_no_network_isolation(machine: Machine, cloud: Cloud) -> None:

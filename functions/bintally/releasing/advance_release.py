@@ -150,11 +150,12 @@ class Step:
             reason = f"{url} has changed since it was registered: its package.json is {digest}, not {registered}"
             raise Failed("PackageChanged", reason)
         image, variant = by_digest(self.services.ecr, self.settings.image), self.settings.variant
+        settings = settings_digest(image, {**variant, **self.settings.capture}, digest)
         ours = short_digest(self.owner)
         self.release = replace(
             release,
             package_digest=digest,
-            name=f"{release.endpoint}-{settings_digest(image, variant, digest)}-{ours}",
+            name=f"{release.endpoint}-{settings}-{ours}",
             candidate=f"{self.settings.stack_name}-candidate-{ours}",
             image=image,
             variant=variant,
@@ -233,7 +234,7 @@ class Step:
         if found.status == ABSENT:
             self.hold()
             endpoints.create_model(release.name, self.model())
-            endpoints.create_config(release.name, release.variant)
+            endpoints.create_config(release.name, release.variant, self.settings.capture)
             self.hold()
             if waiting := self.allowed(lambda: endpoints.create(release.candidate, release.name)):
                 return waiting
@@ -280,7 +281,9 @@ class Step:
             if live.status == ABSENT:
                 request = lambda: endpoints.create(release.endpoint, release.name)  # noqa: E731
             else:
-                request = lambda: endpoints.update(release.endpoint, release.name, self.deployment())  # noqa: E731
+                request = lambda: endpoints.update(  # noqa: E731
+                    release.endpoint, release.name, self.deployment(), scaled=self.settings.scales
+                )
             if waiting := self.allowed(request):
                 return waiting
         self.release = replace(release, changed=True)
@@ -377,7 +380,7 @@ class Step:
             elif live.status in BROKEN or (live.status == "InService" and not previous):
                 endpoints.delete(endpoint)
             elif live.status == "InService":
-                endpoints.update(endpoint, previous, None)
+                endpoints.update(endpoint, previous, None, scaled=self.settings.scales)
         except ClientError as error:  # its state has changed since, or a quota is short: look again
             return f"it is {live.status}: {error}"
         return f"it is {live.status}"

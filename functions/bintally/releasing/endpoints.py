@@ -55,10 +55,10 @@ class Endpoints:
             lambda: self.client.describe_model(ModelName=name),
         )
 
-    def create_config(self, name: str, variant: Mapping[str, Any]) -> None:
-        variants: Any = [{"VariantName": "AllTraffic", "ModelName": name, **variant}]
+    def create_config(self, name: str, variant: Mapping[str, Any], capture: Mapping[str, Any]) -> None:
+        request: Any = {"ProductionVariants": [{"VariantName": "AllTraffic", "ModelName": name, **variant}], **capture}
         self._once(
-            lambda: self.client.create_endpoint_config(EndpointConfigName=name, ProductionVariants=variants),
+            lambda: self.client.create_endpoint_config(EndpointConfigName=name, **request),
             lambda: self.client.describe_endpoint_config(EndpointConfigName=name),
         )
 
@@ -68,8 +68,12 @@ class Endpoints:
             lambda: self.client.describe_endpoint(EndpointName=name),
         )
 
-    def update(self, name: str, config: str, deployment: Mapping[str, Any] | None) -> None:
+    def update(self, name: str, config: str, deployment: Mapping[str, Any] | None, *, scaled: bool) -> None:
+        """A scaled endpoint keeps its number of instances; captured is what the new configuration says."""
         more: Any = {"DeploymentConfig": deployment} if deployment else {}
+        if scaled:
+            more["RetainAllVariantProperties"] = True
+            more["ExcludeRetainedVariantProperties"] = [{"VariantPropertyType": "DataCaptureConfig"}]
         self.client.update_endpoint(EndpointName=name, EndpointConfigName=config, **more)
 
     def delete(self, name: str) -> None:

@@ -19,6 +19,10 @@ class ReleaseSettings:
     """Address of the serving image."""
     variant: dict[str, Any]
     """A production variant's capacity: ServerlessConfig, or InstanceType and InitialInstanceCount."""
+    scales: bool
+    """Whether target tracking decides how many instances there are."""
+    capture: dict[str, Any]
+    """The DataCaptureConfig of a real-time endpoint that has one."""
     canary_percent: int
     canary_wait: int
     """Seconds that the alarms watch the canary, and then again all traffic."""
@@ -29,6 +33,7 @@ class ReleaseSettings:
 @cache
 def release_settings() -> ReleaseSettings:
     """Raises KeyError, which names the variable, when one is missing."""
+    realtime = os.environ["ENDPOINT_MODE"] == "realtime"
     return ReleaseSettings(
         stack_name=os.environ["STACK_NAME"],
         counts_table=os.environ["COUNTS_TABLE"],
@@ -36,7 +41,9 @@ def release_settings() -> ReleaseSettings:
         count_mapping=os.environ["COUNT_MAPPING"],
         model_role=os.environ["MODEL_ROLE"],
         image=os.environ["SERVING_IMAGE"],
-        variant=serverless() if os.environ["ENDPOINT_MODE"] == "serverless" else instances(),
+        variant=instances() if realtime else serverless(),
+        scales=realtime and os.environ["MAXIMUM_INSTANCES"] != "0",
+        capture=capture() if realtime else {},
         canary_percent=int(os.environ["CANARY_PERCENT"]),
         canary_wait=int(os.environ["CANARY_WAIT_SECONDS"]),
         alarms=tuple(os.environ["CANARY_ALARMS"].split(",")),
@@ -60,6 +67,20 @@ def instances() -> dict[str, Any]:
         "InstanceType": os.environ["INSTANCE_TYPE"],
         "InitialInstanceCount": int(os.environ["INSTANCE_COUNT"]),
     }
+
+
+def capture() -> dict[str, Any]:
+    """Raises KeyError, which names the variable, when one is missing."""
+    if not (percent := int(os.environ["DATA_CAPTURE_PERCENT"])):
+        return {}
+    config = {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": percent,
+        "DestinationS3Uri": f"s3://{os.environ['ARTIFACTS_BUCKET']}/captures/",
+        "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+        "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},  # the rest is stored in Base64
+    }
+    return {"DataCaptureConfig": config}
 
 
 @dataclass(frozen=True)
