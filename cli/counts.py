@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from heapq import nlargest
-from itertools import islice
+from itertools import chain, islice
 from typing import IO, Any
 
 import click
@@ -54,7 +54,8 @@ class Reading:
         only_rejected: bool = False,
     ) -> None:
         self.table, self.s3 = stack.counts_table(), stack.client("s3")
-        self.bucket = stack.outputs()["ImagesBucket"]
+        outputs = stack.outputs()
+        self.bucket, self.parts = outputs["ImagesBucket"], int(outputs.get("SiteParts", "1"))
         self.site, self.bin, self.recount, self.top, self.rejected = site, bin_, recount, top, only_rejected
         self.read = self.chosen = 0
 
@@ -72,8 +73,7 @@ class Reading:
         names = [] if self.bin is not None else sites(self.s3, self.bucket) if self.site is None else [self.site]
         if self.rejected and self.site is None and self.bin is None:
             names = ["", *names]
-        list_of = rejected if self.rejected else latest
-        found: Iterable[Count] = (count for name in names for count in list_of(self.table, name))
+        found: Iterable[Count] = chain.from_iterable(map(self._of_site, names))
         if self.bin is not None:
             found = read_history(self.table, self.site_of_bin, self.bin)
         for count in found:
@@ -81,6 +81,9 @@ class Reading:
             if (not self.recount or "priority" in count) and (not self.rejected or count["status"] == "REJECTED"):
                 self.chosen += 1
                 yield count
+
+    def _of_site(self, name: str) -> Iterator[Count]:
+        return rejected(self.table, name) if self.rejected else latest(self.table, name, self.parts)
 
     def first(self, number: int) -> list[Count]:
         """The first `number` in the order of a table; memory holds no more than that."""

@@ -4,10 +4,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from heapq import merge
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from bintally.common.keys import encode_id
+from bintally.common.parts import spread
 from boto3.dynamodb.conditions import Attr, Key
 from rich.console import Group
 from rich.table import Table
@@ -42,9 +45,11 @@ def sites(s3: Any, bucket: str) -> list[str]:
     return sorted(site for key, site in by_key.items() if key)
 
 
-def latest(table: Any, site: str) -> Iterator[Count]:
-    """The newest count of each bin of a site, sorted by bin. Memory holds one page."""
-    return pages(table, IndexName="site", KeyConditionExpression=Key("site_key").eq(f"SITE#{encode_id(site)}"))
+def latest(table: Any, site: str, parts: int = 1) -> Iterator[Count]:
+    """The newest count of each bin of a site, sorted by bin. Memory holds one page of each part."""
+    keys = spread(f"SITE#{encode_id(site)}", parts)
+    listed = (pages(table, IndexName="site", KeyConditionExpression=Key("site_key").eq(key)) for key in keys)
+    return merge(*listed, key=itemgetter("PK"))
 
 
 def rejected(table: Any, site: str) -> Iterator[Count]:

@@ -71,6 +71,15 @@ def test_one_site(filled: SimpleNamespace) -> None:
     assert [c["site"] for c in json.loads(run("--site", "SEA1", "--json"))] == ["SEA1"]
 
 
+def test_a_site_of_several_parts_is_listed_as_one(filled: SimpleNamespace, count_item: Any) -> None:
+    for n, part in enumerate(("", "#1", "#2")):
+        key = {"PK": f"BIN#BIG#B{2 - n}", "SK": "LATEST", "site_key": f"SITE#BIG{part}"}
+        filled.table.put_item(Item=count_item("BIG", f"B{2 - n}", **key))
+    outputs = filled.stack.outputs()
+    filled.stack.outputs = lambda: outputs | {"SiteParts": "3"}
+    assert [c["bin"] for c in json.loads(run("--site", "BIG", "--json"))] == ["B0", "B1", "B2"]
+
+
 def test_what_people_have_settled_is_left_out_and_what_to_expect_is_said(
     filled: SimpleNamespace, count_item: Any
 ) -> None:

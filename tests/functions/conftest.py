@@ -16,7 +16,7 @@ import pytest
 from bintally import advance, answer, conclude, count, follow, plan, reconcile, record, review, sign_in
 from bintally.answering import settings as answering
 from bintally.aws import clients
-from bintally.common import zone
+from bintally.common import parts, zone
 from bintally.counting import settings as counting
 from bintally.labels import settings as labels
 from bintally.reconciling import settings as reconciling
@@ -60,7 +60,7 @@ ENVIRONMENT = {
 
 
 READ_ONCE = (
-    *(answering, counting, labels, reconciling, records, releasing, retraining, strays, zone),
+    *(answering, counting, labels, parts, reconciling, records, releasing, retraining, strays, zone),
     *(advance, answer, conclude, count, follow, plan, reconcile, record, review, reviewing, sign_in),
 )
 """Modules that keep what they made on first use. Clients live on: one takes longer to make than a request."""

@@ -8,6 +8,9 @@ recount next, so its record and counts are not shown either. Managers see everyt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from heapq import merge
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from bintally.answering.copies import Copies
@@ -18,6 +21,7 @@ from bintally.aws import items
 from bintally.aws.items import Item, bin_key, outranks
 from bintally.aws.table import Table
 from bintally.common.keys import Place, encode_id, fold
+from bintally.common.parts import site_parts, spread
 from bintally.reviewing.rules import Stage
 
 MOST_BINS = 100
@@ -50,15 +54,16 @@ class Bins:
         """The bins that have a count, by their ids, with their newest photograph."""
         self.caller.check("viewer")
         limit = number(query.get("limit", "25"), "limit", 1, MOST_BINS)
-        prefix, key = query.get("prefix", ""), items.site_key(self.site)
+        prefix = query.get("prefix", "")
         if len(prefix) > LONGEST_PREFIX:
             raise wrong(f"prefix has at most {LONGEST_PREFIX} characters")
         of_site = bin_key(Place(self.site, "", ""))
         begin = of_site + (encode_id(prefix) if fold(prefix) else "")
-        after = (
-            {"site_key": key, "PK": of_site + decoded(query["cursor"]), "SK": "LATEST"} if "cursor" in query else None
-        )
-        found, more = self.table.page({"site_key": key}, {"PK": begin}, limit, index="site", after=after)
+        first = max(begin, of_site + decoded(query["cursor"]) + "\0") if "cursor" in query else begin
+        parts = spread(items.site_key(self.site), site_parts())
+        listed = [self.table.bins(part, first, begin + "\U0010ffff", limit + 1) for part in parts]
+        merged = list(islice(merge(*listed, key=itemgetter("PK")), limit + 1))
+        found, more = merged[:limit], len(merged) > limit
         thumbnails = self._links(self.copies.thumbnail, found)
         return {
             "bins": [

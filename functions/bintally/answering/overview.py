@@ -13,6 +13,7 @@ from typing import Any
 from bintally.answering.recounts import number
 from bintally.answering.requests import Caller
 from bintally.aws.items import Item, day_key
+from bintally.common.parts import site_parts, spread
 from bintally.reviewing.desk import Desk
 from bintally.reviewing.expectation import expected_wrong, so_far
 from bintally.reviewing.rules import Outcome, Stage
@@ -72,7 +73,8 @@ class Overview:
         return {"waiting_by_stage": stages, **expected, "so_far": so_far(self.desk.scores(self.site))}
 
     def _day(self, day: date) -> Counter[str]:
-        return summed(self.desk.table.between(day_key(self.site, str(day)), "REVIEWS#", "TOTALS#~"))
+        parts = spread(day_key(self.site, str(day)), site_parts())
+        return summed(item for part in parts for item in self.desk.table.between(part, "REVIEWS#", "TOTALS#~"))
 
 
 def summed(found: Iterable[Item]) -> Counter[str]:

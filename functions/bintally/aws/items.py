@@ -15,6 +15,7 @@ from bintally.common.arrivals import Arrival
 from bintally.common.counts import FLAT, RETAKE, Count, Counted, Recorded, pooled
 from bintally.common.evidence import Evidence, weigh
 from bintally.common.keys import Place, encode_id, utc
+from bintally.common.parts import part_of, site_parts
 
 Item = dict[str, Any]
 
@@ -81,11 +82,12 @@ def totals_key(count: Item) -> Item:
     counted."""
     image = count["image"]
     digest = version_digest(image["bucket"], image["key"], image["version_id"])
-    return {"PK": day_key(count["site"], count["counted_at"]), "SK": f"TOTALS#{int(digest, 16) % SHARDS:02d}"}
+    day = day_key(count["site"], count["counted_at"])
+    return {"PK": part_of(day, digest, site_parts()), "SK": f"TOTALS#{int(digest, 16) % SHARDS:02d}"}
 
 
 def day_key(site: str, at: str) -> str:
-    """Lists what happened at a site on a day (UTC). `at` as `utc` spells it, or only its date."""
+    """Lists what happened at a site on a day (UTC); totals are spread. `at` as `utc` spells it, or only its date."""
     return f"DAY#{encode_id(site)}#{at[:10]}"
 
 
@@ -100,7 +102,7 @@ def rejected_key(site: str) -> str:
 
 
 def site_key(site: str) -> str:
-    """Lists a site's LATEST items in the index `site`, by bin."""
+    """Lists a site's LATEST items in the index `site`, by bin; they are spread."""
     return f"SITE#{encode_id(site)}"
 
 
@@ -236,7 +238,7 @@ def _rounded(number: float) -> Decimal:
 
 def latest_of(count: Item) -> Item:
     """The bin's LATEST item if `count` is its newest; `site_key` puts it into the index `site`."""
-    return {**count, "SK": "LATEST", "site_key": site_key(count["site"])}
+    return {**count, "SK": "LATEST", "site_key": part_of(site_key(count["site"]), count["PK"], site_parts())}
 
 
 def plain(item: Mapping[str, Any]) -> Item:

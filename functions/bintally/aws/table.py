@@ -251,16 +251,15 @@ class Table:
         return list(map(plain, answer["Items"]))
 
     def page(
-        self, key: Item, prefix: Item, limit: int, *, index: str = "", after: Item | None = None, newest: bool = False
+        self, key: Item, prefix: Item, limit: int, *, after: Item | None = None, newest: bool = False
     ) -> tuple[list[Item], bool]:
         """At most `limit` items of a partition, of which `prefix` begins the sort key, and whether more follow.
 
-        `key` and `prefix` are an attribute and its value. `after` is the key of the last item of the page before, with
-        the index's own key. `newest` reads from the end. Eventually consistent. One item more than `limit` is read.
+        `key` and `prefix` are an attribute and its value. `after` is the key of the last item of the page before.
+        `newest` reads from the end. Eventually consistent. One item more than `limit` is read.
         """
         ((name, value),), ((sort, begin),) = key.items(), prefix.items()
-        request: dict[str, Any] = {"IndexName": index} if index else {}
-        request |= {"ExclusiveStartKey": wire(after)} if after else {}
+        request: dict[str, Any] = {"ExclusiveStartKey": wire(after)} if after else {}
         try:
             answer = self.client.query(
                 TableName=self.name,
@@ -289,6 +288,25 @@ class Table:
                 yield from map(plain, page["Items"])
         except (ClientError, BotoCoreError) as error:
             raise self._transient(error) from error
+
+    def bins(self, site_key: str, first: str, last: str, limit: int) -> list[Item]:
+        """The LATEST items of a part of a site from one PK to another, at most `limit` and 1 MB, sorted by PK.
+
+        Eventually consistent.
+        """
+        if first > last:  # which DynamoDB refuses
+            return []
+        try:
+            answer = self.client.query(
+                TableName=self.name,
+                IndexName="site",
+                KeyConditionExpression="site_key = :key AND PK BETWEEN :first AND :last",
+                ExpressionAttributeValues=wire({":key": site_key, ":first": first, ":last": last}),
+                Limit=limit,
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise self._transient(error) from error
+        return list(map(plain, answer["Items"]))
 
     def between(self, pk: str, first: str, last: str) -> list[Item]:
         """The items of a partition from one SK to another, 1 MB at most. Eventually consistent."""
