@@ -31,7 +31,7 @@ on_aws = $(bin)/bintally --stack "$(or $(STACK),$(error STACK is missing: make $
 # Docker and debootstrap build images, chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
 
-.PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check units test test-stack test-torch test-sdk test-style test-long soak fuzz upstream coverage docs notebook bench sbom
+.PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check units test test-stack test-torch test-style test-long soak fuzz upstream coverage docs notebook bench sbom
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -86,11 +86,11 @@ units: .venv/test.installed
 
 test: ## Install what tests need and run all but the long ones
 	@mkdir -p .runs
-	@for part in torch sdk style; do echo "not run: $$part" >.runs/$$part.log; done
-	@$(MAKE) --no-print-directory --jobs 4 --keep-going test-stack test-torch test-sdk test-style || status=$$?; \
-	cat .runs/torch.log .runs/sdk.log .runs/style.log; exit $${status:-0}
+	@for part in torch style; do echo "not run: $$part" >.runs/$$part.log; done
+	@$(MAKE) --no-print-directory --jobs 3 --keep-going test-stack test-torch test-style || status=$$?; \
+	cat .runs/torch.log .runs/style.log; exit $${status:-0}
 
-# Tests of the stack wait more than they compute. Those of the SDK wait too; style, types and torch compute in the meantime.
+# Tests of the stack wait more than they compute; style, types and torch compute in the meantime.
 test-stack: .venv/test.installed
 	$(bin)/python -m pytest $(PARALLEL) -m "$(SOON)" $(ELSEWHERE)
 
@@ -99,9 +99,6 @@ test-torch: .venv-train/test.installed
 	@OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592 .venv-train/bin/python -m pytest --timeout 900 \
 	  --numprocesses 2 $(GROUPED) -m "$(SOON)" $(TORCH_TESTS) >.runs/torch.log 2>&1
 
-test-sdk: .venv-launch/installed
-	@.venv-launch/bin/python -m pytest --durations 25 -m "$(SOON)" $(LAUNCH_TESTS) >.runs/sdk.log 2>&1
-
 test-style: .venv/test.installed .venv-train/test.installed
 	@$(MAKE) --no-print-directory lint types-train >.runs/style.log 2>&1
 
@@ -109,10 +106,10 @@ system-packages: ## Install the Debian packages that tests need, as root
 	@apt-get update -qq
 	@DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null
 
-test-long: .venv/test.installed .venv/docs.installed .venv-train/test.installed .venv-launch/notebook.installed ## Tests that are long by nature and change seldom: image, notebook, site, learning, jobs by hand
+test-long: .venv/test.installed .venv/docs.installed .venv-train/test.installed .venv-launch/notebook.installed ## Tests that are long by nature and change seldom: images, notebook, site, learning, several hosts, the SageMaker SDK
 	$(bin)/python -m pytest --durations=25 -m long $(ELSEWHERE)
 	.venv-train/bin/python -m pytest --durations=25 -m long $(TORCH_TESTS)
-	.venv-launch/bin/python -m pytest --durations=25 -m long $(LAUNCH_TESTS)
+	.venv-launch/bin/python -m pytest --durations=25 $(LAUNCH_TESTS)
 
 soak: .venv/test.installed ## Upload 3,000 photographs while things break, and account for each; FAULTS=… SEED=… (root for disk-full)
 	$(bin)/python -m bench.soak --faults $(or $(FAULTS),all) $(if $(SEED),--seed $(SEED))

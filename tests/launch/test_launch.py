@@ -73,7 +73,6 @@ def dataset(ask: Any, environment: dict[str, str], session: Any) -> str:
     return f"{run}/dataset"
 
 
-@pytest.mark.long
 def test_a_training_job_by_hand(ask: Any, dataset: str, objects: Any) -> None:
     code, said = ask("training", "--data", dataset, "--spot", *SMALL)
     assert code == 0, said[-1]
@@ -85,7 +84,6 @@ def test_a_training_job_by_hand(ask: Any, dataset: str, objects: Any) -> None:
         assert "metrics.json" in " ".join(tar.getnames())
 
 
-@pytest.mark.long
 def test_a_tuning_job_by_hand_on_folders_of_this_machine(
     ask: Any, dataset: str, session: Any, environment: dict[str, str], tmp_path: Path
 ) -> None:

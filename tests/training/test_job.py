@@ -108,6 +108,7 @@ def test_from_the_champion_to_a_package_that_answers(rendered: Path, tmp_path: P
     assert (output / "profile" / "trace.json.gz").stat().st_size > 1000
 
 
+@pytest.mark.long
 def test_two_hosts_train_as_one_does(rendered: Path, tmp_path: Path) -> None:
     status, alone = Job(tmp_path / "one", rendered).run()
     assert status == 0, alone
