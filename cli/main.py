@@ -56,6 +56,7 @@ FAMILIES = {
         "stack doctor": "Say what is wrong with a stack, and what to do.",
         "stack redrive": "Retry everything in the dead-letter queues.",
         "stack reconcile": "Count the photographs that have no count.",
+        "stack forget": "Delete photographs, counts and labels for ever.",
         "stack cost": "Compute what a stack on AWS costs.",
     },
     "Try and measure": {

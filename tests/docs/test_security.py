@@ -13,7 +13,9 @@ NAMED = re.findall(r"`(test_\w+)`", (ROOT / "docs" / "security.md").read_text())
 @cache
 def defined() -> set[str]:
     files = [*(ROOT / "tests").rglob("test_*.py"), *(ROOT / "localsagemaker" / "tests").rglob("test_*.py")]
-    return {name for file in files for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)}
+    return {
+        name for file in files for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
 
 
 @pytest.mark.parametrize("name", NAMED)

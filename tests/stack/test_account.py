@@ -74,7 +74,26 @@ def test_an_inventory_person_is_refused_the_rest(inventory: Person, version: str
     inventory.is_refused("retrain", "start", permission="states:StartExecution")
     inventory.is_refused("stack", "redrive", permission="sqs:GetQueueAttributes")
     inventory.is_refused("stack", "reconcile", permission="sqs:GetQueueAttributes")
+    inventory.is_refused("stack", "forget", "--before", "400d", "--yes", permission="s3:ListBucket")
     inventory.is_refused("status", permission="sagemaker:DescribeEndpoint")
+
+
+def test_who_may_forget_a_site_leaves_nothing_of_it(
+    person: Callable[..., Person], user: Any, photograph: Callable[..., bytes], stack: Local
+) -> None:
+    keeper = person("keeper", "inventory", "forget")
+    folder = keeper.folder / "FGT1" / "P-1"
+    folder.mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(photograph(43))
+    (folder / "labels.csv").write_text("id,quantity\na,3\n")
+    keeper.does("upload", "--wait", str(keeper.folder))
+    planned = json.loads(keeper.does("stack", "forget", "--site", "fgt1", "--dry-run", "--json"))
+    assert (planned["bins"], planned["photographs"], planned["objects"]) == (1, 1, 1)
+    assert json.loads(keeper.does("stack", "forget", "--site", "fgt1", "--yes", "--json"))["photographs"] == 1
+    assert "FGT1" not in keeper.does("counts", "--csv", "-")
+    left = user.s3.list_object_versions(Bucket=user.bucket, Prefix="incoming/FGT1/")
+    assert "Versions" not in left and "DeleteMarkers" not in left
+    assert json.loads(keeper.does("stack", "forget", "--site", "fgt1", "--dry-run", "--json")).get("items", 0) == 0
 
 
 def test_env_names_the_stack_and_no_keys(inventory: Person, stack: Local) -> None:

@@ -467,6 +467,16 @@ def test_retries_outlast_an_endpoint_update() -> None:
     assert waited >= 30 * 60
 
 
+def test_photographs_and_old_versions_are_deleted_where_that_is_asked_for_alone() -> None:
+    assert {source()["Parameters"][name]["Default"] for name in ("PhotographDays", "OldVersionDays")} == {0}
+    bucket = source()["Resources"]["ImagesBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    rules = {rule["Id"]: rule for rule in bucket}
+    assert rules["photographs"]["Status"] == {"Fn::If": ["KeepsPhotographs", "Disabled", "Enabled"]}
+    assert rules["photographs"]["Prefix"] == "incoming/"
+    assert rules["old-versions"]["Status"] == {"Fn::If": ["KeepsOldVersions", "Disabled", "Enabled"]}
+    assert all("ExpirationInDays" not in rule for name, rule in rules.items() if name != "photographs")
+
+
 @pytest.mark.parametrize("name", ["ImagesBucket", "ArtifactsBucket"])
 def test_buckets_are_private_versioned_encrypted_and_tls_only(name: str) -> None:
     bucket = of_type("AWS::S3::Bucket")[name]
