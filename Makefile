@@ -31,7 +31,7 @@ on_aws = $(bin)/bintally --stack "$(or $(STACK),$(error STACK is missing: make $
 # Docker and debootstrap build images, chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
 
-.PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check units test test-stack test-torch test-style test-long soak fuzz upstream coverage docs notebook bench sbom
+.PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check units test test-stack test-torch test-style test-long soak fuzz upstream audit coverage docs notebook bench sbom
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -119,6 +119,12 @@ fuzz: .venv/test.installed ## Search for inputs that break something, MINUTES (5
 
 upstream: .venv/test.installed ## Show the gaps of ministack itself: when its version changes
 	$(bin)/python -m pytest -m upstream tests/local
+
+audit: | $(UV) ## Look the pinned versions up in a database of known weaknesses, and the template in checkov's rules
+	@$(UV) tool run --quiet --python 3.11 checkov@3.3.30 --config-file .checkov.yaml || status=$$?; \
+	for set in demo train launch; do \
+	  $(UV) tool run --quiet pip-audit --no-deps --disable-pip --requirement requirements/$$set.txt || status=$$?; \
+	done; exit $${status:-0}
 
 coverage: .venv/test.installed ## Say which lines `make check` does not reach
 	$(bin)/python -m pytest $(PARALLEL) -m "not stack and $(SOON)" $(UNIT_TESTS) $(TORCH_TESTS:%=--ignore=%) \

@@ -25,7 +25,7 @@ LONGEST_TOKEN = 4096
 """A browser keeps no longer cookie."""
 MEMBERS = ("name", "password", "new_password", "refresh", "sign_out")
 
-WEAK_PASSWORD = "a password needs at least 12 characters"
+WEAK_PASSWORD = "a password needs at least 12 characters"  # noqa: S105 (a message)
 """As the template's PasswordPolicy."""
 
 WRONG = {"NotAuthorizedException", "UserNotFoundException", "InvalidParameterException"}
