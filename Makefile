@@ -122,8 +122,8 @@ upstream: .venv/test.installed ## Show the gaps of ministack itself: when its ve
 
 audit: | $(UV) ## Look the pinned versions up in a database of known weaknesses, and the template in checkov's rules
 	@$(UV) tool run --quiet --python 3.11 checkov@3.3.30 --config-file .checkov.yaml || status=$$?; \
-	for set in demo train launch; do \
-	  $(UV) tool run --quiet pip-audit --no-deps --disable-pip --requirement requirements/$$set.txt || status=$$?; \
+	for set in functions/requirements model/requirements requirements/demo requirements/train requirements/launch; do \
+	  $(UV) tool run --quiet pip-audit@2.10.1 --no-deps --disable-pip --requirement $$set.txt || status=$$?; \
 	done; exit $${status:-0}
 
 coverage: .venv/test.installed ## Say which lines `make check` does not reach

@@ -14,9 +14,9 @@ from cli.stacks import chosen
 
 KINDS = {
     "bins": "bins with items in the table",
-    "photographs": "photographs with a count, and their display copies",
-    "items": "items in the table",
-    "objects": "object versions below incoming/ and records/",
+    "photographs": "photographs with a count",
+    "items": "items of these bins",
+    "objects": "object versions: photographs, their display copies, files of records, labels",
     "labels": "lines of the label log",
 }
 
@@ -45,22 +45,23 @@ def command(site: str, bin_: str, before: datetime | None, dry_run: bool, yes: b
     stack, scope = chosen(), Scope(site, bin_, utc(before) if before else "")
     if not yes or dry_run:
         listed = Forgetting(stack, scope, dry_run=True).run()
-        show(listed, as_json and dry_run, "Would forget" if dry_run else "This will be deleted for ever")
         if dry_run:
+            show(listed, as_json, "Would forget")
             return
+        show(listed, False, "This will be deleted for ever", err=True)
         if not sys.stdin.isatty():
             raise CliError("nothing was deleted. Without a terminal, say --yes", USAGE)
         word = bin_ or site or "forget"
-        if click.prompt(f"Type {word} to delete it", default="", show_default=False) != word:
+        if click.prompt(f"Type {word} to delete it", default="", show_default=False, err=True) != word:
             raise CliError("nothing was deleted")
     show(Forgetting(stack, scope, dry_run=False).run(), as_json, "Forgotten")
 
 
-def show(said: dict[str, Any], as_json: bool, title: str) -> None:
+def show(report: dict[str, Any], as_json: bool, title: str, *, err: bool = False) -> None:
     if as_json:
-        click.echo(json.dumps(said))
+        click.echo(json.dumps(report))
         return
-    found = [f"  {said[kind]:,} {text}" for kind, text in KINDS.items() if said.get(kind)]
-    click.echo("\n".join([f"{title}:", *(found or ["  nothing was found"])]))
-    if said["models"]:
-        click.echo(f"Models that learned from these photographs: {', '.join(said['models'])}")
+    found = [f"  {report[kind]:,} {text}" for kind, text in KINDS.items() if report.get(kind)]
+    click.echo("\n".join([f"{title}:", *(found or ["  nothing was found"])]), err=err)
+    if report["models"]:
+        click.echo(f"Models that learned from these photographs: {', '.join(report['models'])}", err=err)

@@ -13,6 +13,7 @@ StackError
 ├── PackageMissing    there is no model package to release
 ├── DeployFailed      a tool is missing, `docker`, `sam build` or `sam deploy` failed
 ├── DestroyFailed     something of the stack could not be removed
+├── ForgetFailed      something of a bin could not be removed
 ├── ReleaseFailed     the release state machine did not succeed
 └── ReconcileFailed   the reconcile state machine did not succeed
 """
@@ -79,6 +80,10 @@ class DeployFailed(StackError):
 
 class DestroyFailed(StackError):
     """Something of the stack could not be removed; a second run goes on."""
+
+
+class ForgetFailed(StackError):
+    """Something of a bin could not be removed."""
 
 
 class ReleaseFailed(StackError):

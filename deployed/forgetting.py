@@ -1,34 +1,38 @@
 """Deletes what a stack knows of bins: photographs in all versions, display copies, counts, recounts, labels.
 
-What remains are sums (day totals, scores), datasets and models that learned from the photographs, and copies that
-DynamoDB's point-in-time recovery and S3's logs keep on their own. A run that failed may be repeated: items are deleted
-after all that they lead to.
+Nothing is deleted before all that only it leads to, so a run that failed may be repeated. docs/operations.md says what
+remains.
 """
 
-import hashlib
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
-from bintally.common.keys import encode_id, fold, utc
+from bintally.aws.items import marker_key_of
+from bintally.common.errors import Rejected
+from bintally.common.keys import encode_id, fold, parse_key, parse_records_key, utc
+from bintally.reviewing.stored import difference_key
+from bintally.reviewing.tallies import shard, waiting_key
 from boto3.dynamodb.conditions import Attr, Key
+from botocore.exceptions import ClientError
 
-from deployed.kept import empty
+from deployed.errors import ForgetFailed
 from deployed.stack import Deployed
 
 Item = dict[str, Any]
+Version = dict[str, str]
+"""Key and VersionId, as DeleteObjects takes them."""
 
-TRAIL = "forgotten/"
+DONE = "forgotten/"
 """Below it the artifacts bucket has a line for each time that something was forgotten."""
-DATED = {
-    **dict.fromkeys(("COUNT", "LATEST", "REVIEW"), "captured_at"),
-    **dict.fromkeys(("RECOUNT", "ANSWER", "UNDONE", "TRAIL"), "at"),
-}
-"""The attribute that says how old an item is, by the first word of its sort key. A RECORD is of today."""
+AT_ONCE = 1000
+"""Object versions that one request deletes."""
+TRIES = 5
+"""For a review that people work on meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +44,40 @@ class Scope:
     before: str = ""
     """As `utc` spells it; empty when age does not matter."""
 
-    @property
-    def prefix(self) -> str:
-        """Begins the keys of all its bins."""
-        return f"BIN#{encode_id(self.site)}#" if self.site else "BIN#"
+    def covers(self, site: str, bin_: str) -> bool:
+        """Whether a place is in it. Ids that look the same are one."""
+        return (not self.site or fold(site) == fold(self.site)) and (not self.bin or fold(bin_) == fold(self.bin))
 
-    def holds(self, about: Mapping[str, Any]) -> bool:
-        """Whether a label or a line of a dataset belongs to it."""
-        return (
-            (not self.site or fold(str(about["site"])) == fold(self.site))
-            and (not self.bin or fold(str(about["bin"])) == fold(self.bin))
-            and (not self.before or str(about["captured_at"]) < self.before)
+    def covers_line(self, line: Mapping[str, Any]) -> bool:
+        """Whether a label, or a photograph of a dataset, is in it."""
+        old = not self.before or str(line["captured_at"]) < self.before
+        return old and self.covers(str(line["site"]), str(line["bin"]))
+
+    def covers_key(self, pk: str) -> bool:
+        """Whether a partition key is that of one of its bins; those of 0.1.0 were not folded."""
+        kind, *ids = pk.split("#")
+        if kind != "BIN" or len(ids) != 2:
+            return False
+        wanted = encode_id(self.site), encode_id(self.bin)
+        return all(
+            not given or encoded == id_ or fold(unquote(id_)) == fold(given)
+            for given, encoded, id_ in zip((self.site, self.bin), wanted, ids, strict=True)
         )
 
-    def chosen(self, item: Item) -> bool:
-        """Whether an item of one of its bins is old enough."""
-        kind = str(item["SK"]).partition("#")[0]
-        return not self.before or (kind in DATED and str(item.get(DATED[kind], "~")) < self.before)
+    def covers_item(self, item: Item) -> bool:
+        """Whether an item of one of its bins is old enough. A RECORD has no age, so only a whole bin loses it."""
+        return not self.before or str(item.get("captured_at", item.get("at", "~"))) < self.before
+
+    def covers_object(self, key: str) -> bool:
+        """Whether an object below incoming/ or records/ is of one of its bins. Tables of records name many bins."""
+        folder, *parts = key.split("/")
+        if folder == "incoming" and len(parts) > 1:
+            return self.covers(parts[0], parts[1] if len(parts) > 2 else "")
+        try:
+            place = parse_key(key) if folder == "incoming" else parse_records_key(key)
+        except Rejected:
+            return False
+        return place is not None and self.covers(place.site, place.bin)
 
 
 @dataclass
@@ -74,140 +95,149 @@ class Forgetting:
         self.table, self.s3 = self.stack.counts_table(), self.stack.client("s3")
 
     def run(self) -> dict[str, Any]:
-        """Numbers by kind, and the models that learned from the photographs. Raises DestroyFailed or ClientError."""
+        """Numbers by kind, and the models that learned from the photographs. Raises ForgetFailed or ClientError."""
         models = self.models()
-        self.labels()
-        for bin_ in self.bins():
-            self.bin(bin_)
+        for pk in self.bins():
+            self.forget_bin(pk)
         if not self.scope.before:
-            self.uploads()
-        if self.scope.site and not self.scope.bin and not self.scope.before and not self.dry_run:
-            self.table.delete_item(Key={"PK": "SITES", "SK": f"SITE#{encode_id(self.scope.site)}"})
-        said = {"scope": vars(self.scope), **self.found, "models": models}
+            self.delete(self.images, self.uploads())
+        self.forget_labels()  # last: a change that the stream still carries may add some
+        report = {"scope": asdict(self.scope), **self.found, "models": models}
         if not self.dry_run:
             at = utc(datetime.now(UTC))
-            who = self.stack.client("sts").get_caller_identity()["Arn"]
-            line = json.dumps({"at": at, "by": who, **said})
-            self.s3.put_object(Bucket=self.artifacts, Key=f"{TRAIL}{at}.json", Body=line.encode())
-        return said
+            line = {"at": at, "by": self.stack.client("sts").get_caller_identity()["Arn"], **report}
+            self.s3.put_object(Bucket=self.artifacts, Key=f"{DONE}{at}.json", Body=json.dumps(line).encode())
+        return report
 
     # Table
 
     def bins(self) -> Iterator[str]:
         """The partition keys of the bins. All but a single bin's take a scan of the table."""
-        if self.scope.bin:
-            yield self.scope.prefix + encode_id(self.scope.bin)
+        scope = self.scope
+        if scope.bin:
+            yield from sorted({f"BIN#{encode_id(scope.site)}#{encode_id(scope.bin)}", f"BIN#{scope.site}#{scope.bin}"})
             return
-        query: Any = {
-            "FilterExpression": Attr("PK").begins_with(self.scope.prefix),
-            "ProjectionExpression": "PK",
-        }
-        # The items of a partition come together.
-        for bin_, _ in itertools.groupby(str(item["PK"]) for item in pages(self.table.scan, query)):
-            yield bin_
+        query = {"FilterExpression": Attr("PK").begins_with("BIN#"), "ProjectionExpression": "PK"}
+        seen = ""
+        for item in pages(self.table.scan, query):
+            if item["PK"] != seen and scope.covers_key(str(item["PK"])):  # the items of a partition come together
+                yield str(item["PK"])
+            seen = item["PK"]
 
-    def bin(self, bin_: str) -> None:
-        query: Any = {"KeyConditionExpression": Key("PK").eq(bin_), "ConsistentRead": True}
-        items = [item for item in pages(self.table.query, query) if self.scope.chosen(item)]
+    def forget_bin(self, pk: str) -> None:
+        query = {"KeyConditionExpression": Key("PK").eq(pk), "ConsistentRead": True}
+        items = [item for item in pages(self.table.query, query) if self.scope.covers_item(item)]
         if not items:
             return
-        self.found["bins"] += 1
-        keys = [{"PK": item["PK"], "SK": item["SK"]} for item in items]
-        for count in (item for item in items if str(item["SK"]).startswith("COUNT#")):
-            image = count["image"]
-            self.found["photographs"] += 1
-            keys.append({"PK": f"IMAGE#{version_sha256(image)}", "SK": "IMAGE"})
-            if not self.dry_run:
-                self.s3.delete_object(Bucket=image["bucket"], Key=image["key"], VersionId=image["version_id"])
-                if "digest" in image:
-                    empty(self.s3, self.artifacts, f"display/{image['digest']}")
-        keys += self.differences(items)
-        self.found["items"] += len(keys)
+        counts = [item["image"] for item in items if item["SK"].startswith("COUNT#")]
+        trail = [item for item in items if item["SK"].startswith("TRAIL#")]
+        # What only these items lead to comes first.
+        keys = [marker_key_of(image["bucket"], image["key"], image["version_id"]) for image in counts]
+        keys += [difference_key(line["site"], line["at"], pk) for line in trail if "site" in line]
+        keys += [{"PK": item["PK"], "SK": item["SK"]} for item in items]
+        self.found.update(bins=1, photographs=len(counts), items=len(items))
+        copies = [f"display/{image['digest']}" for image in counts if "digest" in image]
+        self.delete(self.artifacts, (version for copy in copies for version in self.versions(self.artifacts, copy)))
+        if self.scope.before:  # else the folders are emptied
+            old = ({"Key": image["key"], "VersionId": image["version_id"]} for image in counts)
+            self.delete(self.images, old)
         if self.dry_run:
             return
-        for review in (item for item in items if item["SK"] == "REVIEW" and item.get("tallied")):
-            self.no_longer_waits(review)
-        with self.table.batch_writer() as batch:
+        if any(item["SK"] == "REVIEW" for item in items):
+            self.forget_review(pk)
+        with self.table.batch_writer(overwrite_by_pkeys=["PK", "SK"]) as batch:
             for key in keys:
                 batch.delete_item(Key=key)
 
-    def differences(self, items: Iterable[Item]) -> list[Item]:
-        """The keys of the export's rows about a bin: its trail says on which days there may be some."""
-        trail = [item for item in items if str(item["SK"]).startswith("TRAIL#")]
-        days = {(item["site"], str(item["at"])[:10]) for item in trail if "site" in item}
-        found = []
-        for site, day in sorted(days):
-            condition = Key("PK").eq(f"DAY#{encode_id(site)}#{day}") & Key("SK").begins_with("DIFFERENCE#")
-            query: Any = {"KeyConditionExpression": condition, "ProjectionExpression": "PK, SK"}
-            ours = hashlib.sha256(str(trail[0]["PK"]).encode()).hexdigest()[:16]
-            found += [item for item in pages(self.table.query, query) if str(item["SK"]).endswith(f"#{ours}")]
-        return found
-
-    def no_longer_waits(self, review: Item) -> None:
-        """Takes an open review out of the number of those that wait, once."""
-        shard = int.from_bytes(hashlib.sha256(str(review["PK"]).encode()).digest()[:4], "big") % 16
-        self.table.update_item(
-            Key={"PK": f"WAITING#{encode_id(review['site'])}", "SK": f"WAITING#{shard:02d}"},
-            UpdateExpression="ADD #stage :less",
-            ExpressionAttributeNames={"#stage": review["tallied"]},
-            ExpressionAttributeValues={":less": -1},
-        )
-        self.table.delete_item(Key={"PK": review["PK"], "SK": "REVIEW"})
+    def forget_review(self, pk: str) -> None:
+        """Deletes the bin's review, and takes it out of the number of those that wait, in one transaction."""
+        key = {"PK": pk, "SK": "REVIEW"}
+        for _ in range(TRIES):
+            review = self.table.get_item(Key=key, ConsistentRead=True).get("Item")
+            if review is None:
+                return
+            seen = {"ConditionExpression": "version = :seen", "ExpressionAttributeValues": {":seen": review["version"]}}
+            writes: list[Any] = [{"Delete": {"TableName": self.table.name, "Key": key, **seen}}]
+            if stage := review.get("tallied"):
+                waiting = {"PK": waiting_key(review["site"]), "SK": f"WAITING#{shard(pk)}"}
+                less = {"UpdateExpression": "ADD #stage :less", "ExpressionAttributeNames": {"#stage": stage}}
+                less |= {"ExpressionAttributeValues": {":less": -1}}
+                writes.append({"Update": {"TableName": self.table.name, "Key": waiting, **less}})
+            try:
+                self.table.meta.client.transact_write_items(TransactItems=writes)
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "TransactionCanceledException":
+                    raise
+            else:
+                return
+        raise ForgetFailed(f"people work on the review of {pk}. Stop recounts of it, then run it again")
 
     # Buckets
 
-    def uploads(self) -> None:
-        """Photographs without a count too, old versions, and the files of records of single bins."""
+    def uploads(self) -> Iterator[Version]:
+        """Photographs with and without a count, in all versions, and the files of records of single bins."""
         for folder in ("incoming/", "records/"):
-            for prefix in self.prefixes(folder):
-                self.found["objects"] += self.count(prefix) if self.dry_run else empty(self.s3, self.images, prefix)
+            query = {"Bucket": self.images, "Prefix": folder, "Delimiter": "/"}
+            for page in self.s3.get_paginator("list_object_versions").paginate(**query):
+                yield from filter(lambda version: self.scope.covers_object(version["Key"]), versions_of(page))
+                for site in (one["Prefix"] for one in page.get("CommonPrefixes", ())):
+                    if fold(site.split("/")[1]) == fold(self.scope.site):
+                        below = self.versions(self.images, site)
+                        yield from filter(lambda version: self.scope.covers_object(version["Key"]), below)
 
-    def prefixes(self, folder: str) -> Iterator[str]:
-        """Begin the keys of a site or bin: however they are spelled."""
-        for site in self.folders(folder):
-            if fold(site.rstrip("/")) != fold(self.scope.site):
-                continue
-            if not self.scope.bin:
-                yield folder + site
-            for name in self.folders(folder + site) if self.scope.bin else ():
-                if fold(name.rstrip("/").removesuffix(".json")) == fold(self.scope.bin):
-                    yield folder + site + name
+    def versions(self, bucket: str, prefix: str) -> Iterator[Version]:
+        for page in self.s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
+            yield from versions_of(page)
 
-    def folders(self, prefix: str) -> Iterator[str]:
-        """The folders, with a slash, and objects in a folder, without."""
-        query: Any = {"Bucket": self.images, "Prefix": prefix, "Delimiter": "/"}
-        for page in self.s3.get_paginator("list_object_versions").paginate(**query):
-            names = {one["Key"] for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))}
-            names |= {one["Prefix"] for one in page.get("CommonPrefixes", ())}
-            yield from sorted(name.removeprefix(prefix) for name in names)
+    def delete(self, bucket: str, versions: Iterable[Version]) -> None:
+        """Deletes object versions, by key and version. Raises ForgetFailed for the first that S3 does not delete."""
+        batch: list[Version] = []
+        for version in versions:
+            batch.append(version)
+            if len(batch) == AT_ONCE:
+                self._delete(bucket, batch)
+                batch = []
+        self._delete(bucket, batch)
 
-    def count(self, prefix: str) -> int:
-        pages_ = self.s3.get_paginator("list_object_versions").paginate(Bucket=self.images, Prefix=prefix)
-        return sum(len(page.get("Versions", ())) + len(page.get("DeleteMarkers", ())) for page in pages_)
+    def _delete(self, bucket: str, versions: list[Version]) -> None:
+        self.found["objects"] += len(versions)
+        if versions and not self.dry_run:
+            answer = self.s3.delete_objects(Bucket=bucket, Delete={"Objects": versions, "Quiet": True})
+            for error in answer.get("Errors", ()):
+                raise ForgetFailed(f"s3://{bucket}/{error.get('Key')} is not deleted: {error.get('Message')}")
 
-    def labels(self) -> None:
-        """Writes the objects of the label log that name the scope without these lines, and deletes what was there."""
-        for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.artifacts, Prefix="labels/"):
-            for one in page.get("Contents", ()):
-                if one["Key"].endswith(".jsonl"):
-                    self.without(one["Key"])
+    def forget_labels(self) -> None:
+        """Objects of the label log that name the scope are written again without these lines."""
+        for page in self.s3.get_paginator("list_object_versions").paginate(Bucket=self.artifacts, Prefix="labels/"):
+            for one in page.get("Versions", ()):
+                version = {"Key": one["Key"], "VersionId": one["VersionId"]}
+                body = self.s3.get_object(Bucket=self.artifacts, **version)["Body"].read()
+                if one["Key"].startswith("labels/aside/"):
+                    gone = not self.scope.before and self.scope.covers_key(quarantined(body))
+                else:
+                    gone = self.forget_lines(one["Key"], body, newest=one["IsLatest"])
+                if gone:
+                    self.delete(self.artifacts, [version])
 
-    def without(self, key: str) -> None:
-        lines = self.s3.get_object(Bucket=self.artifacts, Key=key)["Body"].read().splitlines(keepends=True)
-        left = [line for line in lines if not self.scope.holds(json.loads(line))]
-        self.found["labels"] += len(lines) - len(left)
-        if self.dry_run or len(left) == len(lines):
-            return
-        empty(self.s3, self.artifacts, key)
-        if left:
-            self.s3.put_object(Bucket=self.artifacts, Key=key, Body=b"".join(left))
+    def forget_lines(self, key: str, body: bytes, *, newest: bool) -> bool:
+        """Whether this version of an object is to be deleted. Of the newest one, the other lines are stored first."""
+        lines = [line for line in body.splitlines(keepends=True) if line.strip()]
+        try:
+            left = [line for line in lines if not self.scope.covers_line(json.loads(line))]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ForgetFailed(f"{key} in the label log contains a line that is no label: {error!r}") from error
+        if newest:
+            self.found["labels"] += len(lines) - len(left)
+            if left and len(left) < len(lines) and not self.dry_run:
+                self.s3.put_object(Bucket=self.artifacts, Key=key, Body=b"".join(left))
+        return len(left) < len(lines)
 
     def models(self) -> list[str]:
         """The versions whose training or validation data had photographs of the scope, the oldest first."""
-        query: Any = {"KeyConditionExpression": Key("PK").eq("RETRAIN") & Key("SK").begins_with("RUN#")}
+        query = {"KeyConditionExpression": Key("PK").eq("RETRAIN") & Key("SK").begins_with("RUN#")}
         runs = [run for run in pages(self.table.query, query) if run.get("model_version")]
         runs.sort(key=lambda run: str(run.get("concluded_at", "")))
-        return [str(run["model_version"]) for run in runs if any(map(self.scope.holds, self.learned(run["run"])))]
+        return [str(run["model_version"]) for run in runs if any(map(self.scope.covers_line, self.learned(run["run"])))]
 
     def learned(self, run: str) -> Iterator[dict[str, Any]]:
         """The photographs of a retraining that its model was trained and chosen on. None once its files are gone."""
@@ -221,14 +251,24 @@ class Forgetting:
 
 def pages(ask: Any, query: dict[str, Any]) -> Iterator[Item]:
     """All items of a query or a scan."""
+    after: dict[str, Any] = {}
     while True:
-        answer = ask(**query)
+        answer = ask(**query, **after)
         yield from answer["Items"]
         if "LastEvaluatedKey" not in answer:
             return
-        query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        after = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
 
-def version_sha256(image: Mapping[str, Any]) -> str:
-    """As `bintally.aws.items` names the marker of an image version."""
-    return hashlib.sha256("\0".join((image["bucket"], image["key"], image["version_id"])).encode()).hexdigest()
+def versions_of(page: Mapping[str, Any]) -> Iterator[Version]:
+    """The versions and delete markers of a page of ListObjectVersions."""
+    for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
+        yield {"Key": one["Key"], "VersionId": one["VersionId"]}
+
+
+def quarantined(body: bytes) -> str:
+    """The partition key of a quarantined stream record; empty if it names none."""
+    try:
+        return str(json.loads(body)["record"]["dynamodb"]["Keys"]["PK"]["S"])
+    except (ValueError, KeyError, TypeError):
+        return ""

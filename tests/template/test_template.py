@@ -473,6 +473,11 @@ def test_photographs_and_old_versions_are_deleted_where_that_is_asked_for_alone(
     rules = {rule["Id"]: rule for rule in bucket}
     assert rules["photographs"]["Status"] == {"Fn::If": ["KeepsPhotographs", "Disabled", "Enabled"]}
     assert rules["photographs"]["Prefix"] == "incoming/"
+    days = (
+        rules["photographs"]["ExpirationInDays"],
+        rules["old-versions"]["NoncurrentVersionExpiration"]["NoncurrentDays"],
+    )
+    assert [each["Fn::If"][2] for each in days] == [{"Ref": "PhotographDays"}, {"Ref": "OldVersionDays"}]
     assert rules["old-versions"]["Status"] == {"Fn::If": ["KeepsOldVersions", "Disabled", "Enabled"]}
     assert all("ExpirationInDays" not in rule for name, rule in rules.items() if name != "photographs")
 

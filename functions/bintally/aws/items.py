@@ -60,7 +60,11 @@ def marker_key(arrival: Arrival) -> Item:
     All 64 digits: two of a hundred million versions share their first 16 with a probability of 1 in 4,000, and the
     second one would pass for counted.
     """
-    return {"PK": f"IMAGE#{_version_sha256(arrival.bucket, arrival.key, arrival.version_id)}", "SK": "IMAGE"}
+    return marker_key_of(arrival.bucket, arrival.key, arrival.version_id)
+
+
+def marker_key_of(bucket: str, key: str, version_id: str) -> Item:
+    return {"PK": f"IMAGE#{_version_sha256(bucket, key, version_id)}", "SK": "IMAGE"}
 
 
 def marker_item(arrival: Arrival, count: Item) -> Item:
