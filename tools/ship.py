@@ -39,6 +39,7 @@ def main() -> None:
     flags.add_argument("--data", type=Path, required=True)
     flags.add_argument("--out", type=Path, default=PRETRAINED)
     flags.add_argument("--parent", help="version of the package whose weights this one started from")
+    flags.add_argument("--how", help="how it was trained, in words that end the card's sentence about it")
     a = flags.parse_args()
 
     photographs = data.read(a.data)
@@ -54,6 +55,7 @@ def main() -> None:
         "test_set_digest": data.digest(test),
         "training_data_digest": data.digest(training),
         "parent": a.parent,
+        **({"how": a.how} if a.how else {}),
     }
     a.out.mkdir(parents=True, exist_ok=True)
     if not (a.out / shipped.BEFORE).exists():

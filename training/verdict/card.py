@@ -25,6 +25,7 @@ def card(description: dict[str, Any], report: dict[str, Any], trained_on: int) -
     change = description["quantisation"]
     parent = description.get("parent")
     origin = "trained from random weights" + (f", lastly from those of version {parent}" if parent else "")
+    origin += f", {description['how']}" if "how" in description else ""
     size = description["preprocessing"]["size"]
     validation = report["validation"]["as_shipped"]["photographs"]
     return f"""# Model card: bin counter {description["model_version"]}
