@@ -2,7 +2,7 @@
 
     python -m tools.ship .runs/first --data ../shared/abid --out model/pretrained
 
-Writes `model.tar.gz`, the predictions its metrics come from (`predictions.csv`), the ids of its training photographs
+Writes `model.tar.gz`, the predictions its metrics come from (`predictions.csv`), its training photographs
 (`training.csv`), predictions of photographs in other light (`conditions.csv`) and the model card (`README.md` and
 `calibration.svg`), with every figure from those predictions. `held_out_before.csv` names the photographs that earlier
 packages were measured on. Exits with 1 when int8 differs too much.
@@ -101,9 +101,10 @@ def count_conditions(made: package.Package, test: list[data.Photograph], file: P
 
 
 def write_ids(file: Path, photographs: list[data.Photograph]) -> None:
-    """Writes a CSV of the photographs' ids and groups; photographs of one bin have one group."""
+    """Writes a CSV of photographs: id, group (one for those of one bin), and whether it was drawn by its count."""
+    rows = [(p.id, p.group, "by class" if p.by_class else "as it came") for p in photographs]
     with file.open("w", newline="") as sheet:
-        csv.writer(sheet, lineterminator="\n").writerows([("id", "group"), *((p.id, p.group) for p in photographs)])
+        csv.writer(sheet, lineterminator="\n").writerows([("id", "group", "drawn"), *rows])
 
 
 if __name__ == "__main__":

@@ -107,7 +107,9 @@ def test_photographs_that_were_held_out_before_stay_so() -> None:
     before = {row["id"]: row["split"] for row in rows_of(PRETRAINED / "held_out_before.csv")}
     trained_on = rows_of(PRETRAINED / "training.csv")
     rows = rows_of(PRETRAINED / "predictions.csv") + trained_on
-    rows += [{"id": str(n), "group": f"n{n}", "quantity": "1"} for n in range(100_000, 125_000)]
+    rows += [
+        {"id": str(n), "group": f"n{n}", "quantity": "1"} for n in range(600_000, 625_000)
+    ]  # more than the data set has
     found = {p.id: p.split for p in data.of_rows(rows, Path())}
     assert Counter(before.values()) == {"validation": 752, "test": 1_097}
     assert {id_: found[id_] for id_ in before} == before
