@@ -74,7 +74,7 @@ def test_an_inventory_person_is_refused_the_rest(inventory: Person, version: str
     inventory.is_refused("retrain", "start", permission="states:StartExecution")
     inventory.is_refused("stack", "redrive", permission="sqs:GetQueueAttributes")
     inventory.is_refused("stack", "reconcile", permission="sqs:GetQueueAttributes")
-    inventory.is_refused("stack", "forget", "--before", "400d", "--yes", permission="s3:ListBucket")
+    inventory.is_refused("stack", "forget", "--before", "400d", "--yes", permission="dynamodb:Scan")
     inventory.is_refused("status", permission="sagemaker:DescribeEndpoint")
 
 
@@ -88,7 +88,7 @@ def test_who_may_forget_a_site_leaves_nothing_of_it(
     (folder / "labels.csv").write_text("id,quantity\na,3\n")
     keeper.does("upload", "--wait", str(keeper.folder))
     planned = json.loads(keeper.does("stack", "forget", "--site", "fgt1", "--dry-run", "--json"))
-    assert (planned["bins"], planned["photographs"], planned["objects"]) == (1, 1, 1)
+    assert (planned["bins"], planned["photographs"], planned["labels"]) == (1, 1, 1)
     assert json.loads(keeper.does("stack", "forget", "--site", "fgt1", "--yes", "--json"))["photographs"] == 1
     assert "FGT1" not in keeper.does("counts", "--csv", "-")
     left = user.s3.list_object_versions(Bucket=user.bucket, Prefix="incoming/FGT1/")
