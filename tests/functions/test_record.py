@@ -308,7 +308,8 @@ bad_rows = st.one_of(
     st.tuples(ids, ids, st.integers(max_value=-1).map(str), st.just("")).map(",".join),
     st.tuples(ids, ids, st.floats().filter(lambda number: not number.is_integer()).map(str), st.just("")).map(",".join),
     st.tuples(ids, ids, st.just("1"), st.just("soon")).map(",".join),
-    st.tuples(ids, ids, st.just("1"), st.just(""), plain.filter(str.strip)).map(",".join),
+    # A cell of an apostrophe alone is empty: Excel writes one before a text.
+    st.tuples(ids, ids, st.just("1"), st.just(""), plain.filter(lambda text: text.strip(" '"))).map(",".join),
     ids.map(lambda text: f'"{text}'),
     st.just("x" * 9000),
 )
