@@ -83,7 +83,7 @@ class Bins:
         limit = number(query.get("limit", "10"), "limit", 1, MOST_PHOTOGRAPHS)
         pk = bin_key(Place(self.site, bin_, ""))
         after = {"PK": pk, "SK": f"COUNT#{decoded(query['cursor'])}"} if "cursor" in query else None
-        found, more = self.table.page({"PK": pk}, {"SK": "COUNT#"}, limit, after=after, newest=True)
+        found, more = self.table.page(pk, "COUNT#", limit, after=after, newest=True)
         standing = self.table.get_many({"PK": pk, "SK": kind} for kind in ("LATEST", "RECORD", "REVIEW"))
         latest, record, review = (standing.get((pk, kind)) for kind in ("LATEST", "RECORD", "REVIEW"))
         if not found and latest is None and record is None:
@@ -102,7 +102,7 @@ class Bins:
             "blind": not until,
         }
         if until:
-            lines, _ = self.table.page({"PK": pk}, {"SK": "TRAIL#"}, MOST_LINES, newest=True)
+            lines, _ = self.table.page(pk, "TRAIL#", MOST_LINES, newest=True)
             answer |= {
                 "record": chosen(record, RECORDED) if record else None,
                 "review": chosen(review, REVIEWED) if review else None,

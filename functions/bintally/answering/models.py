@@ -104,7 +104,7 @@ class Models:
         """The newest retrainings; of the one that runs, its step."""
         self.caller.check("viewer")
         limit = number(query.get("limit", "20"), "limit", 1, MOST_RUNS)
-        found, _ = self.services.table.page({"PK": "RETRAIN"}, {"SK": "RUN#"}, limit, newest=True)
+        found, _ = self.services.table.page("RETRAIN", "RUN#", limit, newest=True)
         found.sort(key=lambda run: str(run.get("started_at", run.get("concluded_at", ""))), reverse=True)
         return {
             "retrainings": [

@@ -251,21 +251,19 @@ class Table:
         return list(map(plain, answer["Items"]))
 
     def page(
-        self, key: Item, prefix: Item, limit: int, *, after: Item | None = None, newest: bool = False
+        self, pk: str, prefix: str, limit: int, *, after: Item | None = None, newest: bool = False
     ) -> tuple[list[Item], bool]:
-        """At most `limit` items of a partition, of which `prefix` begins the sort key, and whether more follow.
+        """At most `limit` items of a partition whose SK begins with `prefix`, and whether more follow.
 
-        `key` and `prefix` are an attribute and its value. `after` is the key of the last item of the page before.
-        `newest` reads from the end. Eventually consistent. One item more than `limit` is read.
+        `after` is the key of the last item of the page before. `newest` reads from the end. Eventually consistent. One
+        item more than `limit` is read.
         """
-        ((name, value),), ((sort, begin),) = key.items(), prefix.items()
         request: dict[str, Any] = {"ExclusiveStartKey": wire(after)} if after else {}
         try:
             answer = self.client.query(
                 TableName=self.name,
-                KeyConditionExpression="#k = :k AND begins_with(#s, :s)",
-                ExpressionAttributeNames={"#k": name, "#s": sort},
-                ExpressionAttributeValues=wire({":k": value, ":s": begin}),
+                KeyConditionExpression="PK = :pk AND begins_with(SK, :prefix)",
+                ExpressionAttributeValues=wire({":pk": pk, ":prefix": prefix}),
                 ScanIndexForward=not newest,
                 Limit=limit + 1,
                 **request,
