@@ -51,3 +51,26 @@ def test_it_waits_for_the_labels_of_its_own_photographs(aws: SimpleNamespace, mo
         demo_retrain.wait_labels(aws.stack, counts, Console())
     log("2026/11/23/2.jsonl", "b", "b")
     demo_retrain.wait_labels(aws.stack, counts, Console())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "said"), [("not better", 0, "The live model stays"), ("refused", 1, "Error")]
+)
+def test_a_verdict_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, outcome: str, code: int, said: str
+) -> None:
+    python = tmp_path / ".venv-train" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    monkeypatch.setattr(demo_retrain, "REPOSITORY", tmp_path)
+    monkeypatch.setattr("cli.demo_retrain.signal.signal", lambda *_: None)
+    for name in ("ready_stack", "wait_labels", "show_report"):
+        monkeypatch.setattr(demo_retrain, name, lambda *_: None)
+    for name in ("render", "count"):
+        monkeypatch.setattr(demo_retrain, name, lambda *_: [{"count": 3, "recorded_quantity": 3}])
+    monkeypatch.setattr(demo_retrain, "share_right", lambda _: 0.67)
+    monkeypatch.setattr("cli.demo_retrain.retraining.running", lambda _: None)
+    monkeypatch.setattr("cli.demo_retrain.retraining.start", lambda *_: "execution")
+    monkeypatch.setattr("cli.demo_retrain.retraining.follow", lambda *_: {"run": "r", "outcome": outcome})
+    ended = CliRunner().invoke(demo_retrain.command, [])
+    assert (ended.exit_code, said in ended.output) == (code, True), ended.output
