@@ -28,8 +28,8 @@ SOON := not long and not upstream
 on_aws = $(bin)/bintally --stack "$(or $(STACK),$(error STACK is missing: make $@ STACK=… REGION=…))" \
   --region "$(or $(REGION),$(error REGION is missing: make $@ STACK=… REGION=…))" $(if $(PROFILE),--profile "$(PROFILE)")
 
-# Docker and debootstrap build images, chromium attacks the local stack, the AWS CLI and curl use it.
-SYSTEM_PACKAGES := awscli ca-certificates chromium curl debootstrap docker.io git socat
+# Docker and debootstrap build images, Chromium attacks the local stack, the AWS CLI and curl use it.
+SYSTEM_PACKAGES := awscli ca-certificates chromium-headless-shell curl debootstrap docker.io git socat
 
 .PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check units test test-stack test-torch test-style test-long soak fuzz upstream audit coverage docs notebook bench sbom
 

@@ -38,7 +38,7 @@ def measure_page(console: Console, rounds: int = ROUNDS) -> Numbers:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
         raise CliError("this needs Playwright. Install it with: make .venv/test.installed") from error
-    if (chromium := shutil.which("chromium")) is None:
+    if (chromium := shutil.which("chromium-headless-shell") or shutil.which("chromium")) is None:
         raise CliError("this needs Chromium. Install it with: sudo make system-packages")
     with own_stack(console) as stack:
         add_bins(stack, rounds + 2)

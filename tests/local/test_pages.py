@@ -6,7 +6,6 @@ The attacks are those that were shown on the stack before: with ministack alone 
 import base64
 import http.server
 import json
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from local.stack import Local
+from tests.browser import launch
 
 BOTH = pytest.mark.parametrize("which", ["bare", "ours"])
 
@@ -28,7 +28,7 @@ def stack(which: str, request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        launched = launch(playwright)
         yield launched
         launched.close()
 

@@ -88,7 +88,8 @@ def test_a_person_chooses_a_site_which_is_kept(signed_in: SignedIn, bins: Bins) 
 
 
 def serious(page: Page) -> list[str]:
-    """axe-core's serious and critical findings."""
+    """axe-core's serious and critical findings; no colour is on its way to another meanwhile."""
+    page.emulate_media(reduced_motion="reduce")
     found = Axe().run(page).response["violations"]
     return [
         f"{each['id']}: {node['html'][:200]} {node['any'][:1]}"
