@@ -12,6 +12,7 @@ from bintally.common.keys import Place
 from bintally.reviewing.desk import Desk, Person
 from bintally.reviewing.rules import Entry, Reason
 
+from deployed.api import encode_id
 from tests.functions.asking import Claims, claims_of, example, operations, send, text_of
 from tests.functions.conftest import BUCKET, ROOT
 from tests.functions.test_answer import ask  # noqa: F401
@@ -220,3 +221,40 @@ def test_a_manager_is_told_so_the_test_above_can_fail(secret: list[str]) -> None
             where, body, query = example(path, operation)
             told += text_of(send(method, where, claims, body, query))
     assert [each for each in secret if each not in told] == []
+
+
+# Twenty sites, one stack
+
+TWENTY = [f"DC{number:02d}" for number in range(19)] + ["Übersee 1"]
+"""Nineteen plain names, and one that is encoded in paths and keys."""
+
+
+@pytest.fixture
+def twenty(world: Any) -> dict[str, str]:
+    """What only a site itself knows, by site: a bin that waits for a recount bears it as its name, and a record."""
+    table, marks = Table.named("counts"), {}
+    for number, site in enumerate(TWENTY):
+        marks[site] = f"ONLY-{number:02d}-KNOWS"
+        bin_ = items.bin_key(Place(site, marks[site], ""))
+        item = latest(f"v{number}", bin_=bin_, recorded=4, priority=0.9) | {"site": site, "bin": marks[site]}
+        item["image"] |= {"bucket": BUCKET, "key": f"incoming/{site}/{marks[site]}/a.jpg", "digest": "d" * 64}
+        table.put(item | {"site_key": items.site_key(site), "status": "COUNTED"})
+        table.put({"PK": bin_, "SK": "RECORD", "site": site, "bin": marks[site], "expected_quantity": 4})
+        table.put(items.site_item(site))
+        Desk(table).follow(bin_, NOON)
+    return marks
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_of_twenty_sites_everybody_sees_their_own_alone(twenty: dict[str, str], role: str) -> None:
+    for site, mark in twenty.items():
+        seen, own = "", claims_of(role, encode_id(site))
+        for method, path, operation in OPERATIONS:
+            where, body, query = (
+                each.replace("P-4", mark) if each else each for each in example(path, operation, encode_id(site))
+            )
+            seen += text_of(send(method, where or "", own, body, query or ""))
+        assert {each for each in twenty.values() if each in seen} == {mark}, site
+        for other in twenty.keys() - {site}:
+            answered = send("GET", f"/api/sites/{encode_id(other)}/recounts", own)
+            assert answered["statusCode"] == 403, (other, answered["body"])
