@@ -495,6 +495,32 @@ def test_buckets_are_private_versioned_encrypted_and_tls_only(name: str) -> None
     assert len(statement["Resource"]) == 2
 
 
+def chosen(value: Any, condition: str, holds: bool) -> Any:
+    """A part of the template as CloudFormation reads it where this condition holds, or does not."""
+    if isinstance(value, list):
+        return [chosen(each, condition, holds) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("Fn::If", [""])[0] == condition:
+        return chosen(value["Fn::If"][1 if holds else 2], condition, holds)
+    found = {name: chosen(each, condition, holds) for name, each in value.items()}
+    return {name: each for name, each in found.items() if each != {"Ref": "AWS::NoValue"}}
+
+
+def test_a_key_of_ones_own_encrypts_photographs_labels_and_counts() -> None:
+    own, none = ({name: chosen(found, "HasDataKey", holds) for kind in ("AWS::S3::Bucket", "AWS::DynamoDB::Table")
+                  for name, found in of_type(kind).items()} for holds in (True, False))  # fmt: skip
+    for name in ("ImagesBucket", "ArtifactsBucket"):
+        (rule,) = own[name]["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        key = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": {"Ref": "DataKey"}}
+        assert rule == {"BucketKeyEnabled": True, "ServerSideEncryptionByDefault": key}
+        (rule,) = none[name]["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert rule == {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    encrypted = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": {"Ref": "DataKey"}}
+    assert own["CountsTable"]["SSESpecification"] == encrypted
+    assert "SSESpecification" not in none["CountsTable"]
+
+
 def test_queues_and_the_topic_are_tls_only() -> None:
     denied: list[str] = []
     policies = of_type("AWS::SQS::QueuePolicy") | of_type("AWS::SNS::TopicPolicy")
@@ -564,6 +590,11 @@ def test_every_log_is_kept_for_a_time() -> None:
         ("RetrainSchedule", ["cron(0 3 ? * SUN *)", "rate(7 days)"], ["0 3 * * 0", "weekly"]),
         ("RetrainSizes", ["96", "96,128"], ["96, 128", "96;128", ""]),
         ("AlertsKey", ["", "arn:aws-cn:kms:cn-north-1:123456789012:key/1234-ab"], ["alias/aws/sns", "1234-ab"]),
+        (
+            "DataKey",
+            ["", "arn:aws:kms:eu-west-1:123456789012:key/1234-ab"],
+            ["arn:aws:kms:eu-west-1:123456789012:alias/a"],
+        ),
         ("CodeVersion", ["unknown", "46a7e43-dirty"], ["", "a b"]),
     ],
 )
