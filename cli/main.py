@@ -49,10 +49,12 @@ FAMILIES = {
         "model reject": "Reject a version.",
         "model release": "Release a version by hand.",
         "model rollback": "Release the previously live version.",
+        "model register": "Register a version that only the bucket has.",
     },
     "The stack": {
         "stack deploy": "Deploy a stack to your AWS account, or update it.",
         "stack destroy": "Remove a stack from your AWS account.",
+        "stack adopt": "Make a stack of the data that a lost one has left.",
         "stack doctor": "Say what is wrong with a stack, and what to do.",
         "stack redrive": "Retry everything in the dead-letter queues.",
         "stack reconcile": "Count the photographs that have no count.",
@@ -73,8 +75,8 @@ GROUPS = {
     "recount": "Recount bins without seeing their records, and export what was found.",
     "people": "Say who may sign in to the web page, as what, and at which sites.",
     "retrain": "Start, list, read about and stop retrainings.",
-    "model": "List, compare, approve, reject, release and roll back versions of the model.",
-    "stack": "Deploy, operate and remove a stack, and compute what one costs.",
+    "model": "List, compare, approve, reject, release, roll back and register versions of the model.",
+    "stack": "Deploy, operate, remove and restore a stack, and compute what one costs.",
 }
 ONLY_LOCAL = ("up", "down")
 

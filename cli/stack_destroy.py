@@ -12,7 +12,7 @@ from cli.progress import noting, steps
 from cli.targets import DRY_RUN, target
 from deployed import destroying
 from deployed.destroying import Found
-from deployed.kept import KEPT
+from deployed.kept import GROUP, KEPT
 from deployed.target import Target
 
 
@@ -55,7 +55,7 @@ def listed(stack: Target, found: Found, kept: list[str], data: str | None, image
     """What will be removed, and what not."""
     yield "Removes:"
     if found.stack_id:
-        kinds = Counter(kind.split("::")[1] for kind, _ in found.resources.values() if kind not in KEPT)
+        kinds = Counter(kind.split("::")[1] for kind, _ in found.resources.values() if kind not in (*KEPT, GROUP))
         yield f"  stack {stack.name}: {', '.join(f'{number} of {kind}' for kind, number in kinds.most_common())}"
     yield "  endpoints, models, versions in the registry, running jobs, logs and code of the stack"
     if images:

@@ -22,18 +22,18 @@ from deployed.target import Target
 @dataclass(frozen=True)
 class Found:
     """`stack_id` is None where the stack is deleted; `resources` are type and name by logical id; `left` is what the
-    deletions of stacks of this name have kept."""
+    deletions of stacks of this name have kept, as logical id, type and name, the last deletion first."""
 
     stack_id: str | None
     resources: dict[str, tuple[str, str]]
-    left: list[tuple[str, str]]
+    left: list[tuple[str, str, str]]
 
     def of(self, kind: str) -> list[str]:
         return [name for found, name in self.resources.values() if found == kind]
 
     def kept(self) -> list[tuple[str, str]]:
         """Type and name of all that is kept unless it is deleted by hand."""
-        both = [*self.resources.values(), *self.left]
+        both = [*self.resources.values(), *((kind, name) for _, kind, name in self.left)]
         return list(dict.fromkeys((kind, name) for kind, name in both if kind in kept.KEPT))
 
 
@@ -57,12 +57,12 @@ def deleted_stacks(cloudformation: Any, name: str) -> Iterator[str]:
         yield from (one["StackId"] for one in page["StackSummaries"] if one["StackName"] == name)
 
 
-def skipped(cloudformation: Any, stack_id: str) -> Iterator[tuple[str, str]]:
-    """What the deletion of a stack kept, as its events say."""
+def skipped(cloudformation: Any, stack_id: str) -> Iterator[tuple[str, str, str]]:
+    """Logical id, type and name of what the deletion of a stack kept, as its events say."""
     for page in cloudformation.get_paginator("describe_stack_events").paginate(StackName=stack_id):
         for event in page["StackEvents"]:
             if event["ResourceStatus"] == "DELETE_SKIPPED":
-                yield event["ResourceType"], event["PhysicalResourceId"]
+                yield event["LogicalResourceId"], event["ResourceType"], event["PhysicalResourceId"]
 
 
 def what_is_kept(stack: Target, found: Found) -> Iterator[str]:

@@ -19,6 +19,8 @@ GONE = {
     *("RepositoryNotFoundException", "StateMachineDoesNotExist", "404"),
 }
 """Errors of different services about something that does not exist."""
+GROUP = "AWS::Cognito::UserPoolGroup"
+"""Kept and deleted with its pool."""
 
 
 def gone(error: ClientError) -> bool:

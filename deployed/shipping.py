@@ -74,36 +74,48 @@ class Shipping(Deployed):
         self, model_version: str, outputs: dict[str, str], approval: Literal["Approved", "PendingManualApproval"]
     ) -> str:
         """Registers the shipped package with the metrics that it contains. Returns its ARN."""
-        description = package_description(self.package)
         url = self.upload_package(model_version, outputs)
-        metrics = f"models/{model_version}/metrics.json"
-        self.client("s3").put_object(
-            Bucket=outputs["ArtifactsBucket"],
-            Key=metrics,
-            Body=json.dumps(figures_of(self.package, description.get("metrics", {}))),
-        )
-        statistics = {"ContentType": "application/json", "S3Uri": f"s3://{outputs['ArtifactsBucket']}/{metrics}"}
-        origin = {
-            "parent": description.get("parent"),
-            "dataset_digest": description.get("training_data_digest"),
-            "test_set_digest": description.get("test_set_digest"),
-            "code_version": description.get("code_version"),
-            "package_digest": hashlib.sha256(package_json(self.package)).hexdigest(),
-        }
-        known = {name: value for name, value in origin.items() if value}
-        created = self.client("sagemaker").create_model_package(
-            ModelPackageGroupName=self.name,
-            ModelPackageDescription=SHIPPED,
-            ModelApprovalStatus=approval,
-            InferenceSpecification={
-                "Containers": [{"Image": self.image, "ModelDataUrl": url}],
-                "SupportedContentTypes": ["image/jpeg", "image/png", "image/webp", "application/x-image"],
-                "SupportedResponseMIMETypes": ["application/json"],
-            },
-            ModelMetrics={"ModelQuality": {"Statistics": statistics}},
-            CustomerMetadataProperties={"model_version": model_version, **known},
-        )
-        return str(created["ModelPackageArn"])
+        return register(self, self.package, url, self.image, approval, SHIPPED)
+
+
+def register(
+    stack: Deployed,
+    package: Path,
+    url: str,
+    image: str,
+    approval: Literal["Approved", "PendingManualApproval"],
+    words: str,
+) -> str:
+    """Registers the package at this s3:// address with the metrics that it contains; `package` is the same file here,
+    `image` the address of the serving image, `words` the registry's description. Returns the registration's ARN."""
+    description = package_description(package)
+    model_version = description["model_version"]
+    bucket, metrics = stack.outputs()["ArtifactsBucket"], f"models/{model_version}/metrics.json"
+    figures = json.dumps(figures_of(package, description.get("metrics", {})))
+    stack.client("s3").put_object(Bucket=bucket, Key=metrics, Body=figures)
+    origin = {
+        "parent": description.get("parent"),
+        "dataset_digest": description.get("training_data_digest"),
+        "test_set_digest": description.get("test_set_digest"),
+        "code_version": description.get("code_version"),
+        "package_digest": hashlib.sha256(package_json(package)).hexdigest(),
+    }
+    known = {name: value for name, value in origin.items() if value}
+    created = stack.client("sagemaker").create_model_package(
+        ModelPackageGroupName=stack.name,
+        ModelPackageDescription=words,
+        ModelApprovalStatus=approval,
+        InferenceSpecification={
+            "Containers": [{"Image": image, "ModelDataUrl": url}],
+            "SupportedContentTypes": ["image/jpeg", "image/png", "image/webp", "application/x-image"],
+            "SupportedResponseMIMETypes": ["application/json"],
+        },
+        ModelMetrics={
+            "ModelQuality": {"Statistics": {"ContentType": "application/json", "S3Uri": f"s3://{bucket}/{metrics}"}}
+        },
+        CustomerMetadataProperties={"model_version": model_version, **known},
+    )
+    return str(created["ModelPackageArn"])
 
 
 def package_version(package: Path) -> str:

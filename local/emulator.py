@@ -411,6 +411,22 @@ def provision_model_package_groups(service: Service) -> None:
     provisioners._RESOURCE_HANDLERS["AWS::SageMaker::ModelPackageGroup"] = {"create": create, "delete": delete}
 
 
+def keep_names_of_tables() -> None:
+    """ministack gives a table without a name in its template the name that it would choose for it, at each update: one
+    that a stack has imported, under another name, would be replaced by an empty one. On AWS it keeps its name."""
+    from ministack.services.cloudformation import provisioners
+
+    handlers = provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"]
+    update = handlers["update"]
+
+    def keeping(physical_id: str, old: dict[str, Any], new: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        if "TableName" not in old and "TableName" not in new:
+            old, new = ({**properties, "TableName": physical_id} for properties in (old, new))
+        return update(physical_id, old, new, *rest, **named)
+
+    provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"] = {**handlers, "update": keeping}
+
+
 def sagemaker_resource(path: str, headers: dict[str, str], body: bytes) -> str:
     """The ARN on which a request's permission is checked; "*" for lists, as on AWS."""
     prefix = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}"
@@ -547,6 +563,7 @@ def main() -> None:
     add_sagemaker(service)
     steps.integrate_sagemaker(service, host)
     provision_model_package_groups(service)
+    keep_names_of_tables()
     cloudwatch.start()
     threading.Thread(target=resume_when_ready, args=(service, saver, port), daemon=True).start()
     try:

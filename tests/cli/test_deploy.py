@@ -239,7 +239,7 @@ EXISTING: dict[str, Any] = {
     "cloudformation:DescribeStackEvents": {
         "StackEvents": [
             {"EventId": "1", "ResourceStatus": "DELETE_SKIPPED", "ResourceType": "AWS::S3::Bucket"}
-            | {"PhysicalResourceId": "bins-old"}
+            | {"LogicalResourceId": "ImagesBucket", "PhysicalResourceId": "bins-old"}
         ]
     },
     "cloudformation:ListStackResources": {

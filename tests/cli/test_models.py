@@ -122,11 +122,14 @@ def test_a_version_whose_metrics_were_cleared_away_is_listed_without(aws: Any, r
     assert found["metrics"] == {}
 
 
-def archive(metrics: object) -> bytes:
-    """A model.tar.gz whose last file is package.json, with these metrics."""
+def archive(metrics: object, **description: object) -> bytes:
+    """A model.tar.gz whose last file is package.json, with these metrics and what else it says."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        contents = {"model.bin": b"0" * 100_000, "package.json": json.dumps({"metrics": metrics}).encode()}
+        contents = {
+            "model.bin": b"0" * 100_000,
+            "package.json": json.dumps({"metrics": metrics} | description).encode(),
+        }
         for name, content in contents.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -187,6 +190,37 @@ def test_reject_keeps_the_reason(aws: Any, register: Callable[..., str]) -> None
     shown = run("model", "reject", "2026-11-01-aaaaaa", "--why", "counts shelves")
     assert (shown.exit_code, shown.stdout) == (0, "Model 2026-11-01-aaaaaa is rejected\n")
     assert status(aws, package) == ("Rejected", "counts shelves")
+
+
+def test_a_version_of_which_only_the_package_is_left_is_registered_and_waits(
+    aws: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = {"Parameters": [{"ParameterKey": "ServingImage", "ParameterValue": "serve@sha256:1"}]}
+    monkeypatch.setattr(Local, "describe", lambda self: described)
+    package = archive(SHIPPED, model_version="2026-11-02-b", parent="2026-11-01-a")
+    aws.client("s3").put_object(Bucket="artifacts", Key="models/2026-11-02-b/model.tar.gz", Body=package)
+    done = run("model", "register", "2026-11-02-b")
+    assert done.exit_code == 0, done.stderr
+    assert "bintally model approve 2026-11-02-b" in done.stdout
+    (found,) = json.loads(run("model", "list", "--json").stdout)
+    assert (found["model_version"], found["state"]) == ("2026-11-02-b", "pending")
+    assert (found["parent"], found["metrics"]["accuracy"]) == ("2026-11-01-a", 0.385)
+    made = aws.client("sagemaker").describe_model_package(ModelPackageName=found["package"])
+    (container,) = made["InferenceSpecification"]["Containers"]
+    assert (container["Image"], container["ModelDataUrl"]) == ("serve@sha256:1", address("2026-11-02-b"))
+    again = run("model", "register", "2026-11-02-b")
+    assert (again.exit_code, "the registry has model 2026-11-02-b" in again.stderr) == (1, True)
+
+
+def test_a_package_that_is_not_there_or_another_version_is_one_line(aws: Any) -> None:
+    done = run("model", "register", "2026-11-03-c")
+    assert done.stderr.startswith("Error: there is no s3://artifacts/models/2026-11-03-c/model.tar.gz")
+    aws.client("s3").put_object(
+        Bucket="artifacts", Key="models/2026-11-03-c/model.tar.gz", Body=archive(SHIPPED, model_version="another")
+    )
+    done = run("model", "register", "2026-11-03-c")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.endswith("is version another\n")
 
 
 @pytest.mark.parametrize("verb", ["approve", "reject", "release"])

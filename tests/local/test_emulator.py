@@ -426,3 +426,44 @@ def test_functions_of_the_same_code_share_one_copy(
     )
     changed = json.loads(functions.invoke(FunctionName="copies-two")["Payload"].read())
     assert changed.removesuffix("!") not in places
+
+
+@BOTH
+def test_a_table_that_a_stack_has_imported_keeps_its_name_and_its_items(stack: Local, which: str) -> None:
+    cloudformation, dynamodb = stack.client("cloudformation"), stack.client("dynamodb")
+    key: dict[str, Any] = {
+        "AttributeDefinitions": [{"AttributeName": "PK", "AttributeType": "S"}],
+        "KeySchema": [{"AttributeName": "PK", "KeyType": "HASH"}],
+        "BillingMode": "PAY_PER_REQUEST",
+    }
+    dynamodb.create_table(TableName="imported-before", **key)
+    dynamodb.put_item(TableName="imported-before", Item={"PK": {"S": "kept"}})
+    kept = {"Type": "AWS::DynamoDB::Table", "DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
+    name = {"StackName": "importing", "ChangeSetName": "adopt"}
+    cloudformation.create_change_set(
+        **name,
+        ChangeSetType="IMPORT",
+        TemplateBody=json.dumps({"Resources": {"Table": kept | {"Properties": key}}}),
+        ResourcesToImport=[
+            {
+                "ResourceType": "AWS::DynamoDB::Table",
+                "LogicalResourceId": "Table",
+                "ResourceIdentifier": {"TableName": "imported-before"},
+            }
+        ],
+    )
+    cloudformation.get_waiter("change_set_create_complete").wait(**name, WaiterConfig={"Delay": 1})
+    cloudformation.execute_change_set(**name)
+    cloudformation.get_waiter("stack_import_complete").wait(StackName="importing", WaiterConfig={"Delay": 1})
+    stream = {"StreamSpecification": {"StreamViewType": "NEW_AND_OLD_IMAGES"}}
+    cloudformation.update_stack(
+        StackName="importing",
+        TemplateBody=json.dumps({"Resources": {"Table": kept | {"Properties": key | stream}}}),
+    )
+    cloudformation.get_waiter("stack_update_complete").wait(StackName="importing", WaiterConfig={"Delay": 1})
+    resource = cloudformation.describe_stack_resource(StackName="importing", LogicalResourceId="Table")
+    found = resource["StackResourceDetail"]["PhysicalResourceId"]
+    assert (found == "imported-before") is (which == "ours")
+    assert dynamodb.scan(TableName=found)["Count"] == (1 if which == "ours" else 0)
+    if which == "ours":
+        assert dynamodb.describe_table(TableName=found)["Table"]["StreamSpecification"]["StreamEnabled"]

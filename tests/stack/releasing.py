@@ -28,6 +28,16 @@ def packed(files: Files) -> bytes:
     return file.getvalue()
 
 
+def as_version(files: Files, version: str, change: Callable[[Files, Description], None] = lambda *_: None) -> bytes:
+    """The package of these files as another version, and changed."""
+    files, description = dict(files), json.loads(files["package.json"])
+    description["model_version"] = version
+    for golden in description["golden"]:
+        golden["answer"]["model_version"] = version
+    change(files, description)
+    return packed(files | {"package.json": json.dumps(description).encode()})
+
+
 class Releases:
     """Someone who releases models to the stack and looks at what came of it."""
 
@@ -41,12 +51,7 @@ class Releases:
 
     def package(self, version: str, change: Callable[[Files, Description], None] = lambda *_: None) -> bytes:
         """The shipped package as another version, and changed."""
-        files, description = dict(self.files), json.loads(self.files["package.json"])
-        description["model_version"] = version
-        for golden in description["golden"]:
-            golden["answer"]["model_version"] = version
-        change(files, description)
-        return packed(files | {"package.json": json.dumps(description).encode()})
+        return as_version(self.files, version, change)
 
     def upload(self, version: str, package: bytes) -> str:
         key = f"models/{version}/model.tar.gz"

@@ -1,0 +1,154 @@
+"""What `bintally stack adopt` asks of CloudFormation. tests/stack/test_restore.py adopts with it."""
+
+import json
+from typing import Any
+
+import pytest
+from botocore.exceptions import WaiterError
+
+from deployed import adopting
+from deployed.errors import DeployFailed
+from deployed.rehearsal import Rehearsal, missing
+from deployed.target import Target
+from local.stack import REPOSITORY
+
+NAMES = {
+    "ImagesBucket": "bins-imagesbucket-1",
+    "ArtifactsBucket": "bins-artifactsbucket-1",
+    "CountsTable": "bins-CountsTable-1",
+    "UserPool": "eu_1",
+}
+KINDS = ("S3::Bucket", "S3::Bucket", "DynamoDB::Table", "Cognito::UserPool")
+WANTED = adopting.template(REPOSITORY)["CountsTable"]["Properties"]
+TABLE = {
+    **{name: WANTED[name] for name in ("AttributeDefinitions", "KeySchema")},
+    "GlobalSecondaryIndexes": [index | {"IndexSizeBytes": 3} for index in reversed(WANTED["GlobalSecondaryIndexes"])],
+    "BillingModeSummary": {"BillingMode": "PAY_PER_REQUEST"},
+    "StreamSpecification": {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+    "TableSizeBytes": 10,
+}
+LEFT: dict[str, Any] = {
+    "cloudformation:DescribeStacks": missing("ValidationError"),
+    "cloudformation:ListStacks": {
+        "StackSummaries": [{"StackName": "bins", "StackId": "bins/1"}, {"StackName": "bins-two", "StackId": "two/1"}]
+    },
+    "cloudformation:DescribeStackEvents": {
+        "StackEvents": [
+            {"LogicalResourceId": logical, "PhysicalResourceId": name, "ResourceType": f"AWS::{kind}"}
+            | {"EventId": logical, "ResourceStatus": "DELETE_SKIPPED"}
+            for (logical, name), kind in zip(NAMES.items(), KINDS, strict=True)
+        ]
+    },
+    "s3:ListObjectVersions": {},
+    "s3:GetBucketVersioning": {"Status": "Enabled"},
+    "dynamodb:DescribeTable": {"Table": TABLE},
+    "cognito-idp:DescribeUserPool": {"UserPool": {"Name": "bins", "DeletionProtection": "ACTIVE"}},
+    "cognito-idp:ListGroups": {"Groups": [{"GroupName": "manager"}, {"GroupName": "site:SEA1"}]},
+}
+
+
+def lost(**answers: Any) -> Any:
+    """A stack that was deleted, in a dry run without an account: what it has left answers."""
+    told = LEFT | {
+        name.replace("_", ":", 1).replace("cognito:idp_", "cognito-idp:"): is_ for name, is_ in answers.items()
+    }
+    return Target("bins", region="eu-central-1", rehearsal=Rehearsal(print, offline=True, answers=told))
+
+
+def created(stack: Any) -> dict[str, Any]:
+    (asked,) = [parameters for name, parameters in stack.rehearsal.calls if name == "cloudformation:CreateChangeSet"]
+    return dict(asked)
+
+
+@pytest.fixture(autouse=True)
+def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_it_finds_what_the_deleted_stack_has_kept_and_imports_that() -> None:
+    stack = lost()
+    names = adopting.choose(stack, dict.fromkeys(NAMES))
+    assert names == NAMES
+    adopting.adopt(stack, names, REPOSITORY, role="arn:aws:iam::123456789012:role/cloudformation")
+    asked = created(stack)
+    assert (asked["ChangeSetType"], asked["RoleARN"][-14:]) == ("IMPORT", "cloudformation")
+    assert [(one["LogicalResourceId"], one["ResourceIdentifier"]) for one in asked["ResourcesToImport"]] == [
+        ("ImagesBucket", {"BucketName": "bins-imagesbucket-1"}),
+        ("ArtifactsBucket", {"BucketName": "bins-artifactsbucket-1"}),
+        ("CountsTable", {"TableName": "bins-CountsTable-1"}),
+        ("UserPool", {"UserPoolId": "eu_1"}),
+        ("ManagerGroup", {"GroupName": "manager", "UserPoolId": "eu_1"}),
+    ]
+    resources = json.loads(asked["TemplateBody"])["Resources"]
+    assert {one["DeletionPolicy"] for one in resources.values()} == {"RetainExceptOnCreate"}
+    table = resources["CountsTable"]["Properties"]
+    assert "TableName" not in table, "leaving it out later would replace the table"
+    assert table["StreamSpecification"] == {"StreamViewType": "NEW_AND_OLD_IMAGES"}
+    assert table["GlobalSecondaryIndexes"] == WANTED["GlobalSecondaryIndexes"]
+    assert resources["UserPool"]["Properties"]["DeletionProtection"] == "ACTIVE"
+
+
+def test_a_table_that_was_restored_has_no_stream_yet() -> None:
+    restored = {name: value for name, value in TABLE.items() if name != "StreamSpecification"}
+    stack = lost(dynamodb_DescribeTable={"Table": restored})
+    names = adopting.choose(stack, {"CountsTable": "bins-CountsTable-202611"})
+    assert names["CountsTable"] == "bins-CountsTable-202611"
+    adopting.adopt(stack, names, REPOSITORY)
+    table = json.loads(created(stack)["TemplateBody"])["Resources"]["CountsTable"]["Properties"]
+    assert "StreamSpecification" not in table
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ({"s3_GetBucketVersioning": {}}, "bucket bins-imagesbucket-1 keeps no versions"),
+        ({"dynamodb_DescribeTable": {"Table": TABLE | {"KeySchema": []}}}, "has another key than a table of counts"),
+        ({"s3_GetBucketVersioning": missing("NoSuchBucket")}, "there is no bins-imagesbucket-1 to adopt"),
+    ],
+)
+def test_what_is_not_of_bintally_is_refused_before_anything_is_asked(answers: dict[str, Any], says: str) -> None:
+    stack = lost(**answers)
+    with pytest.raises(DeployFailed, match=says):
+        adopting.adopt(stack, NAMES, REPOSITORY)
+    assert "cloudformation:CreateChangeSet" not in {name for name, _ in stack.rehearsal.calls}
+
+
+def test_without_anything_left_it_says_what_to_name() -> None:
+    stack = lost(cloudformation_ListStacks={"StackSummaries": []})
+    with pytest.raises(DeployFailed, match="no deleted stack bins is known that has kept its ImagesBucket"):
+        adopting.choose(stack, {})
+    gone = lost(s3_ListObjectVersions=missing("NoSuchBucket"))
+    with pytest.raises(DeployFailed, match="its ImagesBucket"):
+        adopting.choose(gone, {})
+
+
+@pytest.mark.parametrize(("status", "refused"), [("CREATE_COMPLETE", True), ("REVIEW_IN_PROGRESS", False)])
+def test_a_stack_that_exists_is_left_alone(status: str, refused: bool) -> None:
+    described = {"StackName": "bins", "StackId": "bins/2", "StackStatus": status}
+    stack = lost(
+        cloudformation_DescribeStacks={"Stacks": [described]},
+        cloudformation_ListStackResources={"StackResourceSummaries": []},
+    )
+    if refused:
+        with pytest.raises(DeployFailed, match="stack bins exists"):
+            adopting.choose(stack, dict.fromkeys(NAMES))
+    else:
+        assert adopting.choose(stack, dict.fromkeys(NAMES)) == NAMES
+
+
+def test_a_refused_import_leaves_no_name_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CloudFormation makes the stack with the change set, whether or not that can be executed."""
+    begun = {"StackName": "bins", "StackId": "bins/2", "StackStatus": "REVIEW_IN_PROGRESS"}
+    stack = lost(cloudformation_DescribeStacks={"Stacks": [begun]})
+    said = "bins-imagesbucket-1 already exists in stack other"
+
+    def fails(*_: object, **__: object) -> None:
+        raise WaiterError("ChangeSetCreateComplete", "failed", {"StatusReason": said})
+
+    monkeypatch.setattr(stack.client("cloudformation"), "execute_change_set", fails)
+    with pytest.raises(DeployFailed, match=said):
+        adopting.adopt(stack, NAMES, REPOSITORY)
+    deleted = [parameters for name, parameters in stack.rehearsal.calls if name == "cloudformation:DeleteStack"]
+    assert deleted == [{"StackName": "bins/2"}]
