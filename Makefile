@@ -23,7 +23,7 @@ PARALLEL = --numprocesses $(WORKERS) $(GROUPED)
 # In the order of tests/conftest.py, and not the groups of most tests first.
 GROUPED := --dist loadgroup --no-loadscope-reorder --durations 25
 units coverage: WORKERS := 2
-SOON := not long and not upstream
+SOON := not long and not upstream and not upgrade
 
 on_aws = $(bin)/bintally --stack "$(or $(STACK),$(error STACK is missing: make $@ STACK=… REGION=…))" \
   --region "$(or $(REGION),$(error REGION is missing: make $@ STACK=… REGION=…))" $(if $(PROFILE),--profile "$(PROFILE)")
@@ -31,7 +31,7 @@ on_aws = $(bin)/bintally --stack "$(or $(STACK),$(error STACK is missing: make $
 # Docker and debootstrap build images, Chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium-headless-shell curl debootstrap docker.io git socat
 
-.PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check units test test-stack test-torch test-style test-long soak fuzz upstream audit coverage docs notebook bench sbom
+.PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check units test test-stack test-torch test-style test-long soak fuzz upstream upgrade audit coverage docs notebook bench sbom
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -111,14 +111,17 @@ test-long: .venv/test.installed .venv/docs.installed .venv-train/test.installed 
 	.venv-train/bin/python -m pytest --durations=25 -m long $(TORCH_TESTS)
 	.venv-launch/bin/python -m pytest --durations=25 $(LAUNCH_TESTS)
 
-soak: .venv/test.installed ## Upload 3,000 photographs while things break, and account for each; FAULTS=… SEED=… (root for disk-full)
-	$(bin)/python -m bench.soak --faults $(or $(FAULTS),all) $(if $(SEED),--seed $(SEED))
+soak: .venv/test.installed ## Photographs, records and recounts while things break, and account for each; PHOTOGRAPHS=3000 TIMES=3 FAULTS=… SEED=… (root for disk-full)
+	$(bin)/python -m bench.soak --faults $(or $(FAULTS),all) $(PHOTOGRAPHS:%=--photographs %) $(TIMES:%=--times %) $(SEED:%=--seed %)
 
 fuzz: .venv/test.installed ## Search for inputs that break something, MINUTES (5) for each kind
 	FUZZ_MINUTES=$(MINUTES) $(bin)/python -m pytest -m fuzz --capture=no --timeout=0 tests/functions tests/model/test_fuzz.py localsagemaker/tests
 
 upstream: .venv/test.installed ## Show the gaps of ministack itself: when its version changes
 	$(bin)/python -m pytest -m upstream tests/local
+
+upgrade: .venv/test.installed ## Update a stack of 0.1.0 to this version while photographs arrive: when template or items change
+	$(bin)/python -m pytest -m upgrade tests/stack/test_upgrade.py
 
 audit: | $(UV) ## Look the pinned versions up in a database of known weaknesses, and the template in checkov's rules
 	@$(UV) tool run --quiet --python 3.11 checkov@3.3.30 --config-file .checkov.yaml || status=$$?; \

@@ -1,11 +1,12 @@
 """`make soak`: uploads photographs while things break, and accounts for every one of them.
 
-    python -m bench.soak --photographs 3000 --faults all --seed 7
+    python -m bench.soak --photographs 10000 --times 10 --faults all --seed 7
 
 It starts a separate stack. Some photographs are no images, their capture times are in no order, and faults come between
 uploads, in an order that the seed decides. An upload that fails is repeated until it is acknowledged. In the end the
 dead letters are redriven and the stack is reconciled, as an operator would do; then each version in S3 must have one
-count, the totals must agree, and each bin's LATEST must be its newest count.
+count, the totals must agree, and each bin's LATEST must be its newest count. Meanwhile people recount bins of the site
+and files of records arrive (bench/soak_work.py); those are accounted for too.
 """
 
 import contextlib
@@ -32,6 +33,7 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 
 from bench.common import own_stack, write
+from bench.soak_work import Work, WorkDone
 from bench.stack import day_total
 from cli.errors import CliError
 from cli.invoke import EVENTS, with_object
@@ -51,6 +53,11 @@ DISK = "1g"
 START_SECONDS = 60.0
 ROUNDS = 5
 """Redriving and reconciling, in the end, at most."""
+PEOPLE = 4
+RECORDED = 0.2
+"""Share of the bins of a part of the photographs that get a record with it."""
+SAVED_AFTER = 60.0
+"""Seconds from the start until the people's keys are in a snapshot; before that a kill would take them."""
 QUIET_SECONDS = 300.0
 """The count queue must become shorter within this time."""
 
@@ -78,7 +85,9 @@ class Soak:
         self.outputs = self.stack.outputs()
         self.bucket = self.outputs["ImagesBucket"]
         # A new client for each upload would take longer than the upload. The port and the key outlast a restart.
-        self.s3 = self.stack.client("s3", max_pool_connections=UPLOADERS, retries={"total_max_attempts": 1})
+        self.s3 = self.stack.client("s3", max_pool_connections=UPLOADERS + 1, retries={"total_max_attempts": 1})
+        self.work = Work(self.stack, self.site, random.Random(self.rng.getrandbits(64)))
+        self.began = time.monotonic()
 
     def session_members(self, words: str) -> list[int]:
         """The stack's processes whose command line or function name contains these words."""
@@ -155,7 +164,9 @@ class Soak:
         """A laptop's battery: the emulator ends without a word, then the stack starts again."""
         session = self.stack.emulator_pid()
         assert session is not None
+        time.sleep(max(0.0, self.began + SAVED_AFTER - time.monotonic()))
         os.kill(session, signal.SIGKILL)
+        self.work.kills.append(time.time())
         self.stack.up(ignore)
 
     def disk_full(self) -> None:
@@ -180,11 +191,15 @@ class Soak:
         keys = self.keys(number)
         parts = split(keys, len(plan) + 1)
         self.shorten_visibility()
+        self.work.start(PEOPLE)
         with ThreadPoolExecutor(UPLOADERS) as pool:
             for part, fault in zip(parts, [*plan, None], strict=True):
                 # Uploads are faster than counting: without a wait, most would be counted after the last fault.
                 self.wait_drained(self.stack.client("sqs"), self.outputs["CountQueueUrl"], left=len(part))
                 running = [pool.submit(self.upload, key, self.picture()) for key in part]
+                bins = sorted({key.split("/")[2] for key in part})
+                recorded = self.rng.sample(bins, max(1, round(RECORDED * len(bins))))
+                running.append(pool.submit(self.work.send_records, self.s3, self.bucket, recorded))
                 if fault:
                     say(f"{len(self.acknowledged):,} uploaded; {fault}")
                     getattr(self, fault.replace("-", "_"))()
@@ -225,11 +240,14 @@ class Soak:
     def settle(self, say: Say) -> Counter[str]:
         """Waits until nothing is under way; redrives and reconciles until there is nothing left to do."""
         sqs, found = self.stack.client("sqs"), Counter[str]()
-        queue, dead = self.outputs["CountQueueUrl"], self.outputs["CountDeadLetterQueueUrl"]
+        self.work.end()
         for _ in range(ROUNDS):
-            self.wait_drained(sqs, queue)
-            redriven = sum(sent for sent, _ in redrive(sqs, dead, queue)) if queued(sqs, dead) else 0
-            self.wait_drained(sqs, queue)
+            redriven = 0
+            for verb in ("Count", "Record"):
+                queue, dead = self.outputs[f"{verb}QueueUrl"], self.outputs[f"{verb}DeadLetterQueueUrl"]
+                self.wait_drained(sqs, queue)
+                redriven += sum(sent for sent, _ in redrive(sqs, dead, queue)) if queued(sqs, dead) else 0
+                self.wait_drained(sqs, queue)
             uncounted = self.stack.reconcile(grace_seconds=0).uncounted
             found.update(redriven=redriven, reconciled=uncounted)
             say(f"{redriven} redriven, {uncounted} found by reconciling")
@@ -331,8 +349,8 @@ def soak(
     hold_seconds: float = 20,
     visibility_seconds: int = 60,
     say: Say = print,
-) -> Account:
-    """Runs on a stack that is up, and prints the account. `times` is how often each fault comes.
+) -> tuple[Account, WorkDone]:
+    """Runs on a stack that is up, and prints both accounts. `times` is how often each fault comes.
 
     A held endpoint is held for longer than the 15 s that a function waits for it, unless a test is in a hurry.
     """
@@ -341,14 +359,14 @@ def soak(
     run = Soak(stack, random.Random(seed), f"SOAK-{seed}-{time.time_ns() % 10**9}", hold_seconds, visibility_seconds)
     run.run(number, faults, times, say)
     settled = run.settle(say)
-    account = run.account()
-    for line in account.lines():
+    account, work = run.account(), run.work.account()
+    for line in (*account.lines(), *work.lines()):
         say(line)
     happened = ", ".join(f"{fault} {count}" for fault, count in sorted(run.happened.items()))
     say(f"{happened}; {run.repeated:,} events repeated")
     seconds = time.monotonic() - began
     say(f"{settled['redriven']} redriven, {settled['reconciled']} found by reconciling in the end; {seconds:.0f} s")
-    return account
+    return account, work
 
 
 def function_of(pid: int) -> str:
@@ -410,10 +428,10 @@ def main(photographs: int, faults: str, times: int, seed: int | None, json_file:
     with contextlib.ExitStack() as cleanup:
         home = cleanup.enter_context(small_disk()) if "disk-full" in wanted else None
         stack = cleanup.enter_context(own_stack(console, "RetrySeconds=2", home=home))
-        account = soak(stack, number=photographs, faults=wanted, seed=seed, times=times, say=say)
-    write(json_file, "soak", {"seed": seed, "faults": wanted, "times": times, **asdict(account)})
-    if account.faults:
-        raise CliError(f"{'; '.join(account.faults)}. Repeat with: --seed {seed} --faults {faults}")
+        account, work = soak(stack, number=photographs, faults=wanted, seed=seed, times=times, say=say)
+    write(json_file, "soak", {"seed": seed, "faults": wanted, "times": times, **asdict(account), **asdict(work)})
+    if faulty := account.faults + work.faults:
+        raise CliError(f"{'; '.join(faulty)}. Repeat with: --seed {seed} --faults {faults}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import bench.page
 import bench.people
 import bench.ranking
 import bench.retrain
+import bench.scale
 import bench.serving
 import bench.stack
 from bench.common import write
@@ -36,7 +37,7 @@ def command(context: click.Context) -> None:
     """Measure serving, the whole path and the count function; all three when none is named.
 
     Measure on an idle machine. `way` and `function` measure the running stack, and `way` also one on AWS (--stack);
-    `retrain` and `review` start their own, and are measured only when they are named.
+    `retrain`, `review` and `scale` start their own, and are measured only when they are named.
     """
     if choice().name is not None and context.invoked_subcommand != "way":
         raise CliError("only bench way measures a stack on AWS; the others measure this machine", USAGE)
@@ -167,5 +168,18 @@ def review(parts: tuple[str, ...], site: str, picture: Path | None, json_file: P
         write(json_file, "review", report)
 
 
-for one in (serving, way, function, retrain, review):
+@click.command()
+@click.argument("part", required=False, type=click.Choice(list(bench.scale.SIZES)))
+@click.option("--largest", type=click.IntRange(1), default=10**7, help="Leave out larger sizes.  [default: all]")
+@json_option
+def scale(part: str | None, largest: int, json_file: Path | None) -> None:
+    """Measure how following, records and the label log grow: to a million bins, 100,000 records, ten million labels."""
+    console, report = Console(highlight=False), {}
+    for each in [part] if part else bench.scale.SIZES:
+        report[each] = bench.scale.measure_scale(console, each, largest)
+        bench.scale.show_scale(console, each, report[each])
+        write(json_file, "scale", report)
+
+
+for one in (serving, way, function, retrain, review, scale):
     command.add_command(one)

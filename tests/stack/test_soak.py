@@ -14,7 +14,7 @@ def test_sixty_photographs_while_things_break(user: Any) -> None:
     name = "VisibilityTimeout"
     kept = user.sqs.get_queue_attributes(QueueUrl=user.queue, AttributeNames=[name])["Attributes"]
     try:
-        account = soak(
+        account, work = soak(
             user.stack,
             number=60,
             faults=ON_A_RUNNING_STACK,
@@ -24,7 +24,8 @@ def test_sixty_photographs_while_things_break(user: Any) -> None:
         )
     finally:
         user.sqs.set_queue_attributes(QueueUrl=user.queue, Attributes=kept)
-    assert account.faults == []
+    assert account.faults + work.faults == []
+    assert (work.files, work.entries_gone_with_a_kill) == (len(ON_A_RUNNING_STACK) + 1, 0)
     assert account.uploaded == 60 == account.counted + account.rejected - account.unanswered
 
 

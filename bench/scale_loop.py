@@ -1,0 +1,137 @@
+"""One step of `bintally bench scale`, in a process of its own. Prints JSON.
+
+python -m bench.scale_loop follow 100000
+
+The environment names the emulator (AWS_ENDPOINT_URL, keys, region), which has the template's table and a bucket.
+"""
+
+import hashlib
+import json
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from bintally.aws import clients
+from bintally.aws.items import wire
+from bintally.aws.table import Table
+from bintally.common.arrivals import Arrival
+from bintally.labels.follow_batch import Services as Following
+from bintally.labels.follow_batch import follow_batch
+from bintally.labels.slices import Limits, Reading, merge, read_slices
+from bintally.records.record_file import Services as Recording
+from bintally.records.record_file import record_file
+
+from bench.common import Numbers
+from bench.labels import BUCKET, LINES_OF_OBJECT
+
+SITE = "SEA1"
+
+
+@contextmanager
+def counted(client: Any, service: str) -> Iterator[Counter[str]]:
+    """Requests by operation, and the units that DynamoDB reports for them."""
+    found: Counter[str] = Counter()
+
+    def ask(params: dict[str, Any], model: Any, **_: Any) -> None:
+        if "ReturnConsumedCapacity" in model.input_shape.members:
+            params.setdefault("ReturnConsumedCapacity", "TOTAL")
+
+    def note(parsed: dict[str, Any], model: Any, **_: Any) -> None:
+        found[model.name] += 1
+        used = parsed.get("ConsumedCapacity") or []
+        for each in used if isinstance(used, list) else [used]:
+            kind = "read units" if model.name in ("BatchGetItem", "GetItem", "Query", "Scan") else "write units"
+            found[kind] += each["CapacityUnits"]
+
+    client.meta.events.register(f"before-parameter-build.{service}", ask)
+    client.meta.events.register(f"after-call.{service}", note)
+    yield found
+
+
+def change(number: int, at: datetime) -> dict[str, Any]:
+    """The stream's record of a new count, of a bin of its own."""
+    moment = f"{at:%Y-%m-%dT%H:%M:%S}.000000Z"
+    digest = hashlib.sha256(str(number).encode()).hexdigest()
+    key = f"incoming/{SITE}/P-{number:07}/20261122T100000Z.jpg"
+    item = {
+        **{"PK": f"BIN#{SITE}#P-{number:07}", "SK": f"COUNT#{moment}#{digest}", "site": SITE, "bin": f"P-{number:07}"},
+        "image": {"bucket": "images", "key": key, "version_id": digest[:32], "digest": digest},
+        **{"captured_at": moment, "counted_at": moment, "order": f"{moment}#{digest[:32]}", "status": "COUNTED"},
+        **{"count": 3, "confidence": Decimal("0.61"), "p_record": Decimal("0.28"), "model_version": "2026-11-01-abc"},
+        "probabilities": [Decimal("0.1")] * 4 + [Decimal("0.2")] * 3,
+        **{"recorded_quantity": 4, "recorded_from": "metadata", "recorded_as_of": moment},
+    }
+    stream = {"ApproximateCreationDateTime": at.timestamp(), "NewImage": wire(item)}
+    return {"eventID": digest[:32], "eventName": "INSERT", "dynamodb": stream}
+
+
+def follow(size: int) -> Numbers:
+    s3, dynamodb = clients.s3(), clients.dynamodb()
+    services = Following(s3, Table("counts", dynamodb), BUCKET, timedelta(hours=24))
+    labels, seconds, cpu, slowest = 0, 0.0, 0.0, 0.0
+    with counted(s3, "s3") as stored, counted(dynamodb, "dynamodb") as read:
+        for first in range(0, size, LINES_OF_OBJECT):
+            now = datetime.now(UTC)
+            batch = [change(number, now) for number in range(first, min(size, first + LINES_OF_OBJECT))]
+            began, used = time.perf_counter(), time.process_time()
+            labels += follow_batch(services, batch).lines
+            took = time.perf_counter() - began
+            seconds, cpu, slowest = seconds + took, cpu + time.process_time() - used, max(slowest, took)
+    assert labels == size
+    return {
+        "changes/s": size / seconds,
+        "CPU us each": 1e6 * cpu / size,
+        "slowest batch s": slowest,
+        "look-ups per 1,000": 1000 * read["BatchGetItem"] / size,
+        "objects per 1,000": 1000 * stored["PutObject"] / size,
+    }
+
+
+def records(size: int) -> Numbers:
+    s3, dynamodb = clients.s3(), clients.dynamodb()
+    services = Recording(s3, Table("counts", dynamodb), clients.events(), BUCKET, UTC)
+    now = datetime.now(UTC)
+    rows = (f"{SITE},P-{number:07},{number % 9},{now:%Y-%m-%dT%H:%M:%SZ}" for number in range(size))
+    body = "\n".join(["site,bin,expected_quantity,as_of", *rows]).encode()
+    put = s3.put_object(Bucket=BUCKET, Key="records/all.csv", Body=body)
+    arrival = Arrival("event", now, BUCKET, "records/all.csv", put.get("VersionId", "null"), put["ETag"], "01")
+    with counted(dynamodb, "dynamodb") as used:
+        began, cpu = time.perf_counter(), time.process_time()
+        report = record_file(services, arrival, lambda: True)
+        took, cpu = time.perf_counter() - began, time.process_time() - cpu
+    assert report.kept == size, report
+    return {
+        "seconds": took,
+        "rows/s": size / took,
+        "CPU us each": 1e6 * cpu / size,
+        "read units per 1,000": 1000 * used["read units"] / size,
+        "write units per 1,000": 1000 * used["write units"] / size,
+    }
+
+
+def labels(size: int) -> Numbers:
+    """All of the log in one run; RetrainMaximumLabels would end one at a million."""
+    s3 = clients.s3_bulk()
+    began, cpu = time.perf_counter(), time.process_time()
+    reading, _ = read_slices(s3, BUCKET, "retrain/1", Reading(), Limits(labels=10**9, share=1), float("inf"))
+    took = time.perf_counter() - began
+    found = merge(s3, BUCKET, reading, "retrain/1/manifest.jsonl")
+    assert found == size
+    return {
+        "slices": len(reading.slices),
+        "read s": took,
+        "merged s": time.perf_counter() - began - took,
+        "CPU us each": 1e6 * (time.process_time() - cpu) / size,
+    }
+
+
+if __name__ == "__main__":
+    part, number = sys.argv[1], int(sys.argv[2])
+    report = {"follow": follow, "records": records, "labels": labels}[part](number)
+    print(json.dumps(report | {"memory MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))

@@ -1,0 +1,75 @@
+"""A stack of 0.1.0 is updated to this version while photographs arrive: `make upgrade`, since it needs the history.
+
+0.1.0's template and functions run on today's emulator, with today's serving image.
+"""
+
+import dataclasses
+import io
+import subprocess
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deployed.doctor import examine
+from local.stack import REPOSITORY, Local
+from tests.stack.conftest import FEW_SNAPSHOTS, User
+
+pytestmark = [pytest.mark.upgrade, pytest.mark.timeout(1200)]
+COMMIT = "ecd4e11"
+"""0.1.0, as CHANGELOG.md names it."""
+
+
+@pytest.fixture
+def old(tmp_path: Path, a_port: Callable[[], int]) -> Iterator[Local]:
+    """A stack of 0.1.0 that counts."""
+    archive = subprocess.run(["git", "archive", COMMIT], cwd=REPOSITORY, check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        tar.extractall(tmp_path / "repository", filter="data")
+    template = tmp_path / "repository" / "template.yaml"
+    stack = Local(home=tmp_path / "home", port=a_port(), template=template, variables=FEW_SNAPSHOTS)
+    stack.up(print)
+    yield stack
+    stack.down()
+
+
+def test_counts_in_flight_survive_an_update(old: Local, photograph: Callable[..., bytes]) -> None:
+    before, ended = User(old), threading.Event()
+    earlier = [f"incoming/UPG/B{number}/{number}.jpg" for number in range(3)]
+    for number, key in enumerate(earlier):
+        before.upload(key, photograph(number), recorded_quantity="3")
+    kept = before.wait_counts(*earlier)
+    keys: list[str] = []
+
+    def keep_uploading() -> None:
+        while not ended.is_set():
+            number = len(keys)
+            before.upload(f"incoming/UPG/B{number % 5}/during-{number}.jpg", photograph(number))
+            keys.append(f"incoming/UPG/B{number % 5}/during-{number}.jpg")
+            time.sleep(0.4)
+
+    uploads = threading.Thread(target=keep_uploading)
+    uploads.start()
+    try:
+        new = dataclasses.replace(old, template=REPOSITORY / "template.yaml")
+        new.up(print)
+        time.sleep(3)
+    finally:
+        ended.set()
+        uploads.join()
+
+    after = User(new)
+    for name in ("ImagesBucket", "ArtifactsBucket", "CountsTable"):
+        assert after.outputs[name] == before.outputs[name]
+    counted = after.wait_counts(*keys, seconds=300)
+    assert len(counted) == len(keys) > 10
+    assert {item["status"] for item in counted} == {"COUNTED"}
+    assert sorted(after.counts(*earlier), key=str) == sorted(kept, key=str)
+    assert after.depth(after.dead) == 0
+    assert after.totals("UPG")["counted"] == len(keys) + len(earlier)
+    assert new.reconcile(grace_seconds=0).uncounted == 0, "items of 0.1.0 have no markers, and are counts all the same"
+    assert len(after.of_site("UPG")) == len(keys) + len(earlier)
+    assert [each.wrong for each in examine(new).findings] == []
