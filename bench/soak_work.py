@@ -29,6 +29,8 @@ BUSY = {"TRY_AGAIN"}
 PAUSE_SECONDS = 0.5
 SAVED_SECONDS = 45.0
 """`kill -9` takes what a snapshot does not have: the last one is at most 30 s old when it is begun."""
+ANSWERED_SECONDS = 600.0
+"""A request is answered within this time, whatever breaks."""
 FOLLOWED_SECONDS = 180.0
 """Reviews and records follow the table's stream within this time."""
 
@@ -43,6 +45,7 @@ class Counting(threading.Thread):
     entries: dict[str, tuple[str, float]] = field(default_factory=dict)
     refused: int = 0
     repeated: int = 0
+    failure: str = ""
 
     def __post_init__(self) -> None:
         super().__init__(daemon=True)
@@ -50,6 +53,12 @@ class Counting(threading.Thread):
     __hash__ = threading.Thread.__hash__
 
     def run(self) -> None:
+        try:
+            self.work()
+        except Exception as error:  # noqa: BLE001 - a person who stops working is a fault of the soak
+            self.failure = repr(error)
+
+    def work(self) -> None:
         while not self.ended.is_set():
             claimed = self.ask("claims", {"skip": []})
             if claimed is not None:
@@ -60,7 +69,8 @@ class Counting(threading.Thread):
             self.ended.wait(PAUSE_SECONDS)
 
     def ask(self, path: str, body: Any) -> dict[str, Any] | None:
-        """Repeats it until it is answered; None where it is refused."""
+        """Repeats it until it is answered; None where it is refused. Raises StackError after ANSWERED_SECONDS."""
+        deadline = time.monotonic() + ANSWERED_SECONDS
         while True:
             try:
                 return self.api.ask(path, body)
@@ -69,7 +79,8 @@ class Counting(threading.Thread):
                     self.refused += path == "recounts"
                     return None
             except (StackError, BotoCoreError):
-                pass
+                if time.monotonic() > deadline:
+                    raise
             self.repeated += 1
             time.sleep(PAUSE_SECONDS)
 
@@ -82,8 +93,10 @@ class Work:
     site: str
     rng: random.Random
     people: list[Counting] = field(default_factory=list)
-    records: dict[str, int] = field(default_factory=dict)
-    """The quantity that was sent last, by bin."""
+    records: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """The quantity that was sent last and when that was acknowledged, by bin."""
+    names: list[str] = field(default_factory=list)
+    """IAM users of the people."""
     kills: list[float] = field(default_factory=list)
     """When the emulator was killed: with it goes what it had acknowledged since its last snapshot."""
     files: int = 0
@@ -94,7 +107,7 @@ class Work:
         """Lets so many people begin, each with keys of their own: two numbers about a bin are of two persons."""
         iam, outputs = self.stack.client("iam"), self.stack.outputs()
         for number in range(people):
-            name = f"soak-{number}"
+            self.names.append(name := f"{self.site}-{number}")
             iam.create_user(UserName=name)
             allowed = {"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": "*"}
             policy = {"Version": "2012-10-17", "Statement": [allowed]}
@@ -122,14 +135,20 @@ class Work:
                 self.files_repeated += 1
                 time.sleep(PAUSE_SECONDS)
                 continue
-            self.records |= rows
+            self.records |= {bin_: (quantity, time.time()) for bin_, quantity in rows.items()}
             return
 
     def end(self) -> None:
-        """Waits until everybody has had their last answer."""
+        """Waits until everybody has had their last answer, and removes their keys."""
         self.ended.set()
         for person in self.people:
             person.join()
+        iam = self.stack.client("iam")
+        for name in self.names:
+            for key in iam.list_access_keys(UserName=name)["AccessKeyMetadata"]:
+                iam.delete_access_key(UserName=name, AccessKeyId=key["AccessKeyId"])
+            iam.delete_user_policy(UserName=name, PolicyName="count")
+            iam.delete_user(UserName=name)
 
     def account(self) -> "WorkDone":
         """What the table has of it, once nothing follows any more."""
@@ -143,14 +162,16 @@ class Work:
         entries = {id_: told for person in self.people for id_, told in person.entries.items()}
         bins = {bin_ for bin_, _ in entries.values()} | self.records.keys()
         seen: Counter[str] = Counter()
-        wrong = differ = 0
+        wrong = wrong_since_kill = differ = 0
         for bin_, pk in ((bin_, items.bin_key(Place(self.site, bin_, ""))) for bin_ in sorted(bins)):
             seen.update(str(found["id"]) for found in table.beginning(pk, "RECOUNT#"))
             record = table.get({"PK": pk, "SK": "RECORD"}, consistent=True)
-            wrong += bin_ in self.records and (record is None or record["expected_quantity"] != self.records[bin_])
+            if bin_ in self.records and (record is None or record["expected_quantity"] != self.records[bin_][0]):
+                wrong += 1
+                wrong_since_kill += self.before_a_kill(self.records[bin_][1])
             differ += self.trail_differs(table, pk)
         missing = {id_: at for id_, (_, at) in entries.items() if id_ not in seen}
-        gone = sum(any(0 <= kill - at < SAVED_SECONDS for kill in self.kills) for at in missing.values())
+        gone = sum(map(self.before_a_kill, missing.values()))
         return WorkDone(
             entries=len(entries),
             entries_repeated=sum(person.repeated for person in self.people),
@@ -162,8 +183,13 @@ class Work:
             files=self.files,
             files_repeated=self.files_repeated,
             records=len(self.records),
-            records_wrong=wrong,
+            records_wrong=wrong - wrong_since_kill,
+            records_gone_with_a_kill=wrong_since_kill,
+            people_who_failed=sum(bool(person.failure) for person in self.people),
         )
+
+    def before_a_kill(self, at: float) -> bool:
+        return any(0 <= kill - at < SAVED_SECONDS for kill in self.kills)
 
     @staticmethod
     def trail_differs(table: Table, pk: str) -> bool:
@@ -196,11 +222,15 @@ class WorkDone:
     """Bins with a record."""
     records_wrong: int
     """Bins whose record is not the last one that was acknowledged."""
+    records_gone_with_a_kill: int
+    """The same, acknowledged up to SAVED_SECONDS before a `kill -9`."""
+    people_who_failed: int
 
     @property
     def faults(self) -> list[str]:
-        names = ("entries_lost", "entries_double", "trails_differ", "records_wrong")
-        return [f"{getattr(self, name)} {name.replace('_', ' ')}" for name in names if getattr(self, name)]
+        names = ("entries_lost", "entries_double", "trails_differ", "records_wrong", "people_who_failed")
+        found = [f"{getattr(self, name)} {name.replace('_', ' ')}" for name in names if getattr(self, name)]
+        return found if self.entries else [*found, "no entry of a person"]
 
     def lines(self) -> list[str]:
         found = {name: f"{number:,}" for name, number in asdict(self).items()}
@@ -210,5 +240,6 @@ class WorkDone:
             f"{found['entries_lost']} entries lost, {found['entries_double']} double, {found['trails_differ']} trails "
             "that replay to another state",
             f"{found['files']} files of records for {found['records']} bins, {found['files_repeated']} repeated; "
-            f"{found['records_wrong']} bins with another record than the last one sent",
+            f"{found['records_wrong']} bins with another record than the last one sent, "
+            f"{found['records_gone_with_a_kill']} more by a kill -9",
         ]

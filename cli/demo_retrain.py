@@ -40,8 +40,8 @@ def command(photographs: int) -> None:
     """Render labelled photographs of a site that the model has never seen, count them, retrain, count others.
 
     The site stocks one product, and its camera hangs farther away than the shipped model has ever seen one: a few
-    hundred photographs are enough to learn both. The new model must beat the live one on test bins before it goes
-    live, and else that one stays. Starts the stack if it does not run, and leaves it running.
+    hundred photographs are enough to learn both. The new model must beat the live one on test bins to go live;
+    otherwise the live model stays. Starts the stack if it does not run, and leaves it running.
     """
     if not (REPOSITORY / ".venv-train" / "bin" / "python").exists():
         raise CliError("retraining needs the training environment. Install it with: make train-venv", PACKAGE_MISSING)

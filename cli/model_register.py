@@ -1,4 +1,4 @@
-"""`bintally model register`: registers a version of the model of which only the package is left."""
+"""`bintally model register`: registers a version of the model from its package in the bucket."""
 
 import tempfile
 from pathlib import Path
@@ -10,22 +10,25 @@ from cli.errors import CliError
 from cli.stacks import chosen
 from deployed.shipping import package_version, register
 
-WORDS = "Registered again from the artifacts bucket"
+DESCRIPTION = "Registered again from the artifacts bucket"
 
 
 @click.command()
 @click.argument("version")
 def command(version: str) -> None:
-    """Register a version of the model whose package lies in the artifacts bucket.
+    """Register a version of the model from its package in the artifacts bucket.
 
-    The registry is lost with its stack, the packages are not. The version waits for a person's approval, which starts
+    A deleted stack's registry is gone, its packages are not. The version waits for a person's approval, which starts
     its release.
     """
     stack = chosen()
     stack.require_running()
     if stack.find_package(version):
         raise CliError(f"the registry has model {version}. See: bintally model list")
-    bucket, key = stack.outputs()["ArtifactsBucket"], f"models/{version}/model.tar.gz"
+    outputs = stack.outputs()
+    if "ArtifactsBucket" not in outputs:
+        raise CliError(f"stack {stack.name} has only its data. Deploy it first: bintally stack deploy")
+    bucket, key = outputs["ArtifactsBucket"], f"models/{version}/model.tar.gz"
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder, "model.tar.gz")
         try:
@@ -37,5 +40,7 @@ def command(version: str) -> None:
         if (found := package_version(package)) != version:
             raise CliError(f"the package at s3://{bucket}/{key} is version {found}")
         parameters = {one["ParameterKey"]: one["ParameterValue"] for one in stack.describe()["Parameters"]}
-        register(stack, package, f"s3://{bucket}/{key}", parameters["ServingImage"], "PendingManualApproval", WORDS)
+        register(
+            stack, package, f"s3://{bucket}/{key}", parameters["ServingImage"], "PendingManualApproval", DESCRIPTION
+        )
     click.echo(f"Model {version} is registered. Release it with: bintally model approve {version}")

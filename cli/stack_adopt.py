@@ -16,14 +16,16 @@ from deployed import adopting
 @click.option("--role", metavar="ARN", help="Role as which CloudFormation acts.  [default: your own rights]")
 @DRY_RUN
 def command(role: str | None, dry_run: bool, **given: str | None) -> None:
-    """Make a stack of the data that a lost one has left.
+    """Make a new stack from the data of a deleted one.
 
-    Without names it takes what the last deleted stack of this name has kept, which CloudFormation knows for 90 days.
-    The new stack has the data alone; deploy it then, and it counts again.
+    Without names it takes the buckets, the table and the user pool of the last deleted stack of this name.
+    CloudFormation knows them for 90 days. The new stack has only these. Deploy it, and it counts again.
     """
     stack = target(dry_run)
     names = adopting.choose(stack, given)
     click.echo("\n".join(["Adopts:", *(f"  {logical} {name}" for logical, name in names.items())]))
+    if "UserPool" not in names:
+        click.echo("Adopts no user pool: add people again after the deployment, with bintally people add.")
     if dry_run:
         adopting.adopt(stack, names, FOLDER, role)
         click.echo("Nothing was changed.")

@@ -16,7 +16,7 @@ from typing import Any
 from botocore.exceptions import ClientError, WaiterError
 
 from deployed import kept
-from deployed.deploying import delete_stack
+from deployed.deploying import delete_stack, first_failure
 from deployed.destroying import find
 from deployed.errors import DeployFailed
 from deployed.target import Target
@@ -32,6 +32,8 @@ IDENTIFIERS = {
     "AWS::Cognito::UserPoolGroup": "GroupName",
 }
 CHANGE = "adopt"
+BEGUN = ("REVIEW_IN_PROGRESS", "IMPORT_ROLLBACK_COMPLETE")
+"""A stack whose import did not happen: it has no resources, and its name would stand in the way."""
 WAIT = {"Delay": 2, "MaxAttempts": 300}
 
 
@@ -41,10 +43,10 @@ def choose(stack: Target, given: Mapping[str, str | None]) -> dict[str, str]:
     Raises DeployFailed where the stack exists, or where a bucket or the table is not to be found.
     """
     live = stack.find()
-    if live is not None and live["StackStatus"] != "REVIEW_IN_PROGRESS":
+    if live is not None and live["StackStatus"] not in BEGUN:
         raise DeployFailed(
-            f"stack {stack.name} exists, and nothing is adopted into it. Choose another name, or destroy it, keeping "
-            "its data"
+            f"stack {stack.name} exists. Give another --stack, or remove this one first: bintally --stack {stack.name} "
+            "stack destroy --keep-data"
         )
     chosen = {logical: name for logical, name in given.items() if name}
     found = find(stack)
@@ -65,6 +67,7 @@ def adopt(stack: Target, names: Mapping[str, str], folder: Path, role: str | Non
     `folder` is the repository, whose template says how each is kept. CloudFormation acts as `role` (None: the caller).
     """
     cloudformation = stack.client("cloudformation")
+    remove_begun(stack)
     names = dict(names) | groups(stack, names.get("UserPool"), folder)
     resources = {logical: described(stack, logical, name, folder) for logical, name in names.items()}
     cloudformation.create_change_set(
@@ -91,10 +94,16 @@ def adopt(stack: Target, names: Mapping[str, str], folder: Path, role: str | Non
         if not stack.rehearsal:
             cloudformation.get_waiter("stack_import_complete").wait(StackName=stack.name, WaiterConfig=WAIT)
     except WaiterError as error:
-        reason = error.last_response.get("StatusReason") or str(error)
-        if (begun := stack.find()) and begun["StackStatus"] == "REVIEW_IN_PROGRESS":
-            delete_stack(stack, begun["StackId"])  # it has no resources; its name would stand in the way
-        raise DeployFailed(f"CloudFormation imports nothing into {stack.name}: {reason}") from error
+        reason = error.last_response.get("StatusReason") or first_failure(stack, None) or str(error)
+        remove_begun(stack)
+        raise DeployFailed(f"CloudFormation did not import into {stack.name}: {reason}") from error
+
+
+def remove_begun(stack: Target) -> None:
+    """Deletes what an import that did not happen has left."""
+    found = stack.find()
+    if found and found["StackStatus"] in BEGUN:
+        delete_stack(stack, found["StackId"])
 
 
 def groups(stack: Target, pool: str | None, folder: Path) -> dict[str, str]:
@@ -132,7 +141,7 @@ def described(stack: Target, logical: str, name: str, folder: Path) -> dict[str,
 
 
 def as_wanted(_: Target, __: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a group, which has nothing but its name."""
+    """Of a group: its name and its description, which nobody changes."""
     return dict(wanted)
 
 
@@ -145,25 +154,44 @@ def bucket(stack: Target, name: str, _: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table(stack: Target, name: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Raises DeployFailed for a table whose key is another."""
+    """Raises DeployFailed for a table that the deployment could not make one of Bintally's."""
     found = stack.client("dynamodb").describe_table(TableName=name)["Table"]
+    if (status := found.get("TableStatus", "ACTIVE")) != "ACTIVE":
+        raise DeployFailed(f"table {name} is {status}. Wait until it is ACTIVE, then run it again")
     if found["KeySchema"] != wanted["KeySchema"]:
-        raise DeployFailed(f"table {name} has another key than a table of counts")
-    indexes = [
-        {part: index[part] for part in ("IndexName", "KeySchema", "Projection")}
-        for index in found.get("GlobalSecondaryIndexes", ())
-    ]
-    stream = found.get("StreamSpecification") or {}
-    return {
-        "BillingMode": found.get("BillingModeSummary", {}).get("BillingMode", "PROVISIONED"),
-        "AttributeDefinitions": found["AttributeDefinitions"],
+        raise DeployFailed(f"table {name} has the key {found['KeySchema']}: it is not a table of counts")
+    if found.get("BillingModeSummary", {}).get("BillingMode") != wanted["BillingMode"]:
+        raise DeployFailed(
+            f"table {name} has provisioned capacity. Change that first: aws dynamodb update-table --table-name {name} "
+            f"--billing-mode {wanted['BillingMode']}"
+        )
+    indexes = {index["IndexName"]: index for index in found.get("GlobalSecondaryIndexes", ())}
+    if missing := sorted({index["IndexName"] for index in wanted["GlobalSecondaryIndexes"]} - indexes.keys()):
+        raise DeployFailed(f"table {name} has no index {missing[0]}. Restore or import it with its indexes")
+    described: dict[str, Any] = {
+        "BillingMode": wanted["BillingMode"],
+        "AttributeDefinitions": in_order(found["AttributeDefinitions"], wanted["AttributeDefinitions"]),
         "KeySchema": found["KeySchema"],
-        "GlobalSecondaryIndexes": sorted(indexes, key=lambda index: str(index["IndexName"])),
+        "GlobalSecondaryIndexes": [
+            {part: indexes[name][part] for part in ("IndexName", "KeySchema", "Projection")} for name in sorted(indexes)
+        ],
         "DeletionProtectionEnabled": found.get("DeletionProtectionEnabled", False),
-    } | ({"StreamSpecification": {"StreamViewType": stream["StreamViewType"]}} if stream.get("StreamEnabled") else {})
+    }
+    if (stream := found.get("StreamSpecification") or {}).get("StreamEnabled"):
+        described["StreamSpecification"] = {"StreamViewType": stream["StreamViewType"]}
+    if (key := found.get("SSEDescription", {})).get("SSEType") == "KMS":
+        # DynamoDB refuses to be told again which key it has.
+        described["SSESpecification"] = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": key["KMSMasterKeyArn"]}
+    return described
 
 
-def user_pool(stack: Target, name: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+def in_order(found: list[Any], wanted: list[Any]) -> list[Any]:
+    """As in the template where nothing but the order differs: CloudFormation would see a change."""
+    return wanted if sorted(map(str, found)) == sorted(map(str, wanted)) else found
+
+
+def user_pool(stack: Target, name: str, _: Mapping[str, Any]) -> dict[str, Any]:
+    """What a pool has for ever, its name and its protection; the update sets the rest, whatever it was."""
     found = stack.client("cognito-idp").describe_user_pool(UserPoolId=name)["UserPool"]
-    now = {"UserPoolName": found["Name"], "DeletionProtection": found.get("DeletionProtection", "INACTIVE")}
-    return dict(wanted) | now
+    kept = {"UserPoolName": found["Name"], "DeletionProtection": found.get("DeletionProtection", "INACTIVE")}
+    return kept | {part: found[part] for part in ("UsernameConfiguration",) if part in found}

@@ -6,6 +6,7 @@ deleted stacks, and what they kept, for 90 days.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -40,7 +41,7 @@ class Found:
 def find(stack: Target) -> Found | None:
     """The stack, and what deleted ones of its name have left; None where there was never one."""
     cloudformation, live = stack.client("cloudformation"), stack.find()
-    deleted = list(deleted_stacks(cloudformation, stack.name))
+    deleted = deleted_stacks(cloudformation, stack.name)
     if live is None and not deleted:
         return None
     left = [one for stack_id in deleted for one in skipped(cloudformation, stack_id)]
@@ -52,9 +53,12 @@ def find(stack: Target) -> Found | None:
     return Found(live["StackId"], resources, left)
 
 
-def deleted_stacks(cloudformation: Any, name: str) -> Iterator[str]:
-    for page in cloudformation.get_paginator("list_stacks").paginate(StackStatusFilter=["DELETE_COMPLETE"]):
-        yield from (one["StackId"] for one in page["StackSummaries"] if one["StackName"] == name)
+def deleted_stacks(cloudformation: Any, name: str) -> list[str]:
+    """The last one first."""
+    pages = cloudformation.get_paginator("list_stacks").paginate(StackStatusFilter=["DELETE_COMPLETE"])
+    found = [one for page in pages for one in page["StackSummaries"] if one["StackName"] == name]
+    found.sort(key=lambda one: one.get("DeletionTime") or datetime.min.replace(tzinfo=UTC), reverse=True)
+    return [one["StackId"] for one in found]
 
 
 def skipped(cloudformation: Any, stack_id: str) -> Iterator[tuple[str, str, str]]:

@@ -83,7 +83,7 @@ class Rehearsal:
             return self._of(changed(model, parameters))
         if self.offline or (self.new and name in OF_THE_STACK):
             if name not in self.answers:
-                raise NoAccess("without AWS credentials nobody knows what there is to remove. Give --profile")
+                raise NoAccess("without AWS credentials nobody knows what the account has. Give --profile")
             return self._of(self.answers[name])
         return None
 

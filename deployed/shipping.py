@@ -84,10 +84,10 @@ def register(
     url: str,
     image: str,
     approval: Literal["Approved", "PendingManualApproval"],
-    words: str,
+    about: str,
 ) -> str:
     """Registers the package at this s3:// address with the metrics that it contains; `package` is the same file here,
-    `image` the address of the serving image, `words` the registry's description. Returns the registration's ARN."""
+    `image` the address of the serving image, `about` the registry's description. Returns the registration's ARN."""
     description = package_description(package)
     model_version = description["model_version"]
     bucket, metrics = stack.outputs()["ArtifactsBucket"], f"models/{model_version}/metrics.json"
@@ -103,7 +103,7 @@ def register(
     known = {name: value for name, value in origin.items() if value}
     created = stack.client("sagemaker").create_model_package(
         ModelPackageGroupName=stack.name,
-        ModelPackageDescription=words,
+        ModelPackageDescription=about,
         ModelApprovalStatus=approval,
         InferenceSpecification={
             "Containers": [{"Image": image, "ModelDataUrl": url}],

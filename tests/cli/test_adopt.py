@@ -1,6 +1,7 @@
 """What `bintally stack adopt` asks of CloudFormation. tests/stack/test_restore.py adopts with it."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -21,16 +22,21 @@ NAMES = {
 KINDS = ("S3::Bucket", "S3::Bucket", "DynamoDB::Table", "Cognito::UserPool")
 WANTED = adopting.template(REPOSITORY)["CountsTable"]["Properties"]
 TABLE = {
-    **{name: WANTED[name] for name in ("AttributeDefinitions", "KeySchema")},
+    "KeySchema": WANTED["KeySchema"],
+    "AttributeDefinitions": WANTED["AttributeDefinitions"][::-1],
     "GlobalSecondaryIndexes": [index | {"IndexSizeBytes": 3} for index in reversed(WANTED["GlobalSecondaryIndexes"])],
     "BillingModeSummary": {"BillingMode": "PAY_PER_REQUEST"},
     "StreamSpecification": {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
     "TableSizeBytes": 10,
+    "TableStatus": "ACTIVE",
 }
 LEFT: dict[str, Any] = {
     "cloudformation:DescribeStacks": missing("ValidationError"),
     "cloudformation:ListStacks": {
-        "StackSummaries": [{"StackName": "bins", "StackId": "bins/1"}, {"StackName": "bins-two", "StackId": "two/1"}]
+        "StackSummaries": [
+            {"StackName": "bins", "StackId": "bins/1", "DeletionTime": datetime(2026, 11, 2, tzinfo=UTC)},
+            {"StackName": "bins-two", "StackId": "two/1", "DeletionTime": datetime(2026, 11, 3, tzinfo=UTC)},
+        ]
     },
     "cloudformation:DescribeStackEvents": {
         "StackEvents": [
@@ -42,7 +48,9 @@ LEFT: dict[str, Any] = {
     "s3:ListObjectVersions": {},
     "s3:GetBucketVersioning": {"Status": "Enabled"},
     "dynamodb:DescribeTable": {"Table": TABLE},
-    "cognito-idp:DescribeUserPool": {"UserPool": {"Name": "bins", "DeletionProtection": "ACTIVE"}},
+    "cognito-idp:DescribeUserPool": {
+        "UserPool": {"Name": "bins", "DeletionProtection": "ACTIVE", "UsernameConfiguration": {"CaseSensitive": False}}
+    },
     "cognito-idp:ListGroups": {"Groups": [{"GroupName": "manager"}, {"GroupName": "site:SEA1"}]},
 }
 
@@ -86,8 +94,30 @@ def test_it_finds_what_the_deleted_stack_has_kept_and_imports_that() -> None:
     table = resources["CountsTable"]["Properties"]
     assert "TableName" not in table, "leaving it out later would replace the table"
     assert table["StreamSpecification"] == {"StreamViewType": "NEW_AND_OLD_IMAGES"}
-    assert table["GlobalSecondaryIndexes"] == WANTED["GlobalSecondaryIndexes"]
-    assert resources["UserPool"]["Properties"]["DeletionProtection"] == "ACTIVE"
+    for part in ("GlobalSecondaryIndexes", "AttributeDefinitions"):
+        assert table[part] == WANTED[part]
+    kept = {"UserPoolName": "bins", "DeletionProtection": "ACTIVE", "UsernameConfiguration": {"CaseSensitive": False}}
+    assert resources["UserPool"]["Properties"] == kept
+
+
+def test_the_last_deletion_counts() -> None:
+    summaries = [
+        {"StackName": "bins", "StackId": f"bins/{day}", "DeletionTime": datetime(2026, 11, day, tzinfo=UTC)}
+        for day in (3, 9, 5)
+    ]
+    stack = lost(cloudformation_ListStacks={"StackSummaries": summaries})
+    adopting.choose(stack, {})
+    asked = [call for name, call in stack.rehearsal.calls if name == "cloudformation:DescribeStackEvents"]
+    assert [one["StackName"] for one in asked] == ["bins/9", "bins/5", "bins/3"]
+
+
+def test_a_table_keeps_the_key_that_encrypts_it() -> None:
+    key = "arn:aws:kms:eu-central-1:123456789012:key/1"
+    described = {"Table": TABLE | {"SSEDescription": {"Status": "ENABLED", "SSEType": "KMS", "KMSMasterKeyArn": key}}}
+    stack = lost(dynamodb_DescribeTable=described)
+    adopting.adopt(stack, NAMES, REPOSITORY)
+    table = json.loads(created(stack)["TemplateBody"])["Resources"]["CountsTable"]["Properties"]
+    assert table["SSESpecification"] == {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": key}
 
 
 def test_a_table_that_was_restored_has_no_stream_yet() -> None:
@@ -104,7 +134,10 @@ def test_a_table_that_was_restored_has_no_stream_yet() -> None:
     ("answers", "says"),
     [
         ({"s3_GetBucketVersioning": {}}, "bucket bins-imagesbucket-1 keeps no versions"),
-        ({"dynamodb_DescribeTable": {"Table": TABLE | {"KeySchema": []}}}, "has another key than a table of counts"),
+        ({"dynamodb_DescribeTable": {"Table": TABLE | {"KeySchema": []}}}, "it is not a table of counts"),
+        ({"dynamodb_DescribeTable": {"Table": TABLE | {"TableStatus": "CREATING"}}}, "is CREATING. Wait until"),
+        ({"dynamodb_DescribeTable": {"Table": TABLE | {"BillingModeSummary": {}}}}, "has provisioned capacity"),
+        ({"dynamodb_DescribeTable": {"Table": TABLE | {"GlobalSecondaryIndexes": []}}}, "has no index review"),
         ({"s3_GetBucketVersioning": missing("NoSuchBucket")}, "there is no bins-imagesbucket-1 to adopt"),
     ],
 )
@@ -124,8 +157,11 @@ def test_without_anything_left_it_says_what_to_name() -> None:
         adopting.choose(gone, {})
 
 
-@pytest.mark.parametrize(("status", "refused"), [("CREATE_COMPLETE", True), ("REVIEW_IN_PROGRESS", False)])
-def test_a_stack_that_exists_is_left_alone(status: str, refused: bool) -> None:
+@pytest.mark.parametrize(
+    ("status", "refused"),
+    [("CREATE_COMPLETE", True), ("REVIEW_IN_PROGRESS", False), ("IMPORT_ROLLBACK_COMPLETE", False)],
+)
+def test_a_stack_that_exists_is_left_alone_and_an_import_that_failed_is_begun_again(status: str, refused: bool) -> None:
     described = {"StackName": "bins", "StackId": "bins/2", "StackStatus": status}
     stack = lost(
         cloudformation_DescribeStacks={"Stacks": [described]},
@@ -134,21 +170,36 @@ def test_a_stack_that_exists_is_left_alone(status: str, refused: bool) -> None:
     if refused:
         with pytest.raises(DeployFailed, match="stack bins exists"):
             adopting.choose(stack, dict.fromkeys(NAMES))
-    else:
-        assert adopting.choose(stack, dict.fromkeys(NAMES)) == NAMES
+        return
+    adopting.adopt(stack, adopting.choose(stack, dict.fromkeys(NAMES)), REPOSITORY)
+    calls = [name for name, _ in stack.rehearsal.calls]
+    assert calls.index("cloudformation:DeleteStack") < calls.index("cloudformation:CreateChangeSet")
 
 
-def test_a_refused_import_leaves_no_name_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"StatusReason": "bins-imagesbucket-1 already exists in stack other"}, "already exists in stack other"),
+        ({"Stacks": []}, "UserPool failed: no such pool"),
+    ],
+    ids=["the change set", "the import"],
+)
+def test_a_refused_import_says_why_and_leaves_no_name_in_the_way(
+    monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], said: str
+) -> None:
     """CloudFormation makes the stack with the change set, whether or not that can be executed."""
-    begun = {"StackName": "bins", "StackId": "bins/2", "StackStatus": "REVIEW_IN_PROGRESS"}
-    stack = lost(cloudformation_DescribeStacks={"Stacks": [begun]})
-    said = "bins-imagesbucket-1 already exists in stack other"
+    begun = {"StackName": "bins", "StackId": "bins/2", "StackStatus": "IMPORT_ROLLBACK_COMPLETE"}
+    event = {"LogicalResourceId": "UserPool", "ResourceStatus": "IMPORT_FAILED", "EventId": "1"}
+    stack = lost(
+        cloudformation_DescribeStacks={"Stacks": [begun]},
+        cloudformation_DescribeStackEvents={"StackEvents": [event | {"ResourceStatusReason": "no such pool"}]},
+    )
 
     def fails(*_: object, **__: object) -> None:
-        raise WaiterError("ChangeSetCreateComplete", "failed", {"StatusReason": said})
+        raise WaiterError("as a waiter does", "failed", answer)
 
     monkeypatch.setattr(stack.client("cloudformation"), "execute_change_set", fails)
     with pytest.raises(DeployFailed, match=said):
         adopting.adopt(stack, NAMES, REPOSITORY)
     deleted = [parameters for name, parameters in stack.rehearsal.calls if name == "cloudformation:DeleteStack"]
-    assert deleted == [{"StackName": "bins/2"}]
+    assert deleted == [{"StackName": "bins/2"}] * 2

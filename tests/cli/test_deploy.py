@@ -377,7 +377,7 @@ def test_without_a_stack_it_is_wrong_use() -> None:
 def test_a_removal_needs_to_see_the_account() -> None:
     shown = run("destroy", "--dry-run")
     assert shown.exit_code == 1
-    assert "without AWS credentials nobody knows what there is to remove" in shown.stderr
+    assert "without AWS credentials nobody knows what the account has" in shown.stderr
 
 
 @pytest.mark.parametrize("status", ["UPDATE_IN_PROGRESS", "UPDATE_ROLLBACK_FAILED", "DELETE_FAILED"])

@@ -105,12 +105,12 @@ def test_what_a_deleted_stack_kept_is_adopted_and_then_a_table_of_another_time(
     assert code == 0, errors
     user.upload("incoming/LST/B-2/2.jpg", photograph(82))
     adopted = runs("deleted")
+    assert not User(lost).counts("incoming/LST/B-2/2.jpg"), "nothing told the new stack of it"
     assert f"CountsTable {user.outputs['CountsTable']}" in adopted
     again = User(lost)
     for name in ("ImagesBucket", "ArtifactsBucket", "CountsTable", "UserPool"):
         assert again.outputs[name] == user.outputs[name]
     assert again.outputs["ApiUrl"] != user.outputs["ApiUrl"], "all else is new"
-    again.wait_counts("incoming/LST/B-2/2.jpg")
     assert again.counts("incoming/LST/B-1/1.jpg") == [first]
     (carla,) = People(lost).members()
     assert (carla.name, carla.role, carla.sites) == ("carla", "manager", ("LST",))
@@ -119,6 +119,10 @@ def test_what_a_deleted_stack_kept_is_adopted_and_then_a_table_of_another_time(
 
     assert "retrained/" in runs("model", VERSION="retrained")
     again.wait_for("the retrained model", lambda: "/models/retrained/" in str(lost.live_model_data(again.outputs)), 300)
+
+    runs("reconcile")
+    (second,) = again.wait_counts("incoming/LST/B-2/2.jpg")
+    assert second["model_version"] == "retrained"
 
     with_the_spoiled(runs, again, photograph)
 
@@ -131,6 +135,7 @@ def with_the_spoiled(runs: Callable[..., str], user: User, photograph: Callable[
     for key in ({"PK": item["PK"], "SK": item["SK"]}, marker_key_of(user.bucket, image["key"], image["version_id"])):
         user.table.delete_item(Key=key)
     runs("spoiled", TIME="2026-11-01T00:00:00Z")
+    runs("reconcile")
     restored = User(user.stack)
     assert restored.outputs["CountsTable"].startswith(f"{user.stack.name}-CountsTable-20")
     assert restored.outputs["ImagesBucket"] == user.bucket

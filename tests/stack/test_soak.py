@@ -8,6 +8,7 @@ import pytest
 from click import BadParameter
 
 from bench.soak import FAULTS, ON_A_RUNNING_STACK, Account, chosen_faults, soak
+from bench.soak_work import WorkDone
 
 
 def test_sixty_photographs_while_things_break(user: Any) -> None:
@@ -25,8 +26,28 @@ def test_sixty_photographs_while_things_break(user: Any) -> None:
     finally:
         user.sqs.set_queue_attributes(QueueUrl=user.queue, Attributes=kept)
     assert account.faults + work.faults == []
-    assert (work.files, work.entries_gone_with_a_kill) == (len(ON_A_RUNNING_STACK) + 1, 0)
+    assert work.files == len(ON_A_RUNNING_STACK) + 1
+    assert work.entries_gone_with_a_kill == work.records_gone_with_a_kill == 0
     assert account.uploaded == 60 == account.counted + account.rejected - account.unanswered
+
+
+WORKED = WorkDone(5, 1, 1, 0, 1, 0, 0, 2, 0, 3, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"entries_lost": 1}, "1 entries lost"),
+        ({"entries_double": 2}, "2 entries double"),
+        ({"trails_differ": 1}, "1 trails differ"),
+        ({"records_wrong": 1}, "1 records wrong"),
+        ({"people_who_failed": 1}, "1 people who failed"),
+        ({"entries": 0}, "no entry of a person"),
+    ],
+)
+def test_work_that_went_wrong_says_so(change: dict[str, int], fault: str) -> None:
+    assert WORKED.faults == []
+    assert replace(WORKED, **change).faults == [fault]
 
 
 GOOD = Account(10, 1, 1, 9, 2, 0, 0, 0, 0, 0)
