@@ -185,7 +185,7 @@ def test_a_stack_that_exists_is_left_alone_and_an_import_that_failed_is_begun_ag
     ids=["the change set", "the import"],
 )
 def test_a_refused_import_says_why_and_leaves_no_name_in_the_way(
-    monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], said: str
+    monkeypatch: pytest.MonkeyPatch, answer: Any, said: str
 ) -> None:
     """CloudFormation makes the stack with the change set, whether or not that can be executed."""
     begun = {"StackName": "bins", "StackId": "bins/2", "StackStatus": "IMPORT_ROLLBACK_COMPLETE"}
