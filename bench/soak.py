@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -48,8 +49,8 @@ NO_IMAGE = 0.05
 """Share of photographs that are text."""
 REPEATED = 0.1
 """Share of photographs whose event is sent a second and third time, under the fault `duplicates`."""
-DISK = "1g"
-"""Size of the file system of the stack's home, under the fault `disk-full`."""
+DISK = "4g"
+"""Size of the file system of the stack's home, under the fault `disk-full`: 6,000 photographs take 0.8 GB of it."""
 START_SECONDS = 60.0
 ROUNDS = 5
 """Redriving and reconciling, in the end, at most."""
@@ -80,6 +81,8 @@ class Soak:
     refused: int = 0
     repeated: int = 0
     happened: Counter[str] = field(default_factory=Counter)
+    given_up: threading.Event = field(default_factory=threading.Event)
+    """Set when a fault has failed: no upload is repeated any more."""
 
     def __post_init__(self) -> None:
         self.outputs = self.stack.outputs()
@@ -110,7 +113,7 @@ class Soak:
 
     def upload(self, key: str, body: bytes) -> None:
         """Repeats it until it is acknowledged."""
-        while True:
+        while not self.given_up.is_set():
             try:
                 answer = self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)
             except (ClientError, BotoCoreError):
@@ -202,7 +205,12 @@ class Soak:
                 running.append(pool.submit(self.work.send_records, self.s3, self.bucket, recorded))
                 if fault:
                     say(f"{len(self.acknowledged):,} uploaded; {fault}")
-                    getattr(self, fault.replace("-", "_"))()
+                    try:
+                        getattr(self, fault.replace("-", "_"))()
+                    except BaseException:
+                        self.given_up.set()
+                        self.work.ended.set()
+                        raise
                     self.happened[fault] += 1
                     self.shorten_visibility()
                 for future in running:

@@ -126,7 +126,7 @@ class Work:
         rows = {bin_: self.rng.randrange(10) for bin_ in bins}
         lines = ["site,bin,expected_quantity,as_of", *(f"{self.site},{b},{n},{moment}" for b, n in rows.items())]
         self.files += 1
-        while True:
+        while not self.ended.is_set():
             try:
                 s3.put_object(
                     Bucket=bucket, Key=f"records/{self.site}/{self.files}.csv", Body="\n".join(lines).encode()
