@@ -245,6 +245,7 @@ def twenty(world: Any) -> dict[str, str]:
     return marks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ROLES)
 def test_of_twenty_sites_everybody_sees_their_own_alone(twenty: dict[str, str], role: str) -> None:
     for site, mark in twenty.items():

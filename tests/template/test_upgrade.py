@@ -13,6 +13,7 @@ import pytest
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 from samtranslator.yaml_helper import yaml_parse
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 BEFORE = json.loads(Path(__file__).with_name("create_only_0_1_0.json").read_bytes())
 NOW = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
