@@ -56,6 +56,7 @@ def test_memory_takes_many_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Peak memory was not measured: that takes 9000 different photographs" in shown.output
 
 
+@pytest.mark.slow
 def test_labels_are_read_in_slices_from_an_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labels, "LINES", 7_000)
     shown = run("labels", "--rounds", 1, "--json", tmp_path / "bench.json")

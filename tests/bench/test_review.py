@@ -76,6 +76,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
         yield Desk(people.made_table())
 
 
+@pytest.mark.slow
 def test_people_who_count_every_bin_leave_nothing_and_lose_nothing(desk: Desk) -> None:
     for number in range(6):
         desk.table.put(people.latest(number))

@@ -552,6 +552,7 @@ def test_it_starts_again_on_its_port_after_a_crash(start: Callable[..., Endpoint
     assert again.invoke(picture("blue"), "image/png").json == before
 
 
+@pytest.mark.slow
 def test_stopping_finishes_what_has_begun_and_takes_nothing_new(start: Callable[..., Endpoint]) -> None:
     endpoint = start("serve").wait()
     photograph = slow_picture()
@@ -605,6 +606,7 @@ def answers(folder: Path, processor: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 def test_golden_answers_of_one_processor_are_right_on_another(tmp_path: Path) -> None:
     """Recorded on AVX2 as on a host with a GPU, asked where there is VNNI, and the other way round."""
     shipped = package.unpack(REPOSITORY / "model" / "pretrained" / "model.tar.gz", tmp_path)
