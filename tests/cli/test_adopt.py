@@ -12,6 +12,7 @@ from deployed.errors import DeployFailed
 from deployed.rehearsal import Rehearsal, missing
 from deployed.target import Target
 from local.stack import REPOSITORY
+from tests.cli.test_deploy import nobody  # noqa: F401 - one reading of the services' models for all tests
 
 NAMES = {
     "ImagesBucket": "bins-imagesbucket-1",
@@ -66,13 +67,6 @@ def lost(**answers: Any) -> Any:
 def created(stack: Any) -> dict[str, Any]:
     (asked,) = [parameters for name, parameters in stack.rehearsal.calls if name == "cloudformation:CreateChangeSet"]
     return dict(asked)
-
-
-@pytest.fixture(autouse=True)
-def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def test_it_finds_what_the_deleted_stack_has_kept_and_imports_that() -> None:
