@@ -33,7 +33,7 @@ IDENTIFIERS = {
 }
 CHANGE = "adopt"
 BEGUN = ("REVIEW_IN_PROGRESS", "IMPORT_ROLLBACK_COMPLETE")
-"""A stack whose import did not happen: it has no resources, and its name would stand in the way."""
+"""A stack whose import did not happen: it has no resources, and is deleted before another try."""
 WAIT = {"Delay": 2, "MaxAttempts": 300}
 
 
@@ -64,7 +64,7 @@ def choose(stack: Target, given: Mapping[str, str | None]) -> dict[str, str]:
 def adopt(stack: Target, names: Mapping[str, str], folder: Path, role: str | None = None) -> None:
     """Makes the stack with these resources. Raises DeployFailed with CloudFormation's reason; nothing is changed then.
 
-    `folder` is the repository, whose template says how each is kept. CloudFormation acts as `role` (None: the caller).
+    `folder` is the repository, whose template has the groups. CloudFormation acts as `role` (None: the caller).
     """
     cloudformation = stack.client("cloudformation")
     remove_begun(stack)
@@ -135,7 +135,8 @@ def described(stack: Target, logical: str, name: str, folder: Path) -> dict[str,
         if kept.gone(error):
             raise DeployFailed(f"there is no {name} to adopt as {logical}") from error
         raise
-    return {name: wanted[name] for name in ("Type", "DeletionPolicy", "UpdateReplacePolicy")} | {
+    # Not the template's RetainExceptOnCreate: an import that is rolled back must never delete what it was to import.
+    return {"Type": wanted["Type"], "DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"} | {
         "Properties": properties
     }
 

@@ -84,7 +84,7 @@ def test_it_finds_what_the_deleted_stack_has_kept_and_imports_that() -> None:
         ("ManagerGroup", {"GroupName": "manager", "UserPoolId": "eu_1"}),
     ]
     resources = json.loads(asked["TemplateBody"])["Resources"]
-    assert {one["DeletionPolicy"] for one in resources.values()} == {"RetainExceptOnCreate"}
+    assert {one["DeletionPolicy"] for one in resources.values()} == {"Retain"}, "also when it is rolled back"
     table = resources["CountsTable"]["Properties"]
     assert "TableName" not in table, "leaving it out later would replace the table"
     assert table["StreamSpecification"] == {"StreamViewType": "NEW_AND_OLD_IMAGES"}

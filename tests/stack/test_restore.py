@@ -1,4 +1,4 @@
-"""A stack that was deleted, and one whose counts were spoiled, by the scripts of docs/restoring.md as they stand there.
+"""A stack that was deleted, and one whose counts were spoiled, by the scripts of docs/restoring.md as they are.
 
 By a person with the policies that the page names. What the scripts cannot have here comes from the lines before them: a
 registry of images, and an AWS CLI that knows AWS_ENDPOINT_URL.
