@@ -3,16 +3,18 @@
     python -m local.emulator        # reads BINTALLY_PORT and BINTALLY_HOME
 
 All code that touches ministack's internals is in this file, local/gate.py, local/steps.py, local/cloudwatch.py,
-local/saving.py and local/storing.py, one function per gap. For each gap tests/local shows that ministack alone has it
-and that our function closes it, so a test fails once upstream has closed it.
+local/saving.py, local/server.py and local/storing.py, one function per gap. For each gap tests/local shows that
+ministack alone has it and that our function closes it, so a test fails once upstream has closed it.
 ministack reads its settings when it is imported, so its modules are imported inside the functions.
 """
 
 import contextlib
 import contextvars
+import gc
 import hashlib
 import html
 import json
+import logging
 import os
 import re
 import secrets
@@ -43,6 +45,7 @@ from local.cloudwatch import CloudWatch
 from local.gate import Gate, check_the_owner, close_what_is_not_run, sam_containers
 from local.owner import OwnerKey, make_key
 from local.saving import Saver
+from local.server import serve_with_uvicorn
 from local.snapshots import Snapshots
 from local.storing import store_before_acknowledging
 
@@ -53,6 +56,8 @@ SERVICES = (
     "sns,sqs,states,sts"
 )
 REPOSITORY = Path(__file__).resolve().parent.parent
+LOG = logging.getLogger(__name__)
+STREAM_SECONDS = 0.25
 EVENTS = ThreadPoolExecutor(1, "sagemaker-event")
 RESOURCES = {  # the ending of an operation's name, and its kind of resource
     "EndpointConfig": "endpoint-config",
@@ -236,6 +241,46 @@ def keep_unread_stream_records() -> None:
     dynamodb.load_persisted_state = load_state_with_unread
 
 
+def read_streams_apart() -> None:
+    """In ministack one thread reads queues and streams, and waits for the functions of streams, which it invokes for
+    each change or two: meanwhile queues wait. Here streams have a thread of their own, which reads them four times a
+    second, as Lambda does, and at once again while a whole batch waits."""
+    from ministack.services import dynamodb, lambda_svc
+
+    poll, ensure = lambda_svc._poll_dynamodb_streams, lambda_svc._ensure_poller
+    started = threading.Event()
+
+    def a_batch_waits() -> bool:
+        for (account, region, mapping), esm in list(lambda_svc._esms.all_items()):
+            read = lambda_svc._dynamodb_stream_positions.get_scoped(account, region, mapping)
+            if read is not None:
+                table = esm["EventSourceArn"].split("/")[1]
+                trimmed = dynamodb._stream_trimmed.get_scoped(account, region, table, 0)
+                written = trimmed + len(dynamodb._stream_records.get_scoped(account, region, table, ()))
+                if written - read >= int(esm.get("BatchSize", 100)):
+                    return True
+        return False
+
+    def read() -> None:
+        while True:
+            try:
+                again = poll() and a_batch_waits()
+            except Exception:
+                LOG.exception("streams are read again in %s s", STREAM_SECONDS)
+                again = False
+            if not again:
+                time.sleep(STREAM_SECONDS)
+
+    def ensure_both() -> None:
+        ensure()
+        if not started.is_set():
+            started.set()
+            threading.Thread(target=read, name="streams", daemon=True).start()
+
+    lambda_svc._poll_dynamodb_streams = lambda: False
+    lambda_svc._ensure_poller = ensure_both
+
+
 def keep_keys_of_functions_secret(key: OwnerKey) -> None:
     """ministack derives a function's keys from its name and its role's, so anyone who knows these has the keys. Here
     they also depend on the owner's secret. A worker that starts later has the same keys, as its role's session does
@@ -348,6 +393,7 @@ def close_gaps() -> None:
     check_chosen_passwords()
     end_sessions_in_time()
     keep_unread_stream_records()
+    read_streams_apart()
     unpack_code_once()
     register_sessions_one_at_a_time()
     steps.know_the_execution()
@@ -565,6 +611,8 @@ def main() -> None:
     provision_model_package_groups(service)
     keep_names_of_tables()
     cloudwatch.start()
+    serve_with_uvicorn()
+    gc.set_threshold(20_000)  # state is many objects and no cycles; Python's own threshold is 700
     threading.Thread(target=resume_when_ready, args=(service, saver, port), daemon=True).start()
     try:
         app.main()

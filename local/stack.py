@@ -452,8 +452,9 @@ class Local(Shipping):
                 *("--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset"),
                 *("--no-fail-on-empty-changeset", "--no-progressbar"),
                 "--parameter-overrides",
-                # Each concurrent function is a process here: more than the cores only wait for each other's imports.
-                f"CountConcurrency={max(2, os.cpu_count() or 2)}",
+                # Each concurrent function is a process here, and waits for the others half of its time: one more than
+                # the cores keeps them busy; more only wait for each other's imports.
+                f"CountConcurrency={1 + (os.cpu_count() or 1)}",
                 # A retraining on one machine has few test bins; a verdict by so few is only for trials.
                 "RetrainLeastBins=5",
                 *(f"ServingImage={self.image}", "TrainingImage=bintally-train:latest"),  # see local/emulator.py

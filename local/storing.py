@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from local.snapshots import sync, write_durably
+from local.snapshots import sync
 
 
 class NotStored(BaseException):
@@ -145,7 +145,9 @@ def write_all(reserve: int, contents: dict[str, bytes | None]) -> None:
             content = contents[str(path)] or b""
             if shutil.disk_usage(path.parent).free < len(content) + reserve:
                 raise OSError(f"the disk has less than {reserve / 1e6:.0f} MB left, which saving the state needs")
-            write_durably(draft, content)
+            draft.write_bytes(content)
+        for draft in drafts.values():  # after all are written: what stores the first stores most of the next
+            sync(draft)
         for path, draft in drafts.items():
             draft.replace(path)
         for folder in {path.parent for path in drafts}:

@@ -1,4 +1,5 @@
-"""What a function has not read of a table's stream is kept over a stop: not by ministack alone, but with us."""
+"""Functions that read a table's stream: what they have not read is kept over a stop, and no queue waits for them. With
+ministack alone neither holds."""
 
 import os
 import subprocess
@@ -24,6 +25,7 @@ Resources:
       KeySchema: [{AttributeName: id, KeyType: HASH}]
       StreamSpecification: {StreamViewType: NEW_IMAGE}
   Seen: {Type: AWS::SQS::Queue, Properties: {QueueName: seen}}
+  Asked: {Type: AWS::SQS::Queue, Properties: {QueueName: asked}}
   Role:
     Type: AWS::IAM::Role
     Properties:
@@ -33,7 +35,7 @@ Resources:
         - PolicyName: own
           PolicyDocument:
             Statement:
-              - {Effect: Allow, Action: "sqs:SendMessage", Resource: !GetAtt Seen.Arn}
+              - {Effect: Allow, Action: "sqs:*", Resource: "*"}
               - {Effect: Allow, Action: "dynamodb:*", Resource: "*"}
   Function:
     Type: AWS::Lambda::Function
@@ -41,13 +43,15 @@ Resources:
       Runtime: python3.13
       Handler: index.handler
       Role: !GetAtt Role.Arn
+      Timeout: 60
       Environment: {Variables: {SEEN: !Ref Seen}}
       Code:
         ZipFile: |
-          import boto3, os
+          import boto3, os, time
           def handler(event, context):
               for record in event["Records"]:
-                  name = record["dynamodb"]["Keys"]["id"]["S"]
+                  name = record["body"] if "body" in record else record["dynamodb"]["Keys"]["id"]["S"]
+                  time.sleep(8 if name == "slow" else 0)
                   boto3.client("sqs").send_message(QueueUrl=os.environ["SEEN"], MessageBody=name)
   Mapping:
     Type: AWS::Lambda::EventSourceMapping
@@ -56,7 +60,11 @@ Resources:
       FunctionName: !Ref Function
       StartingPosition: TRIM_HORIZON
       FilterCriteria: {Filters: [{Pattern: '{"dynamodb": {"Keys": {"id": {"S": [{"anything-but": "filtered"}]}}}}'}]}
+  Answering:
+    Type: AWS::Lambda::EventSourceMapping
+    Properties: {EventSourceArn: !GetAtt Asked.Arn, FunctionName: !Ref Function}
 Outputs:
+  Asked: {Value: !Ref Asked}
   Mapping: {Value: !Ref Mapping}
   Seen: {Value: !Ref Seen}
 """
@@ -104,7 +112,9 @@ def seen(stack: Local, queue: str, number: int, seconds: float) -> list[str]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("which", ["bare", "ours"])
-def test_a_stop_keeps_what_a_function_has_not_read_of_a_stream(own: Local, which: str) -> None:
+def test_a_stop_keeps_what_a_function_has_not_read_of_a_stream_and_no_queue_waits_for_it(
+    own: Local, which: str
+) -> None:
     def put(*names: str) -> None:
         for name in names:
             own.client("dynamodb").put_item(TableName="followed", Item={"id": {"S": name}})
@@ -122,6 +132,11 @@ def test_a_stop_keeps_what_a_function_has_not_read_of_a_stream(own: Local, which
         outputs = {output["OutputKey"]: output["OutputValue"] for output in found}
         put("a", "filtered", "b")
         assert seen(own, outputs["Seen"], 2, 60) == ["a", "b"]
+        put("slow")
+        time.sleep(2)
+        own.client("sqs").send_message(QueueUrl=outputs["Asked"], MessageBody="quick")
+        turns = ["slow", "quick"] if which == "bare" else ["quick", "slow"]
+        assert seen(own, outputs["Seen"], 2, 60) == turns
         switch(False)
         put("c", "d")
     with running(own, which):
