@@ -45,6 +45,9 @@ BODY_SECONDS = 30
 """A slower upload is aborted, so that it does not keep its place in the queue."""
 QUEUE_PER_CORE = 32
 """Photographs in the queue or being counted. A core counts at least 70 a second, so none waits more than 0.5 s."""
+CROWDED_SECONDS = 0.1
+"""After photographs came together, the next ones are taken to come so too: in a burst each has a core of its own even
+while, for a moment, it is the only one."""
 DRAIN_SECONDS = 20
 """SageMaker kills a container 30 s after asking it to stop."""
 
@@ -118,6 +121,7 @@ class App:
     def __init__(self, counter: Counter, threads: int, queue: int) -> None:
         self.counter, self.queue = counter, queue
         self.load = 0
+        self.crowded_until = 0.0
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="count")
         self.faults = counter.faults()
 
@@ -187,9 +191,11 @@ class App:
         if self.load > held and self.load + places > self.queue:
             raise Refusal(503, "Overloaded", f"{self.load} photographs are waiting", **{"retry-after": "1"})
         self.load += places
+        if self.load > 1:
+            self.crowded_until = time.monotonic() + CROWDED_SECONDS
 
     async def count(self, photograph: bytes) -> Answer:
-        alone = self.load == 1
+        alone = self.load == 1 and time.monotonic() > self.crowded_until
         return await asyncio.get_running_loop().run_in_executor(self.pool, self._count, photograph, alone)
 
     def _count(self, photograph: bytes, alone: bool) -> Answer:

@@ -1,5 +1,6 @@
 """The serving app over real HTTP, as a process of its own, with a small network that tells colours apart."""
 
+import asyncio
 import base64
 import http.client
 import io
@@ -242,6 +243,35 @@ def test_json_is_answered_in_order(endpoint: Endpoint) -> None:
 def test_one_image_as_json_is_a_list_of_the_same_answer(endpoint: Endpoint) -> None:
     alone = endpoint.invoke(picture("red"), "image/png").json
     assert endpoint.invoke(encoded(picture("red")), "application/json").json == [alone]
+
+
+def test_after_photographs_together_the_next_one_has_a_core_and_not_all() -> None:
+    asked: list[bool] = []
+
+    class Counter:
+        def faults(self) -> list[str]:
+            return []
+
+        def count(self, photograph: bytes, *, alone: bool) -> dict[str, int]:
+            asked.append(alone)
+            return {}
+
+    app = serve.App(Counter(), 1, 8)  # type: ignore[arg-type]
+
+    async def one() -> None:
+        app.take(1)
+        await app.count(b"")
+        app.load -= 1
+
+    async def story() -> None:
+        await one()
+        await asyncio.gather(one(), one())
+        await one()
+        app.crowded_until = 0.0  # later
+        await one()
+
+    asyncio.run(story())
+    assert asked == [True, True, False, False, True]
 
 
 def test_many_at_once_are_answered_as_one_alone(endpoint: Endpoint) -> None:
