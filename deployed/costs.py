@@ -49,21 +49,21 @@ class Usage:
     """MemorySize."""
     gigabyte_second: str = "lambda_gb_second"
     """The price, by Architectures."""
-    count_milliseconds: float = 10.4 + 16 + 67
-    """Own CPU and the endpoint's answer (docs/benchmarks.md, `bench function`); five requests to AWS, assumed."""
+    count_milliseconds: float = 10.4 + 16 + 54
+    """Own CPU and the endpoint's answer (docs/benchmarks.md, `bench function`); four requests to AWS, assumed."""
 
     # DynamoDB: units, by item. A unit writes 1 KB; a transaction takes twice the units (test_costs)
-    count_units: float = 4
-    """COUNT, in the transaction: 1,090 bytes with a record, 40 more than a unit holds."""
+    count_units: float = 2
+    """COUNT, in the transaction: 969 bytes with a record, and a unit holds 1,024."""
     marker_units: float = 2
     """IMAGE, in the transaction."""
     totals_units: float = 2
     """TOTALS, in the transaction."""
-    latest_units: float = 4
-    """LATEST, and its copy in the index `site`; both more than 1 KB."""
-    read_units: float = 0.5 + 2 + 1 + 2 + 1
-    """`count`: RECORD, eventually; LATEST and RECORD. `follow`: RECORD. `review`: LATEST and REVIEW, newer counts."""
-    table_bytes: float = 1090 + 162 + 200
+    latest_units: float = 2
+    """LATEST, and its copy in the index `site`."""
+    read_units: float = 0.5 + 1 + 3 + 1
+    """`count`: RECORD, eventually. `follow`: RECORD. `review`: LATEST, RECORD and REVIEW; newer counts."""
+    table_bytes: float = 969 + 162 + 200
     """COUNT and IMAGE, for good, and 100 bytes for each item, which AWS adds."""
 
     # Reviews
@@ -299,7 +299,6 @@ def break_even(use: Usage, prices: Mapping[str, float]) -> float:
 
 LEVERS: dict[str, Callable[[Usage], Usage]] = {
     "upload photographs of 0.05 MB": lambda use: replace(use, megabytes=min(use.megabytes, 0.05)),
-    "COUNT and LATEST in 1 KB each": lambda use: replace(use, count_units=2, latest_units=2),
     "no transaction: COUNT, IMAGE and TOTALS one by one": lambda use: replace(
         use, count_units=use.count_units / 2, marker_units=1, totals_units=1
     ),

@@ -31,6 +31,7 @@ from moto.core.models import botocore_stubber
 from PIL import Image, ImageOps
 from samtranslator.yaml_helper import yaml_parse
 
+clients.CHECKS_REQUESTS = True
 ROOT = Path(__file__).parents[2]
 BUCKET = "images"
 ANSWER = (ROOT / "events" / "endpoint_answer.json").read_bytes()
@@ -209,6 +210,21 @@ def world(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]
         monkeypatch.setattr("time.sleep", lambda _: None)
         yield World(s3, dynamodb, sqs, queue, answering)
         events.unregister("before-send.sagemaker-runtime.InvokeEndpoint", answering)
+
+
+@pytest.fixture
+def calls() -> Iterator[list[str]]:
+    """The names of the requests to S3 and DynamoDB."""
+    made: list[str] = []
+
+    def note(model: Any, **_: Any) -> None:
+        made.append(model.name)
+
+    for client in (clients.s3(), clients.dynamodb()):
+        client.meta.events.register("before-call", note)
+    yield made
+    for client in (clients.s3(), clients.dynamodb()):
+        client.meta.events.unregister("before-call", note)
 
 
 @pytest.fixture

@@ -375,7 +375,7 @@ def test_begins_nothing_that_may_not_end_in_time(world: Any, photo: Photo) -> No
     assert world.items() == [] and world.endpoint.asked == []
 
 
-@pytest.mark.parametrize("operation", ["TransactWriteItems", "PutItem", "GetItem"])
+@pytest.mark.parametrize("operation", ["TransactWriteItems", "PutItem", "BatchGetItem"])
 @pytest.mark.parametrize(
     "code", ["ProvisionedThroughputExceededException", "ThrottlingException", "InternalServerError"]
 )

@@ -59,7 +59,7 @@ def test_agreement_follows_records_that_come_later_and_change(ask: Ask, world: W
     for as_of, quantity in enumerate((right, right + 1, right + 1, right)):
         counts.put(record_of("B", quantity, f"2026-11-2{as_of}T00:00:00.000000Z"))
         for _ in range(2):  # events come more than once
-            counts.compare_latest(pk, tries=4)
+            Desk(counts).follow(pk, TODAY)
         now = today()
         assert now[:3] == [2, 1, 2]
         agreed.append(now[3] - before[3])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bintally import review
 from bintally.aws import clients
-from bintally.aws.items import record_order, wire
+from bintally.aws.items import record_digest, wire
 from bintally.aws.table import Table
 from bintally.common.errors import Transient
 from bintally.reviewing.desk import Desk
@@ -84,7 +84,7 @@ def test_a_corrected_record_closes_the_loop_and_is_told(desk: Desk, deliver: Del
     record = {"PK": BIN, "SK": "RECORD", "expected_quantity": 4, "as_of": "2026-11-23T00:00:00.000000Z", "order": "1"}
     desk.table.put(record)
     deliver(record)
-    assert desk.table.get({"PK": BIN, "SK": "LATEST"}, consistent=True)["recorded_order"] == record_order(record)  # type: ignore[index]
+    assert desk.table.get({"PK": BIN, "SK": "LATEST"}, consistent=True)["recorded_order"] == record_digest(record)  # type: ignore[index]
     ((kind, detail),) = deliver(lines(desk)[-1])
     assert (kind, detail["action"], detail["outcome"]) == ("Bin Discrepancy Resolved", "CORRECTED", "RECORD_RIGHT")
     assert desk.queue("SEA1", 10) == []

@@ -59,7 +59,7 @@ def test_a_photograph_has_one_trace_from_upload_to_table(
     assert waiting["annotations"] == {"photograph": KEY, "event": event["id"]}
     assert waiting["start_time"] < requests[0]["start_time"] <= requests[-1]["end_time"]
     asked = [(each["name"], each["aws"]["operation"]) for each in requests]
-    assert asked[:2] == [("S3", "GetObject"), ("DynamoDB", "GetItem")]
+    assert asked[:2] == [("S3", "GetObject"), ("DynamoDB", "BatchGetItem")]
     assert ("SageMaker Runtime", "InvokeEndpoint") in asked and ("DynamoDB", "TransactWriteItems") in asked
     for each in (waiting, *requests):
         assert each["trace_id"] == "1-5759e988-bd862e3fe1be46a994272793" and each["parent_id"] == "53995c3f42cd8ad8"

@@ -53,7 +53,7 @@ def test_people_see_the_bins_and_their_history(ask: Ask) -> None:  # noqa: F811
 def test_a_record_that_is_sent_again_compares_them_and_asks_for_a_recount(inventory: Inventory) -> None:  # noqa: F811
     assert "discrepancy" not in latest("A-2")
     inventory.read("site,bin,expected_quantity,as_of\nSEA1,A-2,6,2026-11-20T09:30:00Z\n")
-    Table.named("counts").compare_latest("BIN#SEA1#A-2", tries=4)  # as `review` does, which the stream invokes
+    Desk(Table.named("counts")).follow("BIN#SEA1#A-2", datetime.now(UTC))  # as `review` does, which the stream invokes
     compared = latest("A-2")
     assert (int(compared["recorded_quantity"]), compared["discrepancy"]) == (6, True)
     assert {"evidence", "direction", "priority"} <= compared.keys()

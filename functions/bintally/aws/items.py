@@ -184,7 +184,7 @@ def needs_retake(count: Item) -> bool:
 def recorded_by(record: Item) -> Recorded:
     """What a RECORD says."""
     quantity, value = int(record["expected_quantity"]), record.get("value")
-    return Recorded(quantity, "record", record.get("as_of"), record_order(record), value)
+    return Recorded(quantity, "record", record.get("as_of"), record_digest(record), value)
 
 
 def record_order(record: Item) -> str:
@@ -192,16 +192,22 @@ def record_order(record: Item) -> str:
     return f"{record.get('as_of', '')}#{record.get('order', '')}"
 
 
+def record_digest(record: Item) -> str:
+    """Tells a bin's RECORDs apart. Counts keep this and not the order, with which they would not fit in 1 KB, the unit
+    in which DynamoDB charges writes."""
+    return hashlib.sha256(record_order(record).encode()).hexdigest()[:16]
+
+
 def outranks(record: Item, count: Item) -> bool:
     """Whether a count is to be compared with the RECORD, and not with what it is compared with.
 
     The RECORD is the only one of its bin, so it replaces any other. A quantity of the photograph's own metadata gives
-    way to a RECORD of a later time. Counts of older versions lack `recorded_order`.
+    way to a RECORD of a later time. Counts of older versions lack `recorded_order`, or keep the order whole.
     """
     if count.get("recorded_from") == "metadata":
         return record_order(record) > str(count.get("recorded_order", f"{count['recorded_as_of']}#{METADATA}"))
     said = (count.get("recorded_order"), count.get("recorded_quantity"))
-    return said != (record_order(record), int(record["expected_quantity"]))
+    return said != (record_digest(record), int(record["expected_quantity"]))
 
 
 def comparison(recorded: Recorded, count: int, probabilities: Sequence[float | Decimal], share: float) -> Item:

@@ -25,10 +25,7 @@ from bintally.aws.items import (
     marker_item,
     marker_key,
     needs_retake,
-    outranks,
     plain,
-    record_key,
-    recorded_by,
     totals_key,
     wire,
 )  # fmt: skip
@@ -68,7 +65,7 @@ class Table:
         its date.
 
         LATEST is updated in either case, from the count that was stored first: the function may have died between the
-        two writes.
+        two writes. Where the RECORD has changed since the count read it, the table's stream tells `review`.
         """
         photograph = count.photograph
         item = count_item(count, self.share)
@@ -78,26 +75,34 @@ class Table:
         stored = before or item
         if stored["status"] == "COUNTED":
             self._renew_latest(latest_of(stored))
-            self.compare_latest(stored["PK"])
         return before is None
 
-    def compare_latest(self, bin_: str, *, tries: int = 1) -> bool:
-        """Compares the bin's newest count with its RECORD, unless it is compared with that, or its photograph came with
-        a quantity of a later time. True if this changed LATEST. `bin_` is the bin's PK.
-
-        Whoever changes LATEST or RECORD calls this afterwards. It reads both after the change, and writes only if
-        LATEST has not changed since: so the two end in one state, in any order and however often it is called.
-        """
-        for attempt in range(1, tries + 1):
-            standing = self.get_many({"PK": bin_, "SK": kind} for kind in ("LATEST", "RECORD"))
-            latest, record = (standing.get((bin_, kind)) for kind in ("LATEST", "RECORD"))
-            if latest is None or record is None or not outranks(record, latest):
-                return False
-            if self._compare(latest, recorded_by(record)):
-                return True
-            if attempt < tries:
-                time.sleep(random.uniform(0.02, 0.05) * 2**attempt)
-        raise Transient(f"table {self.name}: LATEST of {bin_} changed while it was compared with its record")
+    def compare(self, latest: Item, recorded: Recorded) -> bool:
+        """Writes how LATEST compares with a record, into it and into its day's totals. False, and nothing written, if
+        it is no longer this count, or compared with another record than this one was."""
+        found = comparison(recorded, int(latest["count"]), latest["probabilities"], self.share)
+        names = {f"#{name}": name for name in (*found, "order")}
+        values = wire({f":{name}": value for name, value in found.items()} | {":newest": latest["order"]})
+        update = "SET " + ", ".join(f"#{name} = :{name}" for name in found)
+        if missing := [name for name in COMPARED if name not in found]:
+            update += " REMOVE " + ", ".join(missing)
+        if "recorded_order" in latest:
+            unchanged = "#recorded_order = :seen"
+            values |= wire({":seen": latest["recorded_order"]})
+        else:
+            unchanged = "attribute_not_exists(#recorded_order)"
+        change = {
+            "Key": wire({"PK": latest["PK"], "SK": latest["SK"]}),
+            "UpdateExpression": update,
+            "ConditionExpression": f"#order = :newest AND {unchanged}",
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": values,
+        }
+        before, after = agreement(latest), agreement(found)
+        gained = {name: after[name] - before.get(name, 0) for name in after}
+        numbers = {name: number for name, number in gained.items() if number}
+        totals = [adding(totals_key(latest), numbers)] if numbers else []
+        return self.together({"Update": change}, *totals, tries=1) is None
 
     def uncounted(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
         """The image versions without a COUNT item, by their markers. Reads eventually consistent."""
@@ -167,10 +172,6 @@ class Table:
         return [item for item in map(plain, answer["Items"]) if item["status"] == "COUNTED"]
 
     # Records
-
-    def record(self, place: Place) -> Item | None:
-        """The bin's RECORD: the quantity in the inventory system. None when there is no record."""
-        return self.get(record_key(place), consistent=False)
 
     def put_record(self, record: Item) -> None:
         """Puts a RECORD unless the stored one is dated later, or has the same date and was reported later.
@@ -403,32 +404,6 @@ class Table:
         except (ClientError, BotoCoreError) as error:
             raise self._transient(error) from error
         return True
-
-    def _compare(self, latest: Item, recorded: Recorded) -> bool:
-        """Writes the comparison if LATEST is still this one, and compared with the same; False otherwise."""
-        found = comparison(recorded, int(latest["count"]), latest["probabilities"], self.share)
-        names = {f"#{name}": name for name in (*found, "order")}
-        values = wire({f":{name}": value for name, value in found.items()} | {":newest": latest["order"]})
-        update = "SET " + ", ".join(f"#{name} = :{name}" for name in found)
-        if missing := [name for name in COMPARED if name not in found]:
-            update += " REMOVE " + ", ".join(missing)
-        if "recorded_order" in latest:
-            unchanged = "#recorded_order = :seen"
-            values |= wire({":seen": latest["recorded_order"]})
-        else:
-            unchanged = "attribute_not_exists(#recorded_order)"
-        change = {
-            "Key": wire({"PK": latest["PK"], "SK": latest["SK"]}),
-            "UpdateExpression": update,
-            "ConditionExpression": f"#order = :newest AND {unchanged}",
-            "ExpressionAttributeNames": names,
-            "ExpressionAttributeValues": values,
-        }
-        before, after = agreement(latest), agreement(found)
-        gained = {name: after[name] - before.get(name, 0) for name in after}
-        numbers = {name: number for name, number in gained.items() if number}
-        totals = [adding(totals_key(latest), numbers)] if numbers else []
-        return self.together({"Update": change}, *totals, tries=1) is None
 
     def _add(self, count: Item, marker: Item, totals: Item) -> Item | None:
         """Adds the count and returns None; else returns the count that this image version has already."""

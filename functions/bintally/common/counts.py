@@ -56,7 +56,7 @@ class Recorded:
     as_of: str | None
     """Fixed-width UTC. None for a RECORD without a date."""
     order: str
-    """Of two the greater counts (items.record_order, items.METADATA)."""
+    """Tells it from others: items.record_digest, or for metadata its time and items.METADATA."""
     value: Decimal | None = None
     """Of one item, in whatever unit the records use."""
 

@@ -5,9 +5,10 @@ from, all of them as blurred, and all that were darkened to a tenth, blurred by 
 (`experiments/clarity.py`, docs/experiments.md).
 """
 
+from operator import mul
 from typing import NamedTuple
 
-from PIL import Image, ImageFilter, ImageStat
+from PIL import Image, ImageFilter
 
 SIDE = 224
 """Pixels to which both sides shrink first: what the network sees has fewer."""
@@ -20,6 +21,7 @@ BLURRED = 5.0
 """
 COLOURLESS = 2.0
 """Standard deviation of the colour, of 255."""
+VALUES, SQUARES = tuple(range(256)), tuple(value**2 for value in range(256))
 LAPLACIAN = ImageFilter.Kernel((3, 3), (0, 1, 0, 1, -4, 1, 0, 1, 0), scale=1, offset=128)
 
 
@@ -36,15 +38,26 @@ def measure(image: Image.Image) -> Measures:
     """Of a picture in any mode of Pillow's."""
     grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     edges = grey.filter(LAPLACIAN).crop((1, 1, SIDE - 1, SIDE - 1))
-    return Measures(ImageStat.Stat(grey).mean[0], ImageStat.Stat(edges).var[0], _colour(image))
+    brightness, _ = _mean_and_variance(grey.histogram())
+    _, sharpness = _mean_and_variance(edges.histogram())
+    return Measures(brightness, sharpness, _colour(image))
 
 
 def _colour(image: Image.Image) -> float:
     if image.mode == "L":
         return 0.0
     small = image.convert("RGB").resize((PATCHES, PATCHES), Image.Resampling.BOX, reducing_gap=2.0)
-    _, blue, red = ImageStat.Stat(small.convert("YCbCr")).var
+    histogram = small.convert("YCbCr").histogram()
+    _, blue = _mean_and_variance(histogram[256:512])
+    _, red = _mean_and_variance(histogram[512:])
     return float((blue + red) ** 0.5)
+
+
+def _mean_and_variance(histogram: list[int]) -> tuple[float, float]:
+    """Of one band, by its histogram of 256 values. ImageStat, which does the same, takes four times as long."""
+    number = sum(histogram)
+    mean = sum(map(mul, histogram, VALUES)) / number
+    return mean, sum(map(mul, histogram, SQUARES)) / number - mean**2
 
 
 def faults(image: Image.Image) -> tuple[str, ...]:

@@ -1,17 +1,18 @@
 """Counts one photograph, whatever is wrong with it, and writes the result once."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING
 
 from bintally.aws import endpoint, items, objects
+from bintally.aws.items import Item
 from bintally.aws.table import Table
 from bintally.common.arrivals import Arrival
 from bintally.common.counts import Count, Counted, Photograph, Recorded, Unusable
 from bintally.common.errors import Gone, Rejected
-from bintally.common.keys import NOWHERE, fold, parse_key, quantity, utc
+from bintally.common.keys import NOWHERE, Place, fold, parse_key, quantity, utc
 from bintally.counting import images
 from bintally.counting.taken import taken_at
 
@@ -32,7 +33,22 @@ class Services:
     """Of times without a zone."""
 
 
-def count_photograph(services: Services, arrival: Arrival) -> tuple[Count, bool]:
+class Records:
+    """The RECORD items of a batch's bins, read together once the first of them is needed."""
+
+    def __init__(self, keys: Iterable[Item]) -> None:
+        self.keys = list(keys)
+        self.found: Mapping[tuple[str, str], Item] | None = None
+
+    def of(self, table: Table, place: Place) -> Recorded | None:
+        """What the inventory system says of a bin, one of the batch's; None when it says nothing. Raises Transient."""
+        if self.found is None:
+            self.found = table.get_many(self.keys, consistent=False)
+        record = self.found.get((items.bin_key(place), "RECORD"))
+        return items.recorded_by(record) if record else None
+
+
+def count_photograph(services: Services, arrival: Arrival, records: Records) -> tuple[Count, bool]:
     """The count, and whether it is new: False when the table already contained this image version.
 
     A photograph that can never be counted gives a REJECTED count. Raises Transient.
@@ -67,9 +83,7 @@ def count_photograph(services: Services, arrival: Arrival) -> tuple[Count, bool]
         return _write(services, photograph, Unusable(str(prepared)), digest)
     photograph = replace(photograph, flags=(*flags, *prepared.flags))
 
-    if recorded is None:
-        record = services.table.record(place)
-        recorded = items.recorded_by(record) if record else None
+    recorded = recorded or records.of(services.table, place)
     answer, latency_ms = endpoint.ask(services.runtime, services.endpoint_name, prepared.jpeg)
     return _write(services, photograph, Counted(answer, recorded, latency_ms), digest)
 

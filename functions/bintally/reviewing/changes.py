@@ -11,7 +11,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from bintally.aws import items
 from bintally.aws.items import Item
-from bintally.aws.table import TRIES
 from bintally.aws.telemetry import logger
 from bintally.common.errors import Transient
 from bintally.reviewing.desk import DOUBTFUL, Desk
@@ -53,7 +52,7 @@ def review_batch(services: Services, batch: Iterable[Mapping[str, Any]]) -> Revi
 
     Idempotent; a retry of the same batch sends its events again, with the same ids. Raises Transient.
     """
-    bins: dict[str, bool] = {}
+    bins: set[str] = set()
     sites: set[str] = set()
     entries: list[dict[str, Any]] = []
     unreadable = 0
@@ -64,17 +63,16 @@ def review_batch(services: Services, batch: Iterable[Mapping[str, Any]]) -> Revi
                 entries.extend(events_of(item))
             else:
                 sites.update([str(item["site"])] if "site" in item else [])
-                bins[str(item["PK"])] = bins.get(str(item["PK"]), False) or item["SK"] == "RECORD"
+                bins.add(str(item["PK"]))
         except MALFORMED as error:
             unreadable += 1
             logger.error("unreadable", content=json.dumps(record, default=str)[:1000], reason=repr(error))
 
-    def follow(each: tuple[str, bool]) -> None:
-        bin_, recorded = each
+    standing = services.desk.standing(bins)
+
+    def follow(bin_: str) -> None:
         try:
-            if recorded:
-                services.desk.table.compare_latest(bin_, tries=TRIES)
-            services.desk.follow(bin_, datetime.now(UTC))
+            services.desk.follow(bin_, datetime.now(UTC), standing)
         except MALFORMED as error:
             logger.error("not reviewed", item=bin_, reason=repr(error))
 
@@ -82,7 +80,7 @@ def review_batch(services: Services, batch: Iterable[Mapping[str, Any]]) -> Revi
         services.desk.table.put(items.site_item(site), only_if="attribute_not_exists(PK)")
         services.sites.add(site)
     with ThreadPoolExecutor(WORKERS) as workers:
-        list(workers.map(follow, sorted(bins.items())))
+        list(workers.map(follow, sorted(bins)))
     send(services.events, entries)
     return Reviewed(len(bins), len(entries), unreadable)
 

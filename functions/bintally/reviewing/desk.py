@@ -8,13 +8,13 @@ the rules anew.
 import hashlib
 import random
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from bintally.aws.items import SHARDS, Item, assessment
+from bintally.aws.items import SHARDS, Item, assessment, outranks, recorded_by
 from bintally.aws.table import Table, adding, putting, removing
 from bintally.common.errors import Transient
 from bintally.common.evidence import together, weigh
@@ -35,9 +35,13 @@ TOGETHER = 5
 """Photographs of a bin that are judged together: more are worth little, since they are alike."""
 FRESH_SECONDS = 60
 """For so long the share of a site's records that are wrong is not read again."""
+FOLLOWED = ("LATEST", "RECORD", "REVIEW")
 NEW = "attribute_not_exists(PK)"
 LATE = {"RESOLVED", "NOT_CLAIMED", "ANOTHER_PHOTOGRAPH"}
 """Refusals of a number that was counted in good faith: it is kept as a recount, and the review goes on without it."""
+
+Standing = Mapping[tuple[str, str], Item]
+"""Items of the table by PK and SK."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +78,28 @@ class Desk:
 
     # What photographs and records do
 
-    def follow(self, bin_: str, now: datetime) -> None:
+    def standing(self, bins: Iterable[str]) -> Standing:
+        """What `follow` reads of bins, by their PKs. Raises Transient."""
+        return self.table.get_many({"PK": bin_, "SK": kind} for bin_ in bins for kind in FOLLOWED)
+
+    def follow(self, bin_: str, now: datetime, standing: Standing | None = None) -> None:
         """Opens, changes or withdraws a bin's review (`bin_` is its PK) as its LATEST says. Idempotent.
 
-        Raises Transient.
+        Before that, it compares LATEST with the RECORD, unless it is compared with that, or its photograph came with a
+        quantity of a later time. It reads both after whichever of them has changed, and writes only if LATEST has not
+        changed since: so the two end in one state, in any order and however often it is called. `standing` is what
+        was read already. Raises Transient.
         """
         for attempt in range(TRIES):
-            found = self.table.get_many([{"PK": bin_, "SK": "LATEST"}, stored.review_key(bin_)])
-            latest, item = found.get((bin_, "LATEST")), found.get((bin_, "REVIEW"))
-            if latest is None or "recorded_quantity" not in latest:
+            found, standing = standing or self.standing([bin_]), None
+            latest, record, item = (found.get((bin_, kind)) for kind in FOLLOWED)
+            if latest is None:
+                return
+            if record and outranks(record, latest):
+                if not self.table.compare(latest, recorded_by(record)):
+                    wait(attempt)
+                continue
+            if "recorded_quantity" not in latest:
                 return
             recorded = int(latest["recorded_quantity"])
             evidence = weigh(together([each["probabilities"] for each in self._since_record(latest)]), recorded)
