@@ -32,4 +32,4 @@ def test_write_units() -> None:
     assert f"40,000 write units a second: {40000 // units // 100 * 100:,.0f} photographs" in PAGE
     assert f"One site, {1000 / USE.totals_units:.0f} photographs a second" in PAGE
     assert f"{ceil(3 * 100_000_000 / A_DAY / (1000 / USE.totals_units))} if one site has them all" in PAGE
-    assert USE.totals_units == USE.latest_units / 2
+    assert USE.totals_units >= USE.latest_units / 2, "the day's total is the first to stop a site"

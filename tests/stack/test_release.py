@@ -154,7 +154,7 @@ def test_a_changed_setting_reaches_mapping_and_endpoint_and_counting_goes_on(
     cloudformation = releases.stack.client("cloudformation")
     previous = cloudformation.describe_stacks(StackName=releases.stack.name)["Stacks"][0]["Parameters"]
     try:
-        for concurrency in ("10", "3"):
+        for concurrency in ("10", "7"):
             cloudformation.update_stack(
                 StackName=releases.stack.name,
                 UsePreviousTemplate=True,
@@ -176,7 +176,7 @@ def test_a_changed_setting_reaches_mapping_and_endpoint_and_counting_goes_on(
         url = f"s3://{releases.bucket}/models/{version}/model.tar.gz"
         assert releases.outcome(releases.start(version, url)) == "released"
         config = releases.sagemaker.describe_endpoint_config(EndpointConfigName=releases.config())
-        assert config["ProductionVariants"][0]["ServerlessConfig"]["MaxConcurrency"] == 3
+        assert config["ProductionVariants"][0]["ServerlessConfig"]["MaxConcurrency"] == 7
         assert releases.outcome(releases.start(version, url)) == "already live"
     finally:
         user.configure(RETRY_SECONDS="1")  # as the other tests have it
