@@ -31,7 +31,7 @@ on_aws = $(bin)/bintally --stack "$(or $(STACK),$(error STACK is missing: make $
 # Docker and debootstrap build images, Chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium-headless-shell curl debootstrap docker.io git socat
 
-.PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check units test test-stack test-torch test-style test-long soak fuzz upstream upgrade audit coverage docs notebook bench sbom
+.PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check grants units test test-stack test-torch test-style test-long soak fuzz upstream upgrade audit coverage docs notebook bench sbom
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -128,6 +128,11 @@ audit: | $(UV) ## Look the pinned versions up in a database of known weaknesses,
 	for set in functions/requirements model/requirements requirements/demo requirements/train requirements/launch; do \
 	  $(UV) tool run --quiet pip-audit@2.10.1 --no-deps --disable-pip --requirement $$set.txt || status=$$?; \
 	done; exit $${status:-0}
+
+grants: .venv/test.installed ## List what the template grants and no test of the stack uses: when policies change
+	@rm -f .runs/grants.txt; mkdir -p .runs; status=0; \
+	BINTALLY_GRANTS=$(abspath .runs/grants.txt) $(bin)/python -m pytest $(PARALLEL) -m "$(SOON)" tests/stack || status=$$?; \
+	$(bin)/python -m local.grants .runs/grants.txt || status=$$?; exit $$status
 
 coverage: .venv/test.installed ## Say which lines `make check` does not reach
 	$(bin)/python -m pytest $(PARALLEL) -m "not stack and $(SOON)" $(UNIT_TESTS) $(TORCH_TESTS:%=--ignore=%) \

@@ -2,9 +2,10 @@
 
     python -m local.emulator        # reads BINTALLY_PORT and BINTALLY_HOME
 
-All code that touches ministack's internals is in this file, local/gate.py, local/steps.py, local/cloudwatch.py,
-local/saving.py, local/server.py and local/storing.py, one function per gap. For each gap tests/local shows that
-ministack alone has it and that our function closes it, so a test fails once upstream has closed it.
+All code that touches ministack's internals is in this file, local/gate.py, local/grants.py, local/steps.py,
+local/cloudwatch.py, local/saving.py, local/server.py and local/storing.py, one function per gap. For each gap
+tests/local shows that ministack alone has it and that our function closes it, so a test fails once upstream has
+closed it.
 ministack reads its settings when it is imported, so its modules are imported inside the functions.
 """
 
@@ -43,6 +44,7 @@ from localsagemaker.wire import invalid
 from local import steps
 from local.cloudwatch import CloudWatch
 from local.gate import Gate, check_the_owner, close_what_is_not_run, sam_containers
+from local.grants import note_used_permissions
 from local.owner import OwnerKey, make_key
 from local.saving import Saver
 from local.server import serve_with_uvicorn
@@ -610,6 +612,8 @@ def main() -> None:
     steps.integrate_sagemaker(service, host)
     provision_model_package_groups(service)
     keep_names_of_tables()
+    if file := os.environ.get("BINTALLY_GRANTS"):
+        note_used_permissions(Path(file))
     cloudwatch.start()
     serve_with_uvicorn()
     gc.set_threshold(20_000)  # state is many objects and no cycles; Python's own threshold is 700

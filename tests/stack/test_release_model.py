@@ -20,11 +20,12 @@ from botocore.exceptions import ClientError
 
 from deployed import deploying
 from deployed.deploying import Wanted
+from deployed.people import ALL_SITES, People
 from deployed.shell import Shell
 from deployed.target import Target
 from local.stack import REGION, REPOSITORY, Local, digest_of, package_version, sources
 from tests.stack.conftest import FEW_SNAPSHOTS
-from tests.stack.people import Person, make_person
+from tests.stack.people import Browser, Person, make_person
 from tests.stack.releasing import Description, Files, Releases, failed, inbox_of, overtake
 
 QUICK = {"SAM_CLI_POLL_DELAY": "0.5"}  # seconds between two looks; 5 unless told
@@ -254,3 +255,31 @@ def bintally_by(person: Person, *words: str) -> subprocess.CompletedProcess[str]
     done = subprocess.run(command, cwd=person.folder, env=settings, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def idle(answer: tuple[int, Any]) -> tuple[int, Any] | None:
+    """None while another release runs, such as one that an approval has started."""
+    return None if answer[0] == 409 and answer[1]["code"] == "RUNNING" else answer
+
+
+def test_a_manager_of_all_sites_reads_and_decides_about_models(stack: Local, user: Any, releases: Releases) -> None:
+    """With no other permissions than the answer function's role has."""
+    mia, given = Browser(stack), People(stack).add("mia", "manager", [ALL_SITES])
+    assert mia.session(name="mia", password=given, new_password="correct horse battery staple")[0] == 200
+
+    def decide(path: str) -> tuple[int, Any]:
+        return mia.ask("POST", path, {}, Authorization=f"Bearer {mia.token}")
+
+    status, found = mia.get("/api/models")
+    live = found["live"]
+    assert status == 200 and live in [model["model_version"] for model in found["models"]]
+    assert mia.get(f"/api/models/{live}")[0] == 200
+    assert mia.get("/api/retrainings")[0] == 200
+    assert decide(f"/api/models/{live}/approvals") == (
+        200,
+        {"model_version": live, "state": "approved", "release": "BEFORE"},
+    )
+    status, started = user.wait_for("no other release", lambda: idle(decide(f"/api/models/{live}/releases")))
+    assert status == 202
+    assert json.loads(releases.wait(started["execution"])["output"])["outcome"] == "already live"
+    assert mia.get("/api/models")[1]["release"]["name"].startswith("by-hand-")

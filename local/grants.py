@@ -1,0 +1,155 @@
+"""Lists what the template grants and no test uses.
+
+    BINTALLY_GRANTS=grants.txt python -m pytest tests/stack    # the emulator notes what the roles use
+    python -m local.grants grants.txt
+
+A granted action that nothing uses gets a test, or goes. One that is used is needed: without it the emulator denies
+the request. Ends with 1 if there is one that nothing uses, but for those of UNSEEN and UNTESTED.
+
+This module touches ministack's internals, as local/emulator.py does.
+"""
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+TEMPLATE = Path(__file__).resolve().parent.parent / "template.yaml"
+UNSEEN = {
+    "* logs:CreateLogStream": "services write logs here without asking",
+    "* logs:PutLogEvents": "the same",
+    "* logs:*LogDeliver*": "Step Functions sets up its logs by these",
+    "* logs:*ResourcePolic*": "the same",
+    "* logs:DescribeLogGroups": "the same",
+    "ModelRole logs:*": "SageMaker writes an endpoint's logs",
+    "JobRole logs:DescribeLogStreams": "and those of jobs",
+    "* ecr:*": "SageMaker takes images from a registry; here they are this machine's",
+    "* xray:*": "there is no X-Ray",
+    "* sqs:ReceiveMessage": "Lambda's poller asks nobody",
+    "* sqs:DeleteMessage": "the same",
+    "* sqs:GetQueueAttributes": "the same",
+    "* dynamodb:DescribeStream": "the same, for streams",
+    "* dynamodb:GetRecords": "the same",
+    "* dynamodb:GetShardIterator": "the same",
+    "* dynamodb:ListStreams": "the same",
+    "*StartRole *": "rules and schedules reach their targets without asking",
+    "*TimerRole *": "the same",
+    "ReleaseRuleRole *": "the same",
+    "ConcludeRole sqs:SendMessage": "Lambda's destination of what failed",
+    "ExpireLogsRole sqs:SendMessage": "the same",
+    "ReportStraysRole sqs:SendMessage": "the same",
+    "ReviewRole s3:PutObject": "the same, for a stream",
+    "* s3:ListBucket*": "nobody lists: with it S3 answers 404 for what is missing, and not 403",
+    "* dynamodb:DeleteItem": "a deletion in a transaction is not checked",
+    "ModelRole cloudwatch:*": "SageMaker puts an endpoint's metrics",
+    "AdvanceRole cloudwatch:DescribeAlarms": "SageMaker looks at the alarms of a canary in the caller's name",
+    "AdvanceRole iam:PassRole": "SageMaker takes a model's role in the caller's name",
+    "*Role lambda:UpdateEventSourceMapping": "the emulator knows no permission for it",
+    "ModelRole s3:PutObject": "data capture, which the local stack refuses",
+    "RetrainRole s3:GetObject": "of a copy in S3 only the writing is checked",
+    "RetrainRole sagemaker:ListTags": "Step Functions' own integration asks for it",
+}
+"""Actions, as `<role> <action>` with wildcards, that the emulator never checks, and why."""
+UNTESTED = {
+    **dict.fromkeys(
+        ("AdvanceRole sagemaker:DescribeEndpointConfig", "AdvanceRole sagemaker:DescribeModel"),
+        "a release that restores what was: tests/functions/test_advance.py",
+    ),
+    "AnswerRole states:GetExecutionHistory": "the step of a retraining that runs: tests/functions/test_models.py",
+    **dict.fromkeys(
+        ("PlanRole sagemaker:Stop*", "PlanRole sagemaker:DescribeHyper*", "PlanRole sagemaker:DeleteModel"),
+        "what a run left behind that was cut off: tests/functions/test_retrain.py",
+    ),
+    "PlanRole s3:AbortMultipartUpload": "a manifest that was not finished: tests/functions/test_slices.py",
+    "ConcludeRole sagemaker:DescribeHyper*": "a tuning job that failed: tests/functions/test_retrain.py",
+    **dict.fromkeys(
+        ("RemoveEndpointRole *Stop*", "RemoveEndpointRole sagemaker:DescribeHyper*"),
+        "a stack deleted in mid-retraining: tests/functions/test_remove_endpoint.py",
+    ),
+    "* logs:DeleteLogGroup": "logs that SageMaker made: tests/functions/test_expire_logs.py, test_remove_endpoint.py",
+    "CountRole dynamodb:GetItem": "a count that someone removed by hand: tests/functions/test_count.py",
+    "ReconcileRole dynamodb:PutItem": "a count of 0.1.0, without a marker: tests/functions/test_reconcile.py",
+    "ReportStraysRole sns:Publish": "photographs in a strange place: tests/functions/test_report_strays.py",
+}
+"""Actions of paths that no test of the stack takes, and the unit test that takes them with moto's services, where no
+permission is checked. Each wants a test on the stack."""
+
+
+def note_used_permissions(file: Path) -> None:
+    """Appends `<role> <action>` once for each action that a role's own policies allowed. Emulators may share a file."""
+    from ministack.core import iam_evaluator
+
+    evaluate = iam_evaluator.evaluate
+    noted: set[str] = set()
+
+    def evaluate_and_note(context: Any, *policies: Any) -> Any:
+        found = evaluate(context, *policies)
+        if found.decision == "Allow" and context.principal_type == "AssumedRole":
+            line = f"{context.principal_arn.split('/')[1]} {context.action}\n"
+            if line not in noted:
+                noted.add(line)
+                with file.open("a") as lines:
+                    lines.write(line)
+        return found
+
+    iam_evaluator.evaluate = evaluate_and_note
+
+
+def granted(resources: Mapping[str, Any]) -> dict[str, set[str]]:
+    """The actions that the template's policies allow, by the logical id of their role."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, resource in resources.items():
+        properties = resource.get("Properties", {})
+        if resource["Type"] == "AWS::IAM::Role":
+            for policy in properties.get("Policies", ()):
+                found[name] |= set(actions(policy["PolicyDocument"]))
+        elif resource["Type"] == "AWS::IAM::Policy":
+            for role in properties["Roles"]:
+                found[role["Ref"]] |= set(actions(properties["PolicyDocument"]))
+    return found
+
+
+def actions(document: Mapping[str, Any]) -> Iterator[str]:
+    for statement in document["Statement"]:
+        statement = statement["Fn::If"][1] if "Fn::If" in statement else statement
+        if statement["Effect"] == "Allow":
+            named = statement["Action"]
+            yield from [named] if isinstance(named, str) else named
+
+
+def used(lines: str, roles: Mapping[str, Any]) -> dict[str, set[str]]:
+    """The actions that `note_used_permissions` noted, by the logical id in the role's name."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for line in lines.splitlines():
+        name, _, action = line.partition(" ")
+        for role in roles:
+            if f"-{role}-" in name:
+                found[role].add(action)
+    return found
+
+
+def unused(allowed: Mapping[str, set[str]], needed: Mapping[str, set[str]]) -> list[str]:
+    """`<role> <action>` of each that nothing used."""
+    return sorted(
+        f"{role} {action}"
+        for role, mine in allowed.items()
+        for action in mine
+        if not any(fnmatchcase(one, action) for one in needed.get(role, ()))
+        and not any(fnmatchcase(f"{role} {action}", pattern) for pattern in (*UNSEEN, *UNTESTED))
+    )
+
+
+def main(file: str) -> int:
+    from samtranslator.yaml_helper import yaml_parse  # the emulator does without it
+
+    allowed = granted(yaml_parse(TEMPLATE.read_text())["Resources"])
+    left = unused(allowed, used(Path(file).read_text(), allowed))
+    print(*left, sep="\n")
+    print(f"{sum(map(len, allowed.values()))} granted actions of {len(allowed)} roles; {len(left)} that nothing used")
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
