@@ -246,11 +246,11 @@ def keep_unread_stream_records() -> None:
 def read_streams_apart() -> None:
     """In ministack one thread reads queues and streams, and waits for the functions of streams, which it invokes for
     each change or two: meanwhile queues wait. Here streams have a thread of their own, which reads them four times a
-    second, as Lambda does, and at once again while a whole batch waits."""
+    second, as often as Lambda, and at once again while a whole batch waits. Streams still wait for each other."""
     from ministack.services import dynamodb, lambda_svc
 
     poll, ensure = lambda_svc._poll_dynamodb_streams, lambda_svc._ensure_poller
-    started = threading.Event()
+    started, lock = threading.Event(), threading.Lock()
 
     def a_batch_waits() -> bool:
         for (account, region, mapping), esm in list(lambda_svc._esms.all_items()):
@@ -275,9 +275,10 @@ def read_streams_apart() -> None:
 
     def ensure_both() -> None:
         ensure()
-        if not started.is_set():
-            started.set()
-            threading.Thread(target=read, name="streams", daemon=True).start()
+        with lock:
+            if not started.is_set():
+                started.set()
+                threading.Thread(target=read, name="streams", daemon=True).start()
 
     lambda_svc._poll_dynamodb_streams = lambda: False
     lambda_svc._ensure_poller = ensure_both

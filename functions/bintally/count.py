@@ -32,11 +32,10 @@ WORST_SECONDS = 155
 IMAGE_SECONDS = 15
 """Three times what the slowest files take that tests/functions/test_images.py knows; MOST_PIXELS and the bounds of
 pixels.py keep worse ones out. An ordinary photograph takes 0.02 s."""
-COLLECTED_AT = 20_000
-"""New objects, some MB, after which the collector looks for cycles among them."""
 LOW_CONFIDENCE = 0.2
 """21 % of the shipped model's test photographs are below. It is right about 15 % of those, about 45 % of the rest."""
 
+clients.CHECKS_REQUESTS = False
 processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
 
 
@@ -120,8 +119,5 @@ def services() -> Services:
         endpoint_name=count_settings().endpoint_name,
         zone=count_settings().site_zone,
     )
-    # A tenth of the processor's time went into looking for cycles: again and again through the services' models, which
-    # live on, and after every few requests, which leave none.
-    gc.freeze()
-    gc.set_threshold(COLLECTED_AT)
+    gc.freeze()  # the services' models live on: the collector need not look through them again and again
     return made

@@ -31,7 +31,7 @@ from moto.core.models import botocore_stubber
 from PIL import Image, ImageOps
 from samtranslator.yaml_helper import yaml_parse
 
-clients.CHECKS_REQUESTS = True
+clients.CHECKS_REQUESTS = True  # `count`, imported above, does without
 ROOT = Path(__file__).parents[2]
 BUCKET = "images"
 ANSWER = (ROOT / "events" / "endpoint_answer.json").read_bytes()

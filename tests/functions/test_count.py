@@ -1,7 +1,9 @@
 """The count function from its event to the table: every kind of bad input, and every failure around it."""
 
+import gc
 import hashlib
 import json
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -14,7 +16,7 @@ from bintally import count
 from bintally.aws import clients, objects, table, telemetry
 from bintally.aws.items import assessment
 from bintally.common.evidence import weigh
-from bintally.counting import count_photograph, taken
+from bintally.counting import count_photograph, images, taken
 from boto3.dynamodb.conditions import Key
 from botocore.exceptions import ReadTimeoutError
 from botocore.response import StreamingBody
@@ -373,6 +375,28 @@ def test_waits_longer_after_every_try(
 def test_begins_nothing_that_may_not_end_in_time(world: Any, photo: Photo) -> None:
     assert world.deliver(world.put(KEY, photo()), remaining_ms=119_000) == [0]
     assert world.items() == [] and world.endpoint.asked == []
+
+
+def test_a_rejected_photograph_leaves_no_memory_to_the_collector(world: Any, photo: Photo) -> None:
+    """A decoded picture may take 200 MB: five in a batch that wait for a collection would be too many."""
+    decoded: list[weakref.ref[Any]] = []
+    load = images._load
+
+    def noting(image: Any, target: tuple[int, int]) -> Any:
+        decoded.append(weakref.ref(image))
+        return load(image, target)
+
+    event = world.put(KEY, photo()[:-200])
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(images, "_load", noting)
+            assert world.deliver(event) == []
+        assert decoded and not any(each() for each in decoded)
+    finally:
+        gc.enable()
+    assert world.only()["status"] == "REJECTED"
 
 
 @pytest.mark.parametrize("operation", ["TransactWriteItems", "PutItem", "BatchGetItem"])

@@ -199,8 +199,31 @@ def test_a_record_put_by_hand_is_compared_too(bins: Callable[[], Bin]) -> None:
         assert here.compared()["recorded_quantity"] == quantity
         assert "recorded_as_of" not in here.compared()
     table.put({"PK": here.key, "SK": "RECORD", "expected_quantity": "many"})
+    for kind in ("RECORD", "LATEST"):
+        here.follow(kind)
+        assert here.compared()["recorded_quantity"] == 2
+
+
+def test_a_day_whose_totals_others_change_fails_no_comparison(
+    bins: Callable[[], Bin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = bins()
+    here.deliver(here.photograph("2020-01-02T00:00:00Z"))
+    here.deliver(here.file(1, "2020-01-01"))
+    client = clients.dynamodb()
+    write, refusals = client.transact_write_items, [None, "TransactionConflict"]
+
+    def refused(**request: Any) -> Any:
+        if len(request["TransactItems"]) == 2 and refusals:
+            reasons = [{"Code": code or "None"} for code in refusals]
+            refusals.clear()
+            error: Any = {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons}
+            raise client.exceptions.TransactionCanceledException(error, "TransactWriteItems")
+        return write(**request)
+
+    monkeypatch.setattr(client, "transact_write_items", refused)
     here.follow()
-    assert here.compared()["recorded_quantity"] == 2
+    assert not refusals and here.compared()["recorded_quantity"] == 1
 
 
 def test_a_record_that_changes_meanwhile_is_read_again(

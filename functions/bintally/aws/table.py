@@ -102,7 +102,7 @@ class Table:
         gained = {name: after[name] - before.get(name, 0) for name in after}
         numbers = {name: number for name, number in gained.items() if number}
         totals = [adding(totals_key(latest), numbers)] if numbers else []
-        return self.together({"Update": change}, *totals, tries=1) is None
+        return self.together({"Update": change}, *totals) is None
 
     def uncounted(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
         """The image versions without a COUNT item, by their markers. Reads eventually consistent."""

@@ -68,19 +68,19 @@ def count_photograph(services: Services, arrival: Arrival, records: Records) -> 
 
     recorded, record_flags = expected_quantity(stored.metadata, stored.uploaded)
     digest = file = None
-    prepared: images.Prepared | Rejected
+    prepared: images.Prepared | Unusable
     try:
         data = objects.read(stored, body)
         digest = hashlib.sha256(data).hexdigest()
         file = images.read(data)
         prepared = images.prepare(data, file)
     except Rejected as error:
-        prepared = error
+        prepared = Unusable(str(error))  # the error itself would keep the decoded picture until the next collection
     taken = taken_at(stored.metadata, place.name, file, stored.uploaded, services.zone)
     flags = (*taken.flags, *record_flags)
     photograph = Photograph(arrival, place, taken.at, stored.uploaded, flags, taken.source)
-    if isinstance(prepared, Rejected):
-        return _write(services, photograph, Unusable(str(prepared)), digest)
+    if isinstance(prepared, Unusable):
+        return _write(services, photograph, prepared, digest)
     photograph = replace(photograph, flags=(*flags, *prepared.flags))
 
     recorded = recorded or records.of(services.table, place)

@@ -13,14 +13,12 @@ from bintally.aws import items
 from bintally.aws.items import Item
 from bintally.aws.telemetry import logger
 from bintally.common.errors import Transient
-from bintally.reviewing.desk import DOUBTFUL, Desk
+from bintally.reviewing.desk import DOUBTFUL, MALFORMED, Desk
 from bintally.reviewing.rules import Outcome, Stage
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
 
-MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
-"""Errors when an item lacks an attribute, or has one of the wrong type: people write items by hand."""
 WORKERS = 8  # within the 10 connections of a client
 ENTRIES = 10
 """Of one PutEvents."""

@@ -16,6 +16,8 @@ from typing import Any
 
 from bintally.aws.items import SHARDS, Item, assessment, outranks, recorded_by
 from bintally.aws.table import Table, adding, putting, removing
+from bintally.aws.telemetry import logger
+from bintally.common.counts import Recorded
 from bintally.common.errors import Transient
 from bintally.common.evidence import together, weigh
 from bintally.common.keys import moment, utc
@@ -35,6 +37,8 @@ TOGETHER = 5
 """Photographs of a bin that are judged together: more are worth little, since they are alike."""
 FRESH_SECONDS = 60
 """For so long the share of a site's records that are wrong is not read again."""
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""Errors when an item lacks an attribute, or has one of the wrong type: people write items by hand."""
 FOLLOWED = ("LATEST", "RECORD", "REVIEW")
 NEW = "attribute_not_exists(PK)"
 LATE = {"RESOLVED", "NOT_CLAIMED", "ANOTHER_PHOTOGRAPH"}
@@ -95,8 +99,8 @@ class Desk:
             latest, record, item = (found.get((bin_, kind)) for kind in FOLLOWED)
             if latest is None:
                 return
-            if record and outranks(record, latest):
-                if not self.table.compare(latest, recorded_by(record)):
+            if newer := to_compare(record, latest):
+                if not self.table.compare(latest, newer):
                     wait(attempt)
                 continue
             if "recorded_quantity" not in latest:
@@ -329,6 +333,15 @@ class Desk:
         told = {"person": entry.person, "entry": stored.entry_attributes(entry)}
         review = stored.review_of(item)
         return self._write("LATE", review, item, item, now, said, **told) is None
+
+
+def to_compare(record: Item | None, latest: Item) -> Recorded | None:
+    """What the RECORD says, if LATEST is to be compared with it. A RECORD that nobody can read is none."""
+    try:
+        return recorded_by(record) if record and outranks(record, latest) else None
+    except MALFORMED as error:
+        logger.error("unreadable record", item=latest["PK"], reason=repr(error))
+        return None
 
 
 def replayed(item: Item, entry: Entry) -> Entered:
