@@ -18,6 +18,11 @@ from bintally.common.keys import Place, encode_id, utc
 from bintally.common.parts import part_of, site_parts
 
 Item = dict[str, Any]
+Standing = Mapping[tuple[str, str], Item]
+"""Items of the table by PK and SK."""
+
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""Errors when an item lacks an attribute, or has one of the wrong type or out of range: people write items by hand."""
 
 COMPARED = ("recorded_as_of", "recorded_value")
 """Attributes of a comparison that it may lack."""

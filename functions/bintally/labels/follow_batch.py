@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from bintally.aws import items, objects
-from bintally.aws.items import Item
+from bintally.aws.items import MALFORMED, Item, Standing
 from bintally.aws.table import Table
 from bintally.aws.telemetry import logger
 from bintally.common.errors import Rejected
@@ -18,12 +18,6 @@ from bintally.labels.log import Label, Source
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
-"""Errors when an item lacks an attribute, or has one of the wrong type or out of range."""
-
-Standing = Mapping[tuple[str, str], Item]
-"""Items of the table by PK and SK."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from bintally.aws import items
-from bintally.aws.items import Item
+from bintally.aws.items import MALFORMED, Item
 from bintally.aws.telemetry import logger
 from bintally.common.errors import Transient
-from bintally.reviewing.desk import DOUBTFUL, MALFORMED, Desk
+from bintally.reviewing.desk import DOUBTFUL, Desk
 from bintally.reviewing.rules import Outcome, Stage
 
 if TYPE_CHECKING:

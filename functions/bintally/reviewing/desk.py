@@ -8,13 +8,13 @@ the rules anew.
 import hashlib
 import random
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from bintally.aws.items import SHARDS, Item, assessment, outranks, recorded_by
+from bintally.aws.items import MALFORMED, SHARDS, Item, Standing, assessment, outranks, recorded_by
 from bintally.aws.table import Table, adding, putting, removing
 from bintally.aws.telemetry import logger
 from bintally.common.counts import Recorded
@@ -37,15 +37,10 @@ TOGETHER = 5
 """Photographs of a bin that are judged together: more are worth little, since they are alike."""
 FRESH_SECONDS = 60
 """For so long the share of a site's records that are wrong is not read again."""
-MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
-"""Errors when an item lacks an attribute, or has one of the wrong type: people write items by hand."""
 FOLLOWED = ("LATEST", "RECORD", "REVIEW")
 NEW = "attribute_not_exists(PK)"
 LATE = {"RESOLVED", "NOT_CLAIMED", "ANOTHER_PHOTOGRAPH"}
 """Refusals of a number that was counted in good faith: it is kept as a recount, and the review goes on without it."""
-
-Standing = Mapping[tuple[str, str], Item]
-"""Items of the table by PK and SK."""
 
 
 @dataclass(frozen=True)
