@@ -72,7 +72,7 @@ class Teacher:
         """Raises `ValueError` if it did not learn from exactly the photographs of the other folds."""
         kept = torch.load(run / "network.pt", weights_only=True)
         of = kept["of"]
-        if of["photographs"] != digest_of(learned_from(training, of["fold"])):
+        if of["fold"] is None or of["photographs"] != digest_of(learned_from(training, of["fold"])):
             raise ValueError(f"{run} learned from other photographs than those outside fold {of['fold']}")
         network = Lite(of["network"])
         network.load_state_dict(kept["network"])

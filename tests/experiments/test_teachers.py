@@ -1,5 +1,6 @@
 """Teachers answer only for photographs that they did not learn from, and for the views that their student sees."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -200,6 +201,13 @@ def test_a_teacher_resumes_and_keeps_its_first_blocks(
     assert Teacher.read(tmp_path / "whole", training).fold == 1
     with pytest.raises(ValueError, match="learned from other photographs"):
         Teacher.read(tmp_path / "whole", training[1:])
+    # It tells a learning curve what it learned from, and one that learned from all teaches nobody.
+    told = json.loads((tmp_path / "whole" / "metrics.json").read_text())["run"]
+    assert told["photographs"] == len(learned_from(training, 1))
+    whole["of"] |= {"fold": None, "photographs": digest_of(training)}
+    torch.save(whole, tmp_path / "whole" / "network.pt")
+    with pytest.raises(ValueError, match="learned from other photographs"):
+        Teacher.read(tmp_path / "whole", training)
 
 
 def test_a_student_resumes_and_leaves_the_average(
