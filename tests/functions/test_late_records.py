@@ -13,6 +13,7 @@ import pytest
 from bintally import record, review
 from bintally.aws import clients, items
 from bintally.aws.table import Table
+from bintally.common.counts import Count
 from bintally.common.errors import Transient
 from bintally.common.evidence import weigh
 from hypothesis import HealthCheck, Phase, given, settings
@@ -265,15 +266,14 @@ def test_a_record_that_comes_in_mid_count_is_compared_too(
     """After `count` has read the RECORD, and review has run before LATEST was there."""
     here = bins()
     file, photograph = here.file(2, "2020-01-01"), here.photograph("2020-01-02T00:00:00Z")
-    renew = Table._renew_latest
+    write = Table.write_count
 
-    def meanwhile(self: Table, latest: Item) -> None:
-        monkeypatch.setattr(Table, "_renew_latest", renew)
+    def meanwhile(self: Table, count: Count) -> bool:
         here.deliver(file)
         here.follow()
-        renew(self, latest)
+        return write(self, count)
 
-    monkeypatch.setattr(Table, "_renew_latest", meanwhile)
+    monkeypatch.setattr(Table, "write_count", meanwhile)
     here.deliver(photograph)
     assert here.compared() == {}
     here.follow("LATEST")
@@ -317,7 +317,7 @@ def test_any_order_ends_the_same(bins: Callable[[], Bin], story: Any, data: st.D
     ]
     steps = [*range(len(events)), *data.draw(st.lists(st.integers(-1, len(events) - 1), max_size=5))]
     steps = data.draw(st.permutations(steps))  # -1: the stream, late or early
-    deaths = st.sampled_from(["", "", "compare", "_renew_latest", "put_record"])
+    deaths = st.sampled_from(["", "", "compare", "write_count", "put_record"])
     unfinished = []
     for step in steps:
         death = data.draw(deaths)

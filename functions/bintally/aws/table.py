@@ -64,17 +64,14 @@ class Table:
         """Writes a count once, however often it is called; False when the image version had a count already, whatever
         its date.
 
-        LATEST is updated in either case, from the count that was stored first: the function may have died between the
-        two writes. Where the RECORD has changed since the count read it, the table's stream tells `review`.
+        LATEST is written together with the count, unless the stored one is newer. Where the RECORD has changed since
+        the count read it, the table's stream tells `review`.
         """
-        photograph = count.photograph
         item = count_item(count, self.share)
-        marker = marker_item(photograph.arrival, item)
-        totals = totals_key(item)
-        before = self._add(item, marker, totals)
-        stored = before or item
-        if stored["status"] == "COUNTED":
-            self._renew_latest(latest_of(stored))
+        before = self._add(item, marker_item(count.photograph.arrival, item), totals_key(item))
+        if before and before["status"] == "COUNTED":
+            # Versions up to 0.1.0 wrote LATEST after the count, and may have died between the two.
+            self.together(renewing(latest_of(before)))
         return before is None
 
     def compare(self, latest: Item, recorded: Recorded) -> bool:
@@ -408,36 +405,34 @@ class Table:
     def _add(self, count: Item, marker: Item, totals: Item) -> Item | None:
         """Adds the count and returns None; else returns the count that this image version has already."""
         stale: Item | None = None
+        latest = latest_of(count) if count["status"] == "COUNTED" else None
         for attempt in range(1, TRIES + 1):
             try:
-                self.client.transact_write_items(TransactItems=transaction(self.name, count, marker, totals, stale))
+                self.client.transact_write_items(
+                    TransactItems=transaction(self.name, count, marker, totals, latest, stale)
+                )
                 return None
             except self.client.exceptions.TransactionCanceledException as error:
                 reasons = error.response["CancellationReasons"]
                 codes = [reason.get("Code") for reason in reasons]
                 if codes[0] == _FAILED:
                     return plain(reasons[0]["Item"])
+                in_conflict = bool(_CONFLICTS.intersection(codes))
                 if codes[1] == _FAILED:
                     stale = plain(reasons[1]["Item"])
                     if stored := self.get(marked(stale), consistent=True):
                         return stored
-                elif not _CONFLICTS.intersection(codes):
+                elif codes[-1] == _FAILED:  # LATEST is of a newer photograph
+                    latest = None
+                elif not in_conflict:
                     raise self._transient(error) from error
                 if attempt == TRIES:
                     raise self._transient(error) from error
             except (ClientError, BotoCoreError) as error:
                 raise self._transient(error) from error
-            time.sleep(random.uniform(0.02, 0.05) * 2**attempt)
+            if in_conflict:
+                time.sleep(random.uniform(0.02, 0.05) * 2**attempt)
         raise AssertionError("the last try returns or raises")
-
-    def _renew_latest(self, latest: Item) -> None:
-        """Keeps a stored LATEST that is the same or newer."""
-        self.put(
-            latest,
-            only_if="attribute_not_exists(#o) OR #o < :o",
-            names={"#o": "order"},
-            values={":o": latest["order"]},
-        )
 
     def _transient(self, error: Exception) -> Transient:
         return Transient(f"table {self.name}: {error}")
@@ -458,17 +453,27 @@ def adding(key: Item, numbers: Item) -> Item:
     return {"Update": {"Key": wire(key), "UpdateExpression": f"ADD {terms}", **named}}
 
 
+def renewing(latest: Item) -> Item:
+    """For `together`: puts a LATEST unless the stored one is the same or newer."""
+    newer = {
+        "ConditionExpression": "attribute_not_exists(#o) OR #o < :o",
+        "ExpressionAttributeNames": {"#o": "order"},
+        "ExpressionAttributeValues": wire({":o": latest["order"]}),
+    }
+    return {"Put": {"Item": wire(latest), **newer}}
+
+
 def removing(key: Item) -> Item:
     """For `together`: removes the item under a key, if there is one."""
     return {"Delete": {"Key": wire(key)}}
 
 
 def transaction(
-    table: str, count: Item, marker: Item, totals: Item, stale: Item | None = None
+    table: str, count: Item, marker: Item, totals: Item, latest: Item | None, stale: Item | None
 ) -> "list[TransactWriteItemTypeDef]":
-    """Writes the count, its marker and the day's total together: a retry finds the count and adds nothing.
+    """Writes the count, its marker, the day's total and LATEST together: a retry finds the count and adds nothing.
 
-    `stale` is a marker whose count someone has removed; it is replaced.
+    `stale` is a marker whose count someone has removed; it is replaced. Without `latest`, LATEST stays as it is.
     """
     unmarked: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(PK)"}
     if stale:
@@ -484,4 +489,6 @@ def transaction(
         {"Put": put | {"Item": wire(marker)} | unmarked},
         {"Update": {"TableName": table, **added["Update"]}},
     ]
+    if latest:
+        operations.append({"Put": {"TableName": table, **renewing(latest)["Put"]}})
     return operations
