@@ -63,7 +63,7 @@ def recounts_of(site: str) -> Recounts:
 
 def bins_of(site: str) -> Bins:
     found = recounts_of(site)
-    return Bins(found.desk.table, found.copies, found.site, found.caller)
+    return Bins(found.desk.table, found.copies, found.site, found.caller, found.desk.claim_length)
 
 
 def bulk_of(site: str) -> Bulk:

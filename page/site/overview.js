@@ -9,6 +9,7 @@ import { texts } from "./texts.js";
 
 const t = texts.overview;
 const EVERY = 30000; // ms
+const MOST_LISTED = 100;
 const MOST_SITES = 30; // sites that one table shows; each is one request
 
 export function Overview({ site }) {
@@ -20,12 +21,12 @@ export function Overview({ site }) {
   return html`<div class="sheet">
     <div class="head"><h1>${t.heading(site)}</h1><p class="quiet">${t.days}</p></div>
     <dl class="tiles">
-      <${Tile} name=${t.waiting} value=${texts.number(answer.waiting)} more=${t.opened(today.opened)} main
+      <${Tile} name=${t.waiting} value=${waitingOf(answer)} more=${t.opened(today.opened)} main
         link=${may("counter") && answer.waiting ? [to("queue", site), t.start] : null} />
       ${answer.expected_wrong !== undefined &&
       html`<${Tile} name=${t.expected} value=${texts.number(answer.expected_wrong, 1)} more=${t.ofFirst(answer.first)} />`}
       <${Tile} name=${t.counted} value=${texts.number(today.counted)} more=${t.rejected(today.rejected)} />
-      <${Tile} name=${t.recounted} value=${texts.number(today.recounted)} more=${t.wrong(today.record_wrong)} />
+      ${today.recounted !== null && html`<${Tile} name=${t.recounted} value=${texts.number(today.recounted)} more=${t.wrong(today.record_wrong)} />`}
       <${Tile} name=${t.agreement} value=${share(month.agreement)} more=${t.compared(month.compared)} />
       <${Tile} name=${t.unclear} value=${share(month.unclear_share)} more=${t.retakes(month.retake, month.cannot_count)} />
       <${Tile} name=${t.live} value=${models.answer ? models.answer.live ?? t.none : "…"} small
@@ -82,7 +83,7 @@ function Sites({ site }) {
         <thead><tr>${t.siteHead.map((each) => html`<th scope="col">${each}</th>`)}</tr></thead>
         <tbody>${found.map(({ site: name, answer }) => html`<tr aria-current=${name === site ? "true" : null}>
           <th scope="row"><a href=${to("overview", name)}>${name}</a></th>
-          <td>${texts.number(answer.waiting)}</td>
+          <td>${waitingOf(answer)}</td>
           <td>${texts.number(answer.days.at(-1).counted)}</td>
           <td>${share(answer.all_days.agreement)}</td>
           <td>${texts.number(answer.all_days.record_wrong)}</td>
@@ -90,6 +91,12 @@ function Sites({ site }) {
       </table>
     </div>
   </section>`;
+}
+
+/** Who counts is told of the first MOST_LISTED at most. */
+function waitingOf(answer) {
+  const more = !answer.waiting_by_stage && answer.waiting === MOST_LISTED;
+  return texts.number(answer.waiting) + (more ? "+" : "");
 }
 
 function share(value) {

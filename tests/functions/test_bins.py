@@ -16,7 +16,7 @@ from bintally.reviewing.changes import Services, review_batch
 from bintally.reviewing.desk import Desk, Person
 from PIL import Image
 
-from tests.functions.conftest import BUCKET
+from tests.functions.conftest import BUCKET, table
 from tests.functions.test_answer import Ask, ask, entry  # noqa: F401
 from tests.functions.test_reviews import NOON, latest
 
@@ -70,6 +70,15 @@ def read(world: Any) -> Iterator[list[tuple[float, int]]]:
     for operation in ("Query", "BatchGetItem"):
         events.unregister(f"provide-client-params.dynamodb.{operation}", ask_for_units)
         events.unregister(f"after-call.dynamodb.{operation}", note)
+
+
+def pass_claim_length(bin_: str) -> None:
+    """As if the bin's review had ended long ago."""
+    table().update_item(
+        Key={"PK": bin_, "SK": "REVIEW"},
+        UpdateExpression="SET resolved_at = :at",
+        ExpressionAttributeValues={":at": utc(NOON)},
+    )
 
 
 def names_in(said: Any) -> set[str]:
@@ -151,6 +160,9 @@ def test_who_counts_is_told_of_a_bin_only_what_was_resolved(ask: Ask, role: str)
         assert claimed is not None
         said = {"bin": "P-1", "image_version": claimed["image"]["version_id"]}
         assert ask(COUNTER + "recounts", entry(said, 5, id=name), name)[0] == 200
+        assert blind(), "it can be taken back"
+        if name == "ben":
+            pass_claim_length(pk)
         assert blind() == (name == "ana")
     resolved = ask(page)[1]
     assert resolved["trail"][0]["action"] == "OPENED" and resolved["review"]["outcome"] == "RECORD_WRONG"
@@ -162,6 +174,46 @@ def test_who_counts_is_told_of_a_bin_only_what_was_resolved(ask: Ask, role: str)
     assert blind()
 
 
+@pytest.mark.parametrize("outcome", ["CANNOT_COUNT", "RETAKE"])
+def test_a_bin_that_nobody_could_count_is_not_told(ask: Ask, outcome: str) -> None:  # noqa: F811
+    put_bin("P-1", 9)
+    pk = items.bin_key(Place("SEA1", "P-1", ""))
+    Desk(Table.named("counts")).follow(pk, NOON)
+    assert ask(COUNTER + "claims", {"bin": "P-1"})[0] == 200
+    said = {"id": "e", "bin": "P-1", "image_version": "v9", "outcome": outcome}
+    assert ask(COUNTER + "recounts", said)[0] == 200
+    pass_claim_length(pk)
+    assert ask(COUNTER + "bins/P-1")[1]["blind"]
+
+
+def test_who_has_counted_cannot_find_out_whether_it_was_the_record(ask: Ask) -> None:  # noqa: F811
+    """Whatever they ask, they are told the same: they could take their number back and try another."""
+
+    def told(record: int, site: str) -> list[Any]:
+        for bin_, quantity in (("P-1", record), ("P-2", 3)):
+            put_bin(bin_, 9, site=site, recorded_quantity=quantity)
+            Desk(Table.named("counts")).follow(items.bin_key(Place(site, bin_, "")), NOON)
+        base = f"/machine/counter/sites/{site}/"
+        seen = {"bin": "P-1", "image_version": "v9"}
+        assert ask(base + "claims", {"bin": "P-1"})[0] == 200
+        answers = [ask(base + "recounts", entry(seen, 3, id=site))]
+        for path in ("recounts", "overview", "bins", "bins/P-1"):
+            answers.append(ask(base + path))
+        for path, body in (
+            ("claims", {"bin": "P-1"}),
+            ("recounts", entry(seen, 4, id=site + "again")),
+            ("releases", {"bin": "P-1"}),
+            ("undos", {"bin": "P-1"}),
+        ):
+            answers.append(ask(base + path, body))
+        return [json.loads(json.dumps(each).replace(site, "")) for each in answers]
+
+    right, wrong = told(3, "SEA1"), told(4, "SEA2")
+    assert right == wrong
+    assert [each["bin"] for each in right[1][1]["recounts"]] == ["P-2"] and right[2][1]["waiting"] == 1
+    assert right[-1] == [200, {"undone": True}]
+
+
 def test_a_record_that_came_after_the_review_is_not_told(ask: Ask) -> None:  # noqa: F811
     put_bin("P-1", 9, recorded_order="2026#1")
     pk, table = items.bin_key(Place("SEA1", "P-1", "")), Table.named("counts")
@@ -169,6 +221,7 @@ def test_a_record_that_came_after_the_review_is_not_told(ask: Ask) -> None:  # n
     desk.follow(pk, NOON)
     desk.claim(pk, Person("user/ana"), NOON)
     assert ask(COUNTER + "recounts", entry({"bin": "P-1", "image_version": "v9"}, 3))[0] == 200
+    pass_claim_length(pk)
     assert not ask(COUNTER + "bins/P-1")[1]["blind"]
     table.put(
         {"PK": pk, "SK": "RECORD", "site": "SEA1", "bin": "P-1", "expected_quantity": 7, "as_of": "2027", "order": "1"}

@@ -210,6 +210,21 @@ def test_undo_takes_back_the_last_entry_and_its_difference_but_not_the_trail(ope
     assert review(opened)["stage"] == "MANAGER"
 
 
+def test_an_entry_can_be_taken_back_for_as_long_as_a_claim(opened: Desk) -> None:
+    counted(opened, ANA, 3)
+    assert refusal(opened.undo, BIN, ANA, NOON + timedelta(minutes=15, seconds=1)) == "TOO_LATE"
+    opened.undo(BIN, ANA, NOON + timedelta(minutes=15))
+    assert review(opened)["stage"] == "FIRST"
+
+
+def test_who_has_counted_is_refused_alike_whether_it_was_the_record_or_not(opened: Desk) -> None:
+    counted(opened, ANA, 3)
+    assert review(opened)["stage"] == "RESOLVED"
+    assert refusal(opened.claim, BIN, ANA, NOON) == "SAME_PERSON"
+    assert refusal(opened.enter, BIN, said(ANA, 4), ANA, "v1", NOON) == "SAME_PERSON"
+    assert refusal(opened.claim, BIN, BEN, NOON) == "RESOLVED"
+
+
 def test_the_same_pair_asks_once(opened: Desk) -> None:
     counted(opened, ANA, 3)
     shows(opened)

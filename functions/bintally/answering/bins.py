@@ -1,13 +1,15 @@
 """What people read of bins: a site's bins page by page, and the history of one.
 
 People who count are blind. Of a bin they see its photographs and when these were taken, and nothing else until people
-have resolved a review of its newest photograph with its present record: a bin that nobody reviews now may be drawn for
-recount next, so its record and counts are not shown either. Managers see everything.
+have found in a review of its newest photograph what its present record should say, and nobody can take that back any
+more: a bin that nobody reviews now, or that nobody could count, may be drawn for recount next, so its record and counts
+are not shown either. Managers see everything.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from heapq import merge
 from itertools import islice
 from operator import itemgetter
@@ -20,9 +22,9 @@ from bintally.answering.requests import Caller, decoded, encoded
 from bintally.aws import items
 from bintally.aws.items import Item, bin_key, outranks
 from bintally.aws.table import Table
-from bintally.common.keys import Place, encode_id, fold
+from bintally.common.keys import Place, encode_id, fold, moment
 from bintally.common.parts import site_parts, spread
-from bintally.reviewing.rules import Stage
+from bintally.reviewing.rules import is_settled
 
 MOST_BINS = 100
 MOST_PHOTOGRAPHS = 50
@@ -49,6 +51,8 @@ class Bins:
     copies: Copies
     site: str
     caller: Caller
+    claim_length: timedelta
+    """For so long an entry can be taken back."""
 
     def listed(self, query: Mapping[str, str]) -> dict[str, Any]:
         """The bins that have a count, by their ids, with their newest photograph."""
@@ -114,7 +118,9 @@ class Bins:
         """The order of the newest photograph about which the caller may be told; "" when of none."""
         if self.caller.person.manager:
             return "~"  # after every digit
-        if latest is None or review is None or review["stage"] != Stage.RESOLVED:
+        if latest is None or review is None or "quantity" not in review:
+            return ""
+        if not is_settled(datetime.now(UTC), moment(review["resolved_at"]), self.claim_length):
             return ""
         reviewed = (review["photograph"], int(review["recorded_quantity"]))
         if reviewed != (latest["order"], latest.get("recorded_quantity")) or (record and outranks(record, latest)):

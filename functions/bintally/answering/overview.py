@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from bintally.answering.recounts import number
+from bintally.answering.recounts import midnight, number, uncounted_by
 from bintally.answering.requests import Caller
 from bintally.aws.items import Item, day_key
 from bintally.common.parts import site_parts, spread
 from bintally.reviewing.desk import Desk
 from bintally.reviewing.expectation import expected_wrong, so_far
-from bintally.reviewing.rules import Outcome, Stage
+from bintally.reviewing.rules import Outcome, Stage, is_settled
 from bintally.reviewing.tallies import waiting_key
 
 MOST_DAYS = 90
@@ -29,6 +29,8 @@ UNCLEAR = "retake"
 """Counted photographs that say too little: a new one is asked for."""
 RESOLVED = tuple(outcome.value for outcome in Outcome if outcome is not Outcome.WITHDRAWN)
 """Reviews that people ended, by the day on which they did."""
+UNTOLD = {name: None for name in ("recounted", *(outcome.lower() for outcome in RESOLVED))}
+"""Of a day about which those who count may not be told."""
 WAITING = (Stage.FIRST, Stage.SECOND, Stage.MANAGER)
 
 
@@ -43,34 +45,54 @@ class Overview:
     def answer(self, query: Mapping[str, str]) -> dict[str, Any]:
         """Days are those of UTC, the oldest first, today the last.
 
-        Only managers see by whom bins are to be counted, and how many of the first FIRST records are expected to be
-        wrong: who counts would learn from it that their number was not the record's.
+        Only managers see by whom bins are to be counted, how many of the first FIRST records are expected to be wrong,
+        and what recounts found that may be taken back: who counts would learn from it whether their number was the
+        record's. For the same reason, what waits for them is what they have not counted, MOST_LISTED at most.
         """
         self.caller.check("viewer")
         count = number(query.get("days", "30"), "days", 1, MOST_DAYS)
-        today = datetime.now(UTC).date()
-        days = [today - timedelta(days=back) for back in reversed(range(count))]
+        now = datetime.now(UTC)
+        days = [now.date() - timedelta(days=back) for back in reversed(range(count))]
         with ThreadPoolExecutor(WORKERS) as workers:
-            waiting = workers.submit(self.desk.table.between, waiting_key(self.site), "WAITING#", "WAITING#~")
+            waiting = workers.submit(self._for_managers if self.caller.person.manager else self._for_others)
             of_days = list(workers.map(self._day, days))
-        by_stage = summed(waiting.result())
-        stages = {stage.lower(): by_stage[stage] for stage in WAITING}
+        open_days = set() if self.caller.person.manager else {day for day in days if not self._is_settled(day, now)}
+        for day, each in zip(days, of_days, strict=True):
+            if day in open_days:
+                for outcome in RESOLVED:
+                    del each[outcome]
         total: Counter[str] = Counter()
         for each in of_days:
             total.update(each)
         return {
             "site": self.site,
-            "today": str(today),
-            "waiting": sum(stages.values()),
-            **(self._for_managers(stages) if self.caller.person.manager else {}),
-            "days": [{"day": str(day), **told(each)} for day, each in zip(days, of_days, strict=True)],
+            "today": str(now.date()),
+            **waiting.result(),
+            "days": [
+                {"day": str(day), **told(each), **(UNTOLD if day in open_days else {})}
+                for day, each in zip(days, of_days, strict=True)
+            ],
             "all_days": told(total),
         }
 
-    def _for_managers(self, stages: Mapping[str, int]) -> dict[str, Any]:
+    def _for_managers(self) -> dict[str, Any]:
+        by_stage = summed(self.desk.table.between(waiting_key(self.site), "WAITING#", "WAITING#~"))
+        stages = {stage.lower(): by_stage[stage] for stage in WAITING}
         first = self.desk.queue(self.site, FIRST)
-        expected = {"first": len(first), "expected_wrong": round(expected_wrong(first), 1)}
-        return {"waiting_by_stage": stages, **expected, "so_far": so_far(self.desk.scores(self.site))}
+        return {
+            "waiting": sum(stages.values()),
+            "waiting_by_stage": stages,
+            "first": len(first),
+            "expected_wrong": round(expected_wrong(first), 1),
+            "so_far": so_far(self.desk.scores(self.site)),
+        }
+
+    def _for_others(self) -> dict[str, Any]:
+        return {"waiting": len(uncounted_by(self.caller, self.desk, self.site))}
+
+    def _is_settled(self, day: date, now: datetime) -> bool:
+        """Whether no entry of this day can be taken back any more."""
+        return is_settled(now, midnight(day + timedelta(days=1)), self.desk.claim_length)
 
     def _day(self, day: date) -> Counter[str]:
         parts = spread(day_key(self.site, str(day)), site_parts())

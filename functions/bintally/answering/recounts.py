@@ -34,14 +34,15 @@ class Recounts:
     def listed(self, query: Mapping[str, str]) -> dict[str, Any]:
         """The open reviews page by page; a cursor names the last bin of a page. Managers see those that matter most
         first, and why, and how many records of a page to expect wrong. Others see the MOST_LISTED that matter most by
-        their names: the order would tell which records are most likely wrong."""
+        their names, since the order would tell which records are most likely wrong, and without those that they have
+        counted, since a bin that waits for a second person would tell that their number was not the record's."""
         self.caller.check("viewer")
         limit = number(query.get("limit", "50"), "limit", 1, MOST_LISTED)
         after = self._of_site() + decoded(query["cursor"]) if "cursor" in query else ""
         if self.caller.person.manager:
             more = self.desk.queue(self.site, limit + 1, after)
         else:
-            waiting = sorted(self.desk.queue(self.site, MOST_LISTED), key=lambda item: str(item["PK"]))
+            waiting = sorted(uncounted_by(self.caller, self.desk, self.site), key=lambda item: str(item["PK"]))
             more = [item for item in waiting if item["PK"] > after]
         found = more[:limit]
         cursor = {"cursor": encoded(found[-1]["PK"].removeprefix(self._of_site())) if len(more) > limit else None}
@@ -126,6 +127,12 @@ class Recounts:
 
     def _bin(self, body: Mapping[str, Any]) -> str:
         return bin_key(place(self.site, body.get("bin")))
+
+
+def uncounted_by(caller: Caller, desk: Desk, site: str) -> list[Item]:
+    """Of the MOST_LISTED open reviews that matter most, those in which the caller has said nothing."""
+    found = desk.queue(site, MOST_LISTED)
+    return [item for item in found if all(entry["person"] != caller.person.name for entry in item["entries"])]
 
 
 def blind(item: Item) -> dict[str, Any]:

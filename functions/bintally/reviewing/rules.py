@@ -1,7 +1,7 @@
 """The rules of a review, the question whether a bin's record is right: who may say what, and what follows. Pure.
 
 A review's entries are what people said, in order; its stage and its outcome follow from them alone, so that the trail
-replays to the same state. docs/decisions/review.md gives the reasons.
+replays to the same state. docs/decisions/reviews.md gives the reasons.
 
               differs by more than the tolerance        the two differ
     FIRST ─────────────────────────────────────► SECOND ──────────────► MANAGER
@@ -197,14 +197,27 @@ def enter(review: Review, entry: Entry, *, manager: bool = False) -> Review:
 
 
 def undo(review: Review, person: str, now: datetime, length: timedelta) -> Review:
-    """The review without its last entry, which must be of `person`; they hold the claim again. Raises Refused."""
+    """The review without its last entry, which must be of `person` and no older than `length`; they hold the claim
+    again. Raises Refused.
+
+    Nobody who counts is told of the bin before that time is over (`is_settled`), or they would count it again and
+    know what its record says.
+    """
     if not review.entries or review.withdrawn:
         raise Refused("NOTHING_TO_UNDO", "there is no entry about this bin")
-    if review.entries[-1].person != person:
+    last = review.entries[-1]
+    if last.person != person:
         raise Refused("NOT_YOURS", "the last entry about this bin is another person's")
+    if is_settled(now, last.at, length):
+        raise Refused("TOO_LATE", f"an entry can be taken back for {length.total_seconds() / 60:.0f} minutes")
     if review.holder(now) not in (None, person):
         raise Refused("CLAIMED", "another person is counting this bin already")
     return replace(review, entries=review.entries[:-1], claim=Claim(person, now + length))
+
+
+def is_settled(now: datetime, at: datetime, length: timedelta) -> bool:
+    """Whether what was said at that time can no longer be taken back."""
+    return now - at > length
 
 
 def check_entry(entry: Entry) -> None:
@@ -221,10 +234,11 @@ def check_entry(entry: Entry) -> None:
 
 def check_may_work(review: Review, person: str, *, manager: bool) -> None:
     """Raises Refused unless the person may count this bin next: nobody checks their own number."""
+    # First: it is the same whether their number was the record's or a second person is to count.
+    if any(entry.person == person for entry in review.entries):
+        raise Refused("SAME_PERSON", "you have counted this bin")
     if review.stage is Stage.RESOLVED:
         raise Refused("RESOLVED", "this bin needs no recount any more")
-    if any(entry.person == person for entry in review.entries):
-        raise Refused("SAME_PERSON", "you have counted this bin: now another person counts it")
     if review.stage is Stage.MANAGER and not manager:
         raise Refused("NOT_MANAGER", "two people disagree about this bin: a manager decides")
 
