@@ -22,6 +22,8 @@ Count = dict[str, Any]
 
 BINS_AT_ONCE = 20
 PAUSE_SECONDS = 0.3
+FORMULA = ("=", "+", "-", "@", "\t", "\n")
+"""A spreadsheet takes a cell that begins so for a formula."""
 DOUBTFUL = 1  # evidence above it speaks against the record, whose line is yellow
 
 
@@ -143,10 +145,16 @@ def csv_row(count: Count) -> dict[str, Any]:
 
 
 def harmless(value: Any) -> Any:
-    """Text that a spreadsheet would run as a formula gets an apostrophe before it; true and false in lower case."""
+    """Text that a spreadsheet would run as a formula gets an apostrophe before it; true and false in lower case.
+
+    A carriage return becomes a line feed: `csv` writes it without quotes, and a spreadsheet begins a row after it.
+    """
     if isinstance(value, bool):
         return str(value).lower()
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 COLUMNS: dict[str, Callable[[Count], str]] = {

@@ -8,14 +8,13 @@ from typing import Any
 
 import click
 
+from cli.readings import harmless
 from cli.recounts import api_of, site_option
 
 COLUMNS = (
     *("site", "bin", "recorded_quantity", "counted_quantity", "difference", "reason", "note"),
     *("resolved_at", "counted_by", "recorded_as_of", "captured_at", "id"),
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""A spreadsheet takes a cell that begins so for a formula."""
 DAY = click.DateTime(["%Y-%m-%d"])
 
 
@@ -43,5 +42,4 @@ def command(site: str, first: datetime | None, last: datetime | None, as_json: b
 
 def cell(value: Any) -> Any:
     """What a spreadsheet shows as it is: no text becomes a formula."""
-    text = "; ".join(value) if isinstance(value, list) else value
-    return f"'{text}" if isinstance(text, str) and text.startswith(FORMULA) else text
+    return harmless("; ".join(value) if isinstance(value, list) else value)

@@ -15,8 +15,8 @@ from tests.stack.people import Person
 SITE = "RCT1"
 
 
-def claimed(someone: Person) -> Any:
-    return json.loads(someone.does("recount", "claim", "--site", SITE, "--json"))
+def claimed(someone: Person, *words: str) -> Any:
+    return json.loads(someone.does("recount", "claim", "--site", SITE, "--json", *words))
 
 
 def enter(someone: Person, bin_: Any, *words: str) -> str:
@@ -65,7 +65,8 @@ def test_from_a_difference_to_a_corrected_record(
     ana.is_refused("recount", "list", "--site", "OTHER", permission="execute-api:Invoke")
     ana.is_refused("recount", "export", "--site", SITE, permission="execute-api:Invoke")
 
-    first = claimed(ana)
+    first = claimed(ana, "--save", "bin.jpg")
+    assert (ana.folder / "bin.jpg").read_bytes().startswith(b"\xff\xd8")
     code, _, errors = ben.run("recount", "claim", "--site", SITE, "--bin", "P-1")
     assert (code, errors) == (1, "Error: another person is counting this bin\n")
     with urlopen(first["photograph"], timeout=30) as answer:
@@ -73,11 +74,16 @@ def test_from_a_difference_to_a_corrected_record(
         assert not [name for name in answer.headers if name.lower().startswith("x-amz-meta")]
     found = str(differing + 1)
     assert enter(ana, first, "--reason", "pick_error", "--note", "=2+3", found) == "Stored.\n"
+    assert ana.does("recount", "undo", "--site", SITE, "--bin", "P-1").startswith("Taken back. Bin P-1 is yours again")
+    assert enter(ana, first, "--reason", "pick_error", "--note", "=2+3", found) == "Stored.\n"
     assert enter(ben, claimed(ben), found) == "Stored.\n"
     assert listed() == []
     (row,) = csv.DictReader(io.StringIO(max_.does("recount", "export", "--site", SITE)))
     assert (row["bin"], row["counted_quantity"], row["difference"]) == ("P-1", found, "-2")
-    assert row["counted_by"] == "user/ana; user/ben"
+    assert (row["counted_by"], row["note"]) == ("user/ana; user/ben", "")
+    (row,) = json.loads(max_.does("recount", "export", "--site", SITE, "--json"))
+    assert (row["bin"], row["difference"]) == ("P-1", -2)
+    assert max_.does("recount", "audit", "--site", SITE).startswith(f"0 bins of {SITE} were drawn at random")
 
     record(user, differing + 1)
 
@@ -88,4 +94,4 @@ def test_from_a_difference_to_a_corrected_record(
     user.wait_for("the corrected record", lambda: review()["outcome"] == "RECORD_RIGHT")
     assert listed() == [], "the model still differs from the record, but people have counted"
     labels = [item for item in user.items() if item["SK"].startswith("RECOUNT#") and item["site"] == SITE]
-    assert len(labels) == 2
+    assert len(labels) == 3, "one was taken back"
