@@ -9,6 +9,7 @@ from itertools import chain, islice
 from typing import IO, Any
 
 import click
+from bintally.aws.items import needs_retake
 from bintally.common.keys import encode_id
 from rich.console import Console
 from rich.live import Live
@@ -52,11 +53,13 @@ class Reading:
         recount: bool,
         top: int | None,
         only_rejected: bool = False,
+        only_retake: bool = False,
     ) -> None:
         self.table, self.s3 = stack.counts_table(), stack.client("s3")
         outputs = stack.outputs()
         self.bucket, self.parts = outputs["ImagesBucket"], int(outputs.get("SiteParts", "1"))
         self.site, self.bin, self.recount, self.top, self.rejected = site, bin_, recount, top, only_rejected
+        self.retake = only_retake
         self.read = self.chosen = 0
 
     @property
@@ -66,8 +69,8 @@ class Reading:
     def all(self) -> Iterator[Count]:
         """Page by page: one bin's history, the newest first; else each bin's newest count, by site and bin.
 
-        With --recount only those that have a record; with --rejected the rejected photographs, also those whose key
-        names no bin.
+        With --recount only those that have a record; with --retake those that need a new photograph; with --rejected
+        the rejected photographs, also those whose key names no bin.
         """
         self.read = self.chosen = 0
         names = [] if self.bin is not None else sites(self.s3, self.bucket) if self.site is None else [self.site]
@@ -78,9 +81,14 @@ class Reading:
             found = read_history(self.table, self.site_of_bin, self.bin)
         for count in found:
             self.read += 1
-            if (not self.recount or "priority" in count) and (not self.rejected or count["status"] == "REJECTED"):
+            if self._wanted(count):
                 self.chosen += 1
                 yield count
+
+    def _wanted(self, count: Count) -> bool:
+        if self.rejected:
+            return bool(count["status"] == "REJECTED")
+        return needs_retake(count) if self.retake else not self.recount or "priority" in count
 
     def _of_site(self, name: str) -> Iterator[Count]:
         return rejected(self.table, name) if self.rejected else latest(self.table, name, self.parts)
@@ -115,6 +123,8 @@ class Reading:
         """The reason why nothing was found. Raises CliError for a named site or bin that has no photograph."""
         if self.recount and self.read:
             return f"None of the {self.read} counts has a record. Load records: bintally records load FILE"
+        if self.retake and self.read:
+            return f"None of the {self.read} counts needs a new photograph."
         if self.rejected:
             return "No photograph was rejected" + (f" at site {self.site}" if self.site is not None else "")
         known = sites(self.s3, self.bucket)
@@ -137,6 +147,7 @@ class Reading:
 @click.option("--bin", "bin_", help='One bin\'s history, with rejected photographs. Of site "default" without --site.')
 @click.option("--recount", is_flag=True, help="Only bins with a record; the record most likely wrong comes first.")
 @click.option("--rejected", is_flag=True, help="Rejected photographs, also those whose key names no bin; newest first.")
+@click.option("--retake", is_flag=True, help="Only bins that need a new photograph: dark, blurred, colourless or flat.")
 @click.option(
     "--top", type=click.IntRange(1), metavar="N", help=f"Only the first N.  [default: {ROWS} in a table, else all]"
 )
@@ -150,6 +161,7 @@ def command(
     bin_: str | None,
     recount: bool,
     rejected: bool,
+    retake: bool,
     top: int | None,
     csv_file: str | None,
     as_json: bool,
@@ -162,6 +174,9 @@ def command(
     values, leaves out (in a table, and with --top) what people have recounted, and says how many wrong records to
     expect. Where the photograph speaks against the record, the line is yellow.
 
+    A photograph that is dark, blurred, colourless or flat (the model has no clear answer) is counted, but its count
+    says little. --retake lists the bins that need a new one, with the reason.
+
     --csv and --json contain the photograph's address (s3://…) and, without --top, every bin, sorted by site and bin.
     A table shows the address if the terminal is wide enough.
     """
@@ -169,9 +184,11 @@ def command(
         raise CliError("--csv, --json and --watch exclude each other. Give one of them", USAGE)
     if recount and bin_ is not None:
         raise CliError("--recount sorts all bins and excludes --bin. Leave out one of them", USAGE)
-    if recount and rejected:
-        raise CliError("--recount and --rejected exclude each other. Give one of them", USAGE)
-    reading = Reading(chosen(), site, bin_, recount, top, rejected)
+    if retake and bin_ is not None:
+        raise CliError("--retake lists all bins and excludes --bin. Leave out one of them", USAGE)
+    if sum((recount, rejected, retake)) > 1:
+        raise CliError("--recount, --rejected and --retake exclude each other. Give one of them", USAGE)
+    reading = Reading(chosen(), site, bin_, recount, top, rejected, retake)
     try:
         if csv_file is not None:
             export(csv_file, lambda file: write_csv(file, reading.exported()))
@@ -212,11 +229,15 @@ def title_of(reading: Reading) -> str:
     place = "All sites" if reading.site is None else f"Site {reading.site}"
     if reading.bin is not None:
         place = f"Bin {reading.bin}, site {reading.site_of_bin}"
+    if reading.retake:
+        return f"{place}, bins that need a new photograph"
     return place + (", bins to recount first" if reading.recount else ", rejected" if reading.rejected else "")
 
 
 def names_of(reading: Reading, console: Console) -> tuple[str, ...]:
     names = LATEST_NAMES if reading.bin is None else HISTORY_NAMES
+    if reading.retake:
+        names = (*names[:-2], "New photograph")
     return (*names, "Address") if console.width >= WIDE else names
 
 

@@ -9,6 +9,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
+from bintally.common.counts import RETAKE
 from bintally.common.keys import encode_id
 from bintally.common.parts import spread
 from boto3.dynamodb.conditions import Attr, Key
@@ -166,10 +167,11 @@ COLUMNS: dict[str, Callable[[Count], str]] = {
     "Confidence": lambda count: percent(count.get("confidence")),
     "Recorded": lambda count: str(count.get("recorded_quantity", "-")),
     "Record\nright": lambda count: percent(count.get("p_record")),
+    "New photograph": lambda count: ", ".join(flag for flag in count.get("flags", ()) if flag in RETAKE),
     "Address": address,
     "Took": lambda count: f"{count['seconds']:.{1 if count['seconds'] < 10 else 0}f} s",
 }
-WORDS = ("Bin", "Photograph", "Address")
+WORDS = ("Bin", "Photograph", "New photograph", "Address")
 """Columns that are cut when the terminal is too narrow. Figures are never cut."""
 LEFT = (*WORDS, "Taken (UTC)")
 

@@ -2,9 +2,12 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+
+SHOTS = Path(__file__).parents[1] / ".runs" / "screenshots"
 
 
 def launch(playwright: Playwright) -> Browser:
@@ -25,3 +28,9 @@ def chromium(playwright: Playwright) -> Iterator[Browser]:
     launched = launch(playwright)
     yield launched
     launched.close()
+
+
+def shoot(page: Page, name: str) -> None:
+    """A screenshot that CI keeps, and from which docs/*.webp are made."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{name}.png", animations="disabled")

@@ -68,6 +68,7 @@ function Card({ site, bin }) {
     <span class="quiet">${texts.when(bin.captured_at)}</span>
     ${bin.count !== undefined &&
     html`<span class="compare">${t.countOf(bin)}${bin.recorded_quantity !== undefined && html` <span class=${bin.discrepancy ? "badge wrong" : "badge"}>${t.recordedOf(bin)}</span>`}</span>`}
+    ${t.retake(bin.flags) && html`<span><span class="badge wrong">${t.needsPhotograph}</span></span>`}
   </a>`;
 }
 
@@ -128,11 +129,13 @@ function Count({ of }) {
   }
   return html`<section class="card block">
     <h2>${t.answer}</h2>
+    ${t.retake(of.flags) && html`<p class="note wrong"><strong>${t.takeNew}</strong> ${t.retake(of.flags)}</p>`}
     <p class="big">${t.countOf(of)} <span class="quiet">${t.sure(of.confidence)}</span></p>
     ${of.probabilities && html`<${Probabilities} values=${of.probabilities} count=${of.count} recorded=${of.recorded_quantity} />`}
     ${of.recorded_quantity !== undefined &&
     html`<p>${t.compared(of)} <span class=${of.discrepancy ? "badge wrong" : "badge"}>${of.discrepancy ? t.differs : t.agrees}</span></p>`}
-    ${of.flags?.length > 0 && html`<p class="quiet">${t.flags(of.flags)}</p>`}
+    ${of.likely_size !== undefined && html`<p class="quiet">${t.ifWrong(of)}</p>`}
+    ${t.noted(of.flags) && html`<p class="quiet">${t.noted(of.flags)}</p>`}
   </section>`;
 }
 

@@ -149,7 +149,7 @@ function Runs({ runs, mayDecide, decide }) {
             <tbody>${found.map((run) => html`<tr>
               <th scope="row">${run.run}</th>
               <td>${run.started_at ? texts.when(run.started_at) : "–"}</td>
-              <td><span class=${run.outcome === "failed" ? "badge wrong" : run.outcome === "running" ? "badge live" : "badge"}>${run.outcome}</span>
+              <td><span class=${run.outcome === "failed" ? "badge wrong" : run.outcome === "running" ? "badge live" : "badge"}>${t.outcomes[run.outcome] ?? run.outcome}</span>
                 ${run.step && html` <span class="quiet">${t.step(run.step)}</span>`}</td>
               <td>${run.model_version ? html`<button type="button" class="quiet" onClick=${() => go("models", "", run.model_version)}>${run.model_version}</button>` : "–"}</td>
               <td class="text">${run.reason ?? run.error ?? ""}</td>

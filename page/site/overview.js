@@ -33,6 +33,7 @@ export function Overview({ site }) {
         link=${models.answer ? [to("models"), t.toModels] : null} />
     </dl>
     ${answer.waiting_by_stage && answer.waiting > 0 && html`<p class="quiet line">${t.stages(answer.waiting_by_stage)}</p>`}
+    ${may("manager") && html`<${Audit} site=${site} />`}
     ${answer.so_far?.recounted > 0 && html`<p class="quiet line">${t.soFar(answer.so_far)}</p>`}
     <div class="charts">
       <${Days} title=${t.charts.photographs} days=${answer.days} series=${[["counted", t.series.counted], ["rejected", t.series.rejected]]} />
@@ -47,6 +48,12 @@ export function Overview({ site }) {
     </div>
     <${Sites} site=${site} />
   </div>`;
+}
+
+/** For managers: what bins drawn at random say of records and model. */
+function Audit({ site }) {
+  const { answer } = useAnswer(`/api/sites/${encodeId(site)}/audit`, 10 * EVERY);
+  return answer && html`<p class="quiet line">${answer.recounted > 0 ? t.audit(answer) : t.noAudit}</p>`;
 }
 
 function Tile({ name, value, more, link, main = false, small = false }) {

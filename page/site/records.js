@@ -101,7 +101,7 @@ function Gave({ site, name, answer }) {
 
 /** A CSV file of the faults. A spreadsheet reads no cell as a formula: OWASP's list of first characters. */
 export function csvOf(faults) {
-  const cell = (text) => `"${(/^[=+\-@\t\r]/.test(text) ? "'" : "") + String(text).replaceAll('"', '""')}"`;
+  const cell = (text) => `"${(/^[=+\-@\t\r\n]/.test(text) ? "'" : "") + String(text).replaceAll('"', '""')}"`;
   return ["line,reason", ...faults.map((fault) => `${fault.line},${cell(fault.reason)}`)].join("\r\n") + "\r\n";
 }
 

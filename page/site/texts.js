@@ -134,6 +134,9 @@ export const texts = {
       `Waiting for a first count: ${first}. For a second person: ${second}. For a manager: ${manager}.`,
     soFar: ({ recounted, expected_wrong, found_wrong }) =>
       `So far ${plural(recounted, "recount")} of this list: ${expected_wrong} records expected wrong, ${found_wrong} found wrong.`,
+    audit: ({ recounted, records_wrong, model_right }) =>
+      `Random audit, the last 12 months: ${plural(recounted, "bin")} drawn at random. Records that are wrong: ${measured(records_wrong)}. Counts that are right: ${measured(model_right)}.`,
+    noAudit: "Random audit: no bin that was drawn at random has been recounted yet.",
     charts: {
       photographs: "Photographs by day of counting",
       agreement: "Photographs that agree with the record",
@@ -179,7 +182,26 @@ export const texts = {
       `Record then: ${recorded_quantity}${p_record === undefined ? "" : `, right with ${texts.percent(p_record)}`}`,
     differs: "differs",
     agrees: "agrees",
-    flags: (flags) => `Noted: ${flags.map((flag) => flag.replaceAll("_", " ")).join(", ")}`,
+    ifWrong: ({ direction, likely_size }) => `If the record is wrong: probably ${direction} items, by about ${texts.number(likely_size)}.`,
+    takeNew: "Take a new photograph.",
+    needsPhotograph: "new photograph needed",
+    retakes: {
+      dark: "This one is too dark",
+      blurred: "This one is too blurred",
+      colourless: "This one has no colour",
+      flat: "The model has no clear answer to this one",
+    },
+    retake: (flags = []) => flags.filter((flag) => texts.bins.retakes[flag]).map((flag) => `${texts.bins.retakes[flag]}.`).join(" "),
+    notes: {
+      end_mark_missing: "the file lacks its end mark",
+      captured_at_unreadable: "a time of the photograph cannot be read",
+      captured_at_clock_not_set: "the camera's clock was not set",
+      captured_at_after_upload: "a time of the photograph is later than its upload",
+    },
+    noted: (flags = []) => {
+      const others = flags.filter((flag) => !texts.bins.retakes[flag]).map((flag) => texts.bins.notes[flag] ?? flag);
+      return others.length ? `Noted: ${others.join("; ")}.` : "";
+    },
     probabilities: (all) => `Probability of each count. ${all.join(", ")}`,
     probabilityKey: (recorded) => `Probability of each count${recorded ? "; the mark is the record" : ""}`,
     record: "Record",
@@ -298,6 +320,14 @@ export const texts = {
     retrainings: "Retrainings",
     noRuns: "No retraining has run yet.",
     runHead: ["Run", "Started", "Outcome", "Model", "Reason"],
+    outcomes: {
+      running: "running",
+      registered: "registered",
+      "not better": "not better",
+      "nothing to do": "nothing to do",
+      refused: "refused",
+      failed: "failed",
+    },
     step: (name) => `at ${name.replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase()}`,
     force: "even with few new labels",
     retrain: "Start a retraining",
@@ -317,6 +347,11 @@ export const texts = {
 
 function plural(count, one, many = `${one}s`) {
   return `${texts.number(count)} ${count === 1 ? one : many}`;
+}
+
+/** A share with its 95 % interval. */
+function measured({ share, low, high }) {
+  return `${texts.percent(share, 1)} (95 % interval ${texts.percent(low, 1)} to ${texts.percent(high, 1)})`;
 }
 
 function entries(count) {

@@ -154,6 +154,23 @@ def test_rejected_photographs_of_all_sites(filled: SimpleNamespace, count_item: 
     assert result.exit_code == 2 and "exclude each other" in result.output
 
 
+def test_bins_that_need_a_new_photograph_are_listed_with_the_reason(filled: SimpleNamespace, count_item: Any) -> None:
+    assert run("--retake") == "None of the 2 counts needs a new photograph.\n"
+    for bin_, flags in (("dim", ["captured_at_unreadable", "dark", "flat"]), ("odd", ["end_mark_missing"])):
+        key = {"PK": f"BIN#SEA1#{bin_}", "SK": "LATEST", "site_key": "SITE#SEA1"}
+        filled.table.put_item(Item=count_item(bin_=bin_, flags=flags, **key))
+    assert [c["bin"] for c in json.loads(run("--retake", "--json"))] == ["dim"]
+    shown = [line.rstrip() for line in run("--retake", "--site", "SEA1").splitlines()]
+    assert shown[0] == "Site SEA1, bins that need a new photograph"
+    assert shown[1].split() == ["Bin", "Taken", "(UTC)", "Count", "Confidence", "New", "photograph"]
+    assert [line.split()[0] for line in shown[2:]] == ["SEA1/dim"] and shown[2].endswith("dark, flat")
+    header, row = run("--retake", "--csv", "-").splitlines()
+    assert dict(zip(header.split(","), row.split(","), strict=True))["flags"] == "captured_at_unreadable dark flat"
+    for other in (["--recount"], ["--rejected"], ["--bin", "dim"]):
+        result = CliRunner().invoke(main, ["counts", "--retake", *other])
+        assert result.exit_code == 2 and "exclude" in result.output
+
+
 def test_one_site_of_several_that_look_the_same(aws: SimpleNamespace) -> None:
     for key in ("incoming/SEA1/b/a.jpg", "incoming/sea1/b/a.jpg", "incoming/Default/b/a.jpg", "incoming/b.jpg"):
         aws.s3.put_object(Bucket="images", Key=key, Body=b"")

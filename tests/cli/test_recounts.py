@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from moto import mock_aws
 
 import deployed.api
-from cli import readings, recount_claim, recount_export
+from cli import readings, recount_claim, recount_export, recount_list
 from cli.main import main
 from cli.recounts import kept
 from deployed.api import Api
@@ -185,6 +185,14 @@ def test_a_manager_decides_and_the_difference_is_exported(gateway: Gateway) -> N
     assert (row["bin"], row["difference"], row["note"]) == ("P-1", 2, "=2+3"), "JSON is for programs"
     assert row["counted_by"] == ["user/ana", "user/ben", "user/max"]
     assert json.loads(run("export", "--json", "--first", "2026-11-01", "--last", "2026-11-02")) == []
+
+
+def test_a_manager_sees_how_far_a_wrong_record_is_probably_off(gateway: Gateway) -> None:
+    gateway.add("P-1")
+    said = run("list", "--why")
+    assert re.search(r"P-1 .* FIRST +3 +5 +\d+% +about 2 more *$", said, re.MULTILINE), said
+    assert "more" not in run("list")
+    assert recount_list.if_wrong({"bin": "P-1"}) == "-"
 
 
 def test_the_audit_is_shown_with_its_intervals(gateway: Gateway) -> None:

@@ -39,6 +39,8 @@ class Gate:
     passwords: dict[str, str] = field(default_factory=dict)
     fresh: set[str] = field(default_factory=set)
     """People who must choose a new password."""
+    refuse: list[tuple[int, Any]] = field(default_factory=list)
+    """Status and answer of the next requests for an overview."""
     tokens: dict[str, str] = field(default_factory=dict)
     sessions: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, str, Any]] = field(default_factory=list)
@@ -129,6 +131,9 @@ class Handler(BaseHTTPRequestHandler):
         name = gate.tokens.get(headers.get("authorization", "").removeprefix("Bearer "))
         if name is None:
             return {"statusCode": 401, "headers": {}, "body": json.dumps({"message": "Unauthorized"})}
+        if path.endswith("/overview") and gate.refuse:
+            status, said = gate.refuse.pop(0)
+            return {"statusCode": status, "headers": {}, "body": json.dumps(said)}
         claims = {"token_use": "id", "cognito:username": name, "cognito:groups": f"[{' '.join(gate.groups[name])}]"}
         event = json.loads(json.dumps(SAMPLE)) | {"rawPath": path, "rawQueryString": query}
         event |= {"body": base64.b64encode(body).decode() if raw else body.decode(), "isBase64Encoded": raw}

@@ -7,7 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Response, expect
 
 from tests.page.conftest import PASSWORD, Bins, Opens, sign_in
-from tests.page.desk import Server
+from tests.page.desk import Server, problem
 from tests.page.test_queue import KEPT, after, in_hand, until, while_the_second_photograph_is_coming
 
 SignedIn = Callable[..., Page]
@@ -30,6 +30,25 @@ def test_a_first_password_is_replaced(device: Opens, server: Server) -> None:
     page.get_by_label("New password").fill("a longer one than that")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("link", name="Queue")).to_be_visible()
+
+
+def test_problems_of_ours_and_messages_of_the_gateway_are_shown_alike(
+    signed_in: SignedIn, server: Server, bins: Bins
+) -> None:
+    """RFC 9457 problems have a `detail`, the gateway's own errors a `message` alone."""
+    bins.add("P-1")
+    server.gate.refuse = [(403, {"message": "Forbidden by the gateway"})]
+    page = signed_in("vic")
+    refused = page.get_by_role("main").get_by_role("alert")
+    expect(refused).to_have_text("Forbidden by the gateway")
+    server.gate.refuse = [(403, problem(403, "FORBIDDEN", "this is not your site"))]
+    page.get_by_role("button", name="Try again").click()
+    expect(refused).to_have_text("this is not your site")
+    server.gate.refuse = [(503, {"message": "Service Unavailable"})]
+    page.get_by_role("button", name="Try again").click()
+    expect(refused).to_have_text("The stack is busy (503). Try again.")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("Bins to recount", exact=True)).to_be_visible()
 
 
 def sign_out(page: Page, name: str = "ana") -> None:

@@ -3,7 +3,6 @@
 It writes screenshots to .runs/screenshots; docs/recounting.md shows some of them.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +10,10 @@ from playwright.sync_api import Browser, Page, Playwright, expect
 
 from deployed.people import People
 from local.stack import REPOSITORY, Local
-from tests.browser import chromium, playwright  # noqa: F401
+from tests.browser import chromium, playwright, shoot  # noqa: F401
 
 SITE = "PGE1"
 PASSWORD = "a password of my own"
-SHOTS = REPOSITORY / ".runs" / "screenshots"
 SAMPLES = sorted((REPOSITORY / "samples").rglob("*.jpg"))[-10:]
 
 
@@ -99,9 +97,3 @@ def test_a_person_signs_in_and_counts_ten_bins_by_keyboard(
 
     user.wait_for("ten entries", lambda: entries() == len(ten_bins))
     page.close()
-
-
-def shoot(page: Page, name: str) -> Path:
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / f"{name}.png", animations="disabled")
-    return SHOTS / f"{name}.png"
