@@ -235,7 +235,7 @@ def title_of(reading: Reading) -> str:
 
 
 def names_of(reading: Reading, console: Console) -> tuple[str, ...]:
-    names = LATEST_NAMES if reading.bin is None else HISTORY_NAMES
+    names: tuple[str, ...] = LATEST_NAMES if reading.bin is None else HISTORY_NAMES
     if reading.retake:
         names = (*names[:-2], "New photograph")
     return (*names, "Address") if console.width >= WIDE else names

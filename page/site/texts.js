@@ -113,7 +113,7 @@ export const texts = {
   overview: {
     title: "Overview",
     heading: (site) => `Site ${site}`,
-    days: "30 days. A day is one of UTC.",
+    days: "The last 30 days, by UTC",
     waiting: "Bins to recount",
     opened: (count) => `${texts.number(count)} new today`,
     start: "Start recounting",
@@ -135,7 +135,7 @@ export const texts = {
     soFar: ({ recounted, expected_wrong, found_wrong }) =>
       `So far ${plural(recounted, "recount")} of this list: ${expected_wrong} records expected wrong, ${found_wrong} found wrong.`,
     audit: ({ recounted, records_wrong, model_right }) =>
-      `Random audit, the last 12 months: ${plural(recounted, "bin")} drawn at random. Records that are wrong: ${measured(records_wrong)}. Counts that are right: ${measured(model_right)}.`,
+      `Random audit (${plural(recounted, "bin")} in 12 months): ${texts.percent(records_wrong.share, 1)} of the records are wrong (95 % interval ${between(records_wrong)}), ${texts.percent(model_right.share, 1)} of the counts are right (${between(model_right)}).`,
     noAudit: "Random audit: no bin that was drawn at random has been recounted yet.",
     charts: {
       photographs: "Photographs by day of counting",
@@ -184,7 +184,7 @@ export const texts = {
     agrees: "agrees",
     ifWrong: ({ direction, likely_size }) => `If the record is wrong: probably ${direction} items, by about ${texts.number(likely_size)}.`,
     takeNew: "Take a new photograph.",
-    needsPhotograph: "new photograph needed",
+    needsPhotograph: "new photograph",
     retakes: {
       dark: "This one is too dark",
       blurred: "This one is too blurred",
@@ -349,9 +349,8 @@ function plural(count, one, many = `${one}s`) {
   return `${texts.number(count)} ${count === 1 ? one : many}`;
 }
 
-/** A share with its 95 % interval. */
-function measured({ share, low, high }) {
-  return `${texts.percent(share, 1)} (95 % interval ${texts.percent(low, 1)} to ${texts.percent(high, 1)})`;
+function between({ low, high }) {
+  return `${texts.percent(low, 1)} to ${texts.percent(high, 1)}`;
 }
 
 function entries(count) {
