@@ -82,6 +82,7 @@ def problem(status: int, code: str, detail: str) -> dict[str, Any]:
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64  # of 5, a browser's first requests fill it on a busy machine, and some wait for seconds
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
