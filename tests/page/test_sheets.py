@@ -197,7 +197,7 @@ def test_each_tile_of_the_overview_has_its_number(signed_in: SignedIn) -> None:
     Table.named("counts").put(items.site_item(SITE))
     put_totals(SITE, 0, counted=117, rejected=3, compared=100, agreed=70, retake=4, OPENED=8, RECORD_WRONG=1)
     put_totals(SITE, 9, counted=79, rejected=1, compared=60, agreed=50, retake=2, RETAKE=2, CANNOT_COUNT=1)
-    page = signed_in("vic")
+    page = signed_in("max")
     for tile, value, more in (
         ("Bins to recount", "0", "8 new today"),
         ("Counted today", "117", "3 not readable"),
@@ -218,7 +218,8 @@ def test_a_counter_starts_at_the_queue_and_reads_no_number_of_a_bin(signed_in: S
     page = signed_in("ana")
     expect(page.locator(".number input")).to_be_focused()
     page.get_by_role("link", name="Overview").click()
-    expect(page.locator(".tile", has_text="Recounted today")).to_be_visible()
+    expect(page.locator(".tile", has_text="Counted today")).to_be_visible()
+    expect(page.locator(".tile", has_text="Recounted today")).to_have_count(0)
     expect(page.get_by_text("Expected wrong").or_(page.get_by_text("Random audit"))).to_have_count(0)
     assert not [path for _, path, _ in server.gate.asked if path.endswith("/audit")]
     page.get_by_role("link", name="Bins").click()
