@@ -39,7 +39,7 @@ def services() -> Services:
     return Services(
         table=Table.named(release_settings().counts_table),
         s3=clients.s3(),
-        endpoints=Endpoints(clients.sagemaker()),
+        endpoints=Endpoints(clients.sagemaker(), release_settings().stack_name),
         states=clients.states(),
         lambda_=clients.lambda_(),
         ecr=clients.ecr(),

@@ -148,12 +148,16 @@ class Cloud:
 
     def do_describe_endpoint(self, EndpointName: str) -> Any:
         found = self.found(EndpointName)
-        answer: dict[str, Any] = {"EndpointStatus": found.status, "EndpointConfigName": found.config}
+        answer: dict[str, Any] = {
+            "EndpointArn": f"arn:aws:sagemaker:us-east-1:123456789012:endpoint/{EndpointName}",
+            "EndpointStatus": found.status,
+            "EndpointConfigName": found.config,
+        }
         if found.next_config:
             answer["PendingDeploymentSummary"] = {"EndpointConfigName": found.next_config}
         return answer | ({"FailureReason": found.failure} if found.failure else {})
 
-    def do_create_endpoint(self, EndpointName: str, EndpointConfigName: str) -> Any:
+    def do_create_endpoint(self, EndpointName: str, EndpointConfigName: str, **_: Any) -> Any:
         self.settle()
         if EndpointName in self.endpoints:
             raise refusal("ValidationException", "Cannot create already existing endpoint")
@@ -165,6 +169,9 @@ class Cloud:
         after = "Failed" if broken else "InService"
         failure = "it does not start" if broken else ""
         self.endpoints[EndpointName] = Endpoint(EndpointConfigName, "Creating", self.now + 3, after, failure=failure)
+
+    def do_add_tags(self, ResourceArn: str, Tags: Any) -> Any:
+        self.found(ResourceArn.rpartition("/")[2])
 
     def do_update_endpoint(self, EndpointName: str, EndpointConfigName: str, **more: Any) -> Any:
         found = self.found(EndpointName)
@@ -279,7 +286,7 @@ def services(cloud: Any) -> Services:
     return Services(
         table=InMemory("counts", cloud, cloud=cloud),
         s3=cloud,
-        endpoints=Endpoints(cloud),
+        endpoints=Endpoints(cloud, STACK),
         states=cloud,
         lambda_=cloud,
         ecr=cloud,

@@ -124,6 +124,16 @@ def test_a_first_release_creates_the_endpoint(cloud: Cloud) -> None:
     assert created == [created[0], ENDPOINT]
 
 
+def test_what_a_release_creates_or_updates_has_the_tag_of_the_stack(machine: Machine, cloud: Cloud) -> None:
+    """An endpoint that an older version created has none until it is updated."""
+    assert machine.run(machine.upload("2"))[0]["outcome"] == "released"
+    tagged = {name: request for name, request in cloud.calls if name.startswith("create_") or name == "add_tags"}
+    assert tagged.keys() == {"create_model", "create_endpoint_config", "create_endpoint", "add_tags"}
+    for name, request in tagged.items():
+        assert request["Tags"] == [{"Key": "bintally-stack", "Value": STACK}], name
+    assert tagged["add_tags"]["ResourceArn"].endswith(f"/{ENDPOINT}")
+
+
 def test_the_candidate_is_gone_before_the_update_begins(machine: Machine, cloud: Cloud) -> None:
     """So that an account whose quota has room for one endpoint more can release."""
 

@@ -174,8 +174,8 @@ def deployer(stack: Local, tmp_path_factory: pytest.TempPathFactory) -> Person:
 def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
     releases: Releases, user: Any, photograph: Callable[..., bytes], deployer: Person
 ) -> None:
-    """A second stack beside the first: photographs wait in it, then are counted; then it is destroyed. `bintally stack
-    deploy` ends after `sam deploy`, as if interrupted, and goes on in a second run."""
+    """A second stack beside the first: photographs wait in it, then are counted; then it is destroyed in the middle of a
+    release and a job. `bintally stack deploy` ends after `sam deploy`, as if interrupted, and goes on in a second run."""
     second = dataclasses.replace(releases.stack, name=f"{releases.stack.name}-two")
     built = second.build_folder(digest_of(sources(second.template))) / "template.json"
     images = {"ServingImage": "bintally-serve:latest", "TrainingImage": "bintally-train:latest"}
@@ -211,7 +211,11 @@ def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
     (package,) = second.packages()
     assert package["ModelApprovalStatus"] == "Approved"
     found = second.client("cloudformation").describe_stacks(StackName=second.name)["Stacks"][0]
-    assert {"Key": "bintally-stack", "Value": second.name} in found["Tags"]
+    tag = {"Key": "bintally-stack", "Value": second.name}
+    assert tag in found["Tags"]
+    sagemaker = second.client("sagemaker")
+    endpoint = sagemaker.describe_endpoint(EndpointName=outputs["EndpointName"])
+    assert sagemaker.list_tags(ResourceArn=endpoint["EndpointArn"])["Tags"] == [tag]
     assert {"ParameterKey": "LogRetentionDays", "ParameterValue": "7"} in found["Parameters"]
     (subscription,) = second.client("sns").list_subscriptions_by_topic(TopicArn=outputs["AlertsTopic"])["Subscriptions"]
     assert subscription["Endpoint"] == "ops@example.com"
@@ -220,7 +224,14 @@ def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
     item = user.wait_for("its count", lambda: table.get_item(Key=latest).get("Item"))
     assert item["status"] == "COUNTED"
 
-    kept = bintally_by(deployer, "stack", "destroy", "--keep-data").stdout.partition("Kept, and still costs:\n")[2]
+    release, job = start_a_release_and_a_job(second)
+    user.wait_for("the candidate", lambda: sagemaker.list_endpoints(NameContains=f"{second.name}-candidate")["Endpoints"])
+    destroyed = bintally_by(deployer, "stack", "destroy", "--keep-data")
+    assert f"Stopped {release}" in destroyed.stderr
+    assert f"Stopped {job}" in destroyed.stderr
+    status = lambda: sagemaker.describe_processing_job(ProcessingJobName=job)["ProcessingJobStatus"]  # noqa: E731
+    user.wait_for("the job's end", lambda: status() == "Stopped")
+    kept = destroyed.stdout.partition("Kept, and still costs:\n")[2]
     for name in ("ImagesBucket", "ArtifactsBucket", "CountsTable", "UserPool"):
         assert outputs[name] in kept
     left = second.client("sagemaker")
@@ -246,6 +257,27 @@ def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
     assert not buckets & {outputs["ImagesBucket"], outputs["ArtifactsBucket"]}
     assert releases.bucket in buckets
     assert outputs["CountsTable"] not in second.client("dynamodb").list_tables()["TableNames"]
+
+
+def start_a_release_and_a_job(stack: Local) -> tuple[str, str]:
+    """Starts a release of the live version, and a job as a retraining names it, which would last for ten minutes.
+    Returns both names."""
+    outputs, sagemaker = stack.outputs(), stack.client("sagemaker")
+    (package,) = stack.packages()
+    url = package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+    request = {"model_version": package_version(stack.package), "model_data_url": url, "again": True}
+    machine = outputs["ReleaseStateMachine"]
+    started = stack.client("stepfunctions").start_execution(stateMachineArn=machine, input=json.dumps(request))
+    job = f"{stack.name}-261122-0123ab-process"
+    sagemaker.create_processing_job(
+        ProcessingJobName=job,
+        RoleArn=outputs["JobRole"],
+        AppSpecification={"ImageUri": "bintally-train", "ContainerEntrypoint": ["sleep", "600"]},
+        ProcessingResources={
+            "ClusterConfig": {"InstanceType": "ml.c7i.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 1}
+        },
+    )
+    return started["executionArn"].rpartition(":")[2], job
 
 
 def bintally_by(person: Person, *words: str) -> subprocess.CompletedProcess[str]:

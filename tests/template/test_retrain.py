@@ -104,6 +104,16 @@ def test_what_learns_or_answers_has_no_network() -> None:
     assert "'TrainingJobDefinition': {'EnableNetworkIsolation': true," in STATES["Tune"]["Arguments"]
 
 
+@pytest.mark.parametrize("name", [*JOBS, "CreateChampion", "CreateChallenger"])
+def test_a_job_has_the_tag_of_the_stack(name: str) -> None:
+    """SageMaker gives a tuning job's tags to its training jobs. A package in the registry costs nothing."""
+    arguments = STATES[name]["Arguments"]
+    text = json.dumps(arguments) if isinstance(arguments, dict) else arguments.replace("'", '"')
+    assert '"Tags": [{"Key": "bintally-stack", "Value": "${StackName}"}]' in text
+    substitutions = TEMPLATE["RetrainStateMachine"]["Properties"]["DefinitionSubstitutions"]
+    assert substitutions["StackName"] == {"Ref": "AWS::StackName"}
+
+
 def test_nothing_but_an_approval_starts_a_release() -> None:
     text = json.dumps(DEFINITION)
     assert "startExecution" not in text

@@ -124,7 +124,7 @@ class Models:
         package, newest = self._decide(version, "Approved", body), ""
         if package["ModelApprovalStatus"] == "Approved":
             return {"model_version": version, "state": "approved", "release": "BEFORE"}
-        newest = Endpoints(self.services.sagemaker).newest_approved(self.services.settings.package_group)
+        newest = Endpoints(self.services.sagemaker, self.services.settings.package_group).newest_approved()
         follows = "STARTS" if newest == package["ModelPackageArn"] else "NOT_NEWEST"
         return {"model_version": version, "state": "approved", "release": follows}
 
@@ -152,7 +152,8 @@ class Models:
         if live is None:
             raise Problem(409, "NOT_LIVE", "no model is live; release one first")
         sagemaker = self.services.sagemaker
-        for name in Endpoints(sagemaker).configs(self.services.settings.endpoint_name):
+        endpoints = Endpoints(sagemaker, self.services.settings.package_group)
+        for name in endpoints.configs(self.services.settings.endpoint_name):
             container = sagemaker.describe_model(ModelName=name)["PrimaryContainer"]  # named as its configuration
             url = container["ModelDataUrl"]
             if url != live["model_data_url"]:

@@ -190,7 +190,7 @@ class Step:
         release = self.release
         if not release.package:
             return None
-        newest = self.services.endpoints.newest_approved(self.settings.stack_name)
+        newest = self.services.endpoints.newest_approved()
         if not newest:
             reason = f"model package {release.package} is no longer approved, and no other is"
             return Answer("end", release.end("not approved", reason))
@@ -259,7 +259,7 @@ class Step:
         if not self.verdict["ok"]:
             raise Failed("CandidateWrong", f"the candidate answers wrong: {self.verdict['reason']}")
         self.hold()
-        left = self.services.endpoints.delete_candidates(self.settings.stack_name)
+        left = self.services.endpoints.delete_candidates()
         if not left:
             return Answer("go", self.release)
         if self.polls("candidates") > POLLS:
@@ -394,7 +394,7 @@ class Step:
 
     def waits_for_candidates(self, *, unless: str) -> bool:
         """Removes candidates. Whether some are left to wait for, unless this was given up and the next wait began."""
-        left = self.services.endpoints.delete_candidates(self.settings.stack_name)
+        left = self.services.endpoints.delete_candidates()
         return bool(left) and self.release.awaited != unless and self.polls("candidates") <= POLLS
 
     def hold(self) -> None:

@@ -11,6 +11,7 @@ from bintally.aws.telemetry import logger
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
+    from mypy_boto3_sagemaker.type_defs import TagTypeDef
 
 BROKEN = ("Failed", "OutOfService", "UpdateRollbackFailed")
 """Statuses in which an endpoint can only be deleted."""
@@ -30,6 +31,13 @@ class Live:
 @dataclass(frozen=True)
 class Endpoints:
     client: "SageMakerClient"
+    stack: str
+    """The stack's name. Whatever is created is tagged with it, as the stack's resources are, so that a bill can tell
+    stacks apart."""
+
+    @property
+    def tags(self) -> "list[TagTypeDef]":
+        return [{"Key": "bintally-stack", "Value": self.stack}]
 
     def listed(self, contained: str) -> dict[str, str]:
         """Names and statuses of the endpoints whose name contains this."""
@@ -51,25 +59,28 @@ class Endpoints:
 
     def create_model(self, name: str, request: Mapping[str, Any]) -> None:
         self._once(
-            lambda: self.client.create_model(ModelName=name, **request),
+            lambda: self.client.create_model(ModelName=name, Tags=self.tags, **request),
             lambda: self.client.describe_model(ModelName=name),
         )
 
     def create_config(self, name: str, variant: Mapping[str, Any], capture: Mapping[str, Any]) -> None:
         request: Any = {"ProductionVariants": [{"VariantName": "AllTraffic", "ModelName": name, **variant}], **capture}
         self._once(
-            lambda: self.client.create_endpoint_config(EndpointConfigName=name, **request),
+            lambda: self.client.create_endpoint_config(EndpointConfigName=name, Tags=self.tags, **request),
             lambda: self.client.describe_endpoint_config(EndpointConfigName=name),
         )
 
     def create(self, name: str, config: str) -> None:
         self._once(
-            lambda: self.client.create_endpoint(EndpointName=name, EndpointConfigName=config),
+            lambda: self.client.create_endpoint(EndpointName=name, EndpointConfigName=config, Tags=self.tags),
             lambda: self.client.describe_endpoint(EndpointName=name),
         )
 
     def update(self, name: str, config: str, deployment: Mapping[str, Any] | None, *, scaled: bool) -> None:
-        """A scaled endpoint keeps its number of instances; captured is what the new configuration says."""
+        """A scaled endpoint keeps its number of instances; captured is what the new configuration says. Tags too, since
+        a release of an older version created the endpoint without any."""
+        arn = self.client.describe_endpoint(EndpointName=name)["EndpointArn"]
+        self.client.add_tags(ResourceArn=arn, Tags=self.tags)
         more: Any = {"DeploymentConfig": deployment} if deployment else {}
         if scaled:
             more["RetainAllVariantProperties"] = True
@@ -79,10 +90,10 @@ class Endpoints:
     def delete(self, name: str) -> None:
         self.client.delete_endpoint(EndpointName=name)
 
-    def delete_candidates(self, stack: str) -> dict[str, str]:
+    def delete_candidates(self) -> dict[str, str]:
         """Deletes the stack's candidate endpoints where SageMaker allows it now. Returns those that still exist."""
-        candidate = re.compile(rf"{re.escape(stack)}-candidate-[0-9a-f]{{8}}")
-        found = {n: status for n, status in self.listed(f"{stack}-candidate-").items() if candidate.fullmatch(n)}
+        candidate = re.compile(rf"{re.escape(self.stack)}-candidate-[0-9a-f]{{8}}")
+        found = {n: status for n, status in self.listed(f"{self.stack}-candidate-").items() if candidate.fullmatch(n)}
         for name, status in found.items():
             if status not in ("Creating", "Deleting"):  # SageMaker does not delete an endpoint while it creates it
                 self._ignoring(lambda name=name: self.delete(name))  # type: ignore[misc]
@@ -105,10 +116,10 @@ class Endpoints:
     def package(self, arn: str) -> Mapping[str, Any]:
         return self.client.describe_model_package(ModelPackageName=arn)
 
-    def newest_approved(self, group: str) -> str:
-        """The ARN of the newest approved package, empty when there is none."""
+    def newest_approved(self) -> str:
+        """The ARN of the newest approved package in the group of the stack's name, empty when there is none."""
         found = self.client.list_model_packages(
-            ModelPackageGroupName=group,
+            ModelPackageGroupName=self.stack,
             ModelApprovalStatus="Approved",
             SortBy="CreationTime",
             SortOrder="Descending",
