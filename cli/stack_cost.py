@@ -11,7 +11,8 @@ import click
 
 from deployed import costs
 from deployed.costs import Endpoint, Recount, Retraining, Usage
-from deployed.prices import EVERYWHERE, Prices, prices, regions
+from deployed.prices import EVERYWHERE, Prices, prices
+from deployed.regions import has_sagemaker
 
 GOAL, IDLE_GOAL = 15, 3
 """Dollars per million photographs, and a month."""
@@ -20,7 +21,11 @@ GOAL, IDLE_GOAL = 15, 3
 @click.command()
 @click.option("--photographs-per-day", "per_day", type=click.FloatRange(1), required=True, help="As a mean of a month.")
 @click.option(
-    "--region", type=click.Choice(regions()), default=EVERYWHERE, show_default=True, help="Whose prices to use."
+    "--region",
+    callback=lambda _, __, region: known(region),
+    default=EVERYWHERE,
+    show_default=True,
+    help="Of the stack.",
 )
 @click.option("--endpoint", type=click.Choice(["serverless", "realtime"]), help="Show only one.  [default: both]")
 @click.option(
@@ -30,14 +35,22 @@ GOAL, IDLE_GOAL = 15, 3
 def command(per_day: float, region: str, endpoint: Endpoint | None, megabytes: float, json_file: Path | None) -> None:
     """Compute what a stack on AWS costs.
 
-    It asks no account. Prices are list prices of deployed/prices.toml, without free tiers, taxes and discounts. What a
-    photograph uses follows from the code, the template and the benchmarks; docs/costs.md says what is assumed.
+    It asks no account. Prices are list prices of deployed/prices.toml, without free tiers, taxes and discounts; where
+    the region's are not known, they are those of us-east-1. What a photograph uses follows from the code, the template
+    and the benchmarks; docs/costs.md says what is assumed.
     """
     use, found = replace(Usage(), megabytes=megabytes), prices(region)
     report = compute(use, found, per_day, [endpoint] if endpoint else ["serverless", "realtime"])
     if json_file:
         json_file.write_text(json.dumps(report, indent=2) + "\n")
     click.echo("\n".join(lines(report)))
+
+
+def known(region: str) -> str:
+    """Raises BadParameter."""
+    if not has_sagemaker(region):
+        raise click.BadParameter(f"{region} is no region of AWS that has SageMaker, such as {EVERYWHERE}")
+    return region
 
 
 def compute(use: Usage, found: Prices, per_day: float, endpoints: list[Endpoint]) -> dict[str, Any]:
@@ -49,6 +62,7 @@ def compute(use: Usage, found: Prices, per_day: float, endpoints: list[Endpoint]
         "region": found.region,
         "prices_of": f"{found.date}",
         "states": found.states,
+        "borrowed": found.borrowed,
         "month": {name: costs.counting(use, amounts, per_day, name) for name in endpoints},
         "keeping": costs.keeping(use, amounts),
         "idle": costs.idle(use, amounts),
@@ -97,8 +111,9 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
         for name, total in zip(month, totals, strict=True):
             yield f"Goal of {GOAL} a million, {name}: {verdict(total * to_million, GOAL)}"
         yield f"Goal of {IDLE_GOAL} a month, idle, after what is free: {verdict(after_free, IDLE_GOAL)}"
+    borrowed = f", of these {len(report['borrowed'])} are {EVERYWHERE}'s" if report["borrowed"] else ""
     yield f"Prices of {report['prices_of']} (deployed/prices.toml): {states['sourced']} with an address and a day,"
-    yield f"{states['dated']} with a day alone, {states['unverified']} unverified"
+    yield f"{states['unverified']} unverified{borrowed}"
 
 
 def row(name: str, *amounts: float, width: int = 24) -> str:

@@ -69,7 +69,7 @@ class Usage:
     """COUNT and IMAGE, for good, and 100 bytes for each item, which AWS adds."""
 
     # Reviews
-    reviewed: float = 0.347
+    reviewed: float = 0.33
     """Share of photographs that open a review (docs/benchmarks.md, `bench review ranking`, 5 % wrong records)."""
     review_units: float = 9
     """REVIEW, TRAIL, WAITING, REVIEWS in a transaction, and REVIEW's copy in the index `review` (test_costs)."""

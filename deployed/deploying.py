@@ -14,6 +14,7 @@ from typing import Any
 
 from deployed import images, quotas
 from deployed.errors import DeployFailed
+from deployed.regions import has_sagemaker
 from deployed.shell import Shell
 from deployed.shipping import Say, package_version
 from deployed.stack import release_request
@@ -95,9 +96,8 @@ def deploy(stack: Target, wanted: Wanted, shell: Shell, say: Say, note: Say) -> 
 def check(stack: Target, wanted: Wanted, shell: Shell, note: Say) -> dict[str, str]:
     """Who deploys, and where. Raises DeployFailed where a tool is missing or another deployment runs."""
     check_tools(stack, wanted, shell, note)
-    session = stack.session()
-    region, partitions = str(session.region_name), session.get_available_partitions()
-    if not any(region in session.get_available_regions("sagemaker", partition) for partition in partitions):
+    region = str(stack.session().region_name)
+    if not has_sagemaker(region):
         raise DeployFailed(f"{region} is no region of AWS that has SageMaker. Check --region")
     unknown = sorted(wanted.settings().keys() - defaults(wanted.folder).keys())
     if unknown:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 FILE = Path(__file__).with_name("prices.toml")
-State = Literal["sourced", "dated", "unverified"]
-"""Has an address and a day; a day alone; neither, or another region's price."""
+State = Literal["sourced", "unverified"]
+"""Sourced: with the address of its source and the day on which it was read there, and of this region."""
 EVERYWHERE = "us-east-1"
 """The region that has every price."""
 
@@ -23,6 +23,8 @@ class Prices:
     date: date
     amounts: dict[str, float]
     states: dict[str, State]
+    borrowed: list[str]
+    """The names of those that are another region's, as this one's are not known."""
     free: dict[str, float]
 
 
@@ -31,12 +33,8 @@ def table() -> dict[str, Any]:
     return tomllib.loads(FILE.read_text())
 
 
-def regions() -> list[str]:
-    """Those with a price of their own."""
-    return sorted({region for price in table()["prices"].values() for region in price})
-
-
 def prices(region: str) -> Prices:
+    """A price that the file does not have for the region is us-east-1's, and unverified."""
     found = table()
     amounts: dict[str, float] = {}
     states: dict[str, State] = {}
@@ -44,10 +42,9 @@ def prices(region: str) -> Prices:
         amount, source = by_region.get(region, by_region[EVERYWHERE])
         amounts[name] = float(amount)
         states[name] = state_of(found["sources"][source]) if region in by_region else "unverified"
-    return Prices(region, found["date"], amounts, states, found["free"])
+    borrowed = [name for name, by_region in found["prices"].items() if region not in by_region]
+    return Prices(region, found["date"], amounts, states, borrowed, found["free"])
 
 
 def state_of(source: Mapping[str, Any]) -> State:
-    if "read" not in source:
-        return "unverified"
-    return "sourced" if "address" in source else "dated"
+    return "sourced" if {"address", "read"} <= source.keys() else "unverified"

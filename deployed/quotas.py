@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
@@ -10,13 +10,23 @@ from deployed.access import explain
 from deployed.errors import Denied
 
 FUNCTIONS_BESIDE = 10
-"""Concurrent functions that a stack needs besides those that count."""
+"""Concurrent functions that a stack needs besides those that count: 5 that read records, RecordMapping's maximum; one
+each of `follow` and `review` for a shard; 3 of the API."""
+
+
+class Lack(NamedTuple):
+    """A quota that is too small."""
+
+    name: str
+    has: float
+    needs: float
 
 
 def needed(parameters: Mapping[str, str]) -> dict[str, float]:
     """What a stack with these parameters needs, by SageMaker's names of quotas in lower case.
 
-    A release runs the new model beside the old one, so an endpoint counts twice.
+    A release runs the new model beside the old one, with as many instances as that has come to, so an endpoint counts
+    twice.
     """
     instances, jobs = parameters["TrainingInstanceType"], parameters["JobInstanceType"]
     spot = "spot training" if parameters["SpotTraining"] == "true" else "training"
@@ -30,7 +40,9 @@ def needed(parameters: Mapping[str, str]) -> dict[str, float]:
         tuning = f"{instances} for training job usage"
         wanted[tuning] = max(wanted.get(tuning, 0), trials)
     if parameters["EndpointMode"] == "realtime":
-        wanted[f"{parameters['InstanceType']} for endpoint usage"] = 2 * float(parameters["InstanceCount"])
+        wanted[f"{parameters['InstanceType']} for endpoint usage"] = 2 * max(
+            float(parameters["InstanceCount"]), float(parameters["MaximumInstances"])
+        )
     else:
         wanted["total concurrency of serverless endpoints"] = 2 * float(parameters["CountConcurrency"])
     return wanted
@@ -44,27 +56,31 @@ def name_of(quota: str) -> str:
     return name
 
 
-def short(stack: Any, parameters: Mapping[str, str]) -> Iterator[str]:
-    """A line for each quota that is too small, and for what could not be asked."""
-    try:
-        functions = stack.client("lambda").get_account_settings()["AccountLimit"]["ConcurrentExecutions"]
-        if functions < (wanted := int(parameters["CountConcurrency"]) + FUNCTIONS_BESIDE):
-            yield f"Lambda's quota of concurrent executions is {functions:g}; this stack needs {wanted}"
-    except (Denied, ClientError) as error:
-        yield f"Lambda's quota is not checked: {reason(error)}"
-    found: dict[str, float] = {}
-    try:
-        for page in (
-            stack.client("service-quotas").get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
-        ):
-            found |= {name_of(quota["QuotaName"]): quota["Value"] for quota in page["Quotas"]}
-    except (Denied, ClientError) as error:
-        yield f"SageMaker's quotas are not checked: {reason(error)}"
-        return
+def of_functions(stack: Any, parameters: Mapping[str, str]) -> Iterator[Lack]:
+    """Lambda's quota, if it is too small. Raises Denied or ClientError."""
+    functions = stack.client("lambda").get_account_settings()["AccountLimit"]["ConcurrentExecutions"]
+    if functions < (wanted := int(parameters["CountConcurrency"]) + FUNCTIONS_BESIDE):
+        yield Lack("concurrent executions", functions, wanted)
+
+
+def of_sagemaker(stack: Any, parameters: Mapping[str, str]) -> Iterator[Lack]:
+    """SageMaker's quotas that are too small. Raises Denied or ClientError."""
+    pages = stack.client("service-quotas").get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
+    found = {name_of(quota["QuotaName"]): quota["Value"] for page in pages for quota in page["Quotas"]}
     for name, number in needed(parameters).items():
         if name in found and found[name] < number:
-            yield f"SageMaker's quota of {name} is {found[name]:g}; this stack needs {number:g}"
+            yield Lack(name, found[name], number)
 
 
-def reason(error: Denied | ClientError) -> str:
-    return f"missing permission {error.action}" if isinstance(error, Denied) else str(explain(error))
+SERVICES = {"Lambda": of_functions, "SageMaker": of_sagemaker}
+
+
+def short(stack: Any, parameters: Mapping[str, str]) -> Iterator[str]:
+    """A line for each quota that is too small, and for what could not be asked."""
+    for service, lacks in SERVICES.items():
+        try:
+            for name, has, needs in lacks(stack, parameters):
+                yield f"{service}'s quota of {name} is {has:g}; this stack needs {needs:g}"
+        except (Denied, ClientError) as error:
+            reason = f"missing permission {error.action}" if isinstance(error, Denied) else explain(error)
+            yield f"{service}'s quotas are not checked: {reason}"

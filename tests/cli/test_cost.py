@@ -43,17 +43,26 @@ def test_one_endpoint_is_shown_alone() -> None:
 
 def test_a_region_without_a_price_has_that_of_us_east_1_and_says_so() -> None:
     ireland = prices("eu-west-1")
-    assert (ireland.amounts["dynamodb_write"], ireland.states["dynamodb_write"]) == (0.705, "dated")
+    assert (ireland.amounts["dynamodb_write"], ireland.states["dynamodb_write"]) == (0.705, "unverified")
     assert (ireland.amounts["ml.g5.xlarge"], ireland.states["ml.g5.xlarge"]) == (1.57, "sourced")
     assert ireland.amounts["ml.c7i.large"] == PRICES["ml.c7i.large"]
     unverified = [name for name, state in ireland.states.items() if state == "unverified"]
     assert "ml.c7i.large" in unverified
-    assert f" {len(unverified)} unverified\n" in run("--photographs-per-day", "1000", "--region", "eu-west-1")
+    said = f"{len(unverified)} unverified, of these {len(ireland.borrowed)} are us-east-1's\n"
+    assert said in run("--photographs-per-day", "1000", "--region", "eu-west-1")
 
 
-def test_a_price_without_a_day_is_unverified() -> None:
+def test_every_region_that_has_sagemaker_has_costs() -> None:
+    """That of every example in docs/deploying.md has no price of its own."""
+    shown = run("--photographs-per-day", "1000", "--region", "eu-central-1")
+    assert "in eu-central-1, US dollars" in shown
+    every = len(PRICES)
+    assert shown.endswith(f"0 with an address and a day,\n{every} unverified, of these {every} are us-east-1's\n")
+
+
+def test_a_price_without_an_address_or_a_day_is_unverified() -> None:
     assert state_of({"what": "a page", "address": "https://aws", "read": date(2026, 1, 1)}) == "sourced"
-    assert state_of({"what": "a page", "read": date(2026, 1, 1)}) == "dated"
+    assert state_of({"what": "a page", "read": date(2026, 1, 1)}) == "unverified"
     assert state_of({"what": "a page", "address": "https://aws"}) == "unverified"
 
 

@@ -412,6 +412,14 @@ def test_small_quotas_are_told_with_what_is_needed() -> None:
     ]
 
 
+@pytest.mark.parametrize(("count", "maximum", "needs"), [(2, 0, 4), (2, 9, 18), (3, 2, 6)])
+def test_a_release_needs_twice_the_instances_that_the_endpoint_may_have(count: int, maximum: int, needs: int) -> None:
+    """It keeps the number that target tracking has come to."""
+    instances = {"InstanceCount": str(count), "MaximumInstances": str(maximum)}
+    wanted = quotas.needed(defaults(REPOSITORY) | {"EndpointMode": "realtime"} | instances)
+    assert wanted["ml.c7i.large for endpoint usage"] == needs
+
+
 def test_quotas_that_may_not_be_read_only_warn() -> None:
     refused = rehearsal.missing("AccessDeniedException")
     answers = rehearsal.NEW_ACCOUNT | dict.fromkeys(
@@ -419,7 +427,7 @@ def test_quotas_that_may_not_be_read_only_warn() -> None:
     )
     stack = Target("bins", region="eu-central-1", rehearsal=Rehearsal(print, answers=answers))
     assert list(quotas.short(stack, defaults(REPOSITORY))) == [
-        "Lambda's quota is not checked: missing permission lambda:GetAccountSettings",
+        "Lambda's quotas are not checked: missing permission lambda:GetAccountSettings",
         "SageMaker's quotas are not checked: missing permission servicequotas:ListServiceQuotas",
     ]
 

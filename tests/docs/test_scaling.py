@@ -22,7 +22,9 @@ def test_functions_and_endpoint() -> None:
         f"`CountConcurrency` of {most}: {round(rate, -1):,.0f} photographs a second**, {rate * A_DAY / 1e6:.0f} million"
         in PAGE
     )
-    assert f"{ceil(rate / 140)} `ml.c7i.large`" in PAGE
+    assert f"{ceil(rate / USE.instance_rate)} `ml.c7i.large` for {round(rate, -1):,.0f} a second" in PAGE
+    assert f"An `ml.c7i.large` answers some {USE.instance_rate:.0f} photographs a second" in PAGE
+    assert f"The default, {USE.instance_rate * 60 / 2:,.0f}, is half of what `ml.c7i.large` answers" in PAGE
 
 
 def test_write_units() -> None:

@@ -174,8 +174,8 @@ def deployer(stack: Local, tmp_path_factory: pytest.TempPathFactory) -> Person:
 def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
     releases: Releases, user: Any, photograph: Callable[..., bytes], deployer: Person
 ) -> None:
-    """A second stack beside the first: photographs wait in it, then are counted; then it is destroyed in the middle of a
-    release and a job. `bintally stack deploy` ends after `sam deploy`, as if interrupted, and goes on in a second run."""
+    """A second stack beside the first: photographs wait in it, then are counted; then it is destroyed amid a release
+    and a job. `bintally stack deploy` ends after `sam deploy`, as if interrupted, and goes on in a second run."""
     second = dataclasses.replace(releases.stack, name=f"{releases.stack.name}-two")
     built = second.build_folder(digest_of(sources(second.template))) / "template.json"
     images = {"ServingImage": "bintally-serve:latest", "TrainingImage": "bintally-train:latest"}
@@ -225,12 +225,14 @@ def test_a_stack_counts_from_its_first_release_on_and_takes_its_endpoint_along(
     assert item["status"] == "COUNTED"
 
     release, job = start_a_release_and_a_job(second)
-    user.wait_for("the candidate", lambda: sagemaker.list_endpoints(NameContains=f"{second.name}-candidate")["Endpoints"])
+    assert job in processing_jobs(second, "InProgress")
+    user.wait_for(
+        "the candidate", lambda: sagemaker.list_endpoints(NameContains=f"{second.name}-candidate")["Endpoints"]
+    )
     destroyed = bintally_by(deployer, "stack", "destroy", "--keep-data")
     assert f"Stopped {release}" in destroyed.stderr
     assert f"Stopped {job}" in destroyed.stderr
-    status = lambda: sagemaker.describe_processing_job(ProcessingJobName=job)["ProcessingJobStatus"]  # noqa: E731
-    user.wait_for("the job's end", lambda: status() == "Stopped")
+    user.wait_for("the job's end", lambda: job in processing_jobs(second, "Stopped"))
     kept = destroyed.stdout.partition("Kept, and still costs:\n")[2]
     for name in ("ImagesBucket", "ArtifactsBucket", "CountsTable", "UserPool"):
         assert outputs[name] in kept
@@ -278,6 +280,11 @@ def start_a_release_and_a_job(stack: Local) -> tuple[str, str]:
         },
     )
     return started["executionArn"].rpartition(":")[2], job
+
+
+def processing_jobs(stack: Local, status: str) -> list[str]:
+    found = stack.client("sagemaker").list_processing_jobs(StatusEquals=status)["ProcessingJobSummaries"]
+    return [job["ProcessingJobName"] for job in found]
 
 
 def bintally_by(person: Person, *words: str) -> subprocess.CompletedProcess[str]:

@@ -43,6 +43,7 @@ def test_a_month_has_as_many_alarms_and_checks_as_usage_says() -> None:
 def test_the_endpoint_is_the_one_that_usage_says() -> None:
     assert default("ServerlessMemory") / 1024 == USE.serverless_gigabytes
     assert (default("InstanceCount"), default("ProvisionedConcurrency")) == (USE.instances, 0)
+    assert default("InvocationsPerInstance") == USE.instance_rate * 60 / 2, "half of what an instance answers"
 
 
 def test_a_retraining_is_the_one_that_usage_says() -> None:

@@ -17,6 +17,7 @@ from bintally.answering.requests import ROLES
 from bintally.answering.sessions import WEAK_PASSWORD
 from bintally.aws.queues import LONGEST_WAIT
 from bintally.count import WORST_SECONDS
+from bintally.releasing.endpoints import VARIANT
 from bintally.retraining import LONGEST_STACK_NAME
 from bintally.sign_in import SHIFT_SECONDS
 from samtranslator.translator.transform import transform
@@ -580,6 +581,35 @@ def test_every_log_is_kept_for_a_time() -> None:
     ]
     for mode in ("serverless", "realtime"):
         assert f"/aws/sagemaker/Endpoints/${{AWS::StackName}}-{mode}" in named
+
+
+def test_a_scaled_endpoint_has_between_instance_count_and_maximum_instances() -> None:
+    """On AWS alone, and after the release that makes the endpoint; the names of Application Auto Scaling must fit."""
+    resources = translated()["Resources"]
+    target, policy = resources["EndpointInstances"], resources["EndpointScaling"]
+    assert (target["Condition"], policy["Condition"]) == ("IsScaled", "IsScaled")
+    assert source()["Conditions"]["IsScaled"] == {
+        "Fn::And": [
+            {"Condition": "IsOnAws"},
+            {"Fn::Equals": [{"Ref": "EndpointMode"}, "realtime"]},
+            {"Fn::Not": [{"Fn::Equals": [{"Ref": "MaximumInstances"}, 0]}]},
+        ]
+    }
+    assert target["Properties"] == {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": {"Fn::Sub": f"endpoint/${{AWS::StackName}}-${{EndpointMode}}/variant/{VARIANT}"},
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+        "MinCapacity": {"Ref": "InstanceCount"},
+        "MaxCapacity": {"Ref": "MaximumInstances"},
+    }
+    assert target["DependsOn"] == "ReleasedEndpoint", "it ends before the endpoint is removed with the stack"
+    assert policy["Properties"]["ScalingTargetId"] == {"Ref": "EndpointInstances"}
+    assert policy["Properties"]["PolicyType"] == "TargetTrackingScaling"
+    tracking = policy["Properties"]["TargetTrackingScalingPolicyConfiguration"]
+    assert tracking["TargetValue"] == {"Ref": "InvocationsPerInstance"}
+    metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+    assert tracking["PredefinedMetricSpecification"] == metric
+    assert tracking["ScaleOutCooldown"] < tracking["ScaleInCooldown"], "a queue waits while there are too few"
 
 
 @pytest.mark.parametrize(

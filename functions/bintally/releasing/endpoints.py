@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 BROKEN = ("Failed", "OutOfService", "UpdateRollbackFailed")
 """Statuses in which an endpoint can only be deleted."""
 ABSENT = "Absent"
+VARIANT = "AllTraffic"
+"""The name of each configuration's variant, always the same: the template scales the variant of this name."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Endpoints:
         )
 
     def create_config(self, name: str, variant: Mapping[str, Any], capture: Mapping[str, Any]) -> None:
-        request: Any = {"ProductionVariants": [{"VariantName": "AllTraffic", "ModelName": name, **variant}], **capture}
+        request: Any = {"ProductionVariants": [{"VariantName": VARIANT, "ModelName": name, **variant}], **capture}
         self._once(
             lambda: self.client.create_endpoint_config(EndpointConfigName=name, Tags=self.tags, **request),
             lambda: self.client.describe_endpoint_config(EndpointConfigName=name),
