@@ -18,8 +18,8 @@ def command(context: click.Context, as_json: bool) -> None:
     """Say what is wrong with a stack, one line each, with what to do and the runbook's page.
 
     It changes nothing. It looks at the last deployment, at what was changed by hand, at endpoint, model and images,
-    mappings, queues, the alerts topic, schedules and what they started, quotas and alarms. What you have no permission
-    for is named and not examined.
+    mappings, queues, the alerts topic, schedules and what they started, settings of buckets, table, rules and state
+    machines, quotas and alarms. What you have no permission for is named and not examined.
 
     Exits 0 when nothing is wrong, 1 when something is, 3 when there is no such stack.
     """

@@ -24,7 +24,8 @@ UNKNOWN = {
 }
 NAMED = re.compile(r'not authorized to perform: "?([\w-]+:\w+)"?(?: on resource: "?([^\s"]+)"?)?')
 ACTIONS = {"ListObjects": "ListBucket", "ListObjectsV2": "ListBucket", "HeadBucket": "ListBucket"}
-ACTIONS |= {"HeadObject": "GetObject"}
+ACTIONS |= {"HeadObject": "GetObject", "GetBucketEncryption": "GetEncryptionConfiguration"}
+ACTIONS |= {"GetPublicAccessBlock": "GetBucketPublicAccessBlock"}
 """S3's actions whose names differ from the operation's."""
 
 SIGN_IN = "Sign in again, for example with: aws sso login"

@@ -19,7 +19,7 @@ from deployed.shell import Shell
 from deployed.shipping import Say, package_version
 from deployed.stack import release_request
 from deployed.target import Target
-from deployed.version import code_version
+from deployed.version import RUNBOOK, code_version, runbook
 
 TAG = "bintally-stack"
 """The cost tag, which CloudFormation hands on to all resources of the stack that take tags."""
@@ -186,7 +186,7 @@ def delete_stack(stack: Target, stack_id: str) -> str:
 
 
 def sam_deploy(stack: Target, wanted: Wanted, addresses: dict[str, str], shell: Shell) -> None:
-    settings = wanted.settings() | addresses | {"CodeVersion": code_version(wanted.folder)}
+    settings = runbook_of(stack, wanted) | wanted.settings() | addresses | {"CodeVersion": code_version(wanted.folder)}
     built = wanted.built or Path(".aws-sam/build/template.yaml")
     role = ("--role-arn", wanted.role) if wanted.role else ()
     before = next(events(stack), {}).get("EventId")
@@ -203,6 +203,15 @@ def sam_deploy(stack: Target, wanted: Wanted, addresses: dict[str, str], shell: 
         if reason := first_failure(stack, before):
             raise DeployFailed(f"{reason} ({error})") from error
         raise
+
+
+def runbook_of(stack: Target, wanted: Wanted) -> dict[str, str]:
+    """The parameter Runbook: the page of the commit that is deployed, so that the links of alarms can be followed. An
+    address that somebody chose stays."""
+    given = {one["ParameterKey"]: one["ParameterValue"] for one in (stack.find() or {}).get("Parameters", [])}
+    ours = re.fullmatch(rf"(.*/blob/[0-9a-f]{{40,}}/)?{RUNBOOK}", given.get("Runbook", RUNBOOK))
+    address = runbook(wanted.folder) if ours else None
+    return {"Runbook": address} if address else {}
 
 
 def assigned(name: str, value: str) -> str:

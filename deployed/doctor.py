@@ -12,10 +12,9 @@ from deployed import looks
 from deployed.access import explain
 from deployed.errors import Denied, StackError
 from deployed.patient import Finding, Patient
+from deployed.settings import settings
 from deployed.stack import Deployed
-
-RUNBOOK = "docs/runbook.md"
-"""Of a stack that was deployed without the parameter of that name."""
+from deployed.version import RUNBOOK
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ LOOKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "queues": looks.queues,
     "alerts": looks.alerts,
     "schedules": looks.schedules,
+    "settings": settings,
     "runs": looks.runs,
     "quotas": looks.quotas,
     "alarms": looks.alarms,  # last, as it leaves out what another look has found

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from deployed.errors import StackError
 from deployed.patient import Finding, Patient
+from deployed.quotas import SERVICES
 from deployed.stack import how_it_failed, version_of
 
 WELL = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"}
@@ -27,10 +28,6 @@ DRIFTING = {
 """Types that people change by hand and whose drift CloudFormation detects."""
 UNKNOWN_AFTER = timedelta(hours=1)
 """An alarm has data, or knows that none is good news, after its first minutes."""
-OTHER_FUNCTIONS = 5 + 2 + 3
-"""Concurrent functions besides `count`: RecordMapping's maximum, `follow` and `review` for one shard, the API's."""
-SERVERLESS_CONCURRENCY = "L-96300102"
-"""The quota of all serverless endpoints' concurrency. Unverified, so `quotas` checks the name that AWS gives it."""
 ECR = re.compile(r"(\d{12})\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?/([^:@]+)(?::([^:@]+))?(?:@(sha256:\w+))?")
 NO_IMAGE = {"ImageNotFoundException", "RepositoryNotFoundException"}
 UNITS = {"minute": "minutes", "hour": "hours", "day": "days"}
@@ -155,10 +152,41 @@ def endpoint(patient: Patient) -> Iterator[Finding]:
         wanted |= {"ProvisionedConcurrency": min(concurrency, provisioned)} if provisioned else {}
     else:
         runs, wanted = variant, {"InstanceType": parameters["InstanceType"]}
+        yield from instances(patient, name)
     for setting, value in wanted.items():
         if runs.get(setting) != value:
             wrong = f"{setting} is {runs.get(setting, 'nothing')}, and the stack's parameters say {value}"
             yield Finding(name, wrong, "Release the live version again: bintally model release VERSION", "endpoint")
+
+
+def instances(patient: Patient, endpoint: str) -> Iterator[Finding]:
+    """A real-time endpoint has as many instances, scales between the limits and captures the share of its requests that
+    the parameters say."""
+    fewest, most, share = (
+        int(patient.parameters[name]) for name in ("InstanceCount", "MaximumInstances", "DataCapturePercent")
+    )
+    found = patient.client("sagemaker").describe_endpoint(EndpointName=endpoint)
+    variant, capture = found["ProductionVariants"][0], found.get("DataCaptureConfig", {})
+    again = "Release the live version again: bintally model release VERSION"
+    if not fewest <= (number := variant["DesiredInstanceCount"]) <= (most or fewest):
+        limits = f"{fewest} to {most}" if most else f"{fewest}"
+        wrong = f"it has {number} instances, and the stack's parameters say {limits}"
+        yield Finding(endpoint, wrong, again, "endpoint")
+    captured = capture["CurrentSamplingPercentage"] if capture.get("EnableCapture") else 0
+    if captured != share:
+        wrong = f"it captures {captured} % of its requests, and the stack's parameters say {share} %"
+        yield Finding(endpoint, wrong, again, "endpoint")
+    if not patient.stack.on_aws:
+        return  # one machine scales nothing
+    targets = patient.client("application-autoscaling").describe_scalable_targets(
+        ServiceNamespace="sagemaker", ResourceIds=[f"endpoint/{endpoint}/variant/{variant['VariantName']}"]
+    )["ScalableTargets"]
+    scales = [(each["MinCapacity"], each["MaxCapacity"]) for each in targets]
+    if scales != ([(fewest, most)] if most else []):
+        between = f"between {scales[0][0]} and {scales[0][1]}" if scales else "not at all"
+        wanted = f"between {fewest} and {most}" if most else "not at all"
+        wrong = f"it scales {between}, and the stack's parameters say {wanted}"
+        yield Finding(endpoint, wrong, "Change it back, or set MaximumInstances and deploy", "endpoint")
 
 
 def model(patient: Patient) -> Iterator[Finding]:
@@ -265,22 +293,11 @@ def interval(expression: str) -> timedelta | None:
 
 
 def quotas(patient: Patient) -> Iterator[Finding]:
-    """The account lets CountConcurrency functions run, and a release two serverless endpoints of that concurrency."""
-    concurrency = int(patient.parameters["CountConcurrency"])
-    limit = patient.client("lambda").get_account_settings()["AccountLimit"]["ConcurrentExecutions"]
-    if limit < (needed := concurrency + OTHER_FUNCTIONS):
-        wrong = f"the account runs {limit} functions at once, and this stack needs {needed}"
-        yield Finding("Lambda", wrong, "Ask Service Quotas for more concurrent executions", "quotas")
-    if patient.parameters["EndpointMode"] != "serverless":
-        return
-    quota = patient.client("service-quotas").get_service_quota(
-        ServiceCode="sagemaker", QuotaCode=SERVERLESS_CONCURRENCY
-    )["Quota"]  # fmt: skip
-    if "serverless endpoints" not in quota["QuotaName"]:
-        raise StackError(f"the quota {SERVERLESS_CONCURRENCY} is another one: {quota['QuotaName']}")
-    if quota["Value"] < 2 * concurrency:
-        wrong = f"the account has {quota['Value']:.0f} of serverless concurrency, and a release needs {2 * concurrency}"
-        yield Finding("SageMaker", wrong, f"Ask Service Quotas for more: {quota['QuotaName']}", "quotas")
+    """The account's quotas hold what the stack runs, a release and a retraining."""
+    for service, lacks in SERVICES.items():
+        for name, has, needs in lacks(patient.stack, patient.parameters):
+            wrong = f"the account's quota of {name} is {has:g}, and this stack needs {needs:g}"
+            yield Finding(service, wrong, "Ask Service Quotas for more", "quotas")
 
 
 def alarms(patient: Patient) -> Iterator[Finding]:

@@ -35,8 +35,10 @@ from deployed.rehearsal import Rehearsal
 from deployed.shell import Rehearsing, Shell
 from deployed.shipping import package_version
 from deployed.target import NAMES, Target
+from deployed.version import RUNBOOK, page
 from local.stack import REPOSITORY
 from tests.stack.people import policy
+from tests.template.test_template import source
 
 REGISTRY = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 GIVEN: dict[str, Any] = {"serving_image": "serve:1", "training_image": "train:1", "built": Path("built.yaml")}
@@ -144,6 +146,67 @@ def test_the_command_lines_name_environment_images_and_tags(rehearsed: SimpleNam
         assert words in line, words
     (build,) = (line for line in rehearsed.lines if "--file model/Dockerfile" in line)
     assert "--platform linux/amd64 --provenance=false --output type=docker" in build
+
+
+# The runbook's address
+
+
+@pytest.mark.parametrize(
+    ("remote", "address"),
+    [
+        ("https://github.example.com/ops/bintally.git", "https://github.example.com/ops/bintally"),
+        ("https://someone:secret@github.example.com/ops/bintally", "https://github.example.com/ops/bintally"),
+        ("https://gitlab.example.com:8443/a/b/bintally/", "https://gitlab.example.com:8443/a/b/bintally"),
+        ("git@github.example.com:ops/bintally.git", "https://github.example.com/ops/bintally"),
+        ("ssh://git@gitlab.example.com:2222/ops/bintally.git", "https://gitlab.example.com/ops/bintally"),
+        ("https://git.example.com/ops/bintally.git", None),  # who knows what its pages are
+        ("https://github.example.com", None),
+        ("http://github.example.com/ops/bintally", None),
+        ("/srv/github/bintally", None),
+        ("../github:bintally", None),
+        ("", None),
+    ],
+)
+def test_the_page_of_a_file_at_the_host_of_the_remote(remote: str, address: str | None) -> None:
+    wanted = address and f"{address}/blob/46a7e43/docs/runbook.md"
+    assert page(remote, "46a7e43", "docs/runbook.md") == wanted
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A repository of one commit, with a remote that does not have it."""
+    who = ("-c", "user.name=x", "-c", "user.email=x@example.com")
+    for words in (
+        ("init", "--quiet"),
+        (*who, "commit", "--quiet", "--allow-empty", "--message", "first"),
+        ("remote", "add", "origin", "git@github.example.com:ops/bintally.git"),
+    ):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def deployed_runbook(folder: Path, *parameters: tuple[str, str]) -> str | None:
+    given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters]
+    return deploying.runbook_of(account(Parameters=given), Wanted(folder)).get("Runbook")
+
+
+def test_alarms_link_the_page_of_the_commit_that_is_deployed(clone: Path) -> None:
+    assert deployed_runbook(clone) is None, "nobody could read it"
+    subprocess.run(["git", "update-ref", "refs/remotes/origin/main", "HEAD"], cwd=clone, check=True)
+    commit = (clone / ".git" / "refs" / "remotes" / "origin" / "main").read_text().strip()
+    address = f"https://github.example.com/ops/bintally/blob/{commit}/docs/runbook.md"
+    assert deployed_runbook(clone) == address
+    assert re.fullmatch(source()["Parameters"]["Runbook"]["AllowedPattern"], address)
+    assert source()["Parameters"]["Runbook"]["Default"] == RUNBOOK
+    assert deployed_runbook(clone, ("Runbook", "docs/runbook.md")) == address
+    before = address.replace(commit, "0" * 40)
+    assert deployed_runbook(clone, ("Runbook", before)) == address, "it moves with each deployment"
+    for chosen in ("https://wiki.example.com/runbook", address.replace(commit, "main")):
+        assert deployed_runbook(clone, ("Runbook", chosen)) is None, chosen
+
+
+def test_no_repository_has_no_page(tmp_path: Path) -> None:
+    assert deployed_runbook(tmp_path) is None
 
 
 # What a dry run says of permissions
@@ -288,7 +351,7 @@ EXISTING: dict[str, Any] = {
 """The answers about a stack that is deployed, whose every list has something."""
 
 
-def account(**stack: str) -> Any:
+def account(**stack: Any) -> Any:
     """A stack in a dry run, deployed before."""
     outputs = [{"OutputKey": name, "OutputValue": value} for name, value in OUTPUTS.items()]
     sam = [{"OutputKey": "SourceBucket", "OutputValue": "aws-sam-cli-managed-default-1"}]

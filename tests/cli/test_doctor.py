@@ -5,16 +5,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from click.testing import CliRunner, Result
+from moto import mock_aws
 
 from cli.main import main
-from deployed import doctor, looks
+from deployed import doctor, looks, settings
 from deployed.access import translate_refusals
 from deployed.errors import StackError
 from deployed.patient import Finding, Patient
@@ -43,6 +44,8 @@ class Stack(Account):
     """A stack with this description and live model; everything else it asks of AWS."""
 
     ended = "UPDATE_COMPLETE"
+    set: ClassVar[dict[str, str]] = {}
+    """Parameters with another value."""
 
     def client(self, service: str, **config: Any) -> Any:
         return client(service)
@@ -53,13 +56,17 @@ class Stack(Account):
         parameters = {
             **{"CountConcurrency": "5", "ServerlessMemory": "3072", "ProvisionedConcurrency": "0"},
             **{"EndpointMode": "serverless", "InstanceType": "ml.c7i.large", "Runbook": "https://wiki/runbook"},
+            **{"InstanceCount": "2", "MaximumInstances": "0", "DataCapturePercent": "0"},
+            **{"DeletionProtection": "true", "DataKey": "", "ProcessingInstances": "1", "RetrainTrials": "8"},
+            **{"JobInstanceType": "ml.c7i.xlarge", "TrainingInstanceType": "ml.g5.xlarge", "TrainingInstances": "1"},
+            **{"TransformInstanceType": "ml.c5.xlarge", "SpotTraining": "true", "RetrainParallelTrials": "2"},
             **{"ReconcileScheduleState": "ENABLED", "RetrainScheduleState": "ENABLED"},
             **{"ServingImage": f"{IMAGE}:1", "TrainingImage": "elsewhere/train:1"},
         }
         return {
             "StackStatus": self.ended,
             "Outputs": [{"OutputKey": key, "OutputValue": value} for key, value in outputs.items()],
-            "Parameters": [{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()],
+            "Parameters": [{"ParameterKey": k, "ParameterValue": v} for k, v in (parameters | self.set).items()],
         }
 
     is_live = True
@@ -162,7 +169,6 @@ def endpoint(status: str, reads: int, **capacity: Any) -> list[Answer]:
 def test_the_endpoint() -> None:
     serverless = {"MaxConcurrency": 5, "MemorySizeInMB": 3072}
     assert found(looks.endpoint, sagemaker=endpoint("InService", 2, ServerlessConfig=serverless)) == []
-    assert found(looks.endpoint, sagemaker=endpoint("InService", 2, InstanceType="ml.c7i.large")) == []
     name = "bintally-serverless"
     smaller = endpoint("InService", 2, ServerlessConfig=serverless | {"MaxConcurrency": 2})
     differs = "MaxConcurrency is 2, and the stack's parameters say 5"
@@ -173,6 +179,47 @@ def test_the_endpoint() -> None:
     none: list[Answer] = [("describe_endpoint", "ValidationException")]
     waits = "no model was released, so photographs wait in the count queue"
     assert found(looks.endpoint, sagemaker=none) == [(name, waits, "endpoint")]
+
+
+def realtime(instances: int, capacity: tuple[int, int] | None, captured: int = 0) -> dict[str, list[Answer]]:
+    """An endpoint of so many instances, whose number follows its requests between the two of `capacity`."""
+    *before, config = endpoint("InService", 3, InstanceType="ml.c7i.large")
+    runs = before.pop()[1] | {"ProductionVariants": [{"VariantName": "AllTraffic", "DesiredInstanceCount": instances}]}
+    runs["DataCaptureConfig"] = {
+        **{"EnableCapture": captured > 0, "CaptureStatus": "Started", "CurrentSamplingPercentage": captured},
+        **{"DestinationS3Uri": "s3://artifacts/captures/", "KmsKeyId": "k"},
+    }
+    target = {
+        **{"ServiceNamespace": "sagemaker", "ResourceId": "endpoint/bintally-serverless/variant/AllTraffic"},
+        **{"ScalableDimension": "sagemaker:variant:DesiredInstanceCount", "RoleARN": "r", "CreationTime": NOW},
+    }
+    targets = [target | dict(zip(("MinCapacity", "MaxCapacity"), capacity, strict=True))] if capacity else []
+    return {
+        "sagemaker": [*before, config, ("describe_endpoint", runs)],
+        "application_autoscaling": [("describe_scalable_targets", {"ScalableTargets": targets})],
+    }
+
+
+SCALED = {"set": {"MaximumInstances": "6"}}
+
+
+@pytest.mark.parametrize(
+    ("told", "answers", "wrong"),
+    [
+        ({}, realtime(2, None), []),
+        ({}, realtime(5, None), ["it has 5 instances, and the stack's parameters say 2"]),
+        ({}, realtime(2, (2, 6)), ["it scales between 2 and 6, and the stack's parameters say not at all"]),
+        (SCALED, realtime(5, (2, 6)), []),
+        (SCALED, realtime(7, (2, 6)), ["it has 7 instances, and the stack's parameters say 2 to 6"]),
+        (SCALED, realtime(5, None), ["it scales not at all, and the stack's parameters say between 2 and 6"]),
+        (SCALED, realtime(5, (1, 6)), ["it scales between 1 and 6, and the stack's parameters say between 2 and 6"]),
+        ({}, realtime(2, None, 20), ["it captures 20 % of its requests, and the stack's parameters say 0 %"]),
+        ({"set": {"DataCapturePercent": "20"}}, realtime(2, None, 20), []),
+    ],
+)
+def test_a_realtime_endpoint(told: dict[str, Any], answers: dict[str, list[Answer]], wrong: list[str]) -> None:
+    expected = [("bintally-serverless", each, "endpoint") for each in wrong]
+    assert found(looks.endpoint, told, **answers) == expected
 
 
 def packages(**statuses: str) -> list[Answer]:
@@ -340,23 +387,158 @@ def test_a_schedule_that_starts_once_has_no_interval() -> None:
     assert looks.interval("at(2026-11-22T10:15:00)") is None
 
 
+# Settings
+
+
+class Whole(Stack):
+    """A bucket, the table, a rule and a state machine in moto, as the template makes them."""
+
+    def client(self, service: str, **config: Any) -> Any:
+        return self if service == "cloudformation" else client(service)
+
+    def get_paginator(self, name: str) -> Any:
+        return self
+
+    def paginate(self, **asked: Any) -> list[Any]:
+        machine = "arn:aws:states:eu-west-1:123456789012:stateMachine:bintally-release"
+        kinds = {
+            settings.BUCKET: {"ImagesBucket": "images"},
+            settings.TABLE: {"CountsTable": "counts"},
+            settings.RULE: {"CountRule": "bintally-count"},
+            settings.MACHINE: {"ReleaseStateMachine": machine},
+        }
+        return [resources(kind, **ids)[1] for kind, ids in kinds.items()]
+
+    def make(self) -> None:
+        s3, dynamodb, events, states = map(self.client, ("s3", "dynamodb", "events", "stepfunctions"))
+        s3.create_bucket(Bucket="images", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        self.change("s3", "put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+        self.change("s3", "put_public_access_block", PublicAccessBlockConfiguration=dict.fromkeys(FLAGS, True))
+        self.change("s3", "put_bucket_encryption", ServerSideEncryptionConfiguration=encrypted("AES256"))
+        key = {"AttributeName": "PK"}
+        dynamodb.create_table(
+            TableName="counts",
+            KeySchema=[key | {"KeyType": "HASH"}],
+            AttributeDefinitions=[key | {"AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+            DeletionProtectionEnabled=True,
+        )
+        recovery = {"PointInTimeRecoveryEnabled": True}
+        self.change("dynamodb", "update_continuous_backups", PointInTimeRecoverySpecification=recovery)
+        events.put_rule(Name="bintally-count", EventPattern='{"source": ["aws.s3"]}')
+        states.create_state_machine(
+            name="bintally-release", definition="{}", roleArn="arn:aws:iam::123456789012:role/r"
+        )
+
+    def change(self, service: str, operation: str, **request: Any) -> None:
+        """Changes the one resource of a service."""
+        named = {
+            "s3": {"Bucket": "images"},
+            "dynamodb": {"TableName": "counts"},
+            "events": {"Name": "bintally-count"},
+            "stepfunctions": {"stateMachineArn": "arn:aws:states:eu-west-1:123456789012:stateMachine:bintally-release"},
+        }
+        getattr(self.client(service), operation)(**named[service], **request)
+
+
+FLAGS = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
+
+
+def encrypted(algorithm: str) -> dict[str, Any]:
+    return {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": algorithm}}]}
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "request_", "about", "wrong"),
+    [
+        (
+            *("s3", "put_bucket_versioning", {"VersioningConfiguration": {"Status": "Suspended"}}),
+            *("ImagesBucket", "versioning is Suspended, and the template says Enabled"),
+        ),
+        (
+            *("s3", "delete_public_access_block", {}),
+            *("ImagesBucket", "the block of public access is off, and the template says on"),
+        ),
+        (
+            *("s3", "put_public_access_block", {"PublicAccessBlockConfiguration": {"BlockPublicAcls": True}}),
+            *("ImagesBucket", "the block of public access is partly off, and the template says on"),
+        ),
+        (
+            *("s3", "put_bucket_encryption", {"ServerSideEncryptionConfiguration": encrypted("aws:kms")}),
+            *("ImagesBucket", "encryption is aws:kms, and the template says AES256"),
+        ),
+        ("s3", "delete_bucket", {}, "ImagesBucket", "it was deleted by hand"),
+        (
+            *("dynamodb", "update_continuous_backups"),
+            {"PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": False}},
+            *("CountsTable", "point-in-time recovery is DISABLED, and the template says ENABLED"),
+        ),
+        (
+            *("dynamodb", "update_table", {"DeletionProtectionEnabled": False}),
+            *("CountsTable", "deletion protection is off, and the template says on"),
+        ),
+        ("events", "disable_rule", {}, "CountRule", "its state is DISABLED, and the template says ENABLED"),
+        ("events", "delete_rule", {}, "CountRule", "it was deleted by hand"),
+        ("stepfunctions", "delete_state_machine", {}, "ReleaseStateMachine", "it was deleted by hand"),
+    ],
+)
+def test_a_setting_that_was_changed_by_hand(
+    service: str, operation: str, request_: dict[str, Any], about: str, wrong: str
+) -> None:
+    with mock_aws():
+        stack = Whole("bintally")
+        stack.make()
+        assert list(settings.settings(Patient(stack, NOW))) == []
+        stack.change(service, operation, **request_)
+        (only,) = settings.settings(Patient(stack, NOW))
+    assert (only.about, only.wrong, only.section) == (about, wrong, "settings")
+    assert "NAME" not in only.cure
+
+
+def test_what_the_doctor_wants_is_what_the_template_says() -> None:
+    for bucket in of_type(settings.BUCKET).values():
+        assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+        assert bucket["PublicAccessBlockConfiguration"] == dict.fromkeys(FLAGS, True)
+        (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        algorithm = rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"]
+        assert algorithm == {"Fn::If": ["HasDataKey", "aws:kms", "AES256"]}
+    (table,) = of_type(settings.TABLE).values()
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["DeletionProtectionEnabled"] == {"Ref": "DeletionProtection"}
+    assert {rule.get("State", "ENABLED") for rule in of_type(settings.RULE).values()} == {"ENABLED"}
+
+
 # Quotas and alarms
+
+
+SPOT = "ml.g5.xlarge for spot training job usage"
 
 
 def limits(functions: int, serverless: float, name: str = "Total concurrency of all serverless endpoints") -> Any:
     account: Answer = ("get_account_settings", {"AccountLimit": {"ConcurrentExecutions": functions}})
-    quota: Answer = ("get_service_quota", {"Quota": {"QuotaName": name, "Value": serverless}})
-    return {"lambda": [account], "service_quotas": [quota]}
+    listed = [{"QuotaName": name, "Value": serverless}, {"QuotaName": SPOT, "Value": 0.0}]
+    quotas: Answer = ("list_service_quotas", {"Quotas": listed})
+    return {"lambda": [account], "service_quotas": [quotas]}
 
 
 def test_quotas() -> None:
-    assert found(looks.quotas, **limits(15, 10)) == []
+    def lacks(quota: str, has: int, needs: int) -> str:
+        return f"the account's quota of {quota} is {has}, and this stack needs {needs}"
+
+    spot = ("SageMaker", lacks(SPOT, 0, 1), "quotas")
+    assert found(looks.quotas, **limits(15, 10)) == [spot]
     assert found(looks.quotas, **limits(10, 8)) == [
-        ("Lambda", "the account runs 10 functions at once, and this stack needs 15", "quotas"),
-        ("SageMaker", "the account has 8 of serverless concurrency, and a release needs 10", "quotas"),
+        ("Lambda", lacks("concurrent executions", 10, 15), "quotas"),
+        spot,
+        ("SageMaker", lacks("total concurrency of serverless endpoints", 8, 10), "quotas"),
     ]
-    with pytest.raises(StackError, match="is another one: Domains"):
-        found(looks.quotas, **limits(15, 10, "Domains"))
+    assert found(looks.quotas, **limits(15, 0, "Domains")) == [spot]
+    real = {"set": {"EndpointMode": "realtime", "MaximumInstances": "3"}}
+    few = limits(15, 5, "ml.c7i.large for endpoint usage")
+    assert found(looks.quotas, real, **few) == [
+        spot,
+        ("SageMaker", lacks("ml.c7i.large for endpoint usage", 5, 6), "quotas"),
+    ]
 
 
 ALARM = resources("AWS::CloudWatch::Alarm", CountQueueAgeAlarm="bintally-CountQueueAgeAlarm-1")
