@@ -16,7 +16,8 @@ KINDS = {
     "bins": "bins with items in the table",
     "photographs": "photographs with a count",
     "items": "items of these bins",
-    "objects": "object versions: photographs, their display copies, files of records, labels",
+    "in_datasets": "photographs in datasets",
+    "objects": "object versions: photographs, display copies, files of records, labels, shards of datasets",
     "labels": "lines of the label log",
 }
 
@@ -29,12 +30,12 @@ KINDS = {
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(site: str, bin_: str, before: datetime | None, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Delete photographs, display copies, counts, recounts and labels for ever.
+    """Delete photographs, display copies, counts, recounts, labels and copies in datasets for ever.
 
-    It also names the models that learned from these photographs. Sums stay: day totals and scores. Files in datasets/
-    stay, and so do models; retrain from scratch for a model that has not seen the photographs. A line below forgotten/
-    in the artifacts bucket says who forgot what, and when. Stop uploads and recounts of these bins first. Run it again
-    after a failure.
+    It also names the models that learned from these photographs. Sums stay: day totals and scores. Models stay; retrain
+    from scratch for a model that has not seen the photographs. Two lines below forgotten/ in the artifacts bucket say
+    who forgot what and when, and how it ended. Stop uploads and recounts of these bins first. Run it again after a
+    failure.
     """
     from deployed.forgetting import Forgetting, Scope
 
@@ -65,3 +66,5 @@ def show(report: dict[str, Any], as_json: bool, title: str, *, err: bool = False
     click.echo("\n".join([f"{title}:", *(found or ["  nothing was found"])]), err=err)
     if report["models"]:
         click.echo(f"Models that learned from these photographs: {', '.join(report['models'])}", err=err)
+    if report["unknown"]:
+        click.echo(f"Models whose training data is gone, so nobody knows: {', '.join(report['unknown'])}", err=err)

@@ -1,7 +1,7 @@
-"""Deletes what a stack knows of bins: photographs in all versions, display copies, counts, recounts, labels.
+"""Deletes what a stack knows of bins: photographs in all versions, display copies, counts, recounts, labels, datasets.
 
-Nothing is deleted before all that only it leads to, so a run that failed may be repeated. docs/operations.md says what
-remains.
+Nothing is deleted before all that only it leads to, so a run that failed may be repeated. A line of the trail is
+written before anything is deleted, and another in the end. docs/operations.md says what remains.
 """
 
 import json
@@ -12,23 +12,27 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
-from bintally.aws.items import marker_key_of
+from bintally.aws.items import marker_key_of, plain
 from bintally.common.errors import Rejected
 from bintally.common.keys import encode_id, fold, parse_key, parse_records_key, utc
+from bintally.labels import log
 from bintally.reviewing.stored import difference_key
 from bintally.reviewing.tallies import shard, waiting_key
 from boto3.dynamodb.conditions import Attr, Key
 from botocore.exceptions import ClientError
 
 from deployed.errors import ForgetFailed
-from deployed.stack import Deployed
+from deployed.forgetting_datasets import Datasets
+from deployed.stack import Deployed, version_of
 
 Item = dict[str, Any]
 Version = dict[str, str]
 """Key and VersionId, as DeleteObjects takes them."""
 
 DONE = "forgotten/"
-"""Below it the artifacts bucket has a line for each time that something was forgotten."""
+"""Below it the artifacts bucket has two lines for each forgetting: that it began, and how it ended."""
+DISCARDED = "aws/lambda/"
+"""Below it Lambda stores what a function of a stream failed on for good."""
 AT_ONCE = 1000
 """Object versions that one request deletes."""
 TRIES = 5
@@ -50,7 +54,7 @@ class Scope:
 
     def covers_line(self, line: Mapping[str, Any]) -> bool:
         """Whether a label, or a photograph of a dataset, is in it."""
-        old = not self.before or str(line["captured_at"]) < self.before
+        old = not self.before or str(line.get("captured_at", "~")) < self.before
         return old and self.covers(str(line["site"]), str(line["bin"]))
 
     def covers_key(self, pk: str) -> bool:
@@ -67,6 +71,20 @@ class Scope:
     def covers_item(self, item: Item) -> bool:
         """Whether an item of one of its bins is old enough. A RECORD has no age, so only a whole bin loses it."""
         return not self.before or str(item.get("captured_at", item.get("at", "~"))) < self.before
+
+    def covers_change(self, record: Any) -> bool:
+        """Whether a record of the stream is of one of its items. One that names no key is of none."""
+        try:
+            change = record["dynamodb"]
+            ours = self.covers_key(change["Keys"]["PK"]["S"])
+            return ours and (not self.before or self.covers_item(plain(change["NewImage"])))
+        except (KeyError, TypeError, AttributeError):
+            return False
+
+    def includes(self, earlier: Mapping[str, str]) -> bool:
+        """Whether all that an earlier scope covers is in it."""
+        old = not self.before or "" < earlier["before"] <= self.before
+        return old and self.covers(earlier["site"], earlier["bin"])
 
     def covers_object(self, key: str) -> bool:
         """Whether an object below incoming/ or records/ is of one of its bins. Tables of records name many bins."""
@@ -92,22 +110,44 @@ class Forgetting:
     def __post_init__(self) -> None:
         outputs = self.stack.outputs()
         self.images, self.artifacts = outputs["ImagesBucket"], outputs["ArtifactsBucket"]
+        self.retraining = outputs["RetrainStateMachine"]
         self.table, self.s3 = self.stack.counts_table(), self.stack.client("s3")
+        self.datasets = Datasets(self.s3, self.artifacts, self.scope.covers_line)
 
     def run(self) -> dict[str, Any]:
         """Numbers by kind, and the models that learned from the photographs. Raises ForgetFailed or ClientError."""
-        models = self.models()
+        if not self.dry_run and (running := self.stack.under_way(self.retraining)):
+            raise ForgetFailed(
+                f"a retraining reads photographs. Wait until it has ended, then run this again: {running}"
+            )
+        self.datasets.survey()
+        self.found["in_datasets"] = self.datasets.photographs
+        report: dict[str, Any] = {"scope": asdict(self.scope), **self.models()}
+        if self.dry_run:
+            self.work()
+            return {**report, **self.found}
+        who = {"began": utc(datetime.now(UTC)), "by": self.stack.client("sts").get_caller_identity()["Arn"]}
+        self.write(who["began"], "begun", who | report)
+        outcome = "failed"
+        try:
+            self.work()
+            outcome = "done"
+        finally:
+            ended = {"ended": utc(datetime.now(UTC)), "outcome": outcome}
+            self.write(who["began"], "ended", {**who, **ended, **report, **self.found})
+        return {**report, **self.found}
+
+    def work(self) -> None:
         for pk in self.bins():
             self.forget_bin(pk)
         if not self.scope.before:
             self.delete(self.images, self.uploads())
+        self.forget_dataset()
         self.forget_labels()  # last: a change that the stream still carries may add some
-        report = {"scope": asdict(self.scope), **self.found, "models": models}
-        if not self.dry_run:
-            at = utc(datetime.now(UTC))
-            line = {"at": at, "by": self.stack.client("sts").get_caller_identity()["Arn"], **report}
-            self.s3.put_object(Bucket=self.artifacts, Key=f"{DONE}{at}.json", Body=json.dumps(line).encode())
-        return report
+        self.forget_changes()
+
+    def write(self, began: str, what: str, line: dict[str, Any]) -> None:
+        self.s3.put_object(Bucket=self.artifacts, Key=f"{DONE}{began}-{what}.json", Body=json.dumps(line).encode())
 
     # Table
 
@@ -206,18 +246,49 @@ class Forgetting:
             for error in answer.get("Errors", ()):
                 raise ForgetFailed(f"s3://{bucket}/{error.get('Key')} is not deleted: {error.get('Message')}")
 
+    def forget_dataset(self) -> None:
+        if not self.dry_run:
+            self.datasets.rewrite()
+        kept = self.datasets.kept
+        self.delete(
+            self.artifacts, (one for one in self.versions(self.artifacts, "datasets/") if one["Key"] not in kept)
+        )
+
     def forget_labels(self) -> None:
         """Objects of the label log that name the scope are written again without these lines."""
-        for page in self.s3.get_paginator("list_object_versions").paginate(Bucket=self.artifacts, Prefix="labels/"):
+        for version, newest, body in self.objects(log.LOG):
+            if version["Key"].endswith(".jsonl") and self.forget_lines(version["Key"], body, newest=newest):
+                self.delete(self.artifacts, [version])
+
+    def forget_changes(self) -> None:
+        """So are objects of changes that a function quarantined, or on which one failed for good."""
+        for version, newest, body in (*self.objects(log.ASIDE), *self.objects(DISCARDED)):
+            left = self.without_changes(body)
+            if left and left != body and newest and not self.dry_run:
+                self.s3.put_object(Bucket=self.artifacts, Key=version["Key"], Body=left)
+            if left != body:
+                self.delete(self.artifacts, [version])
+
+    def without_changes(self, body: bytes) -> bytes:
+        """What is left of such an object; nothing of one that is all of the scope."""
+        try:
+            found = json.loads(body)
+            if "record" in found:  # of labels/aside/
+                return b"" if self.scope.covers_change(found["record"]) else body
+            event = found["payload"] if isinstance(found["payload"], dict) else json.loads(found["payload"])
+            left = [record for record in event["Records"] if not self.scope.covers_change(record)]
+        except (ValueError, KeyError, TypeError):
+            return body
+        if len(left) == len(event["Records"]):
+            return body
+        return json.dumps(found | {"payload": json.dumps(event | {"Records": left})}).encode() if left else b""
+
+    def objects(self, prefix: str) -> Iterator[tuple[Version, bool, bytes]]:
+        """Each version of the objects there, whether it is the newest, and its content."""
+        for page in self.s3.get_paginator("list_object_versions").paginate(Bucket=self.artifacts, Prefix=prefix):
             for one in page.get("Versions", ()):
                 version = {"Key": one["Key"], "VersionId": one["VersionId"]}
-                body = self.s3.get_object(Bucket=self.artifacts, **version)["Body"].read()
-                if one["Key"].startswith("labels/aside/"):
-                    gone = not self.scope.before and self.scope.covers_key(quarantined(body))
-                else:
-                    gone = self.forget_lines(one["Key"], body, newest=one["IsLatest"])
-                if gone:
-                    self.delete(self.artifacts, [version])
+                yield version, one["IsLatest"], self.s3.get_object(Bucket=self.artifacts, **version)["Body"].read()
 
     def forget_lines(self, key: str, body: bytes, *, newest: bool) -> bool:
         """Whether this version of an object is to be deleted. Of the newest one, the other lines are stored first."""
@@ -232,21 +303,28 @@ class Forgetting:
                 self.s3.put_object(Bucket=self.artifacts, Key=key, Body=b"".join(left))
         return len(left) < len(lines)
 
-    def models(self) -> list[str]:
-        """The versions whose training or validation data had photographs of the scope, the oldest first."""
+    def models(self) -> dict[str, list[str]]:
+        """ "models", whose training or validation data had photographs of the scope, or which come from such a model;
+        "unknown", whose data's files are gone. The oldest first."""
         query = {"KeyConditionExpression": Key("PK").eq("RETRAIN") & Key("SK").begins_with("RUN#")}
         runs = [run for run in pages(self.table.query, query) if run.get("model_version")]
         runs.sort(key=lambda run: str(run.get("concluded_at", "")))
-        return [str(run["model_version"]) for run in runs if any(map(self.scope.covers_line, self.learned(run["run"])))]
+        packages = [*self.stack.packages()][::-1]
+        found = {str(run["model_version"]) for run in runs if run["run"] in self.datasets.learned} | self.named_before()
+        for package in packages:
+            if package.get("CustomerMetadataProperties", {}).get("parent") in found:
+                found.add(version_of(package))
+        order = [*(str(run["model_version"]) for run in runs), *map(version_of, packages)]
+        lost = {str(run["model_version"]) for run in runs if run["run"] not in self.datasets.runs}
+        return {
+            "models": [version for version in dict.fromkeys([*order, *sorted(found)]) if version in found],
+            "unknown": [version for version in order if version in lost - found],
+        }
 
-    def learned(self, run: str) -> Iterator[dict[str, Any]]:
-        """The photographs of a retraining that its model was trained and chosen on. None once its files are gone."""
-        try:
-            answer = self.s3.get_object(Bucket=self.artifacts, Key=f"retrain/{run}/dataset/index.jsonl")
-        except self.s3.exceptions.NoSuchKey:
-            return
-        lines: Iterator[dict[str, Any]] = map(json.loads, answer["Body"].iter_lines())
-        yield from (line for line in lines if line["split"] != "test")
+    def named_before(self) -> set[str]:
+        """The models that the trail names for what this scope includes: the datasets no longer show it."""
+        lines = [json.loads(body) for _, _, body in self.objects(DONE)]
+        return {model for line in lines if self.scope.includes(line["scope"]) for model in line["models"]}
 
 
 def pages(ask: Any, query: dict[str, Any]) -> Iterator[Item]:
@@ -264,11 +342,3 @@ def versions_of(page: Mapping[str, Any]) -> Iterator[Version]:
     """The versions and delete markers of a page of ListObjectVersions."""
     for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
         yield {"Key": one["Key"], "VersionId": one["VersionId"]}
-
-
-def quarantined(body: bytes) -> str:
-    """The partition key of a quarantined stream record; empty if it names none."""
-    try:
-        return str(json.loads(body)["record"]["dynamodb"]["Keys"]["PK"]["S"])
-    except (ValueError, KeyError, TypeError):
-        return ""

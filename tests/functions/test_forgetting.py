@@ -2,6 +2,7 @@
 everything of others."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from bintally.aws.table import Table
 from bintally.common.keys import utc
 from bintally.reviewing.desk import Desk
 from bintally.reviewing.tallies import waiting_key
+from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
 from cli import stack_forget
@@ -23,6 +25,22 @@ from tests.functions.test_reviews import ANA, BEN, BIN, NOON, counted, latest, s
 pytestmark = pytest.mark.slow
 TODAY = datetime.now(UTC)
 OLD = TODAY - timedelta(days=400)
+
+
+def made() -> Any:
+    outputs = {"ImagesBucket": BUCKET, "ArtifactsBucket": "artifacts", "RetrainStateMachine": "retrain"}
+    packages = [  # the newest first; m-r5 has learned from the champion m-r3, and m-r6 from m-r5
+        {"CustomerMetadataProperties": {"model_version": f"m-{run}", "parent": parent}}
+        for run, parent in (("r6", "m-r5"), ("r5", "m-r3"), ("r3", "shipped"), ("r1", "none"))
+    ]
+    return SimpleNamespace(
+        name="bintally",
+        outputs=lambda: outputs,
+        counts_table=table,
+        client=lambda name: boto3.client(name),
+        packages=lambda: iter(packages),
+        under_way=lambda machine: None,
+    )
 
 
 @pytest.fixture
@@ -51,10 +69,7 @@ def stack(world: World, photo: Any) -> Any:
         item = {"PK": "RETRAIN", "SK": f"RUN#{run}", "run": run, "model_version": f"m-{run}", "concluded_at": run}
         table().put_item(Item=item)
     table().put_item(Item={"PK": "RETRAIN", "SK": "RUN#r4", "run": "r4", "model_version": "its files are gone"})
-    outputs = {"ImagesBucket": BUCKET, "ArtifactsBucket": "artifacts"}
-    return SimpleNamespace(
-        name="bintally", outputs=lambda: outputs, counts_table=table, client=lambda name: boto3.client(name)
-    )
+    return made()
 
 
 def keys(bucket: str, prefix: str = "") -> list[str]:
@@ -70,12 +85,20 @@ def forget(stack: Any, **scope: str) -> dict[str, Any]:
     return Forgetting(stack, Scope(**scope), dry_run=False).run()
 
 
+def trail() -> list[dict[str, Any]]:
+    """The lines below forgotten/: the newest first."""
+    s3, names = boto3.client("s3"), keys("artifacts", "forgotten/")
+    lines = [json.loads(s3.get_object(Bucket="artifacts", Key=name)["Body"].read()) for name in names]
+    return sorted(lines, key=lambda line: (line["began"], "ended" in line), reverse=True)
+
+
 def test_a_site_is_forgotten_however_it_is_spelled(stack: Any) -> None:
     before = table().scan()["Items"]
     planned = Forgetting(stack, Scope("Sea1"), dry_run=True).run()
     assert table().scan()["Items"] == before and len(keys(BUCKET)) == 13
     said = forget(stack, site="Sea1")
-    assert (said["bins"], said["photographs"], said["labels"], said["models"]) == (2, 4, 4, ["m-r3"])
+    assert (said["bins"], said["photographs"], said["labels"], said["in_datasets"]) == (2, 4, 4, 0)
+    assert (said["models"], said["unknown"]) == (["m-r3", "m-r5", "m-r6"], ["its files are gone"])
     assert planned == said and planned["objects"] == 7 + 8 + 1, "uploads and records, copies, labels"
     assert sites() == {"SEA10", "AUS2"}
     assert {key.split("/")[1] for key in keys(BUCKET)} == {"SEA10", "AUS2"}
@@ -85,10 +108,10 @@ def test_a_site_is_forgotten_however_it_is_spelled(stack: Any) -> None:
     assert len(keys("artifacts", "labels/")) == 1, "the version before has the labels"
     markers = [item for item in table().scan()["Items"] if item["PK"].startswith("IMAGE#")]
     assert {item["count_pk"].split("#")[1] for item in markers} == {"SEA10", "AUS2"}
-    (key,) = keys("artifacts", "forgotten/")
-    line = json.loads(boto3.client("s3").get_object(Bucket="artifacts", Key=key)["Body"].read())
-    assert (line["scope"]["site"], line["photographs"], line["by"].startswith("arn:aws")) == ("Sea1", 4, True)
-    assert forget(stack, site="SEA1")["models"] == ["m-r3"], "a second time changes nothing"
+    ended, began = trail()
+    assert (ended["scope"]["site"], ended["photographs"], ended["by"].startswith("arn:aws")) == ("Sea1", 4, True)
+    assert (ended["outcome"], ended["began"], ended["models"]) == ("done", began["began"], began["models"])
+    assert forget(stack, site="SEA1")["models"] == said["models"], "the datasets no longer show it, but the trail does"
     assert sites() == {"SEA10", "AUS2"}
 
 
@@ -128,7 +151,7 @@ def test_a_difference_leaves_the_export(stack: Any) -> None:
 def test_what_is_older_is_forgotten_and_the_rest_stays(stack: Any) -> None:
     said = forget(stack, before=utc(TODAY - timedelta(days=365)))
     assert (said["bins"], said["photographs"], said["labels"]) == (4, 4, 4)
-    assert said["models"] == ["m-r1", "m-r3"]
+    assert said["models"] == ["m-r1", "m-r3", "m-r5", "m-r6"]
     assert sites() == {"SEA1", "SEA10", "AUS2"}
     assert {item["captured_at"][:4] for item in table().scan()["Items"] if item["SK"].startswith("COUNT#")} == {
         utc(TODAY)[:4]
@@ -142,10 +165,7 @@ def bare(world: World) -> Any:
     """A stack without anything."""
     world.s3.create_bucket(Bucket="artifacts")
     world.s3.put_bucket_versioning(Bucket="artifacts", VersioningConfiguration={"Status": "Enabled"})
-    outputs = {"ImagesBucket": BUCKET, "ArtifactsBucket": "artifacts"}
-    return SimpleNamespace(
-        name="bintally", outputs=lambda: outputs, counts_table=table, client=lambda name: boto3.client(name)
-    )
+    return made()
 
 
 @pytest.mark.parametrize(
@@ -265,15 +285,51 @@ def test_a_person_who_works_on_a_review_meanwhile_is_counted_once(bare: Any, mon
     assert calls and sum(int(i.get("FIRST", 0)) for i in desk.table.between(waiting_key("SEA1"), "W", "X")) == 0
 
 
-def test_quarantined_changes_and_keys_of_0_1_0_go_too(bare: Any, world: World) -> None:
-    change = {"record": {"dynamodb": {"Keys": {"PK": {"S": "BIN#SEA1#A-1"}}}}}
-    for name, body in (("x", json.dumps(change)), ("y", "{}")):
-        world.s3.put_object(Bucket="artifacts", Key=f"labels/aside/{name}.json", Body=body.encode())
+def test_a_failure_leaves_a_line_of_what_was_deleted_by_then(
+    stack: Any, refuse: Callable[..., Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3 = boto3.client("s3")
+    monkeypatch.setattr(stack, "client", lambda name: s3 if name == "s3" else boto3.client(name))
+    began: list[int] = []
+    s3.meta.events.register("before-call.s3.DeleteObjects", lambda **_: began.append(len(trail())))
+    forgetting = Forgetting(stack, Scope("SEA1"), dry_run=False)
+    monkeypatch.setattr(forgetting, "forget_dataset", lambda: refuse(s3, "DeleteObjects", "SlowDown", 503))
+    with pytest.raises(ClientError, match="SlowDown"):
+        forgetting.run()
+    assert began[0] == 1, "it says that it began before it deletes"
+    ended, _ = trail()
+    assert (ended["outcome"], ended["photographs"], ended["models"][0]) == ("failed", 4, "m-r3")
+
+
+def test_nothing_is_forgotten_while_a_retraining_reads(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack, "under_way", {"retrain": "execution:1"}.get)
+    with pytest.raises(ForgetFailed, match="Wait until it has ended, then run this again: execution:1"):
+        forget(stack, site="SEA1")
+    assert "SEA1" in sites() and not trail()
+
+
+def test_changes_that_failed_and_keys_of_0_1_0_go_too(bare: Any, world: World) -> None:
+    def change(pk: str, at: datetime = TODAY) -> Any:
+        return {"dynamodb": {"Keys": {"PK": {"S": pk}}, "NewImage": {"captured_at": {"S": utc(at)}}}}
+
+    def put(key: str, content: Any) -> None:
+        world.s3.put_object(Bucket="artifacts", Key=key, Body=json.dumps(content).encode())
+
+    put("labels/aside/x.json", {"record": change("BIN#SEA1#A-1")})
+    put("labels/aside/y.json", {})
+    put("aws/lambda/m/all", {"payload": json.dumps({"Records": [change("BIN#SEA1#A-1")]})})
+    put("aws/lambda/m/some", {"payload": json.dumps({"Records": [change("BIN#SEA1#A-1"), change("BIN#AUS2#A", OLD)]})})
+    put("aws/lambda/m/strange", {"payload": "no JSON"})
     old = {"SK": "LATEST", "site": "sea1", "bin": "a-1", "captured_at": utc(TODAY)}
     table().put_item(Item={"PK": "BIN#sea1#a-1", **old})
     forget(bare, site="SEA1")
     assert keys("artifacts", "labels/") == ["labels/aside/y.json"]
+    assert keys("artifacts", "aws/") == ["aws/lambda/m/some", "aws/lambda/m/strange"], "one version of each"
+    left = json.loads(world.s3.get_object(Bucket="artifacts", Key="aws/lambda/m/some")["Body"].read())
+    assert json.loads(left["payload"]) == {"Records": [change("BIN#AUS2#A", OLD)]}
     assert not table().scan()["Items"]
+    forget(bare, before=utc(TODAY - timedelta(days=1)))
+    assert keys("artifacts", "aws/") == ["aws/lambda/m/strange"]
     world.s3.put_object(Bucket="artifacts", Key="labels/2026/11/29/a.jsonl", Body=b"no label\n")
     with pytest.raises(
         ForgetFailed, match=r"labels/2026/11/29/a.jsonl in the label log contains a line that is no label"
@@ -291,7 +347,8 @@ def test_the_command_asks_and_says_what_it_did(stack: Any, monkeypatch: pytest.M
         assert run(*words).exit_code == 2
     said = run("--site", "SEA1", "--dry-run")
     assert said.exit_code == 0 and "  4 photographs with a count" in said.output
-    assert "Models that learned from these photographs: m-r3" in said.output
+    assert "Models that learned from these photographs: m-r3, m-r5, m-r6" in said.output
+    assert "Models whose training data is gone, so nobody knows: its files are gone" in said.output
     said = run("--site", "SEA1")
     assert (said.exit_code, said.output.splitlines()[-1]) == (
         2,

@@ -74,7 +74,7 @@ def test_an_inventory_person_is_refused_the_rest(inventory: Person, version: str
     inventory.is_refused("retrain", "start", permission="states:StartExecution")
     inventory.is_refused("stack", "redrive", permission="sqs:GetQueueAttributes")
     inventory.is_refused("stack", "reconcile", permission="sqs:GetQueueAttributes")
-    inventory.is_refused("stack", "forget", "--before", "400d", "--yes", permission="dynamodb:Scan")
+    inventory.is_refused("stack", "forget", "--before", "400d", "--yes", permission="states:ListExecutions")
     inventory.is_refused("status", permission="sagemaker:DescribeEndpoint")
 
 
@@ -87,12 +87,24 @@ def test_who_may_forget_a_site_leaves_nothing_of_it(
     (folder / "a.jpg").write_bytes(photograph(43))
     (folder / "labels.csv").write_text("id,quantity\na,3\n")
     keeper.does("upload", "--wait", str(keeper.folder))
+    place = {"site": "FGT1", "bin": "P-1", "split": "test", "object": "datasets/test/fgt1.jpg", "member": "fgt1.jpg"}
+    change = {"dynamodb": {"Keys": {"PK": {"S": "BIN#FGT1#P-1"}}}}
+    copies = {
+        "retrain/fgt1/dataset/index.jsonl": json.dumps(place),
+        place["object"]: "a copy",
+        "aws/lambda/fgt1/1": json.dumps({"payload": json.dumps({"Records": [change]})}),
+    }
+    for key, body in copies.items():
+        user.s3.put_object(Bucket=stack.outputs()["ArtifactsBucket"], Key=key, Body=body.encode())
     planned = json.loads(keeper.does("stack", "forget", "--site", "fgt1", "--dry-run", "--json"))
-    assert (planned["bins"], planned["photographs"], planned["labels"]) == (1, 1, 1)
+    assert (planned["bins"], planned["photographs"], planned["labels"], planned["in_datasets"]) == (1, 1, 1, 1)
     assert json.loads(keeper.does("stack", "forget", "--site", "fgt1", "--yes", "--json"))["photographs"] == 1
     assert "FGT1" not in keeper.does("counts", "--csv", "-")
     left = user.s3.list_object_versions(Bucket=user.bucket, Prefix="incoming/FGT1/")
     assert "Versions" not in left and "DeleteMarkers" not in left
+    for key in copies:
+        left = user.s3.list_object_versions(Bucket=stack.outputs()["ArtifactsBucket"], Prefix=key)
+        assert [one["Size"] for one in left.get("Versions", [])] in ([], [0]), "an index without lines"
     assert json.loads(keeper.does("stack", "forget", "--site", "fgt1", "--dry-run", "--json")).get("items", 0) == 0
 
 

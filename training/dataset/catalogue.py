@@ -146,9 +146,16 @@ class Catalogue:
             yield {"id": id_, "site": site, "bin": bin_, "image": json.loads(image), "reason": fault}
 
     def duplicates(self) -> Iterator[dict[str, Any]]:
-        query = "SELECT id, duplicate_of, image FROM photographs WHERE duplicate_of IS NOT NULL ORDER BY id"
-        for id_, kept, image in self._sql.execute(query):
-            yield {"id": id_, "kept": kept, "image": json.loads(image) if image else None}
+        """Their pictures are in the shards, so each says where."""
+        query = """
+            SELECT id, duplicate_of, site, bin, split, image, label, facts FROM photographs
+            WHERE duplicate_of IS NOT NULL ORDER BY id
+        """
+        for id_, kept, site, bin_, split, image, label, facts in self._sql.execute(query):
+            found = json.loads(label) | json.loads(facts)
+            place = {"site": site, "bin": bin_, "split": split}
+            place |= {name: found[name] for name in ("captured_at", "object", "member")}
+            yield {"id": id_, "kept": kept, "image": json.loads(image) if image else None, **place}
 
     def missing(self) -> int:
         """The number of new photographs without a result."""
