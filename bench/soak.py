@@ -6,7 +6,8 @@ It starts a separate stack. Some photographs are no images, their capture times 
 uploads, in an order that the seed decides. An upload that fails is repeated until it is acknowledged. In the end the
 dead letters are redriven and the stack is reconciled, as an operator would do; then each version in S3 must have one
 count, the totals must agree, and each bin's LATEST must be its newest count. Meanwhile people recount bins of the site
-and files of records arrive (bench/soak_work.py); those are accounted for too.
+and files of records arrive (bench/soak_work.py); those are accounted for too, and what the overview adds up is computed
+again from the items (bench/soak_totals.py).
 """
 
 import contextlib
@@ -29,12 +30,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from bintally.aws.table import Table
 from botocore.exceptions import BotoCoreError, ClientError
 from PIL import Image, ImageDraw
 from rich.console import Console
 
 from bench.common import own_stack, write
-from bench.soak_work import Work, WorkDone
+from bench.soak_totals import Totals, totals_of
+from bench.soak_work import FOLLOWED_SECONDS, Work, WorkDone
 from bench.stack import day_total
 from cli.errors import CliError
 from cli.invoke import EVENTS, with_object
@@ -52,6 +55,8 @@ REPEATED = 0.1
 DISK = "4g"
 """Size of the file system of the stack's home, under the fault `disk-full`: 6,000 photographs take 0.8 GB of it."""
 START_SECONDS = 60.0
+FUNCTIONS = ("Count", "Record", "Follow", "Review", "Answer")
+"""All that a photograph, a record or a recount passes."""
 ROUNDS = 5
 """Redriving and reconciling, in the end, at most."""
 PEOPLE = 4
@@ -81,6 +86,7 @@ class Soak:
     refused: int = 0
     repeated: int = 0
     happened: Counter[str] = field(default_factory=Counter)
+    killed_functions: Counter[str] = field(default_factory=Counter)
     given_up: threading.Event = field(default_factory=threading.Event)
     """Set when a fault has failed: no upload is repeated any more."""
 
@@ -156,7 +162,10 @@ class Soak:
             time.sleep(0.05)
 
     def functions_killed(self) -> None:
-        self.send("-CountFunction-", signal.SIGKILL)
+        """Each of them, in an order of its own."""
+        for verb in self.rng.sample(FUNCTIONS, len(FUNCTIONS)):
+            self.send(f"-{verb}Function-", signal.SIGKILL)
+            self.killed_functions[verb] += 1
 
     def stopped(self) -> None:
         """The stack stops in order, and starts again."""
@@ -241,9 +250,10 @@ class Soak:
         return file.getvalue()
 
     def shorten_visibility(self) -> None:
-        self.stack.client("sqs").set_queue_attributes(
-            QueueUrl=self.outputs["CountQueueUrl"], Attributes={"VisibilityTimeout": str(self.visibility_seconds)}
-        )
+        for queue in ("CountQueueUrl", "RecordQueueUrl"):
+            self.stack.client("sqs").set_queue_attributes(
+                QueueUrl=self.outputs[queue], Attributes={"VisibilityTimeout": str(self.visibility_seconds)}
+            )
 
     def settle(self, say: Say) -> Counter[str]:
         """Waits until nothing is under way; redrives and reconciles until there is nothing left to do."""
@@ -274,6 +284,13 @@ class Soak:
             time.sleep(0.5)
 
     def account(self) -> "Account":
+        """What the table has, once nothing follows any more."""
+        deadline = time.monotonic() + FOLLOWED_SECONDS
+        while (found := self._account()).faults and time.monotonic() < deadline:
+            time.sleep(5)
+        return found
+
+    def _account(self) -> "Account":
         """Compares acknowledgements, S3 and the table."""
         s3, counts = self.stack.client("s3"), self.stack.counts_table()
         pages = s3.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=f"incoming/{self.site}/")
@@ -301,7 +318,13 @@ class Soak:
             double=sum(number - 1 for number in of_version.values()),
             miscounted_totals=day_total(counts, self.site) - sum(of_version.values()),
             stale=sum(newest.get(bin_) != order for bin_, order in wanted.items()),
+            totals=totals_of(Table(counts.name, self.stack.client("dynamodb")), self.site, bins, self.days()),
         )
+
+    def days(self) -> list[str]:
+        """The days, of UTC, since it began."""
+        seconds = range(0, round(time.monotonic() - self.began) + 86_400, 86_400)
+        return sorted({f"{datetime.now(UTC) - timedelta(seconds=back):%Y-%m-%d}" for back in seconds})
 
 
 @dataclass(frozen=True)
@@ -326,6 +349,7 @@ class Account:
     """The day's totals minus the counts."""
     stale: int
     """Bins whose LATEST is not their newest count."""
+    totals: Totals
 
     @property
     def faults(self) -> list[str]:
@@ -333,13 +357,16 @@ class Account:
         found = [f"{getattr(self, name)} {name.replace('_', ' ')}" for name in names if getattr(self, name)]
         if self.counted + self.rejected - self.double + self.lost != self.uploaded + self.unanswered:
             found.append("the sums do not agree")
-        return found
+        return [*found, *self.totals.wrong]
 
     def lines(self) -> list[str]:
+        totals = self.totals
         return [
             f"{self.uploaded:,} uploaded; {self.refused:,} uploads repeated, {self.unanswered:,} stored unanswered",
             f"{self.counted:,} counted, {self.rejected:,} rejected",
             f"{self.lost:,} lost, {self.double:,} double, {self.stale:,} stale, totals {self.miscounted_totals:+,}",
+            f"{totals.compared:,} compared, {totals.agreed:,} agreed; {totals.opened:,} reviews opened, "
+            f"{totals.resolved:,} resolved, {totals.waiting:,} wait; {len(totals.wrong)} contradict the items",
         ]
 
 
@@ -367,11 +394,13 @@ def soak(
     run = Soak(stack, random.Random(seed), f"SOAK-{seed}-{time.time_ns() % 10**9}", hold_seconds, visibility_seconds)
     run.run(number, faults, times, say)
     settled = run.settle(say)
-    account, work = run.account(), run.work.account()
+    work = run.work.account()
+    account = run.account()
     for line in (*account.lines(), *work.lines()):
         say(line)
     happened = ", ".join(f"{fault} {count}" for fault, count in sorted(run.happened.items()))
-    say(f"{happened}; {run.repeated:,} events repeated")
+    functions = ", ".join(f"{verb.lower()} {number}" for verb, number in sorted(run.killed_functions.items()))
+    say(f"{happened}{f' ({functions})' if functions else ''}; {run.repeated:,} events repeated")
     seconds = time.monotonic() - began
     say(f"{settled['redriven']} redriven, {settled['reconciled']} found by reconciling in the end; {seconds:.0f} s")
     return account, work

@@ -8,12 +8,14 @@ import pytest
 from click import BadParameter
 
 from bench.soak import FAULTS, ON_A_RUNNING_STACK, Account, chosen_faults, soak
+from bench.soak_totals import Totals
 from bench.soak_work import WorkDone
 
 
 def test_sixty_photographs_while_things_break(user: Any) -> None:
-    name = "VisibilityTimeout"
-    kept = user.sqs.get_queue_attributes(QueueUrl=user.queue, AttributeNames=[name])["Attributes"]
+    name, kept = "VisibilityTimeout", {}
+    for queue in (user.queue, user.outputs["RecordQueueUrl"]):
+        kept[queue] = user.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[name])["Attributes"]
     try:
         account, work = soak(
             user.stack,
@@ -24,7 +26,8 @@ def test_sixty_photographs_while_things_break(user: Any) -> None:
             visibility_seconds=5,
         )
     finally:
-        user.sqs.set_queue_attributes(QueueUrl=user.queue, Attributes=kept)
+        for queue, attributes in kept.items():
+            user.sqs.set_queue_attributes(QueueUrl=queue, Attributes=attributes)
     assert account.faults + work.faults == []
     assert work.files == len(ON_A_RUNNING_STACK) + 1
     assert work.entries_gone_with_a_kill == work.records_gone_with_a_kill == 0
@@ -50,7 +53,7 @@ def test_work_that_went_wrong_says_so(change: dict[str, int], fault: str) -> Non
     assert replace(WORKED, **change).faults == [fault]
 
 
-GOOD = Account(10, 1, 1, 9, 2, 0, 0, 0, 0, 0)
+GOOD = Account(10, 1, 1, 9, 2, 0, 0, 0, 0, 0, Totals(5, 4, 2, 1, 1, ()))
 
 
 @pytest.mark.parametrize(
@@ -62,9 +65,10 @@ GOOD = Account(10, 1, 1, 9, 2, 0, 0, 0, 0, 0)
         ({"stale": 1}, "1 stale"),
         ({"miscounted_totals": -1}, "-1 miscounted totals"),
         ({"counted": 8}, "the sums do not agree"),
+        ({"totals": Totals(5, 4, 2, 1, 1, ("5 compared, items say 6 to 6",))}, "5 compared, items say 6 to 6"),
     ],
 )
-def test_an_account_that_is_wrong_says_so(change: dict[str, int], fault: str) -> None:
+def test_an_account_that_is_wrong_says_so(change: dict[str, Any], fault: str) -> None:
     assert GOOD.faults == []
     assert replace(GOOD, **change).faults == [fault]
 
