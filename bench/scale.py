@@ -5,7 +5,8 @@ Each grows tenfold at a time: what a thousand of them cost should not, and memor
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from localsagemaker.ports import free_port
@@ -31,19 +32,22 @@ def measure_scale(console: Console, part: str, largest: int) -> Numbers:
     with progress_bar(console) as progress:
         task = progress.add_task(part.capitalize(), total=len(sizes))
         for size in sizes:
-            rows.append({"size": size} | alone(lambda stack, size=size: loop(stack, part, size)))  # type: ignore[misc]
+            with emulator() as stack:
+                rows.append({"size": size} | loop(stack, part, size))
             progress.advance(task)
     return {"rows": rows}
 
 
-def alone(measure: Callable[[Local], Numbers]) -> Numbers:
+@contextmanager
+def emulator() -> Iterator[Local]:
+    """One with the template's table and a bucket."""
     with tempfile.TemporaryDirectory() as home:
         stack = Local(home=Path(home) / "home", port=free_port(), variables={"BINTALLY_SNAPSHOT_SECONDS": "3600"})
         stack.start_emulator()
         try:
             stack.client("s3").create_bucket(Bucket=BUCKET)
             made_table(stack.client("dynamodb"))
-            return measure(stack)
+            yield stack
         finally:
             stack.down(discard=True)
 
