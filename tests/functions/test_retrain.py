@@ -471,13 +471,20 @@ def test_the_end_stops_jobs_and_tells_once(outside: Outside) -> None:
     outside.sagemaker.running = {names["tune"], names["challenger"]}
     for run in (made["run"], "261101-aaaaaa"):
         for _ in range(2):  # a versioned bucket keeps both
-            outside.s3.put_object(Bucket="artifacts", Key=f"checkpoints/{run}/checkpoint.pt", Body=b"weights")
+            for key in (f"checkpoints/{run}/checkpoint.pt", f"retrain/{run}/trials/t-001/output/model.tar.gz"):
+                outside.s3.put_object(Bucket="artifacts", Key=key, Body=b"weights")
+            outside.s3.put_object(Bucket="artifacts", Key=f"retrain/{run}/parts/x-1-of-1.jsonl", Body=b"{}")
     cause = json.dumps({"TrainingJobName": names["train"], "FailureReason": "loss is nan\nat epoch 3"})
     answer = outside.conclude(made, "failed", error="TrainFailed", reason=cause)
     assert answer["reason"] == f"{names['train']}: loss is nan at epoch 3"
     assert not outside.sagemaker.running
     left = outside.s3.list_object_versions(Bucket="artifacts", Prefix="checkpoints/")["Versions"]
     assert [version["Key"] for version in left] == ["checkpoints/261101-aaaaaa/checkpoint.pt"] * 2
+    left = outside.s3.list_object_versions(Bucket="artifacts", Prefix="retrain/")["Versions"]
+    assert {
+        version["Key"].split("/")[1] for version in left if "/trials/" in version["Key"] or "/parts/" in version["Key"]
+    } == {"261101-aaaaaa"}
+    assert f"retrain/{made['run']}/manifest.jsonl" in {version["Key"] for version in left}
     assert outside.lock() is None
     (message,) = outside.told()
     assert message.startswith(f"Retraining run {made['run']}: failed. {answer['reason']}")
@@ -519,3 +526,38 @@ def test_a_job_that_cannot_be_stopped_is_an_error(outside: Outside) -> None:
         outside.conclude(made, "failed")
     assert outside.lock() is not None
     assert outside.told() == []
+
+
+@pytest.fixture
+def upgraded(outside: Outside) -> Outside:
+    """With the items of 0.1.0: what a run that ended left, and another run that is under way, with the lock."""
+    for item in json.loads((Path(__file__).parent / "items_0_1_0.json").read_bytes()):
+        outside.dynamodb.put_item(TableName="counts", Item=item)
+    for number in range(3):
+        outside.label(number, "2026-11-19T10:00:00.000000Z")  # it read these
+    outside.label(3, "2026-11-22T10:00:00.000000Z")
+    return outside
+
+
+def test_a_run_of_0_1_0_keeps_its_lock_until_it_has_ended(upgraded: Outside) -> None:
+    upgraded.states.status[OTHER] = "RUNNING"
+    assert upgraded.plan(force=True)["error"] == "AlreadyRunning"
+    made = {"run": "261122-0e7cf7", "watermark": "2026-11-22T10:00:00.000000Z", "trials": 0, "tuning_job": "t"}
+    made |= {"names": {"tune": "t"}, "model_version": "2026-11-22-0e7cf7", "labels": 1, "champion": {}}
+    assert upgraded.conclude(made, "registered", OTHER)["outcome"] == "registered"
+    assert upgraded.lock() is None
+    assert upgraded.run("261122-0e7cf7")["started_at"].startswith("2026-11-30"), "the item of 0.1.0 is kept"
+    state = runs.state(Table("counts", upgraded.dynamodb))
+    assert (state["run"], state["reading"]) == ("261122-0e7cf7", "")
+
+
+def test_a_run_goes_on_from_what_0_1_0_learned(upgraded: Outside) -> None:
+    """Its execution is gone, so the lock is taken over."""
+    made = upgraded.plan(ARN.replace(":one", ":third"), force=True)
+    assert (made["outcome"], made["labels"]) == ("planned", 1)
+    arguments = made["process_arguments"]
+    previous = "s3://artifacts/retrain/261122-911590/dataset/index.jsonl"
+    assert arguments[arguments.index("--previous") + 1] == previous
+    assert made["tuning_job"] == "bintally-261122-911590"
+    assert ("stop_training_job", "bintally-261122-0e7cf7-train") in upgraded.sagemaker.called
+    assert upgraded.run("261122-911590")["outcome"] == "registered"

@@ -1,6 +1,6 @@
 """A stack of 0.1.0 is updated to this version while photographs arrive: `make upgrade`, since it needs the history.
 
-0.1.0's template and functions run on today's emulator, with today's serving image.
+0.1.0's template, functions and model package run on today's emulator, with today's serving image.
 """
 
 import dataclasses
@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from deployed.doctor import examine
-from local.stack import REPOSITORY, Local
+from local.stack import REPOSITORY, Local, package_version
 from tests.stack.conftest import FEW_SNAPSHOTS, User
 
 pytestmark = [pytest.mark.upgrade, pytest.mark.timeout(1200)]
 COMMIT = "ecd4e11"
 """0.1.0, as CHANGELOG.md names it."""
+PACKAGE = "model/pretrained/model.tar.gz"
 
 
 @pytest.fixture
@@ -29,8 +30,13 @@ def old(tmp_path: Path, a_port: Callable[[], int]) -> Iterator[Local]:
     archive = subprocess.run(["git", "archive", COMMIT], cwd=REPOSITORY, check=True, capture_output=True).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(tmp_path / "repository", filter="data")
-    template = tmp_path / "repository" / "template.yaml"
-    stack = Local(home=tmp_path / "home", port=a_port(), template=template, variables=FEW_SNAPSHOTS)
+    stack = Local(
+        home=tmp_path / "home",
+        port=a_port(),
+        template=tmp_path / "repository" / "template.yaml",
+        package=tmp_path / "repository" / PACKAGE,
+        variables=FEW_SNAPSHOTS,
+    )
     stack.up(print)
     yield stack
     stack.down()
@@ -72,4 +78,11 @@ def test_counts_in_flight_survive_an_update(old: Local, photograph: Callable[...
     assert after.totals("UPG")["counted"] == len(keys) + len(earlier)
     assert new.reconcile(grace_seconds=0).uncounted == 0, "items of 0.1.0 have no markers, and are counts all the same"
     assert len(after.of_site("UPG")) == len(keys) + len(earlier)
-    assert [each.wrong for each in examine(new).findings] == []
+    assert examine(new).findings == []
+
+    assert {item["model_version"] for item in counted} == {package_version(old.package)}, "the live model stays"
+    newest = dataclasses.replace(new, package=REPOSITORY / PACKAGE)
+    newest.ship(package_version(newest.package), print)
+    after.upload("incoming/UPG/B0/newest.jpg", photograph(99))
+    (item,) = after.wait_counts("incoming/UPG/B0/newest.jpg")
+    assert item["model_version"] == package_version(newest.package) != package_version(old.package)
