@@ -195,6 +195,23 @@ def know_the_namespace_of_metrics() -> None:
     iam_actions.request_tag_context = context_with_namespace
 
 
+def know_log_streams() -> None:
+    """In ministack DeleteLogStream needs a permission for the whole log group; on AWS it is that for the stream."""
+    from ministack.core import iam_actions
+
+    resource_of = iam_actions.extract_resource_arn
+
+    def resource_of_stream(
+        service: str, method: str, path: str, headers: dict[str, str], body: bytes, *rest: Any
+    ) -> str:
+        found = str(resource_of(service, method, path, headers, body, *rest))
+        if service == "logs" and headers.get("x-amz-target", "").endswith(".DeleteLogStream"):
+            found += f":log-stream:{json.loads(body)['logStreamName']}"
+        return found
+
+    iam_actions.extract_resource_arn = resource_of_stream
+
+
 def read_concurrency_as_a_number() -> None:
     """In ministack a mapping's MaximumConcurrency that refers to a template parameter remains text. The poller then
     fails on every poll and receives no message. CloudFormation makes it a number."""
@@ -391,6 +408,7 @@ def close_gaps() -> None:
     count_loopback_as_tls()
     check_batches_as_single_messages()
     know_the_namespace_of_metrics()
+    know_log_streams()
     read_concurrency_as_a_number()
     know_the_keys_of_pools()
     check_chosen_passwords()

@@ -38,7 +38,7 @@ def test_the_worst_case_of_a_request_is_what_the_comment_says() -> None:
 
 def test_conclude_has_time_for_its_worst_case() -> None:
     near = 4 * clients.DYNAMODB.worst + clients.EVENTS.worst + clients.SNS.worst
-    worst = clients.STATES.worst + 8 * clients.SAGEMAKER.worst + 2 * clients.S3.worst + near
+    worst = clients.STATES.worst + 8 * clients.SAGEMAKER.worst + 6 * clients.S3.worst + near
     assert worst <= conclude.WORST_SECONDS
     template = yaml_parse((ROOT / "template.yaml").read_text())
     limit = template["Resources"]["ConcludeFunction"]["Properties"]["Timeout"]

@@ -14,6 +14,7 @@ from bintally.aws import clients
 from bintally.common.events import WrongEvent
 from bintally.releasing import settings
 from bintally.releasing.candidate_logs import expire, remove
+from bintally.retraining import job_logs
 from moto import mock_aws
 
 EVENT = json.loads((Path(__file__).parents[2] / "events" / "expire_logs.json").read_text())
@@ -52,9 +53,9 @@ def groups(logs: Any) -> dict[str, int | None]:
 
 
 def test_every_candidates_log_group_has_an_end_and_no_other_is_touched(logs: Any) -> None:
-    assert expire_logs.handler(EVENT, CONTEXT) == {"limited": 60, "deleted": 0}
+    assert expire_logs.handler(EVENT, CONTEXT) == {"limited": 60, "deleted": 0, "streams": 0}
     assert groups(logs) == dict.fromkeys(CANDIDATES, 30) | dict.fromkeys(OTHERS)
-    assert expire_logs.handler(EVENT, CONTEXT) == {"limited": 0, "deleted": 0}
+    assert expire_logs.handler(EVENT, CONTEXT) == {"limited": 0, "deleted": 0, "streams": 0}
 
 
 def test_another_retention_is_set_and_old_groups_are_deleted(logs: Any) -> None:
@@ -68,6 +69,25 @@ def test_another_retention_is_set_and_old_groups_are_deleted(logs: Any) -> None:
 def test_they_go_with_the_stack(logs: Any) -> None:
     remove(logs, "bintally")
     assert groups(logs).keys() == set(OTHERS)
+
+
+def test_old_log_streams_of_the_stacks_own_jobs_are_deleted(logs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = "/aws/sagemaker/TrainingJobs"
+    ours = [f"bintally-261101-0123ab-{number:03}-5d2a/algo-1-1" for number in range(3)]
+    others = ["bintally-x-261101-0123ab-train/algo-1-1", "bintally-of-someone/algo-1-1", "else/algo-1-1"]
+    logs.create_log_group(logGroupName=group)
+    for name in ours + others:
+        logs.create_log_stream(logGroupName=group, logStreamName=name)
+    now = datetime.now(UTC)
+    at = {"timestamp": round((now - timedelta(days=5)).timestamp() * 1000), "message": "lr 0.1"}
+    logs.put_log_events(logGroupName=group, logStreamName=ours[2], logEvents=[at])
+    assert job_logs.expire(logs, "bintally", 30, now + timedelta(days=24)) == []
+    monkeypatch.setattr(job_logs, "MOST", 1)
+    assert job_logs.expire(logs, "bintally", 30, now + timedelta(days=31)) == ours[:1], "the others come the next day"
+    monkeypatch.undo()
+    assert job_logs.expire(logs, "bintally", 30, now + timedelta(days=31)) == ours[1:]
+    left = logs.describe_log_streams(logGroupName=group)["logStreams"]
+    assert {stream["logStreamName"] for stream in left} == {*others}
 
 
 def test_another_event_is_refused(logs: Any) -> None:

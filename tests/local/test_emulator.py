@@ -133,6 +133,25 @@ def test_metrics_of_one_namespace(
 
 
 @BOTH
+def test_log_streams_that_a_role_may_delete(
+    stack: Local, which: str, role: Callable[..., str], as_role: Callable[..., Any]
+) -> None:
+    stack.client("logs").create_log_group(logGroupName="jobs")
+    for name in ("mine-1", "yours-1"):
+        stack.client("logs").create_log_stream(logGroupName="jobs", logStreamName=name)
+    own = "arn:aws:logs:*:*:log-group:jobs:log-stream:mine-*"
+    allow = {"Effect": "Allow", "Action": "logs:DeleteLogStream", "Resource": own}
+    logs = as_role(stack, role(stack, "streams", None, allow), "logs")
+    if which == "ours":
+        logs.delete_log_stream(logGroupName="jobs", logStreamName="mine-1")
+    else:
+        with pytest.raises(ClientError, match="AccessDenied"):
+            logs.delete_log_stream(logGroupName="jobs", logStreamName="mine-1")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        logs.delete_log_stream(logGroupName="jobs", logStreamName="yours-1")
+
+
+@BOTH
 def test_cloudformation_makes_model_package_groups(stack: Local, which: str) -> None:
     cloudformation, sagemaker = stack.client("cloudformation"), stack.client("sagemaker")
     properties = {"ModelPackageGroupName": "made-by-a-stack", "ModelPackageGroupDescription": "described"}

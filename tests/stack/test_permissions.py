@@ -1,6 +1,8 @@
 """Identity checks are on: the count function can do what its role allows and no more."""
 
+import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,12 @@ def test_candidates_logs_expire_and_no_others(user: Any) -> None:
     logs = user.stack.client("logs")
     base = f"/aws/sagemaker/Endpoints/{user.stack.name}"
     candidate, other = f"{base}-candidate-0123abcd", f"{base}2-candidate-0123abcd"
+    jobs = "/aws/sagemaker/TransformJobs"
+    with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_group(logGroupName=jobs)
+    stream, at = f"{user.stack.name}-261101-0123ab-champion/x", round((time.time() - 40 * 86_400) * 1000)
+    logs.create_log_stream(logGroupName=jobs, logStreamName=stream)
+    logs.put_log_events(logGroupName=jobs, logStreamName=stream, logEvents=[{"timestamp": at, "message": "answered"}])
     for name in (candidate, other):
         logs.create_log_group(logGroupName=name)
     try:
@@ -140,7 +148,7 @@ def test_candidates_logs_expire_and_no_others(user: Any) -> None:
         answer = json.load(
             user.functions.invoke(FunctionName=user.outputs["ExpireLogsFunction"], Payload=event)["Payload"]
         )
-        assert answer.get("limited"), answer
+        assert answer.get("limited") and answer.get("streams") == 1, answer
         found = logs.describe_log_groups(logGroupNamePrefix=f"{base}-candidate-")["logGroups"]
         assert {group.get("retentionInDays") for group in found} == {30}
         (untouched,) = logs.describe_log_groups(logGroupNamePrefix=other)["logGroups"]

@@ -177,8 +177,10 @@ class Retrainings:
         self.user.wait_for("no job at work", lambda: not self.at_work(), 60)
         models = [model["ModelName"] for model in self.sagemaker.list_models()["Models"]]
         assert not [name for name in models if name.endswith(("-champion", "-challenger"))]
-        left = self.user.s3.list_object_versions(Bucket=self.artifacts, Prefix="checkpoints/")
-        assert not left.get("Versions")
+        for prefix in ("checkpoints/", "retrain/"):
+            left = self.user.s3.list_object_versions(Bucket=self.artifacts, Prefix=prefix).get("Versions", [])
+            names = [version["Key"] for version in left]
+            assert not [name for name in names if re.match(r"checkpoints/|retrain/[^/]+/(trials|parts)/", name)]
 
     def failed(self, execution: str, error: str, reason: str) -> None:
         """The execution failed so and said so everywhere."""

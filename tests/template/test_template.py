@@ -468,19 +468,27 @@ def test_retries_outlast_an_endpoint_update() -> None:
     assert waited >= 30 * 60
 
 
-def test_photographs_and_old_versions_are_deleted_where_that_is_asked_for_alone() -> None:
-    assert {source()["Parameters"][name]["Default"] for name in ("PhotographDays", "OldVersionDays")} == {0}
-    bucket = source()["Resources"]["ImagesBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
-    rules = {rule["Id"]: rule for rule in bucket}
-    assert rules["photographs"]["Status"] == {"Fn::If": ["KeepsPhotographs", "Disabled", "Enabled"]}
-    assert rules["photographs"]["Prefix"] == "incoming/"
-    days = (
-        rules["photographs"]["ExpirationInDays"],
-        rules["old-versions"]["NoncurrentVersionExpiration"]["NoncurrentDays"],
-    )
-    assert [each["Fn::If"][2] for each in days] == [{"Ref": "PhotographDays"}, {"Ref": "OldVersionDays"}]
-    assert rules["old-versions"]["Status"] == {"Fn::If": ["KeepsOldVersions", "Disabled", "Enabled"]}
-    assert all("ExpirationInDays" not in rule for name, rule in rules.items() if name != "photographs")
+@pytest.mark.parametrize(
+    ("bucket", "rule", "prefix", "parameter"),
+    [
+        ("ImagesBucket", "photographs", "incoming/", "PhotographDays"),
+        ("ArtifactsBucket", "labels", "labels/", "LabelDays"),
+    ],
+)
+def test_what_is_old_is_deleted_where_that_is_asked_for_alone(
+    bucket: str, rule: str, prefix: str, parameter: str
+) -> None:
+    assert {source()["Parameters"][name]["Default"] for name in (parameter, "OldVersionDays")} == {0}
+    found = source()["Resources"][bucket]["Properties"]["LifecycleConfiguration"]["Rules"]
+    rules = {one["Id"]: one for one in found}
+    keeps = {"photographs": "KeepsPhotographs", "labels": "KeepsLabels", "old-versions": "KeepsOldVersions"}
+    for name in (rule, "old-versions"):
+        assert rules[name]["Status"] == {"Fn::If": [keeps[name], "Disabled", "Enabled"]}
+    assert rules[rule]["Prefix"] == prefix and "Prefix" not in rules["old-versions"]
+    days = rules[rule]["ExpirationInDays"], rules["old-versions"]["NoncurrentVersionExpiration"]["NoncurrentDays"]
+    assert [each["Fn::If"][2] for each in days] == [{"Ref": parameter}, {"Ref": "OldVersionDays"}]
+    expired = {one["Prefix"] for one in found if "ExpirationInDays" in one}
+    assert expired <= {prefix, "display/", "captures/", "checkpoints/"}, "datasets and models are kept"
 
 
 @pytest.mark.parametrize("name", ["ImagesBucket", "ArtifactsBucket"])

@@ -1,11 +1,11 @@
-"""Removes what an ended retraining run leaves: running jobs, the models created only for it, and checkpoints."""
+"""Removes what an ended retraining run leaves: running jobs, the models created only for it, and its jobs' files."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from bintally.retraining.names import Names
+from bintally.retraining.names import Names, Places
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -32,13 +32,16 @@ def clean_up(client: "SageMakerClient", names: Names) -> None:
         _unless_gone(each)
 
 
-def remove_checkpoints(client: "S3Client", bucket: str, run: str) -> None:
-    """Deletes every version: no other run can use them, and each has several hundred megabytes."""
-    for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=f"checkpoints/{run}/"):
-        found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
-        objects: list[ObjectIdentifierTypeDef] = [{"Key": o["Key"], "VersionId": o["VersionId"]} for o in found]
-        if objects:
-            client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+def remove_leftovers(client: "S3Client", bucket: str, run: str) -> None:
+    """Deletes every version of files that no other run can use: checkpoints, several hundred megabytes each, the
+    trials' models, and the parts of which the dataset was made."""
+    folder = Places(run).folder
+    for prefix in (f"checkpoints/{run}/", f"{folder}/trials/", f"{folder}/parts/"):
+        for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
+            found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+            objects: list[ObjectIdentifierTypeDef] = [{"Key": o["Key"], "VersionId": o["VersionId"]} for o in found]
+            if objects:
+                client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
 
 
 def _unless_gone(call: Callable[[], object]) -> None:

@@ -10,7 +10,7 @@ from bintally.aws.table import Table
 from bintally.aws.telemetry import logger
 from bintally.common.keys import utc
 from bintally.retraining import runs
-from bintally.retraining.clean_up import clean_up, remove_checkpoints
+from bintally.retraining.clean_up import clean_up, remove_leftovers
 from bintally.retraining.names import Names, Places, run_of
 from bintally.retraining.settings import RetrainSettings
 
@@ -45,7 +45,7 @@ def conclude_run(services: Services, settings: RetrainSettings, ended: dict[str,
         return answer
     if known:  # otherwise it was refused before it created anything
         clean_up(services.sagemaker, Names.of(settings.stack_name, run))
-        remove_checkpoints(services.s3, settings.artifacts_bucket, run)
+        remove_leftovers(services.s3, settings.artifacts_bucket, run)
     plan = ended.get("plan") or {}
     if answer["outcome"] in LEARNED and plan.get("labels_left"):
         answer["reason"] += f" (the run is full; the next one reads the labels after {plan['watermark']})"
