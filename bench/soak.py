@@ -96,7 +96,7 @@ class Soak:
         # A new client for each upload would take longer than the upload. The port and the key outlast a restart.
         self.s3 = self.stack.client("s3", max_pool_connections=UPLOADERS + 1, retries={"total_max_attempts": 1})
         self.work = Work(self.stack, self.site, random.Random(self.rng.getrandbits(64)))
-        self.began = time.monotonic()
+        self.began, self.began_at = time.monotonic(), time.time()
 
     def session_members(self, words: str) -> list[int]:
         """The stack's processes whose command line or function name contains these words."""
@@ -176,14 +176,14 @@ class Soak:
         """A laptop's battery: the emulator ends without a word, then the stack starts again."""
         session = self.stack.emulator_pid()
         assert session is not None
-        time.sleep(max(0.0, self.began + SAVED_AFTER - time.monotonic()))
+        time.sleep(max(0.0, SAVED_AFTER - self.work.saving(self.began_at, time.time())))
         os.kill(session, signal.SIGKILL)
         self.work.kills.append(time.time())
         self.stack.up(ignore)
 
     def disk_full(self) -> None:
         """Nothing can be written for a while."""
-        ballast = self.stack.home / "ballast"
+        ballast, began = self.stack.home / "ballast", time.time()
         try:
             with ballast.open("wb", buffering=0) as file:
                 for size in (1 << 20, 1 << 12, 1):
@@ -193,6 +193,7 @@ class Soak:
             time.sleep(self.hold_seconds)
         finally:
             ballast.unlink(missing_ok=True)
+            self.work.full.append((began, time.time()))
 
     # The whole
 

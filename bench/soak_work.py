@@ -99,6 +99,8 @@ class Work:
     """IAM users of the people."""
     kills: list[float] = field(default_factory=list)
     """When the emulator was killed: with it goes what it had acknowledged since its last snapshot."""
+    full: list[tuple[float, float]] = field(default_factory=list)
+    """From when to when the disk was full: no snapshot was stored."""
     files: int = 0
     files_repeated: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
@@ -189,7 +191,11 @@ class Work:
         )
 
     def before_a_kill(self, at: float) -> bool:
-        return any(0 <= kill - at < SAVED_SECONDS for kill in self.kills)
+        return any(at <= kill and self.saving(at, kill) < SAVED_SECONDS for kill in self.kills)
+
+    def saving(self, first: float, last: float) -> float:
+        """Seconds between two times in which snapshots could be stored."""
+        return last - first - sum(max(0.0, min(last, end) - max(first, begin)) for begin, end in self.full)
 
     @staticmethod
     def trail_differs(table: Table, pk: str) -> bool:
@@ -212,7 +218,8 @@ class WorkDone:
     entries_lost: int
     """Acknowledged, and not stored."""
     entries_gone_with_a_kill: int
-    """Acknowledged up to SAVED_SECONDS before a `kill -9` of the emulator, and not stored: more is not promised."""
+    """Acknowledged up to SAVED_SECONDS before a `kill -9` of the emulator, those of a full disk not counted, and not
+    stored: more is not promised."""
     entries_double: int
     trails_differ: int
     """Reviews that their trail does not replay to."""
