@@ -27,6 +27,7 @@ UNSEEN = {
     "JobRole logs:DescribeLogStreams": "and those of jobs",
     "* ecr:*": "SageMaker takes images from a registry; here they are this machine's",
     "* xray:*": "there is no X-Ray",
+    "* ec2:*": "there is no VPC",
     "* sqs:ReceiveMessage": "Lambda's poller asks nobody",
     "* sqs:DeleteMessage": "the same",
     "* sqs:GetQueueAttributes": "the same",
@@ -104,6 +105,7 @@ def granted(resources: Mapping[str, Any]) -> dict[str, set[str]]:
         properties = resource.get("Properties", {})
         if resource["Type"] == "AWS::IAM::Role":
             for policy in properties.get("Policies", ()):
+                policy = policy["Fn::If"][1] if "Fn::If" in policy else policy
                 found[name] |= set(actions(policy["PolicyDocument"]))
         elif resource["Type"] == "AWS::IAM::Policy":
             for role in properties["Roles"]:

@@ -48,6 +48,9 @@ ENVIRONMENT = {
     "INSTANCE_COUNT": "2",
     "MAXIMUM_INSTANCES": "0",
     "DATA_CAPTURE_PERCENT": "0",
+    "SUBNET_IDS": "",
+    "SECURITY_GROUP_IDS": "",
+    "DATA_KEY": "",
     "CANARY_PERCENT": "10",
     "CANARY_WAIT_SECONDS": "300",
     "CANARY_ALARMS": "errors,latency,confidence",
@@ -734,6 +737,29 @@ def test_a_real_time_endpoint_stores_a_share_of_its_requests(cloud: Cloud, confi
     assert machine.run(machine.upload("1"))[0]["outcome"] == "released"  # the same model, another setting
     capture = cloud.configs[cloud.endpoints[ENDPOINT].config]["DataCaptureConfig"]
     assert (capture["InitialSamplingPercentage"], capture["DestinationS3Uri"]) == (20, "s3://artifacts/captures/")
+    assert "KmsKeyId" not in capture
+    configure(ENDPOINT_MODE="realtime", DATA_CAPTURE_PERCENT="20", DATA_KEY="arn:key")
+    assert machine.run(machine.upload("1"))[0]["outcome"] == "released"
+    assert cloud.configs[cloud.endpoints[ENDPOINT].config]["DataCaptureConfig"]["KmsKeyId"] == "arn:key"
+
+
+def test_a_real_time_endpoint_is_in_the_stacks_vpc(cloud: Cloud, configure: Configure) -> None:
+    machine, vpc = Machine(cloud, advance.handler), {"SUBNET_IDS": "subnet-a,subnet-b", "SECURITY_GROUP_IDS": "sg-c"}
+    configure(ENDPOINT_MODE="realtime")
+    machine.run(machine.upload("1"))
+    assert "VpcConfig" not in cloud.models[cloud.endpoints[ENDPOINT].config]
+    configure(ENDPOINT_MODE="realtime", **vpc)
+    assert machine.run(machine.upload("1"))[0]["outcome"] == "released"  # the same model, another setting
+    found = cloud.models[cloud.endpoints[ENDPOINT].config]["VpcConfig"]
+    assert found == {"Subnets": ["subnet-a", "subnet-b"], "SecurityGroupIds": ["sg-c"]}
+
+
+def test_a_serverless_endpoint_is_in_no_vpc(cloud: Cloud, configure: Configure) -> None:
+    """SageMaker supports none."""
+    configure(SUBNET_IDS="subnet-a,subnet-b", SECURITY_GROUP_IDS="sg-c")
+    machine = Machine(cloud, advance.handler)
+    machine.run(machine.upload("1"))
+    assert "VpcConfig" not in cloud.models[cloud.endpoints[ENDPOINT].config]
 
 
 def test_a_serverless_endpoint_neither_scales_nor_stores(cloud: Cloud, configure: Configure) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,20 @@ TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
 TASKS = sorted(name for name, state in STATES.items() if state["Type"] == "Task")
 JOBS = sorted(name for name in TASKS if STATES[name]["Resource"].endswith(".sync"))
 ENDS = {"NothingToDo", "NotBetter", "Registered", "Failed"}
+NAMES = ("process", "tune", "train", "champion", "challenger", "evaluate")
 ROLE = "arn:aws:iam::123456789012:role/jobs"
-SUBSTITUTED = {"ArtifactsBucket": "artifacts", "JobRole": ROLE, "JobVolume": 30, "SpotTraining": "true"}
+SUBSTITUTED = {
+    **{"ArtifactsBucket": "artifacts", "JobRole": ROLE, "JobVolume": 30, "SpotTraining": "true"},
+    **{"ProcessingInstances": 1, "DataKey": "", "SecurityGroupIds": "", "SubnetIds": ""},
+    **{f"{kind}InstanceType": "ml.c7i.large" for kind in ("Job", "Training", "Transform")},
+}
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/1234-ab"
+SECURED = SUBSTITUTED | {"DataKey": KEY, "SecurityGroupIds": "sg-1", "SubnetIds": "subnet-1,subnet-2"}
+VPC = {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
 
 
 def actions(role: str) -> set[str]:
-    (policy,) = TEMPLATE[role]["Properties"]["Policies"]
+    (policy,) = (each for each in TEMPLATE[role]["Properties"]["Policies"] if "Fn::If" not in each)  # not that of a VPC
     found: set[str] = set()
     for statement in policy["PolicyDocument"]["Statement"]:
         named = statement["Action"]
@@ -93,15 +102,72 @@ def test_a_short_quota_is_waited_for_where_a_job_is_created() -> None:
 
 
 def test_training_never_sees_the_test_split() -> None:
-    assert "test.manifest" not in json.dumps([STATES[name] for name in ("PrepareChannels", "Tune", "Train")])
+    training = ("PrepareChannels", "Tune", "PrepareTraining", "Train")
+    assert "test.manifest" not in json.dumps([STATES[name] for name in training])
     assert "test.manifest" in json.dumps(STATES["TransformChallenger"])
 
 
 def test_what_learns_or_answers_has_no_network() -> None:
     """Processing and evaluation read and write S3 themselves."""
     for name in ("Train", "CreateChampion", "CreateChallenger"):
-        assert STATES[name]["Arguments"]["EnableNetworkIsolation"] is True
-    assert "'TrainingJobDefinition': {'EnableNetworkIsolation': true," in STATES["Tune"]["Arguments"]
+        assert requested(name)["EnableNetworkIsolation"] is True
+    assert requested("Tune")["TrainingJobDefinition"]["EnableNetworkIsolation"] is True
+
+
+def requested(name: str, substituted: dict[str, Any] = SUBSTITUTED) -> dict[str, Any]:
+    """The request of a job or of a model, which SageMaker's own model of it accepts."""
+    champion = {"model_data_url": "s3://artifacts/models/1/model.tar.gz", "model_version": "1"}
+    plan = {
+        **{"run": "1", "model_version": "2", "start": "champion", "champion": champion, "instances": 1},
+        **{"trials": 4, "parallel": 2, "tuning_parent": "", "process_arguments": ["--run"]},
+        **{"hyperparameters": {"epochs": "3"}, "names": {each: f"bintally-{each}" for each in NAMES}},
+    }
+    variables: dict[str, Any] = {
+        **{"plan": plan, "tuned": {}, "model_data_url": "s3://artifacts/retrain/1/model.tar.gz"},
+        **{"folder": "s3://artifacts/retrain/1", "dataset": "s3://artifacts/retrain/1/dataset"},
+    }
+    for prepared in ("PrepareNetwork", "PrepareChannels", "PrepareTraining"):
+        variables |= evaluated(STATES[prepared]["Assign"], substituted, **variables)
+    request: dict[str, Any] = evaluated(STATES[name]["Arguments"], substituted, **variables)
+    operation = re.sub(r".*:create(\w+)(\.sync)?", r"Create\1", STATES[name]["Resource"])
+    model = botocore.session.get_session().get_service_model("sagemaker")
+    report = ParamValidator().validate(request, model.operation_model(operation).input_shape)  # type: ignore[arg-type]
+    assert not report.has_errors(), report.generate_report()
+    return request
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        *((name, ("NetworkConfig", "VpcConfig")) for name in ("Process", "Evaluate")),
+        ("Tune", ("TrainingJobDefinition", "VpcConfig")),
+        *((name, ("VpcConfig",)) for name in ("Train", "CreateChampion", "CreateChallenger")),
+    ],
+)
+def test_jobs_are_in_the_stacks_vpc_and_in_none_without_it(name: str, path: tuple[str, ...]) -> None:
+    """A batch transform is where its model is."""
+    assert reduce(lambda part, key: part[key], path, requested(name, SECURED)) == VPC
+    assert "VpcConfig" not in json.dumps(requested(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("Tune", ("TrainingJobDefinition", "OutputDataConfig")),
+        ("Train", ("OutputDataConfig",)),
+        *((name, ("TransformOutput",)) for name in ("TransformChampion", "TransformChallenger")),
+        ("Evaluate", ("ProcessingOutputConfig",)),
+    ],
+)
+def test_what_sagemaker_writes_for_a_job_has_the_stacks_key(name: str, path: tuple[str, ...]) -> None:
+    """Left to itself it takes a key of AWS, not the bucket's."""
+    assert reduce(lambda part, key: part[key], path, requested(name, SECURED))["KmsKeyId"] == KEY
+    assert "KmsKeyId" not in json.dumps(requested(name))
+
+
+def test_no_volume_has_the_stacks_key() -> None:
+    """SageMaker refuses one on instances with disks of their own, such as the default of training."""
+    assert "VolumeKmsKeyId" not in json.dumps(DEFINITION)
 
 
 @pytest.mark.parametrize("name", [*JOBS, "CreateChampion", "CreateChallenger"])
@@ -166,8 +232,9 @@ def test_the_starts_that_no_person_waits_for_are_known() -> None:
 def test_a_package_is_copied_to_where_jobs_cannot_write_before_it_is_registered() -> None:
     plan = {"run": "261122-aaaaaa", "model_version": "2026-11-22-aaaaaa"}
     folder = "s3://artifacts/retrain/261122-aaaaaa"
-    written = evaluated(STATES["Train"]["Arguments"]["OutputDataConfig"], SUBSTITUTED, plan=plan, folder=folder)
-    url = f"{written['S3OutputPath']}/a-job/output/model.tar.gz"
+    written = requested("Train")["OutputDataConfig"]
+    assert written["S3OutputPath"] == "s3://artifacts/retrain/1/training"
+    url = f"{folder}/training/a-job/output/model.tar.gz"
     copy = evaluated(STATES["Publish"]["Arguments"], SUBSTITUTED, plan=plan, model_data_url=url)
     assert copy == {
         "Bucket": "artifacts",
@@ -195,6 +262,7 @@ def tuned(**hyperparameters: str) -> tuple[dict[str, list[dict[str, Any]]], dict
         folder="s3://artifacts/retrain/1",
         channels=channels("champion"),
         metrics=STATES["PrepareChannels"]["Assign"]["metrics"],
+        **evaluated(STATES["PrepareNetwork"]["Assign"], SUBSTITUTED),
     )
     model = botocore.session.get_session().get_service_model("sagemaker")
     shape: Any = model.operation_model("CreateHyperParameterTuningJob").input_shape
@@ -230,7 +298,7 @@ def test_tuning_searches_what_is_not_given(given: dict[str, str], searched: set[
         ("IsPlanned", {"outcome": "nothing to do"}, "Conclude"),
         ("IsPlanned", {"outcome": "refused"}, "Conclude"),
         ("IsTuned", {"plan": {"trials": 1}}, "Tune"),
-        ("IsTuned", {"plan": {"trials": 0}}, "Train"),
+        ("IsTuned", {"plan": {"trials": 0}}, "PrepareTraining"),
         ("IsBetter", {"promote": True}, "Publish"),
         ("IsBetter", {"promote": False}, "Conclude"),
         ("IsPlanned", {"outcome": "under way"}, "Conclude"),

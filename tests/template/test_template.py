@@ -29,6 +29,11 @@ TWO_WEEKS = 14 * 24 * 3600
 # Actions that AWS gives no resource to name (Service Authorization Reference).
 WITHOUT_RESOURCE = {
     "cloudwatch:PutMetricData",
+    "ec2:DescribeDhcpOptions",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVpcs",
     "ecr:GetAuthorizationToken",
     "logs:CreateLogDelivery",
     "logs:DeleteLogDelivery",
@@ -100,7 +105,7 @@ def references(value: Any) -> Iterator[str]:
 def statements() -> Iterator[tuple[str, dict[str, Any]]]:
     for name, role in of_type("AWS::IAM::Role").items():
         assert "ManagedPolicyArns" not in role, f"{name} has a managed policy, which nobody can read aloud"
-        for policy in role["Policies"]:
+        for policy in chosen(role["Policies"], "IsInVpc", True):
             for statement in policy["PolicyDocument"]["Statement"]:
                 yield name, statement
 
@@ -159,7 +164,7 @@ def test_every_action_is_named() -> None:
 def test_every_resource_that_can_be_named_is() -> None:
     for role, statement in statements():
         for resource in listed(statement["Resource"]):
-            if resource == "*":
+            if resource == "*" and "NetworkInterface" not in str(statement["Action"]):  # AWS documents these for all
                 assert set(listed(statement["Action"])) <= WITHOUT_RESOURCE, f"{role} may {statement['Action']} on *"
             arn = re.sub(r"\$\{[^}]*\}", "X", resource.get("Fn::Sub", "") if isinstance(resource, dict) else resource)
             assert not re.fullmatch(r"arn:(\*|([^:]*:){4}\*.*)", arn), f"{role}: {resource}"
@@ -507,7 +512,8 @@ def test_buckets_are_private_versioned_encrypted_and_tls_only(name: str) -> None
 def chosen(value: Any, condition: str, holds: bool) -> Any:
     """A part of the template as CloudFormation reads it where this condition holds, or does not."""
     if isinstance(value, list):
-        return [chosen(each, condition, holds) for each in value]
+        parts = [chosen(each, condition, holds) for each in value]
+        return [each for each in parts if each != {"Ref": "AWS::NoValue"}]
     if not isinstance(value, dict):
         return value
     if value.get("Fn::If", [""])[0] == condition:
@@ -528,6 +534,52 @@ def test_a_key_of_ones_own_encrypts_photographs_labels_and_counts() -> None:
     encrypted = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": {"Ref": "DataKey"}}
     assert own["CountsTable"]["SSESpecification"] == encrypted
     assert "SSESpecification" not in none["CountsTable"]
+    for name, group in of_type("AWS::Logs::LogGroup").items():
+        assert chosen(group, "HasDataKey", True)["KmsKeyId"] == {"Ref": "DataKey"}, name
+        assert "KmsKeyId" not in chosen(group, "HasDataKey", False), name
+
+
+def test_a_network_is_given_whole_or_not_at_all() -> None:
+    """By its rule, on AWS before anything is made."""
+    first, second = source()["Rules"]["NetworkIsWhole"]["Assertions"]
+    for rule, missing, given in ((first, "SecurityGroupIds", "SubnetIds"), (second, "SubnetIds", "SecurityGroupIds")):
+        absent = {"Fn::Equals": [{"Ref": given}, ""]}
+        assert rule["Assert"] == {"Fn::Or": [absent, {"Fn::Not": [{"Fn::Equals": [{"Ref": missing}, ""]}]}]}
+        assert rule["AssertDescription"].startswith(f"{missing} is empty.")
+        assert source()["Parameters"][missing]["Default"] == ""
+    assert source()["Conditions"]["IsInVpc"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "SubnetIds"}, ""]}]}
+
+
+def test_every_function_is_in_the_stacks_vpc_and_in_none_without_it() -> None:
+    names = {"SubnetIds": "SubnetIds", "SecurityGroupIds": "SecurityGroupIds"}
+    vpc = {each: {"Fn::Split": [",", {"Ref": name}]} for each, name in names.items()}
+    for name, function in of_type("AWS::Lambda::Function").items():
+        assert chosen(function, "IsInVpc", True)["VpcConfig"] == vpc, name
+        assert "VpcConfig" not in chosen(function, "IsInVpc", False), name
+
+
+LAMBDA_IN_VPC = ("Assign", "Create", "Delete", "Describe", "Describe", "Unassign")
+JOBS_IN_VPC = {f"ec2:{verb}NetworkInterface{what}" for verb in ("Create", "Delete") for what in ("", "Permission")}
+
+
+def test_who_makes_network_interfaces_is_who_needs_them_and_a_functions_code_makes_none() -> None:
+    """The actions are those of AWSLambdaVPCAccessExecutionRole, and those that SageMaker documents for a private VPC.
+    Requests by a function's code carry the function's ARN, and Lambda's own do not."""
+    found: dict[str, Any] = {}
+    for role, statement in statements():
+        if any(action.startswith("ec2:") for action in listed(statement["Action"])):
+            assert role not in found
+            found[role] = statement
+    functions = {next(references(each["Role"])) for each in of_type("AWS::Lambda::Function").values()}
+    assert found.keys() == functions | {"ModelRole", "JobRole"}
+    for role, statement in found.items():
+        if role in functions:
+            assert [re.findall("[A-Z][a-z]+", action)[0] for action in statement["Action"]] == [*LAMBDA_IN_VPC], role
+            assert statement["Condition"] == {"Null": {"lambda:SourceFunctionArn": "true"}}, role
+        else:
+            assert {action for action in statement["Action"] if "Describe" not in action} == JOBS_IN_VPC, role
+    for name, role in of_type("AWS::IAM::Role").items():
+        assert "ec2:" not in json.dumps(chosen(role, "IsInVpc", False)), name
 
 
 def test_queues_and_the_topic_are_tls_only() -> None:
@@ -633,6 +685,8 @@ def test_a_scaled_endpoint_has_between_instance_count_and_maximum_instances() ->
             ["", "arn:aws:kms:eu-west-1:123456789012:key/1234-ab"],
             ["arn:aws:kms:eu-west-1:123456789012:alias/a"],
         ),
+        ("SubnetIds", ["", "subnet-0a1b", "subnet-0a1b,subnet-0c2d"], ["subnet-0a1b, subnet-0c2d", "sg-0a1b", ","]),
+        ("SecurityGroupIds", ["", "sg-0a1b,sg-0c2d"], ["subnet-0a1b", "sg-0a1b,", ",".join(6 * ["sg-0a1b"])]),
         ("CodeVersion", ["unknown", "46a7e43-dirty"], ["", "a b"]),
     ],
 )

@@ -150,7 +150,7 @@ class Step:
             reason = f"{url} has changed since it was registered: its package.json is {digest}, not {registered}"
             raise Failed("PackageChanged", reason)
         image, variant = by_digest(self.services.ecr, self.settings.image), self.settings.variant
-        settings = settings_digest(image, {**variant, **self.settings.capture}, digest)
+        settings = settings_digest(image, {**variant, **self.settings.capture, **self.settings.network}, digest)
         ours = short_digest(self.owner)
         self.release = replace(
             release,
@@ -251,6 +251,7 @@ class Step:
                 "ModelDataUrl": release.model_data_url,
                 "Environment": {"BINTALLY_PACKAGE_DIGEST": release.package_digest},
             },
+            **self.settings.network,
         }
 
     def remove_candidate(self) -> Answer:

@@ -23,6 +23,8 @@ class ReleaseSettings:
     """Whether target tracking decides how many instances there are."""
     capture: dict[str, Any]
     """The DataCaptureConfig of a real-time endpoint that has one."""
+    network: dict[str, Any]
+    """The VpcConfig of a real-time endpoint's models, where the stack has a VPC."""
     canary_percent: int
     canary_wait: int
     """Seconds that the alarms watch the canary, and then again all traffic."""
@@ -44,6 +46,7 @@ def release_settings() -> ReleaseSettings:
         variant=instances() if realtime else serverless(),
         scales=realtime and os.environ["MAXIMUM_INSTANCES"] != "0",
         capture=capture() if realtime else {},
+        network=network() if realtime else {},  # a serverless endpoint takes none
         canary_percent=int(os.environ["CANARY_PERCENT"]),
         canary_wait=int(os.environ["CANARY_WAIT_SECONDS"]),
         alarms=tuple(os.environ["CANARY_ALARMS"].split(",")),
@@ -80,7 +83,17 @@ def capture() -> dict[str, Any]:
         "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
         "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},  # the rest is stored in Base64
     }
+    if key := os.environ["DATA_KEY"]:
+        config["KmsKeyId"] = key
     return {"DataCaptureConfig": config}
+
+
+def network() -> dict[str, Any]:
+    """Raises KeyError, which names the variable, when one is missing."""
+    if not (subnets := os.environ["SUBNET_IDS"]):
+        return {}
+    groups = os.environ["SECURITY_GROUP_IDS"]
+    return {"VpcConfig": {"Subnets": subnets.split(","), "SecurityGroupIds": groups.split(",")}}
 
 
 @dataclass(frozen=True)
