@@ -2,9 +2,11 @@
 than it may. Routes come from the description, which another test compares with the handler's own."""
 
 import json
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
+from bintally import answer
 from bintally.answering import bulk
 from bintally.aws import items
 from bintally.aws.table import Table
@@ -13,11 +15,12 @@ from bintally.reviewing.desk import Desk, Person
 from bintally.reviewing.rules import Entry, Reason
 
 from deployed.api import encode_id
-from tests.functions.asking import Claims, claims_of, example, operations, send, text_of
+from tests.functions.asking import CONTEXT, Claims, claims_of, event_of, example, operations, send, text_of
 from tests.functions.conftest import BUCKET, ROOT
 from tests.functions.test_answer import ask  # noqa: F401
 from tests.functions.test_models import registry  # noqa: F401
 from tests.functions.test_reviews import NOON, latest
+from tests.stack.people import policy
 
 ROLES = ("viewer", "counter", "manager")
 OPERATIONS = [each for each in operations() if each[1].startswith("/api/")]
@@ -55,6 +58,61 @@ def test_nobody_is_let_into_another_site(role: str) -> None:
         for site in ("AUS2", "~QVVTMg", "sea2"):
             assert asked(method, path, operation, claims_of(role, "SEA1"), site) == (403, "FORBIDDEN"), path
         assert asked(method, path, operation, claims_of(role), "SEA1") == (403, "FORBIDDEN"), (path, "of no site")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_person_of_two_sites_is_let_into_both_and_into_no_third(role: str) -> None:
+    claims = claims_of(role, "SEA1", "~QVVTMg")  # AUS2
+    for method, path, operation in OF_SITE:
+        allowed = ROLES.index(role) >= ROLES.index(operation["x-role"])
+        for site in ("SEA1", "AUS2"):
+            found = asked(method, path, operation, claims, site)
+            assert (found == (403, "FORBIDDEN")) == (not allowed), (path, site, found)
+        assert asked(method, path, operation, claims, "BER3") == (403, "FORBIDDEN"), path
+
+
+def asked_by_machine(role: str, method: str, path: str, operation: Any, *, signed: bool = True) -> tuple[int, str]:
+    where, body, query = example(path.replace("/api/", f"/machine/{role}/", 1), operation)
+    event = event_of(method, where, None, body, query)
+    event["requestContext"]["authorizer"] = {"iam": {"userArn": "arn:aws:iam::1:user/ana"}} if signed else None
+    answered = answer.handler(event, CONTEXT)
+    return answered["statusCode"], json.loads(answered["body"]).get("code", "")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_machine_may_do_what_the_role_of_its_path_may(role: str) -> None:
+    for method, path, operation in OPERATIONS:
+        allowed = ROLES.index(role) >= ROLES.index(operation["x-role"])
+        found = asked_by_machine(role, method, path, operation)
+        assert (found == (403, "FORBIDDEN")) == (not allowed), (path, found)
+        assert found[0] not in (401, 500), (path, found)
+        assert asked_by_machine(role, method, path, operation, signed=False) == (401, "UNAUTHORIZED"), path
+        assert asked_by_machine(f"{role}s", method, path, operation) == (404, "UNKNOWN"), path
+
+
+@pytest.mark.parametrize(
+    ("policy_of", "granted"),
+    [("counter", {("GET", "viewer"), ("POST", "counter")}), ("manager", {("GET", "manager"), ("POST", "manager")})],
+)
+def test_the_policy_of_a_machine_lets_it_into_its_site_alone(policy_of: str, granted: set[tuple[str, str]]) -> None:
+    """Which site a machine may ask about, IAM decides, by the path. The policies are those of docs/operations.md."""
+    statements = json.loads(policy(policy_of, "bintally"))["Statement"]
+    allowed = [
+        pattern
+        for statement in statements
+        if statement["Action"] == "execute-api:Invoke"
+        for pattern in ([statement["Resource"]] if isinstance(statement["Resource"], str) else statement["Resource"])
+    ]
+    entered = set()
+    for method, path, operation in OPERATIONS:
+        for role in ROLES:
+            for site in ("RCT1", "RCT10", "AUS2", "*"):
+                where, _, _ = example(path.replace("/api/", f"/machine/{role}/", 1), operation, site)
+                arn = f"arn:aws:execute-api:us-east-1:000000000000:a1b2c3/$default/{method}{where}"
+                if any(fnmatchcase(arn, pattern) for pattern in allowed):
+                    assert site == "RCT1" and "{site}" in path and (method, role) in granted, arn
+                    entered.add((method, role))
+    assert entered == granted
 
 
 @pytest.mark.parametrize(
@@ -259,3 +317,14 @@ def test_of_twenty_sites_everybody_sees_their_own_alone(twenty: dict[str, str], 
         for other in twenty.keys() - {site}:
             answered = send("GET", f"/api/sites/{encode_id(other)}/recounts", own)
             assert answered["statusCode"] == 403, (other, answered["body"])
+
+
+@pytest.mark.slow
+def test_of_twenty_sites_a_person_of_two_sees_these_two(twenty: dict[str, str]) -> None:
+    pair, seen = (TWENTY[3], TWENTY[-1]), ""
+    for site in TWENTY:
+        for method, path, operation in OPERATIONS:
+            if method == "GET" and operation["operationId"] not in MODELS:
+                where, body, query = example(path, operation, encode_id(site))
+                seen += text_of(send(method, where, claims_of("manager", *map(encode_id, pair)), body, query))
+    assert {each for each in twenty.values() if each in seen} == {twenty[site] for site in pair}
