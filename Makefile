@@ -23,7 +23,10 @@ PARALLEL = --numprocesses $(WORKERS) $(GROUPED)
 # In the order of tests/conftest.py, and not the groups of most tests first.
 GROUPED := --dist loadgroup --no-loadscope-reorder --durations 25
 units coverage: WORKERS := 2
-SOON := not long and not upstream and not upgrade
+# Of detect-secrets: what looks like a key by its form. Digests and texts about passwords look like secrets by entropy and by name.
+SECRETS := --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString --disable-plugin KeywordDetector \
+  --exclude-secrets 'AKIA[A-Z0-9]*EXAMPLE[A-Z0-9]*'
+SOON := not long and not upstream and not upgrade and not guard
 
 on_aws = $(bin)/bintally --stack "$(or $(STACK),$(error STACK is missing: make $@ STACK=… REGION=…))" \
   --region "$(or $(REGION),$(error REGION is missing: make $@ STACK=… REGION=…))" $(if $(PROFILE),--profile "$(PROFILE)")
@@ -31,7 +34,7 @@ on_aws = $(bin)/bintally --stack "$(or $(STACK),$(error STACK is missing: make $
 # Docker and debootstrap build images, Chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium-headless-shell curl debootstrap docker.io git socat
 
-.PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check grants units test test-stack test-torch test-style test-long soak fuzz upstream upgrade audit coverage docs notebook bench sbom
+.PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check grants units test test-stack test-torch test-style test-long soak fuzz upstream upgrade audit guard coverage docs notebook bench sbom
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -123,11 +126,17 @@ upstream: .venv/test.installed ## Show the gaps of ministack itself: when its ve
 upgrade: .venv/test.installed ## Update a stack of 0.1.0 to this version while photographs arrive: when template or items change
 	$(bin)/python -m pytest -m upgrade tests/stack/test_upgrade.py
 
-audit: | $(UV) ## Look the pinned versions up in a database of known weaknesses, and the template in checkov's rules
-	@$(UV) tool run --quiet --python 3.11 checkov@3.3.30 --config-file .checkov.yaml || status=$$?; \
+audit: | $(UV) ## Look for known weaknesses of pinned versions, for secrets in files, and at the template by checkov's rules
+	@git ls-files -z | xargs -0 $(UV) tool run --quiet --python 3.11 --from detect-secrets@1.5.0 detect-secrets-hook $(SECRETS) || status=$$?; \
+	$(UV) tool run --quiet --python 3.11 checkov@3.3.30 --config-file .checkov.yaml || status=$$?; \
 	for set in functions/requirements model/requirements requirements/demo requirements/train requirements/launch; do \
 	  $(UV) tool run --quiet pip-audit@2.10.1 --no-deps --disable-pip --requirement $$set.txt || status=$$?; \
 	done; exit $${status:-0}
+
+guard: .venv/test.installed ## Check the template by AWS Control Tower's rules with cfn-guard (needs npm, x86-64 Linux)
+	@rm -rf .runs/guard; mkdir -p .runs/guard; cd .runs/guard; \
+	npm pack --silent @cdklabs/cdk-validator-cfnguard@0.0.62 >/dev/null && tar -xzf *.tgz
+	$(bin)/python -m pytest -q -m guard tests/template/test_guard.py
 
 grants: .venv/test.installed ## List what the template grants and no test of the stack uses: when policies change
 	@rm -f .runs/grants.txt; mkdir -p .runs; status=0; \
