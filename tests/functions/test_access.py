@@ -11,8 +11,10 @@ from bintally.answering import bulk
 from bintally.aws import items
 from bintally.aws.table import Table
 from bintally.common.keys import Place
+from bintally.common.parts import spread
 from bintally.reviewing.desk import Desk, Person
 from bintally.reviewing.rules import Entry, Reason
+from bintally.reviewing.scores import score_key
 
 from deployed.api import encode_id
 from tests.functions.asking import CONTEXT, Claims, claims_of, event_of, example, operations, send, text_of
@@ -113,6 +115,21 @@ def test_the_policy_of_a_machine_lets_it_into_its_site_alone(policy_of: str, gra
                     assert site == "RCT1" and "{site}" in path and (method, role) in granted, arn
                     entered.add((method, role))
     assert entered == granted
+
+
+def test_the_policy_of_an_inventory_person_of_a_site_reads_its_keys_alone() -> None:
+    """The emulator does not check LeadingKeys. The keys are those that `bintally counts --site` asks for."""
+    _, reads, _ = json.loads(policy("inventory-of-site", "bintally"))["Statement"]
+    patterns = reads["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]
+    assert {resource.rpartition("/")[2] for resource in reads["Resource"]} == {"bintally-CountsTable-*", "site"}
+
+    def keys(site: str) -> list[str]:
+        listed = [*spread(items.site_key(site), 2), items.rejected_key(site), score_key(site, "", "")["PK"]]
+        return [items.bin_key(Place(site, "P-1", "")), *listed]
+
+    assert all(any(fnmatchcase(key, pattern) for pattern in patterns) for key in keys("RCT1"))
+    for site in ("RCT10", "RCT", "AUS2", "X#RCT1"):
+        assert not [key for key in keys(site) for pattern in patterns if fnmatchcase(key, pattern)], site
 
 
 @pytest.mark.parametrize(

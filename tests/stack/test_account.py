@@ -78,6 +78,23 @@ def test_an_inventory_person_is_refused_the_rest(inventory: Person, version: str
     inventory.is_refused("status", permission="sagemaker:DescribeEndpoint")
 
 
+def test_an_inventory_person_of_a_site_uploads_there_and_nowhere_else(
+    person: Callable[..., Person], user: Any, photograph: Callable[..., bytes]
+) -> None:
+    """The site of the policy is RCT1 (tests/stack/people.py)."""
+    local = person("of-site", "inventory-of-site")
+    for site in ("RCT1", "ACC1"):
+        folder = local.folder / site / site / "P-9"
+        folder.mkdir(parents=True)
+        (folder / "a.jpg").write_bytes(photograph(47))
+    printed = local.does("upload", "--wait", "RCT1")
+    assert printed.splitlines()[-1] == "1 counted, 0 rejected"
+    assert "P-9" in local.does("counts", "--site", "RCT1", "--csv", "-")
+    local.is_refused("upload", "ACC1", permission="s3:PutObject")
+    local.is_refused("recount", "list", "--site", "ACC1", permission="execute-api:Invoke")
+    assert "Versions" not in user.s3.list_object_versions(Bucket=user.bucket, Prefix="incoming/ACC1/P-9/")
+
+
 def test_who_may_forget_a_site_leaves_nothing_of_it(
     person: Callable[..., Person], user: Any, photograph: Callable[..., bytes], stack: Local
 ) -> None:
