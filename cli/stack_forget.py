@@ -64,6 +64,9 @@ def show(report: dict[str, Any], as_json: bool, title: str, *, err: bool = False
         return
     found = [f"  {report[kind]:,} {text}" for kind, text in KINDS.items() if report.get(kind)]
     click.echo("\n".join([f"{title}:", *(found or ["  nothing was found"])]), err=err)
+    if "locked_trail" in report:
+        text = f"Locked copies of their trail stay in bucket {report['locked_trail']} until TrailLockDays have passed."
+        click.echo(text, err=err)
     if report["models"]:
         click.echo(f"Models that learned from these photographs: {', '.join(report['models'])}", err=err)
     if report["unknown"]:

@@ -19,6 +19,8 @@ from deployed.images import IMAGES
 from deployed.shipping import Say
 from deployed.target import Target
 
+LOCKED = "TrailBucket"
+
 
 @dataclass(frozen=True)
 class Found:
@@ -34,8 +36,16 @@ class Found:
 
     def kept(self) -> list[tuple[str, str]]:
         """Type and name of all that is kept unless it is deleted by hand."""
-        both = [*self.resources.values(), *((kind, name) for _, kind, name in self.left)]
-        return list(dict.fromkeys((kind, name) for kind, name in both if kind in kept.KEPT))
+        found = (one for one in self.everything() if one[0] != LOCKED and one[1] in kept.KEPT)
+        return list(dict.fromkeys((kind, name) for _, kind, name in found))
+
+    def locked(self) -> list[str]:
+        """Buckets of a locked trail, which nobody can empty."""
+        return list(dict.fromkeys(name for logical, _, name in self.everything() if logical == LOCKED))
+
+    def everything(self) -> list[tuple[str, str, str]]:
+        """Logical id, type and name."""
+        return [*((logical, *one) for logical, one in self.resources.items()), *self.left]
 
 
 def find(stack: Target) -> Found | None:
@@ -114,6 +124,8 @@ def destroy(stack: Target, found: Found, *, data: bool, images: bool, say: Say, 
         if (held := kept.holds(stack, kind, name)) is not None:
             say(f"Deleting {held}")
             kept.delete(stack, kind, name)
+    for name in found.locked():
+        note(f"bucket {name} stays: its lines of the trail are locked. S3 deletes them after their day")
     if images:
         say("Deleting the images")
         delete_images(stack, note)

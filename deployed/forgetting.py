@@ -111,6 +111,7 @@ class Forgetting:
         outputs = self.stack.outputs()
         self.images, self.artifacts = outputs["ImagesBucket"], outputs["ArtifactsBucket"]
         self.retraining = outputs["RetrainStateMachine"]
+        self.locked = outputs.get("TrailBucket")
         self.table, self.s3 = self.stack.counts_table(), self.stack.client("s3")
         self.datasets = Datasets(self.s3, self.artifacts, self.scope.covers_line)
 
@@ -123,6 +124,8 @@ class Forgetting:
         self.datasets.survey()
         self.found["in_datasets"] = self.datasets.photographs
         report: dict[str, Any] = {"scope": asdict(self.scope), **self.models()}
+        if self.locked:
+            report["locked_trail"] = self.locked
         if self.dry_run:
             self.work()
             return {**report, **self.found}

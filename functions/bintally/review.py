@@ -14,7 +14,8 @@ from bintally.aws import clients
 from bintally.aws.telemetry import logger, metrics
 from bintally.common.events import check_changes
 from bintally.reviewing.changes import Services, review_batch
-from bintally.reviewing.settings import desk_of, review_settings
+from bintally.reviewing.locked import LockedTrail
+from bintally.reviewing.settings import desk_of, review_settings, trail_bucket
 
 
 @logger.inject_lambda_context
@@ -31,4 +32,4 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
 @cache
 def services() -> Services:
     settings = review_settings()
-    return Services(desk_of(settings), clients.events())
+    return Services(desk_of(settings), clients.events(), LockedTrail(clients.s3(), trail_bucket()))

@@ -1,5 +1,6 @@
 """What `bintally stack deploy` asks of AWS, docker, SAM and Git. tests/stack/test_release_model.py deploys with it."""
 
+import dataclasses
 import json
 import os
 import re
@@ -380,6 +381,19 @@ def test_a_removal_keeps_data_and_images_unless_told() -> None:
     assert "ecr:DeleteRepository" not in deleted
     (objects,) = [parameters for name, parameters in stack.rehearsal.calls if name == "s3:DeleteObjects"]
     assert objects["Bucket"] == "aws-sam-cli-managed-default-1"
+
+
+def test_a_removal_with_data_leaves_the_locked_trail_and_says_so() -> None:
+    stack, said = account(), []  # type: ignore[var-annotated]
+    found = destroying.find(stack)
+    assert found is not None
+    resources = found.resources | {destroying.LOCKED: ("AWS::S3::Bucket", "bins-trailbucket-1")}
+    locked = dataclasses.replace(found, resources=resources)
+    assert locked.kept() == found.kept()
+    destroying.destroy(stack, locked, data=True, images=False, say=print, note=said.append)
+    deleted = [parameters["Bucket"] for name, parameters in stack.rehearsal.calls if name == "s3:DeleteBucket"]
+    assert len(deleted) > 1 and "bins-trailbucket-1" not in deleted
+    assert any(line.startswith("bucket bins-trailbucket-1 stays") for line in said)
 
 
 # What is asked before anything happens

@@ -53,6 +53,7 @@ ENVIRONMENT = {
     "CLAIM_MINUTES": "15",
     "SITE_TIMEZONE": "UTC",
     "TRACING": "PassThrough",
+    "TRAIL_BUCKET": "",
     "IMAGES_BUCKET": BUCKET,
     "MODEL_PACKAGE_GROUP": "bintally",
     "RELEASE_STATE_MACHINE": "arn:aws:states:us-east-1:123456789012:stateMachine:bintally-release",

@@ -14,6 +14,7 @@ from bintally.aws.table import Table
 from bintally.common.keys import Place, utc
 from bintally.reviewing.changes import Services, review_batch
 from bintally.reviewing.desk import Desk, Person
+from bintally.reviewing.locked import LockedTrail
 from PIL import Image
 
 from tests.functions.conftest import BUCKET, table
@@ -259,7 +260,7 @@ def test_the_sites_are_those_of_the_caller(ask: Ask, world: Any) -> None:  # noq
         {"dynamodb": {"NewImage": items.wire(put_bin("P-1", 9, site=site)[0] | {"SK": "LATEST"})}}
         for site in ("SEA1", "sea1 ", "AUS2", "default")
     ]
-    services = Services(Desk(Table.named("counts")), clients.events())
+    services = Services(Desk(Table.named("counts")), clients.events(), LockedTrail(clients.s3(), ""))
     for record in records * 2:  # one by one: moto's transactions copy the table that other threads write
         review_batch(services, [record])
     found = [each["site"] for each in ask("/machine/viewer/sites")[1]["sites"]]

@@ -357,3 +357,12 @@ def test_the_command_asks_and_says_what_it_did(stack: Any, monkeypatch: pytest.M
     assert "SEA1" in sites()
     said = run("--site", "SEA1", "--yes")
     assert said.output.startswith("Forgotten:\n  2 bins with items") and "SEA1" not in sites()
+
+
+def test_the_command_says_which_lines_stay_locked(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack_forget, "chosen", lambda: stack)
+    words = ["--site", "AUS2", "--dry-run"]
+    assert "trail" not in CliRunner().invoke(stack_forget.command, words).output
+    stack.outputs()["TrailBucket"] = "bins-trail"
+    said = CliRunner().invoke(stack_forget.command, words).output
+    assert "Locked copies of their trail stay in bucket bins-trail until TrailLockDays have passed." in said

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,9 @@ from bintally.aws import clients
 from bintally.aws.items import record_digest, wire
 from bintally.aws.table import Table
 from bintally.common.errors import Transient
+from bintally.reviewing import settings
 from bintally.reviewing.desk import Desk
+from botocore.exceptions import ClientError
 
 from tests.functions.test_reviews import ANA, BEN, BIN, NOON, counted, latest
 
@@ -106,3 +109,50 @@ def test_a_bus_that_takes_no_event_gets_it_again(desk: Desk, deliver: Deliver, m
     record = {"eventSource": "aws:dynamodb", "dynamodb": {"NewImage": wire(lines(desk)[0])}}
     with pytest.raises(Transient):
         review.handler({"Records": [record]}, CONTEXT)
+
+
+@pytest.fixture
+def locked(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A bucket as TrailLockDays=30 makes it."""
+    monkeypatch.setenv("TRAIL_BUCKET", "trail")
+    world.s3.create_bucket(Bucket="trail", ObjectLockEnabledForBucket=True)
+    retention = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 30}}
+    world.s3.put_object_lock_configuration(
+        Bucket="trail", ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": retention}
+    )
+    return world.s3
+
+
+def copies(s3: Any) -> list[Any]:
+    return list(s3.list_object_versions(Bucket="trail").get("Versions", []))
+
+
+def test_lines_of_the_trail_have_a_locked_copy_once(locked: Any, desk: Desk, deliver: Deliver) -> None:
+    desk.table.put(latest())
+    deliver(latest())
+    assert copies(locked) == [], "of the trail alone"
+    counted(desk, ANA, 5)
+    told = lines(desk)
+    assert deliver(*told) == deliver(*told), "the same batch again"
+    (copy,) = copies(locked)
+    body = locked.get_object(Bucket="trail", Key=copy["Key"])["Body"].read()
+    stored = [json.loads(line) for line in body.splitlines()]
+    assert [(line["SK"], line["action"]) for line in stored] == [(line["SK"], line["action"]) for line in told]
+    assert copy["Key"].startswith(f"trail/{told[0]['at'][:10].replace('-', '/')}/")
+    kept = locked.head_object(Bucket="trail", Key=copy["Key"])
+    assert kept["ObjectLockMode"] == "GOVERNANCE"
+    assert kept["ObjectLockRetainUntilDate"] > datetime.now(UTC) + timedelta(days=29)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        locked.delete_object(Bucket="trail", Key=copy["Key"], VersionId=copy["VersionId"])
+
+
+def test_without_a_copy_nothing_is_told_and_the_batch_comes_again(
+    locked: Any, desk: Desk, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.table.put(latest())
+    deliver(latest())
+    monkeypatch.setenv("TRAIL_BUCKET", "no-such-bucket")
+    review.services.cache_clear()
+    settings.trail_bucket.cache_clear()
+    with pytest.raises(Transient, match="locked trail"):
+        deliver(*lines(desk))

@@ -21,7 +21,7 @@ GIVEN = {
 EXCEPTIONS = {
     "api_gw_v2_authorization_type_configured_check": "the page, its description and signing in ask nobody who they are",
     "cloudwatch_log_group_retention_period_check": "it wants a year; LogRetentionDays is the owner's to say",
-    "lambda_function_public_access_prohibited_check": "the API may call three functions, and names itself as the source",
+    "lambda_function_public_access_prohibited_check": "the API may call three functions, as their policies say",
     "s3_bucket_logging_enabled_check": "CloudTrail's data events say the same, if an account wants to pay for them",
     "s3_bucket_object_lock_enabled_check": "photographs must be deletable: bintally stack forget",
     "s3_bucket_policy_ssl_requests_only_check": "it reads no Fn::GetAtt; test_template.py checks the policies",

@@ -105,7 +105,7 @@ def references(value: Any) -> Iterator[str]:
 def statements() -> Iterator[tuple[str, dict[str, Any]]]:
     for name, role in of_type("AWS::IAM::Role").items():
         assert "ManagedPolicyArns" not in role, f"{name} has a managed policy, which nobody can read aloud"
-        for policy in chosen(role["Policies"], "IsInVpc", True):
+        for policy in chosen(chosen(role["Policies"], "IsInVpc", True), "LocksTrail", True):
             for statement in policy["PolicyDocument"]["Statement"]:
                 yield name, statement
 
@@ -496,7 +496,25 @@ def test_what_is_old_is_deleted_where_that_is_asked_for_alone(
     assert expired <= {prefix, "display/", "captures/", "checkpoints/"}, "datasets and models are kept"
 
 
-@pytest.mark.parametrize("name", ["ImagesBucket", "ArtifactsBucket"])
+def test_the_trails_copy_is_locked_for_its_days_and_deleted_then() -> None:
+    bucket, days = of_type("AWS::S3::Bucket")["TrailBucket"], {"Ref": "TrailLockDays"}
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": days}}
+    assert bucket["ObjectLockEnabled"] is True
+    assert bucket["ObjectLockConfiguration"] == {"ObjectLockEnabled": "Enabled", "Rule": rule}
+    (expiry,) = bucket["LifecycleConfiguration"]["Rules"]
+    assert (expiry["Status"], expiry["ExpirationInDays"]) == ("Enabled", days)
+    assert {each["Condition"] for name, each in source()["Resources"].items() if name.startswith("Trail")} == {
+        "LocksTrail"
+    }
+    assert source()["Parameters"]["TrailLockDays"]["Default"] == 0
+    role = of_type("AWS::IAM::Role")["ReviewRole"]["Policies"]
+    assert "TrailBucket" in json.dumps(chosen(role, "LocksTrail", True))
+    assert "TrailBucket" not in json.dumps(chosen(role, "LocksTrail", False))
+    for name, statement in statements():
+        assert not [each for each in listed(statement["Action"]) if re.match("s3:.*(Retention|LegalHold)", each)], name
+
+
+@pytest.mark.parametrize("name", ["ImagesBucket", "ArtifactsBucket", "TrailBucket"])
 def test_buckets_are_private_versioned_encrypted_and_tls_only(name: str) -> None:
     bucket = of_type("AWS::S3::Bucket")[name]
     assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
@@ -525,7 +543,7 @@ def chosen(value: Any, condition: str, holds: bool) -> Any:
 def test_a_key_of_ones_own_encrypts_photographs_labels_and_counts() -> None:
     own, none = ({name: chosen(found, "HasDataKey", holds) for kind in ("AWS::S3::Bucket", "AWS::DynamoDB::Table")
                   for name, found in of_type(kind).items()} for holds in (True, False))  # fmt: skip
-    for name in ("ImagesBucket", "ArtifactsBucket"):
+    for name in ("ImagesBucket", "ArtifactsBucket", "TrailBucket"):
         (rule,) = own[name]["BucketEncryption"]["ServerSideEncryptionConfiguration"]
         key = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": {"Ref": "DataKey"}}
         assert rule == {"BucketKeyEnabled": True, "ServerSideEncryptionByDefault": key}

@@ -14,6 +14,7 @@ from bintally.aws.items import MALFORMED, Item
 from bintally.aws.telemetry import logger
 from bintally.common.errors import Transient
 from bintally.reviewing.desk import DOUBTFUL, Desk
+from bintally.reviewing.locked import LockedTrail
 from bintally.reviewing.rules import Outcome, Stage
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Services:
 
     desk: Desk
     events: "EventBridgeClient"
+    locked: LockedTrail
     sites: set[str] = field(default_factory=set)
     """Those that this process has added to the list of sites."""
 
@@ -53,12 +55,14 @@ def review_batch(services: Services, batch: Iterable[Mapping[str, Any]]) -> Revi
     bins: set[str] = set()
     sites: set[str] = set()
     entries: list[dict[str, Any]] = []
+    trail: list[Item] = []
     unreadable = 0
     for record in batch:
         try:
             item = items.plain(record["dynamodb"]["NewImage"])
             if str(item["SK"]).startswith("TRAIL#"):
                 entries.extend(events_of(item))
+                trail.append(item)
             else:
                 sites.update([str(item["site"])] if "site" in item else [])
                 bins.add(str(item["PK"]))
@@ -66,6 +70,7 @@ def review_batch(services: Services, batch: Iterable[Mapping[str, Any]]) -> Revi
             unreadable += 1
             logger.error("unreadable", content=json.dumps(record, default=str)[:1000], reason=repr(error))
 
+    services.locked.store(trail)  # first: nothing is told of a line whose copy is missing
     standing = services.desk.standing(bins)
 
     def follow(bin_: str) -> None:

@@ -40,6 +40,12 @@ def review_settings() -> ReviewSettings:
     )
 
 
+@cache
+def trail_bucket() -> str:
+    """Of `review` alone; empty without TrailLockDays. Raises KeyError, which names the variable, when it is missing."""
+    return os.environ["TRAIL_BUCKET"]
+
+
 def desk_of(settings: ReviewSettings) -> Desk:
     table = Table.named(settings.counts_table, settings.wrong_share)
     return Desk(table, settings.claim_length, settings.tolerance, settings.audit_share, settings.tolerated_value)
