@@ -28,6 +28,7 @@ from bench.common import (
 )
 from cli.errors import PACKAGE_MISSING, USAGE, CliError
 from local.stack import REPOSITORY
+from model.package import extract
 
 START_SECONDS = 600
 NAMES = {"ours": "OpenVINO int8", "eager": "eager torch", "loop": "int8, no HTTP"}
@@ -200,6 +201,6 @@ def flat_copy(photographs: Path, folder: Path) -> Path:
 def unpack(archive: Path, folder: Path) -> None:
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
+            extract(tar, folder)
     except (tarfile.TarError, OSError) as error:
         raise CliError(f"{archive} is not a model package: {error}", PACKAGE_MISSING) from error

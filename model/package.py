@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import shutil
 import statistics
 import tarfile
 import zlib
@@ -173,10 +174,24 @@ def unpack(archive: Path, folder: Path) -> Package:
     """Unpacks `model.tar.gz` into a folder and loads it. Raises `PackageError`."""
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(folder, filter="data")
+            extract(tar, folder)
     except (tarfile.TarError, zlib.error, OSError, EOFError, OverflowError, ValueError) as error:
         raise PackageError(f"{archive.name} cannot be unpacked: {error}") from error
     return load(folder)
+
+
+def extract(tar: tarfile.TarFile, folder: Path) -> None:
+    """Writes an archive's files and folders below `folder`. Raises `tarfile.TarError` for a link, or a name that leads
+    elsewhere. Python 3.11.2, which Debian 12 has, lacks `extractall(filter="data")`."""
+    root = folder.resolve()
+    for member in tar:
+        path = (root / member.name).resolve()
+        if not (member.isreg() or member.isdir()) or not path.is_relative_to(root):
+            raise tarfile.TarError(f"{member.name} is not a file or folder inside the archive")
+        (path if member.isdir() else path.parent).mkdir(parents=True, exist_ok=True)
+        if source := tar.extractfile(member):
+            with source, path.open("wb") as file:
+                shutil.copyfileobj(source, file)
 
 
 def sha256(path: Path) -> str:

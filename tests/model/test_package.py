@@ -1,6 +1,7 @@
 """A package loads whole and for this code, or not at all."""
 
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,21 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.tar.gz").write_bytes(content)
     with pytest.raises(package.PackageError, match="unpacked"):
         package.unpack(tmp_path / "model.tar.gz", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("../outside", tarfile.REGTYPE), ("/outside", tarfile.REGTYPE), ("model.bin", tarfile.SYMTYPE)],
+    ids=["above", "absolute", "link"],
+)
+def test_nothing_is_unpacked_outside_the_folder(tmp_path: Path, name: str, kind: bytes) -> None:
+    member = tarfile.TarInfo(str(tmp_path) + name if name.startswith("/") else name)
+    member.type, member.linkname = kind, str(tmp_path / "outside")
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
+        tar.addfile(member)
+    with pytest.raises(package.PackageError, match="inside the archive"):
+        package.unpack(tmp_path / "model.tar.gz", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.tar.gz"]
 
 
 def test_a_golden_answer_differs_beyond_the_tolerance(built: Path) -> None:

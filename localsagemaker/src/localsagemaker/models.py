@@ -76,12 +76,18 @@ def split(url: str) -> tuple[str, str]:
 
 
 def unpack(tar: tarfile.TarFile, directory: Path) -> None:
-    """Regular files and directories inside `directory`, UNPACKED_LIMIT bytes in all. Raises tarfile.TarError."""
-    members = tar.getmembers()
+    """Regular files and directories inside `directory`, UNPACKED_LIMIT bytes in all. Raises tarfile.TarError.
+    Python 3.11.2, which Debian 12 has, lacks `extractall(filter="data")`."""
+    members, root = tar.getmembers(), directory.resolve()
     if sum(member.size for member in members) > UNPACKED_LIMIT:
         raise tarfile.TarError(f"it unpacks to more than {UNPACKED_LIMIT} bytes")
     for member in members:
-        if not (member.isreg() or member.isdir()):
-            raise tarfile.TarError(f"{member.name} is neither a file nor a directory")
-        member.mode = 0o700 if member.isdir() else 0o600  # whatever the archive says: readable only by its user
-    tar.extractall(directory, members, filter="data")
+        path = (root / member.name.lstrip("/")).resolve()
+        if not (member.isreg() or member.isdir()) or not path.is_relative_to(root):
+            raise tarfile.TarError(f"{member.name} is not a file or directory inside the archive")
+        # Whatever the archive says: readable only by its user.
+        (path if member.isdir() else path.parent).mkdir(0o700, parents=True, exist_ok=True)
+        if source := tar.extractfile(member):
+            path.touch(0o600)
+            with source, path.open("wb") as file:
+                shutil.copyfileobj(source, file)
