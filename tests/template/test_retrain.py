@@ -173,7 +173,7 @@ def test_no_volume_has_the_stacks_key() -> None:
 @pytest.mark.parametrize("name", [*JOBS, "CreateChampion", "CreateChallenger"])
 def test_a_job_has_the_tag_of_the_stack(name: str) -> None:
     """SageMaker gives a tuning job's tags to its training jobs. A package in the registry costs nothing."""
-    arguments = STATES[name]["Arguments"]
+    arguments = STATES["PrepareTraining"]["Assign"]["training"] if name == "Train" else STATES[name]["Arguments"]
     text = json.dumps(arguments) if isinstance(arguments, dict) else arguments.replace("'", '"')
     assert '"Tags": [{"Key": "bintally-stack", "Value": "${StackName}"}]' in text
     substitutions = TEMPLATE["RetrainStateMachine"]["Properties"]["DefinitionSubstitutions"]
