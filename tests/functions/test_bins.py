@@ -188,7 +188,7 @@ def test_a_bin_that_nobody_could_count_is_not_told(ask: Ask, outcome: str) -> No
 
 
 def test_who_has_counted_cannot_find_out_whether_it_was_the_record(ask: Ask) -> None:  # noqa: F811
-    """Whatever they ask, they are told the same: they could take their number back and try another."""
+    """Whatever they ask, the answers are the same: they could take their number back and try another."""
 
     def told(record: int, site: str) -> list[Any]:
         for bin_, quantity in (("P-1", record), ("P-2", 3)):

@@ -200,7 +200,7 @@ def undo(review: Review, person: str, now: datetime, length: timedelta) -> Revie
     """The review without its last entry, which must be of `person` and no older than `length`; they hold the claim
     again. Raises Refused.
 
-    Nobody who counts is told of the bin before that time is over (`is_settled`), or they would count it again and
+    No counter sees what the bin's record says before that time is over (`is_settled`), or they would count it again and
     know what its record says.
     """
     if not review.entries or review.withdrawn:
