@@ -31,8 +31,8 @@ SOON := not long and not upstream and not upgrade and not guard
 on_aws = $(bin)/bintally --stack "$(or $(STACK),$(error STACK is missing: make $@ STACK=… REGION=…))" \
   --region "$(or $(REGION),$(error REGION is missing: make $@ STACK=… REGION=…))" $(if $(PROFILE),--profile "$(PROFILE)")
 
-# Docker and debootstrap build images, Chromium attacks the local stack, the AWS CLI and curl use it.
-SYSTEM_PACKAGES := awscli ca-certificates chromium-headless-shell curl debootstrap docker.io git socat
+# Docker and debootstrap build images, Compose runs one for the SageMaker SDK, Chromium attacks the local stack, the AWS CLI and curl use it.
+SYSTEM_PACKAGES := awscli ca-certificates chromium-headless-shell curl debootstrap docker-compose docker.io git socat
 
 .PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check grants units test test-stack test-torch test-style test-long soak fuzz upstream upgrade audit guard coverage docs notebook bench sbom
 

@@ -36,7 +36,7 @@ from sagemaker.train.tuner import HyperparameterTuner
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAME = "by-hand"  # prefix of the jobs' names
-OUT = REPOSITORY / ".runs" / NAME  # of a container
+OUT = REPOSITORY / ".runs" / f"{NAME}-{int(time.time())}"  # of a container: the SDK adds to what an earlier job left
 KNOWN = (ClientError, BotoCoreError, SageMakerCoreError, ValueError, OSError, RuntimeError, ImportError)
 RUNTIME, SPOT_WAIT, VOLUME = 86400, 129600, 100  # seconds, seconds, GB
 

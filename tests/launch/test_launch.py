@@ -4,9 +4,11 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.images.build import training_image
 from tools import launch
 from training.dataset.layout import split_of
 
@@ -84,28 +87,55 @@ def test_a_training_job_by_hand(ask: Any, dataset: str, objects: Any) -> None:
         assert "metrics.json" in " ".join(tar.getnames())
 
 
-def test_a_tuning_job_by_hand_on_folders_of_this_machine(
-    ask: Any, dataset: str, session: Any, environment: dict[str, str], tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def folders(dataset: str, session: Any, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset on this machine."""
+    made = tmp_path_factory.mktemp("folders")
     bucket = session.boto_session.resource("s3").Bucket(environment["ArtifactsBucket"])
-    for prefix, folder in (("retrain/1/dataset", "dataset"), ("datasets/train", "train")):
+    for prefix in ("retrain/1/dataset", "datasets/train", "datasets/validation"):
         for one in bucket.objects.filter(Prefix=f"{prefix}/"):
-            file = tmp_path / folder / Path(one.key).name
+            file = made / Path(prefix).name / Path(one.key).name
             file.parent.mkdir(exist_ok=True)
             bucket.download_file(one.key, str(file))
-    words = ["tuning", "--data", str(tmp_path), "--trials", "2", *SMALL, "--set", "epochs=4"]
-    code, said = ask(*words)
+    return made
+
+
+def test_a_tuning_job_by_hand_on_folders_of_this_machine(ask: Any, folders: Path, tmp_path: Path) -> None:
+    code, said = ask("tuning", "--data", str(tmp_path))
     assert code == 1
-    assert said[-1].startswith(f"there is no folder {tmp_path / 'validation'}: a processing job makes it.")
-    (tmp_path / "validation").mkdir()
-    for one in bucket.objects.filter(Prefix="datasets/validation/"):
-        bucket.download_file(one.key, str(tmp_path / "validation" / Path(one.key).name))
-    code, said = ask(*words)
+    assert said[-1].startswith(f"there is no folder {tmp_path / 'dataset'}: a processing job makes it.")
+    code, said = ask("tuning", "--data", str(folders), "--trials", "2", *SMALL, "--set", "epochs=4")
     assert code == 0, said[-1]
     text = "\n".join(said)
     (best,) = re.findall(r"^best: (.*)$", text, re.M)
     assert json.loads(best).keys() == launch.RANGES.keys()
     assert re.search(r"^validation:rps +\d\.\d+$", text, re.M)
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[str]:
+    """Of training/Dockerfile. At the end goes what Compose leaves: a container that has ended, and its network."""
+    if not shutil.which("docker-compose"):
+        pytest.skip("needs docker-compose")
+    name = training_image()
+    yield name
+    for file in (REPOSITORY / ".runs").glob("by-hand-*/docker-compose.yaml"):
+        subprocess.run(["docker-compose", "--file", file, "down"], check=True, capture_output=True)
+        shutil.rmtree(file.parent)
+
+
+def test_a_training_job_in_a_container(ask: Any, folders: Path, image: str) -> None:
+    """Its own, by the SDK's local mode and Compose; a failure is one line."""
+    words = ["training", "--on", "container", "--image", image, "--data", str(folders), *SMALL]
+    code, said = ask(*words, "--set", "batch-size=64")
+    assert code == 0, said[-1]
+    (made,) = [line.removeprefix("made: ") for line in said if line.startswith("made: ")]
+    with tarfile.open(Path(made).with_name("output.tar.gz")) as tar:
+        metrics = json.load(tar.extractfile("data/metrics.json"))  # type: ignore[arg-type]
+    assert metrics["run"]["photographs"] == NEEDED["train"]
+    code, said = ask(*words, "--set", "epochs=many")
+    assert code == 1 and any("invalid int value: 'many'" in line for line in said)
+    assert "Process exited with code: 1" in said[-1]
 
 
 @pytest.mark.parametrize(
