@@ -121,8 +121,8 @@ class Usage:
     """The busiest hour against the day's mean. Assumed."""
 
     # What is kept
-    images_gigabytes: float = 4
-    """The two images in ECR, compressed. Assumed: they have not been pushed anywhere."""
+    images_gigabytes: float = 3.5
+    """The two images, compressed (docs/operations.md). They have not been pushed to ECR."""
     checks: float = WEEKS
     """Times a month that ReconcileSchedule reads a photograph's marker and count: half a unit each."""
     check_megabytes: float = 1769
