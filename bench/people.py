@@ -7,15 +7,16 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import boto3
+from bintally.answering.bins import Bins
 from bintally.answering.recounts import Recounts
 from bintally.answering.requests import Caller
 from bintally.aws.items import Item, wire
@@ -215,25 +216,51 @@ def show_people(console: Console, report: Numbers) -> None:
 
 
 def measure_queue(console: Console, sizes: tuple[int, ...] = SIZES) -> Numbers:
-    """Items and read units of the first page of the queue, for who counts and for a manager."""
+    """Items and read units of the queue's first page and of a bin's page, for who counts and for a manager."""
     rows = []
     with progress_bar(console) as progress:
         task = progress.add_task("Queue", total=sum(sizes))
         for size in sizes:
             with table_of_its_own() as table:
                 desk = Desk(table())
-                for start in range(0, size, 25):
-                    found = [waiting(number) for number in range(start, min(size, start + 25))]
-                    puts: Any = [{"PutRequest": {"Item": wire(item)}} for item in found]
+                for start in range(0, size, 5):
+                    bins = range(start, min(size, start + 5))
+                    puts: Any = [{"PutRequest": {"Item": wire(item)}} for number in bins for item in of_bin(number)]
                     desk.table.client.batch_write_item(RequestItems={"counts": puts})
-                    progress.advance(task, len(found))
-                for role in ("counter", "manager"):
-                    caller = Caller(Person("ana", manager=role == "manager"), role, None)
-                    with units(desk.table.client) as used:
-                        page = Recounts(desk, None, SITE, caller).listed({})  # type: ignore[arg-type]
-                    row = {"bins": size, "role": role, "items": len(page["recounts"])}
-                    rows.append(row | {"requests": len(used), "units": sum(used)})
+                    progress.advance(task, len(bins))
+                rows += [{"bins": size} | row for row in first_pages(desk)]
     return {"rows": rows}
+
+
+def first_pages(desk: Desk) -> Iterator[Numbers]:
+    """What each page reads, for each role."""
+    for role in ("counter", "manager"):
+        caller = Caller(Person("ana", manager=role == "manager"), role, None)
+        queue = Recounts(desk, None, SITE, caller)  # type: ignore[arg-type]
+        bins = Bins(desk.table, NoCopies(), SITE, caller, timedelta(hours=1))  # type: ignore[arg-type]
+        with units(desk.table.client) as used:
+            items = queue.listed({})["recounts"]
+        yield {"page": "queue", "role": role, "items": len(items), "requests": len(used), "units": sum(used)}
+        with units(desk.table.client) as used:
+            items = bins.one("B-00000", {})["photographs"]
+        yield {"page": "bin", "role": role, "items": len(items), "requests": len(used), "units": sum(used)}
+
+
+def of_bin(number: int) -> list[Item]:
+    """Two photographs, their review and its trail: at most 5 items, so that five bins are one batch."""
+    newest = latest(number)
+    counts = [newest | {"SK": f"COUNT#{NOON}#{number}-{each}", "order": f"{NOON}#{number}-{each}"} for each in range(2)]
+    line = {"PK": newest["PK"], "SK": f"TRAIL#{NOON}", "action": "OPENED", "at": NOON}
+    return [newest, *counts, waiting(number), line]
+
+
+class NoCopies:
+    """No display copy is made: the table alone is measured."""
+
+    def link(self, image: Mapping[str, Any]) -> str:
+        return str(image["key"])
+
+    thumbnail = link
 
 
 def waiting(number: int) -> Item:
@@ -243,36 +270,46 @@ def waiting(number: int) -> Item:
     return item | {"version": 1, "stage": "FIRST", "photograph": item["order"], "tolerance": 0, "entries": []}
 
 
+READS = ("Query", "GetItem", "BatchGetItem")
+
+
 @contextlib.contextmanager
 def units(client: Any) -> Iterator[list[float]]:
-    """The read units of each query in it."""
+    """The read units of each of READS in it: the emulator's, which names none of a BatchGetItem; its small items take
+    one each, since they are read consistently."""
     used: list[float] = []
 
     def ask(params: dict[str, Any], **_: Any) -> None:
         params.setdefault("ReturnConsumedCapacity", "TOTAL")
 
     def note(parsed: dict[str, Any], **_: Any) -> None:
-        used.append(float(parsed["ConsumedCapacity"]["CapacityUnits"]))
+        found = [item for items in parsed.get("Responses", {}).values() for item in items]
+        used.append(len(found) if found else float(parsed["ConsumedCapacity"]["CapacityUnits"]))
 
     events = client.meta.events
-    events.register("before-parameter-build.dynamodb.Query", ask)
-    events.register("after-call.dynamodb.Query", note)
+    for operation in READS:
+        events.register(f"before-parameter-build.dynamodb.{operation}", ask)
+        events.register(f"after-call.dynamodb.{operation}", note)
     try:
         yield used
     finally:
-        events.unregister("before-parameter-build.dynamodb.Query", ask)
-        events.unregister("after-call.dynamodb.Query", note)
+        for operation in READS:
+            events.unregister(f"before-parameter-build.dynamodb.{operation}", ask)
+            events.unregister(f"after-call.dynamodb.{operation}", note)
 
 
 def show_queue(console: Console, report: Numbers) -> None:
-    table = bare_table("The queue's first page", "bins", "role", "items", "requests", "read units")
+    """Raises CliError where a page reads more of a table that has more bins."""
+    table = bare_table("First pages", "page", "role", "bins", "items", "requests", "read units")
+    read: dict[tuple[str, str], set[tuple[float, ...]]] = {}
     for row in report["rows"]:
-        table.add_row(f"{row['bins']:,}", row["role"], str(row["items"]), str(row["requests"]), f"{row['units']:.1f}")
+        figures = row["items"], row["requests"], row["units"]
+        read.setdefault((row["page"], row["role"]), set()).add(figures)
+        table.add_row(row["page"], row["role"], f"{row['bins']:,}", *map(str, figures[:2]), f"{row['units']:.1f}")
     console.print(table)
-    for role in ("counter", "manager"):
-        found = {(row["items"], row["requests"], row["units"]) for row in report["rows"] if row["role"] == role}
+    for (page, role), found in read.items():
         if len(found) > 1:
-            raise CliError(f"a page of a {role} reads more where there are more bins: {sorted(found)}")
+            raise CliError(f"the page {page} of a {role} reads more where there are more bins: {sorted(found)}")
 
 
 # How long the API takes

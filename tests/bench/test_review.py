@@ -1,15 +1,19 @@
 """The benchmark of recounts: what it falsifies, what its figures mean, and that it finds who works wrongly."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from bintally.aws.table import Table
 from bintally.reviewing.desk import Desk
 from click.testing import CliRunner
 from moto import mock_aws
+from rich.console import Console
 
 from bench import people, ranking
+from cli.errors import CliError
 from cli.main import main
 
 QUANTITIES = np.array([0, 1, 2, 3, 6, 9, 45] * 40)
@@ -99,6 +103,34 @@ def test_it_finds_a_lost_entry_and_a_bin_that_two_claimed(desk: Desk) -> None:
     lines: list[Any] = [{"action": "CLAIMED", "person": "ana"}, {"action": "CLAIMED", "person": "ben"}]
     assert people.claimed_twice(lines) == 1
     assert people.claimed_twice([lines[0], {"action": "RELEASED", "person": "ana"}, lines[1]]) == 0
+
+
+@pytest.mark.slow
+def test_what_pages_read_is_noted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For who counts a bin's photographs and what stands of it; for a manager its trail as well."""
+
+    @contextlib.contextmanager
+    def a_table() -> Iterator[Callable[[], Table]]:
+        yield lambda: desk.table
+
+    monkeypatch.setattr(people, "table_of_its_own", a_table)
+    rows = people.measure_queue(Console(quiet=True), (7,))["rows"]
+    assert [(row["page"], row["role"], row["items"], row["requests"]) for row in rows] == [
+        ("queue", "counter", 7, 1),
+        ("bin", "counter", 2, 2),
+        ("queue", "manager", 7, 2),
+        ("bin", "manager", 2, 3),
+    ]
+    assert all(row["units"] >= row["requests"] / 2 for row in rows)
+
+
+def test_a_page_that_reads_more_of_more_bins_is_an_error() -> None:
+    row = {"page": "bin", "role": "counter", "items": 2, "requests": 2}
+    report = {"rows": [row | {"bins": 10, "units": 1.5}, row | {"bins": 20, "units": 1.5}]}
+    people.show_queue(Console(quiet=True), report)
+    report["rows"][1]["units"] = 3
+    with pytest.raises(CliError, match="the page bin of a counter reads more where there are more bins"):
+        people.show_queue(Console(quiet=True), report)
 
 
 def test_the_picture_has_a_line_for_each_rule() -> None:

@@ -2,23 +2,13 @@
 
 import json
 import re
-from typing import Any
 
 import pytest
 import schemathesis
 from bintally import answer
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
-from schemathesis.core.failures import FailureGroup
-from schemathesis.core.result import Ok
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    negative_data_rejection,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
+from tests.described import faults, operations_of
 from tests.functions.asking import SPEC, claims_of, operations, send, wsgi
 from tests.functions.test_access import secret, stack  # noqa: F401
 from tests.functions.test_answer import ask  # noqa: F401
@@ -27,12 +17,6 @@ from tests.functions.test_sign_in import pool  # noqa: F401
 
 EXAMPLES = 4
 """Of requests to each operation, valid and invalid ones."""
-TRUE = (
-    schemathesis.checks.not_a_server_error,
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 
 def routes() -> set[tuple[str, str]]:
@@ -73,33 +57,6 @@ def test_it_is_served_to_anybody() -> None:
 def test_answers_are_as_described(role: str, mode: GenerationMode) -> None:
     """Whatever is sent: requests that fit the description, and requests that do not."""
     described = schemathesis.openapi.from_wsgi("/openapi.json", wsgi(claims_of(role, "*")))
-    found = [faults(operation.ok(), mode) for operation in described.get_all_operations() if isinstance(operation, Ok)]
+    found = [faults(operation, mode, EXAMPLES) for operation in operations_of(described)]
     assert len(found) == len(list(operations())) - 1  # all but the description itself
     assert not any(found), "\n".join(found)
-
-
-def faults(operation: Any, mode: GenerationMode) -> str:
-    """How an operation's answers differ from what the description says."""
-    checks = TRUE if mode is GenerationMode.POSITIVE else (*TRUE, negative_data_rejection)
-
-    @settings(
-        max_examples=EXAMPLES,
-        database=None,
-        deadline=None,
-        derandomize=True,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(operation.as_strategy(generation_mode=mode))
-    def told(case: Any) -> None:
-        if operation.path == "/api/models":
-            (case.query or {}).pop("cursor", None)  # moto refuses a wrong one in a way of its own
-        case.call_and_validate(checks=list(checks))
-
-    try:
-        told()
-    except Unsatisfiable:
-        pass  # no request of GET /openapi.json can be wrong
-    except FailureGroup as failure:
-        return f"{operation.label}: {[str(each)[:600] for each in failure.exceptions]}"
-    return ""

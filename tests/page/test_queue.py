@@ -478,3 +478,38 @@ def test_the_photograph_is_zoomed_moved_turned_and_brightened(signed_in: SignedI
     in_hand(page)
     assert page.evaluate(f"{style}.transform") == "translate(0px, 0px) rotate(0deg) scale(1)"
     assert page.evaluate(f"{style}.filter") == "brightness(1.5)"
+
+
+def test_fingers_and_buttons_do_what_keys_do(signed_in: SignedIn, bins: Bins, profiles: dict[str, Any]) -> None:
+    bins.add("P-1")
+    profile = {name: value for name, value in profiles["phone"].items() if name != "default_browser_type"}
+    page = signed_in("ana", **profile)
+    in_hand(page)
+    frame, hand = page.locator(".frame").bounding_box(), page.context.new_cdp_session(page)
+    assert frame
+    middle = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
+
+    def touch(kind: str, *across: float) -> None:
+        points = [{"x": middle[0] + each, "y": middle[1], "id": place} for place, each in enumerate(across)]
+        hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def shows(style: str) -> None:
+        expect(page.locator(".frame img")).to_have_attribute("style", re.compile(style))
+
+    for name, style in {
+        "Rotate": r"rotate\(90deg\)",
+        "Brightness": r"brightness\(1\.5\)",
+        "Whole photograph": r"translate\(0px, 0px\) rotate\(0deg\) scale\(1\)",
+        "Zoom in": r"scale\(1\.4\)",
+        "Zoom out": r"scale\(1\)",
+    }.items():
+        page.get_by_role("button", name=name, exact=True).tap()
+        shows(style)
+    touch("touchStart", -30, 30)
+    touch("touchMove", -60, 60)
+    touch("touchEnd")
+    shows(r"scale\(2\)")  # twice as far apart
+    touch("touchStart", 0)
+    touch("touchMove", 40)
+    touch("touchEnd")
+    shows(r"translate\([1-9]")  # less than 40 px: a drag begins after the first few

@@ -6,15 +6,20 @@ import http.client
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import requests  # type: ignore[import-untyped]
+import schemathesis
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from schemathesis import GenerationMode
 
 from deployed.people import People
 from local.stack import Local
+from tests.described import faults, operations_of
 from tests.stack.people import Browser, Person
 
 OWN = "correct horse battery staple"
@@ -141,6 +146,23 @@ def test_an_administrator_of_people_and_nobody_else(
     admin.does("people", "remove", "uli")
     assert uli.session(name="uli", password=again)[1]["code"] == "WRONG_PASSWORD"
     admin.is_refused("counts", permission="")
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: str(mode.value))
+def test_answers_over_http_are_as_described(stack: Local, ida: Browser, mode: GenerationMode) -> None:
+    """With a token that the gateway has checked, through the gateway's routes and the deployed functions. A counter may
+    send anything; what a manager may do would change the stack of other tests, and is asked in process."""
+    status, description = ida.ask("GET", "/openapi.json")
+    assert status == 200
+    address = f"http://127.0.0.1:{stack.port}"
+    operations = operations_of(schemathesis.openapi.from_dict(description))
+    assert len(operations) > 20
+    session, codes = requests.Session(), Counter[int]()
+    session.hooks["response"].append(lambda answer, *_, **__: codes.update([answer.status_code]))
+    call = {"base_url": address, "headers": {"Host": ida.host}, "session": session}
+    found = [faults(operation, mode, 5, ida.token, **call) for operation in operations]
+    assert not any(found), "\n".join(found)
+    assert codes[200 if mode is GenerationMode.POSITIVE else 400] > 10, codes
 
 
 def test_no_log_has_a_password_or_a_token(stack: Local, ida: Browser) -> None:

@@ -4,10 +4,12 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from bintally.labels import log
 
 from local.stack import Local
 from tests.stack.people import Person
@@ -44,10 +46,38 @@ def record(user: Any, quantity: int) -> None:
     )
 
 
+@pytest.fixture
+def told(stack: Local) -> Callable[[], list[Any]]:
+    """What a warehouse system has been told by now: a rule of the default bus brings it to a queue of its own."""
+    queues, rules = stack.client("sqs"), stack.client("events")
+    heard: list[Any] = []
+    queue = queues.create_queue(QueueName="warehouse")["QueueUrl"]
+    arn = queues.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    pattern = {"source": ["bintally"], "detail": {"site": [SITE], "bin": ["P-1"]}}
+    rule = rules.put_rule(Name="warehouse", EventPattern=json.dumps(pattern))["RuleArn"]
+    rules.put_targets(Rule="warehouse", Targets=[{"Id": "queue", "Arn": arn}])
+    may = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage"}
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [may | {"Resource": arn, "Condition": {"ArnEquals": {"aws:SourceArn": rule}}}],
+    }
+    queues.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": json.dumps(policy)})
+
+    def all_of_it() -> list[Any]:
+        messages = queues.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+        heard.extend(json.loads(message["Body"]) for message in messages)
+        for message in messages:
+            queues.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+        return list({each["detail"]["id"]: each for each in heard}.values())
+
+    return all_of_it
+
+
 def test_from_a_difference_to_a_corrected_record(
     person: Callable[..., Person],
     user: Any,
     stack: Local,
+    told: Callable[[], list[Any]],
     differing: int,
 ) -> None:
     ana, ben = person("ana", "counter"), person("ben", "counter")
@@ -95,3 +125,22 @@ def test_from_a_difference_to_a_corrected_record(
     assert listed() == [], "the model still differs from the record, but people have counted"
     labels = [item for item in user.items() if item["SK"].startswith("RECOUNT#") and item["site"] == SITE]
     assert len(labels) == 3, "one was taken back"
+
+    def learnt() -> list[Any]:
+        logged = [
+            each for _, few in log.read_log(user.s3, user.outputs["ArtifactsBucket"], datetime.now(UTC)) for each in few
+        ]
+        return [each for each in logged if (each["site"], each["bin"], each["source"]) == (SITE, "P-1", "person")]
+
+    (label, *_) = user.wait_for("the label of the recount", learnt)
+    assert (label["quantity"], label["image"]["version_id"]) == (differing + 1, first["image_version"])
+
+    def heard() -> list[tuple[str, str | None]]:
+        return [(each["detail-type"], each["detail"].get("outcome")) for each in told()]
+
+    ended = ("Bin Discrepancy Resolved", "RECORD_RIGHT")
+    assert user.wait_for("what a warehouse system is told", lambda: ended in (now := heard()) and now) == [
+        ("Bin Discrepancy Detected", None),
+        ("Bin Discrepancy Resolved", "RECORD_WRONG"),
+        ended,
+    ]
