@@ -78,7 +78,7 @@ def _decoded(data: bytes, size: tuple[int, int]) -> Image.Image | None:
     image decodes the whole file. It is no smaller than `clarity` needs."""
     with suppress(*BROKEN):
         image = Image.open(io.BytesIO(data), formats=["JPEG"])
-        return _load(image, (clarity.SIDE, clarity.SIDE)) if image.size == size else None
+        return _load(image, (clarity.SIDE, clarity.SIDE), "YCbCr") if image.size == size else None
     return None
 
 
@@ -91,8 +91,9 @@ def _open(data: bytes, kind: str) -> Image.Image:
         raise Rejected(f"not a readable {kind} image: {error}") from error
 
 
-def _load(image: Image.Image, target: tuple[int, int]) -> Image.Image:
-    image.draft(None, target)  # a JPEG is decoded at the smallest of its scales that is not below the target
+def _load(image: Image.Image, target: tuple[int, int], mode: str | None = None) -> Image.Image:
+    """Of a JPEG alone: in this mode, and at the smallest of its scales that is not below the target."""
+    image.draft(mode, target)
     image.load()
     return image
 
