@@ -44,7 +44,7 @@ from localsagemaker.wire import invalid
 from local import steps
 from local.cloudwatch import CloudWatch
 from local.gate import Gate, check_the_owner, close_what_is_not_run, sam_containers
-from local.grants import note_used_permissions
+from local.grants import watch_permissions
 from local.owner import OwnerKey, make_key
 from local.saving import Saver
 from local.server import serve_with_uvicorn
@@ -631,8 +631,9 @@ def main() -> None:
     steps.integrate_sagemaker(service, host)
     provision_model_package_groups(service)
     keep_names_of_tables()
-    if file := os.environ.get("BINTALLY_GRANTS"):
-        note_used_permissions(Path(file))
+    noted, without = os.environ.get("BINTALLY_GRANTS"), os.environ.get("BINTALLY_WITHOUT", "")
+    if noted or without:
+        watch_permissions(without, Path(noted) if noted else None)
     cloudwatch.start()
     serve_with_uvicorn()
     gc.set_threshold(20_000)  # state is many objects and no cycles; Python's own threshold is 700

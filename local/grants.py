@@ -1,17 +1,19 @@
 """Lists what the template grants and no test uses.
 
-    BINTALLY_GRANTS=grants.txt python -m pytest tests/stack    # the emulator notes what the roles use
+    BINTALLY_GRANTS=grants.txt python -m pytest tests/stack    # the emulator notes what roles use, and in which test
     python -m local.grants grants.txt
 
-A granted action that nothing uses gets a test, or goes. One that is used is needed: without it the emulator denies
-the request. Ends with 1 if there is one that nothing uses, but for those of UNSEEN and UNTESTED.
+A granted action that nothing uses gets a test, or goes. Of one that is used, tests/removals.py shows that a test breaks
+without it. Ends with 1 if there is one that nothing uses, but for those of UNSEEN and UNTESTED.
 
 This module touches ministack's internals, as local/emulator.py does.
 """
 
+import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -78,24 +80,32 @@ UNTESTED = {
 permission is checked. Each wants a test on the stack."""
 
 
-def note_used_permissions(file: Path) -> None:
-    """Appends `<role> <action>` once for each action that a role's own policies allowed. Emulators may share a file."""
+def watch_permissions(without: str = "", file: Path | None = None) -> None:
+    """Makes the emulator deny the action `without` (`<logical id of a role> <action as the template writes it>`), and
+    append to `file` `<role> <action> <test>`, once each, for what a role's own policies allowed. Emulators may share a
+    file; the running test stands in the file that BINTALLY_GRANTS_TEST names."""
     from ministack.core import iam_evaluator
 
     evaluate = iam_evaluator.evaluate
     noted: set[str] = set()
+    denied, _, pattern = without.partition(" ")
+    told = os.environ.get("BINTALLY_GRANTS_TEST")
 
-    def evaluate_and_note(context: Any, *policies: Any) -> Any:
+    def watched(context: Any, *policies: Any) -> Any:
         found = evaluate(context, *policies)
-        if found.decision == "Allow" and context.principal_type == "AssumedRole":
-            line = f"{context.principal_arn.split('/')[1]} {context.action}\n"
-            if line not in noted:
-                noted.add(line)
-                with file.open("a") as lines:
-                    lines.write(line)
+        if found.decision != "Allow" or context.principal_type != "AssumedRole":
+            return found
+        role = context.principal_arn.split("/")[1]
+        if denied and f"-{denied}-" in role and fnmatchcase(context.action.lower(), pattern.lower()):
+            return replace(found, decision="ImplicitDeny")
+        line = f"{role} {context.action} {Path(told).read_text() if told else ''}\n"
+        if file and line not in noted:
+            noted.add(line)
+            with file.open("a") as lines:
+                lines.write(line)
         return found
 
-    iam_evaluator.evaluate = evaluate_and_note
+    iam_evaluator.evaluate = watched
 
 
 def granted(resources: Mapping[str, Any]) -> dict[str, set[str]]:
@@ -121,18 +131,18 @@ def actions(document: Mapping[str, Any]) -> Iterator[str]:
             yield from [named] if isinstance(named, str) else named
 
 
-def used(lines: str, roles: Mapping[str, Any]) -> dict[str, set[str]]:
-    """The actions that `note_used_permissions` noted, by the logical id in the role's name."""
-    found: dict[str, set[str]] = defaultdict(set)
+def used(lines: str, roles: Mapping[str, Any]) -> dict[str, dict[str, set[str]]]:
+    """The tests of each action that `watch_permissions` noted, by the logical id in the role's name."""
+    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for line in lines.splitlines():
-        name, _, action = line.partition(" ")
+        name, action, test = line.split(" ", 2)
         for role in roles:
             if f"-{role}-" in name:
-                found[role].add(action)
+                found[role][action].add(test)
     return found
 
 
-def unused(allowed: Mapping[str, set[str]], needed: Mapping[str, set[str]]) -> list[str]:
+def unused(allowed: Mapping[str, set[str]], needed: Mapping[str, Iterable[str]]) -> list[str]:
     """`<role> <action>` of each that nothing used."""
     return sorted(
         f"{role} {action}"

@@ -19,7 +19,7 @@ def test_every_role_of_the_template_is_known_by_its_actions() -> None:
 
 def test_what_nothing_used_is_listed_and_nothing_else() -> None:
     allowed = {"CountRole": {"s3:GetObject", "dynamodb:Query"}, "JobRole": {"s3:Get*"}}
-    needed = used("bintally-CountRole-1A s3:GetObject\nbintally-JobRole-2B s3:GetObjectVersion\n", allowed)
+    needed = used("bintally-CountRole-1A s3:GetObject a test\nbintally-JobRole-2B s3:GetObjectVersion \n", allowed)
     assert unused(allowed, needed) == ["CountRole dynamodb:Query"]
 
 

@@ -34,6 +34,8 @@ from tests.shared import shared
 from tests.stack.people import Person, make_person
 
 KEPT_BUILDS = 2
+PATIENCE = float(os.environ.get("BINTALLY_PATIENCE", "inf"))
+"""Seconds that anything is waited for at most: few where it is known never to come (tests/removals.py)."""
 FEW_SNAPSHOTS = {"BINTALLY_SNAPSHOT_SECONDS": "120"}
 
 Item = dict[str, Any]
@@ -42,12 +44,12 @@ Check = Callable[[], Any]
 
 def wait_for(what: str, check: Check, seconds: float = 180) -> Any:
     """The first truthy answer of `check`. Fails the test, naming `what`, after `seconds`."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + min(seconds, PATIENCE)
     while True:
         begun = time.monotonic()
         if found := check():
             return found
-        assert time.monotonic() < deadline, f"{what}: not after {seconds} s"
+        assert time.monotonic() < deadline, f"{what}: not after {min(seconds, PATIENCE)} s"
         # A check that reads the whole table would keep the stack from what is waited for.
         time.sleep(max(0.25, time.monotonic() - begun))
 
@@ -236,6 +238,23 @@ def builds() -> None:
     for stamp in sorted(folder.glob("*.digest"), key=lambda path: path.stat().st_mtime)[:-KEPT_BUILDS]:
         shutil.rmtree(stamp.with_suffix(""), ignore_errors=True)
         stamp.unlink(missing_ok=True)
+
+
+@pytest.fixture(autouse=True)
+def named_for_the_emulator(request: pytest.FixtureRequest, tests_now: Path | None) -> None:
+    """Where the emulator notes which test uses which permission (local/grants.py)."""
+    if tests_now:
+        tests_now.write_text(request.node.nodeid)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tests_now(builds: None) -> Path | None:
+    if noted := os.environ.get("BINTALLY_GRANTS"):
+        file = Path(f"{noted}.{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}")
+        file.write_text("the start of a stack")
+        os.environ["BINTALLY_GRANTS_TEST"] = str(file)
+        return file
+    return None
 
 
 @pytest.fixture(scope="session")

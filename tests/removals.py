@@ -1,0 +1,113 @@
+"""Takes each granted action away in turn, and shows that a test of the stack breaks without it.
+
+    make grants                                         # notes which test uses which action
+    python -m tests.removals .runs/grants.txt [ROLE …]
+
+Every action that a test used gets a stack of its own, whose emulator denies it, and that test; one that passes is
+followed by another test that used the action, up to TESTS. What takes a while to break is waited for PATIENCE seconds,
+and a test that needs longer with all permissions is no witness. Ends with 1 if an action is missed by no test.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+from samtranslator.yaml_helper import yaml_parse
+
+from local.grants import TEMPLATE, granted, used
+from local.stack import Local
+
+TESTS = 3
+PATIENCE = 45
+"""Seconds."""
+MOST = 900
+"""Seconds of one test, the start of its stack included."""
+AT_ONCE = 3
+"""Stacks on two cores: a test without a permission mostly waits."""
+START = "the start of a stack"
+
+
+@dataclass
+class Grant:
+    """An action of a role, as the template writes it, and the tests that used it, those of few actions first."""
+
+    name: str
+    tests: list[str]
+    broke: str = ""
+    """The test that broke without it."""
+    missed: list[str] = field(default_factory=list)
+    """Tests that passed without it."""
+
+
+def grants_in(noted: str, roles: list[str]) -> Iterator[Grant]:
+    allowed = granted(yaml_parse(TEMPLATE.read_text())["Resources"])
+    found = used(noted, allowed)
+    actions_of: dict[str, int] = {}
+    for tests in (tests for mine in found.values() for tests in mine.values()):
+        for test in tests:
+            actions_of[test] = actions_of.get(test, 0) + 1
+    for role in roles or sorted(allowed):
+        for pattern in sorted(allowed[role]):
+            tests = {test for action, tests in found[role].items() if fnmatchcase(action, pattern) for test in tests}
+            if tests:
+                yield Grant(f"{role} {pattern}", sorted(tests, key=lambda test: (test == START, actions_of[test])))
+
+
+def passes(test: str, without: str = "") -> bool:
+    """Whether a test, or the start of a stack, passes on a stack of its own without this action."""
+    settings = os.environ | {"BINTALLY_WITHOUT": without, "BINTALLY_PATIENCE": str(PATIENCE)}
+    settings.pop("BINTALLY_GRANTS", None)
+    node = "tests/stack/test_photograph_to_count.py" if test == START else test
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            f"--basetemp={folder}/run",
+            "-p",
+            "no:cacheprovider",
+            node,
+        ]
+        try:
+            return subprocess.run(command, env=settings, capture_output=True, timeout=MOST).returncode == 0
+        except subprocess.TimeoutExpired:
+            for pid_file in Path(folder).rglob("emulator.pid"):
+                Local(home=pid_file.parent, port=1).stop()
+            return False
+
+
+@cache
+def is_a_witness(test: str) -> bool:
+    return passes(test)
+
+
+def look(grant: Grant) -> Grant:
+    for test in grant.tests[:TESTS]:
+        if passes(test, grant.name):
+            grant.missed.append(test)
+        elif is_a_witness(test):
+            grant.broke = test
+            break
+    print(f"{grant.name}: {grant.broke or 'NOT MISSED by ' + ', '.join(grant.missed)}", flush=True)
+    return grant
+
+
+def main(file: str, *roles: str) -> int:
+    with ThreadPoolExecutor(AT_ONCE) as workers:
+        looked = list(workers.map(look, grants_in(Path(file).read_text(), list(roles))))
+    left = [grant for grant in looked if not grant.broke]
+    print(f"{len(looked)} actions taken away in turn; {len(left)} that no test misses")
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
