@@ -66,17 +66,8 @@ def passes(test: str, without: str = "") -> bool:
     settings.pop("BINTALLY_GRANTS", None)
     node = "tests/stack/test_photograph_to_count.py" if test == START else test
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            f"--basetemp={folder}/run",
-            "-p",
-            "no:cacheprovider",
-            node,
-        ]
+        options = ["-x", "-q", f"--basetemp={folder}/run", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", *options, node]
         try:
             return subprocess.run(command, env=settings, capture_output=True, timeout=MOST).returncode == 0
         except subprocess.TimeoutExpired:

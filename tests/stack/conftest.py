@@ -244,7 +244,8 @@ def builds() -> None:
 def named_for_the_emulator(request: pytest.FixtureRequest, tests_now: Path | None) -> None:
     """Where the emulator notes which test uses which permission (local/grants.py)."""
     if tests_now:
-        tests_now.write_text(request.node.nodeid)
+        group = request.node.get_closest_marker("xdist_group")  # pytest-xdist adds it to the name
+        tests_now.write_text(request.node.nodeid.removesuffix(f"@{group.args[0]}"))
 
 
 @pytest.fixture(scope="session", autouse=True)

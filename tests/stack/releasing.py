@@ -200,9 +200,9 @@ def overtake(releases: Releases, version: str) -> str:
 
 
 @contextlib.contextmanager
-def inbox_of(stack: Local, ending: str = "Release Finished") -> Iterator[str]:
-    """A queue that hears what is told of ends: the alerts topic's messages and the bus's events of that detail type."""
-    name = ending.replace(" ", "-").lower()
+def inbox_of(stack: Local, kind: str = "Release Finished", *more: str) -> Iterator[str]:
+    """A queue that hears what is told: the alerts topic's messages and the bus's events of these detail types."""
+    name = kind.replace(" ", "-").lower()
     sqs, sns, events = stack.client("sqs"), stack.client("sns"), stack.client("events")
     queue = sqs.create_queue(QueueName=name)["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -211,7 +211,7 @@ def inbox_of(stack: Local, ending: str = "Release Finished") -> Iterator[str]:
     sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
     topic = stack.outputs()["AlertsTopic"]
     subscription = sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)["SubscriptionArn"]
-    pattern = json.dumps({"source": ["bintally"], "detail-type": [ending]})
+    pattern = json.dumps({"source": ["bintally"], "detail-type": [kind, *more]})
     events.put_rule(Name=name, EventPattern=pattern)
     events.put_targets(Rule=name, Targets=[{"Id": name, "Arn": arn}])
     yield queue

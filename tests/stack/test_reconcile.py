@@ -44,6 +44,33 @@ def test_lost_messages_are_sent_again_and_nothing_is_counted_twice(user: Any, ph
     assert found["checked"] >= 5
 
 
+def test_a_count_that_someone_removed_is_restored(user: Any, photograph: Callable[..., bytes]) -> None:
+    key = "incoming/REC2/A/1.jpg"
+    user.upload(key, photograph(40))
+    (count,) = user.wait_counts(key)
+    user.table.delete_item(Key={"PK": count["PK"], "SK": count["SK"]})
+    assert json.loads(run(user, "--json"))["requeued"] == 1
+    assert [again["SK"] for again in user.wait_counts(key)] == [count["SK"]]
+    user.wait_drained()
+    assert json.loads(run(user, "--json"))["uncounted"] == 0
+
+
+def test_a_count_of_before_the_markers_gets_its_own(user: Any, photograph: Callable[..., bytes]) -> None:
+    """0.1.0 wrote none. The bucket's other photographs keep theirs."""
+    key = "incoming/REC2/B/1.jpg"
+    user.upload(key, photograph(41))
+    (count,) = user.wait_counts(key)
+
+    def markers() -> Any:
+        place = count["PK"], count["SK"]
+        return [item for item in user.items() if (item.get("count_pk"), item.get("count_sk")) == place]
+
+    (written,) = markers()
+    user.table.delete_item(Key={"PK": written["PK"], "SK": written["SK"]})
+    assert json.loads(run(user, "--json"))["uncounted"] == 0
+    assert markers() == [written]
+
+
 def test_a_wrong_input_is_an_error(user: Any) -> None:
     states, machine = user.stack.client("stepfunctions"), user.outputs["ReconcileStateMachine"]
     started = states.start_execution(stateMachineArn=machine, input='{"since": "yesterday"}')

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 from urllib.request import urlopen
@@ -13,6 +13,7 @@ from bintally.labels import log
 
 from local.stack import Local
 from tests.stack.people import Person
+from tests.stack.releasing import inbox_of
 
 SITE = "RCT1"
 
@@ -47,30 +48,19 @@ def record(user: Any, quantity: int) -> None:
 
 
 @pytest.fixture
-def told(stack: Local) -> Callable[[], list[Any]]:
-    """What a warehouse system has been told by now: a rule of the default bus brings it to a queue of its own."""
-    queues, rules = stack.client("sqs"), stack.client("events")
-    heard: list[Any] = []
-    queue = queues.create_queue(QueueName="warehouse")["QueueUrl"]
-    arn = queues.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    pattern = {"source": ["bintally"], "detail": {"site": [SITE], "bin": ["P-1"]}}
-    rule = rules.put_rule(Name="warehouse", EventPattern=json.dumps(pattern))["RuleArn"]
-    rules.put_targets(Rule="warehouse", Targets=[{"Id": "queue", "Arn": arn}])
-    may = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage"}
-    policy = {
-        "Version": "2012-10-17",
-        "Statement": [may | {"Resource": arn, "Condition": {"ArnEquals": {"aws:SourceArn": rule}}}],
-    }
-    queues.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": json.dumps(policy)})
+def told(stack: Local) -> Iterator[Callable[[], list[Any]]]:
+    """What a warehouse system has been told of the bin by now."""
+    heard: dict[str, Any] = {}
+    with inbox_of(stack, "Bin Discrepancy Detected", "Bin Discrepancy Resolved") as queue:
 
-    def all_of_it() -> list[Any]:
-        messages = queues.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
-        heard.extend(json.loads(message["Body"]) for message in messages)
-        for message in messages:
-            queues.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
-        return list({each["detail"]["id"]: each for each in heard}.values())
+        def by_now() -> list[Any]:
+            messages = stack.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+            for detail in (event for message in messages if "detail" in (event := json.loads(message["Body"]))):
+                if (detail["detail"]["site"], detail["detail"]["bin"]) == (SITE, "P-1"):
+                    heard[detail["detail"]["id"]] = detail
+            return list(heard.values())
 
-    return all_of_it
+        yield by_now
 
 
 def test_from_a_difference_to_a_corrected_record(

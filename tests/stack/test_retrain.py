@@ -20,9 +20,11 @@ from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
 from cli.main import main
+from deployed.people import ALL_SITES, People
 from local import processes
 from local.stack import REPOSITORY, Local
 from tests.stack.conftest import FEW_SNAPSHOTS, wait_for
+from tests.stack.people import Browser
 from tests.stack.releasing import inbox_of
 from training.dataset.layout import split_of
 
@@ -270,6 +272,10 @@ def test_a_better_challenger_waits_for_approval_and_then_answers(retrainings: Re
     run = retrainings.run(execution)["run"]
     name = f"{retrainings.stack.name}-{run}"
     retrainings.wait_state(execution, "Tune")
+    rita, given = Browser(retrainings.stack), People(retrainings.stack).add("rita", "manager", [ALL_SITES])
+    assert rita.session(name="rita", password=given, new_password="correct horse battery staple")[0] == 200
+    runs = rita.get("/api/retrainings")[1]["retrainings"]
+    assert [run["step"] for run in runs if run["outcome"] == "running"] == ["Tune"]
     kill(retrainings, f"{name}-001-")
     retrainings.wait_state(execution, "Train")
     tuned = retrainings.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)

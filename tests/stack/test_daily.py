@@ -1,0 +1,43 @@
+"""What schedules start once a day, on a running stack with the functions' own roles."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.stack.releasing import inbox_of
+
+Alerts = Callable[[], list[Any]]
+
+
+@pytest.fixture
+def alerts(user: Any) -> Iterator[Alerts]:
+    """The alerts since the test began."""
+    with inbox_of(user.stack, "Strays") as queue:
+
+        def received() -> list[Any]:
+            messages = user.sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+            return [json.loads(message["Body"]) for message in messages]
+
+        yield received
+
+
+def call(user: Any, function: str, event: dict[str, str]) -> Any:
+    answer = user.functions.invoke(FunctionName=user.outputs[function], Payload=json.dumps(event).encode())
+    assert "FunctionError" not in answer
+    return json.loads(answer["Payload"].read())
+
+
+def test_a_photograph_in_a_strange_place_is_reported(
+    user: Any, alerts: Alerts, photograph: Callable[..., bytes]
+) -> None:
+    user.upload("Incoming/SEA1/A/1.jpg", photograph())
+    try:
+        found = call(user, "ReportStraysFunction", {"reason": "a test"})
+        assert found == {"strays": 1, "places": ["Incoming/ (1)"]}
+        (alert,) = user.wait_for("an alert", lambda: [each for each in alerts() if "nobody reads" in each["Subject"]])
+        assert "Incoming/ (1)" in alert["Message"]
+    finally:
+        user.s3.delete_object(Bucket=user.bucket, Key="Incoming/SEA1/A/1.jpg")
+    assert call(user, "ReportStraysFunction", {"reason": "a test"}) == {"strays": 0, "places": []}
