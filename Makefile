@@ -34,7 +34,7 @@ on_aws = $(bin)/bintally --stack "$(or $(STACK),$(error STACK is missing: make $
 # Docker and debootstrap build images, Compose runs one for the SageMaker SDK, Chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium-headless-shell curl debootstrap docker-compose docker.io git socat
 
-.PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check grants units test test-stack test-torch test-style test-long soak fuzz upstream upgrade audit guard coverage docs notebook bench sbom
+.PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check grants removals units test test-stack test-torch test-style test-long soak fuzz upstream upgrade audit guard coverage docs notebook bench sbom
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -142,6 +142,9 @@ grants: .venv/test.installed ## List what the template grants and no test of the
 	@rm -f .runs/grants.txt; mkdir -p .runs; status=0; \
 	BINTALLY_GRANTS=$(abspath .runs/grants.txt) $(bin)/python -m pytest $(PARALLEL) -m "$(SOON)" tests/stack || status=$$?; \
 	$(bin)/python -m local.grants .runs/grants.txt || status=$$?; exit $$status
+
+removals: .venv/test.installed ## Take each granted action that `make grants` saw used away in turn: a test must break (an hour)
+	$(bin)/python -m tests.removals .runs/grants.txt
 
 coverage: .venv/test.installed ## Say which lines `make check` does not reach
 	$(bin)/python -m pytest $(PARALLEL) -m "not stack and $(SOON)" $(UNIT_TESTS) $(TORCH_TESTS:%=--ignore=%) \

@@ -17,7 +17,6 @@ from bintally import answer
 from bintally.aws.table import Table
 from bintally.reviewing.desk import Desk
 from click.testing import CliRunner
-from moto import mock_aws
 
 import deployed.api
 from cli import readings, recount_claim, recount_export, recount_list
@@ -26,7 +25,7 @@ from cli.recounts import kept
 from deployed.api import Api
 from deployed.errors import ApiRefused, Denied, StackError
 from local.stack import Local
-from tests.functions.conftest import BUCKET, ENVIRONMENT, ROOT, counts_table, forget
+from tests.functions.conftest import BUCKET, ROOT, answering_account
 from tests.functions.test_answer import CONTEXT
 from tests.functions.test_reviews import NOON, latest
 
@@ -71,22 +70,11 @@ class Gateway:
 
 @pytest.fixture
 def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
-    for name, value in (ENVIRONMENT | {"ARTIFACTS_BUCKET": "artifacts"}).items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    forget()
-    with mock_aws():
-        s3 = boto3.client("s3")
-        for bucket in (BUCKET, "artifacts"):
-            s3.create_bucket(Bucket=bucket)
-        s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-        boto3.client("dynamodb").create_table(TableName="counts", **counts_table())
+    with answering_account(monkeypatch):
         made = Gateway()
         monkeypatch.setattr(Local, "from_environment", stack_of)
         monkeypatch.setattr(deployed.api, "URLLib3Session", made)
         yield made
-    forget()
 
 
 def stack_of() -> Any:

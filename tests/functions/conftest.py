@@ -83,16 +83,34 @@ def forget() -> None:
                 made.cache_clear()
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The function's, and no way to any AWS outside. Nothing is kept from one test to the next."""
-    for name, value in ENVIRONMENT.items():
+@contextlib.contextmanager
+def alone(monkeypatch: pytest.MonkeyPatch, **more: str) -> Iterator[None]:
+    """The functions' settings, and no way to any AWS outside. Nothing is kept from one test to the next."""
+    for name, value in (ENVIRONMENT | more).items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     forget()
     yield
     forget()
+
+
+@contextlib.contextmanager
+def answering_account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Alone, in an account with the buckets and the table that the answer function uses."""
+    with alone(monkeypatch, ARTIFACTS_BUCKET="artifacts"), mock_aws():
+        s3 = boto3.client("s3")
+        for bucket in (BUCKET, "artifacts"):
+            s3.create_bucket(Bucket=bucket)
+        s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+        boto3.client("dynamodb").create_table(TableName="counts", **counts_table())
+        yield
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with alone(monkeypatch):
+        yield
 
 
 class Raw(io.BytesIO):

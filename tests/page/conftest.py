@@ -8,18 +8,13 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import answer
-from bintally.answering import copies
-from bintally.answering import settings as answering
 from bintally.aws import items
 from bintally.aws.table import Table
-from bintally.reviewing import settings
 from bintally.reviewing.desk import Desk
-from moto import mock_aws
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.browser import chromium, playwright  # noqa: F401
-from tests.functions.conftest import BUCKET, ENVIRONMENT, counts_table
+from tests.functions.conftest import BUCKET, answering_account
 from tests.page.desk import Server
 
 expect.set_options(timeout=20_000)  # a busy machine fails no test by its time
@@ -70,31 +65,8 @@ class Bins:
 
 
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name, value in (ENVIRONMENT | {"ARTIFACTS_BUCKET": "artifacts"}).items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    forget()
-    yield
-    forget()
-
-
-def forget() -> None:
-    for module in (answer, answering, copies, settings):
-        for made in vars(module).values():
-            if hasattr(made, "cache_clear"):
-                made.cache_clear()
-
-
-@pytest.fixture
-def bins(environment: None) -> Iterator[Bins]:
-    with mock_aws():
-        s3 = boto3.client("s3")
-        for bucket in (BUCKET, "artifacts"):
-            s3.create_bucket(Bucket=bucket)
-        s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-        boto3.client("dynamodb").create_table(TableName="counts", **counts_table())
+def bins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bins]:
+    with answering_account(monkeypatch):
         yield Bins()
 
 
