@@ -25,11 +25,11 @@ from local.grants import TEMPLATE, granted, used
 from local.stack import Local
 
 TESTS = 3
-PATIENCE = 45
+PATIENCE = 60
 """Seconds."""
 MOST = 900
 """Seconds of one test, the start of its stack included."""
-AT_ONCE = 3
+AT_ONCE = 6
 """Stacks on two cores: a test without a permission mostly waits."""
 START = "the start of a stack"
 
