@@ -32,6 +32,8 @@ MOST = 900
 AT_ONCE = 6
 """Stacks on two cores: a test without a permission mostly waits."""
 START = "the start of a stack"
+WITNESSES = {"FollowRole": "tests/stack/test_labels.py", "ReviewRole": "tests/stack/test_recounts.py"}
+"""Of roles that work in every test's background, the tests that look at what they did."""
 
 
 @dataclass
@@ -54,10 +56,12 @@ def grants_in(noted: str, roles: list[str]) -> Iterator[Grant]:
         for test in tests:
             actions_of[test] = actions_of.get(test, 0) + 1
     for role in roles or sorted(allowed):
+        first = [WITNESSES[role]] if role in WITNESSES else []
         for pattern in sorted(allowed[role]):
             tests = {test for action, tests in found[role].items() if fnmatchcase(action, pattern) for test in tests}
             if tests:
-                yield Grant(f"{role} {pattern}", sorted(tests, key=lambda test: (test == START, actions_of[test])))
+                ordered = sorted(tests, key=lambda test: (test == START, actions_of[test]))
+                yield Grant(f"{role} {pattern}", first + ordered)
 
 
 def passes(test: str, without: str = "") -> bool:
