@@ -38,14 +38,14 @@ class Moment(click.ParamType):
 @click.option("--since", type=Moment(), help="Check only uploads since this date, time or age (7d, 12h, 30m).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(since: datetime | None, as_json: bool) -> None:
-    """Send every photograph below incoming/ that has no count to the count queue again.
+    """Send every photograph without a count, and every file of records that nobody read, to their queues again.
 
     Run it after a crash, after the table was restored, or when photographs waited for more than 14 days. The stack
     does the same every week. It checks everything that was uploaded before the command started; on AWS it first waits
     a minute for events that are on their way.
 
-    Nothing is counted twice. A photograph whose message is still in the count queue or in the dead-letter queue has no
-    count yet, so it is sent too; whichever message comes second finds the count and adds nothing.
+    Nothing is counted or recorded twice. A photograph whose message is still in the count queue or in the dead-letter
+    queue has no count yet, so it is sent too; whichever message comes second finds the count and adds nothing.
 
     Exits 0 when everything that was found is sent, also when nothing was found.
     """
@@ -70,6 +70,7 @@ def command(since: datetime | None, as_json: bool) -> None:
     if found.uncounted and before:
         line += f" (which had {before:,} messages before, maybe of the same)"
     click.echo(line)
+    click.echo(f"{found.files:,} files of records checked, {found.unread:,} that nobody had read, sent to be read")
 
 
 def queued(sqs: Any, queue: str) -> int:

@@ -30,7 +30,7 @@ ENDPOINT_SECONDS = 120
 
 @dataclass(frozen=True)
 class Reconciled:
-    """The outcome of reconciling, in image versions below incoming/."""
+    """The outcome of reconciling, in image versions below incoming/ and in versions of files below records/."""
 
     checked: int
     uncounted: int
@@ -38,7 +38,11 @@ class Reconciled:
     requeued: int
     """Uncounted versions that were sent to the count queue."""
     young: int
-    """Versions that were too young to be checked."""
+    """Versions of both that were too young to be checked."""
+    files: int = 0
+    """Checked versions of files."""
+    unread: int = 0
+    """Those that nobody had read. They were sent to the record queue."""
 
 
 class Deployed(ABC):
@@ -276,10 +280,11 @@ class Deployed(ABC):
         if found["status"] != "SUCCEEDED":
             raise ReconcileFailed(how_it_failed(found, "reconcile"))
         output = json.loads(found["output"])
-        return Reconciled(**{field.name: output[field.name] for field in fields(Reconciled)})
+        # A stack of an earlier version looks for no files.
+        return Reconciled(**{field.name: output.get(field.name, 0) for field in fields(Reconciled)})
 
     def reconcile(self, since: datetime | None = None, grace_seconds: float | None = None) -> Reconciled:
-        """Sends the photographs without a count to the count queue again, and waits until all are sent.
+        """Sends photographs without a count and unread record files to their queues again; waits until all are sent.
 
         Idempotent: a photograph that is in the queue already gets one count all the same. Raises ReconcileFailed.
         """

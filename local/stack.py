@@ -258,7 +258,8 @@ class Local(Shipping):
         self.ask_to_save()
 
     def reconcile_since(self, since: datetime, say: Say) -> None:
-        """Sends photographs that a crash left without a count to the queue. A failure does not prevent the start."""
+        """Sends photographs that a crash left without a count, and files that nobody read, to their queues. A failure
+        does not prevent the start."""
         say("Looking for photographs without a count")
         try:
             found = self.reconcile(since, grace_seconds=0)
@@ -267,6 +268,8 @@ class Local(Shipping):
             return
         self.snapshots.note_reconciled()
         say(f"{found.requeued:,} of {found.checked:,} photographs since {second(since)} are counted again")
+        if found.unread:
+            say(f"{found.unread:,} of {found.files:,} files of records since then are read again")
 
     def crashed(self) -> bool:
         """Whether the stack, which does not run, ended without saving its state."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 from samtranslator.yaml_helper import yaml_parse
 
@@ -81,8 +82,19 @@ def passes(test: str, without: str = "") -> bool:
 
 
 @cache
-def is_a_witness(test: str) -> bool:
+def lock_of(test: str) -> Lock:
+    return Lock()
+
+
+@cache
+def control(test: str) -> bool:
     return passes(test)
+
+
+def is_a_witness(test: str) -> bool:
+    """Whether it passes with all permissions; asked once."""
+    with lock_of(test):
+        return control(test)
 
 
 def look(grant: Grant) -> Grant:

@@ -1,8 +1,8 @@
-"""The reconcile function: sends photographs without a count to the count queue again.
+"""The reconcile function: sends photographs without a count, and record files that nobody read, to their queues again.
 
 An event, a message or a whole queue may be lost: in a crash, on a full disk, or after the 14 days that a queue keeps
 a message. The photograph is in S3 all the same. The state machine `reconcile` calls this function step by step, each
-time with the progress of the step before, until the listing of incoming/ ends.
+time with the progress of the step before, until the listings of incoming/ and of records/ end.
 
 At 100 million image versions: 100,000 pages of 1,000. A page is one ListObjectVersions (0.2 s) and two times ten
 BatchGetItem of 100 keys (0.02 s each): 0.6 s. A step works 600 of its 900 seconds, 1,000 pages; 100 steps take 17
@@ -44,7 +44,8 @@ class WrongInput(BintallyError):
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """`event`: started_at of the execution, its input {"since": ISO 8601, "grace_seconds": 3600}, both optional, and
     the answer of the step before, {} at first. Returns the progress: `done`, the sums `checked`, `uncounted`,
-    `requeued` and `young`, and the place in the listing; or {"refused": the reason} for an input that cannot be used.
+    `requeued`, `young`, `files` and `unread`, and the place in the listing; or {"refused": the reason} for an input
+    that cannot be used.
     Raises WrongEvent, Transient."""
     check_fields(event, "reconcile", "a step of its state machine", "started_at", "input", "progress")
     before = Progress(**event["progress"])
@@ -59,6 +60,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     progress = reconcile_pages(services(), wanted, before, in_time)
     metrics.add_metric("Checked", MetricUnit.Count, progress.checked - before.checked)
     metrics.add_metric("Uncounted", MetricUnit.Count, progress.uncounted - before.uncounted)
+    metrics.add_metric("Unread", MetricUnit.Count, progress.unread - before.unread)
     logger.info("reconciled", **asdict(progress))
     return asdict(progress)
 
@@ -80,6 +82,8 @@ def services() -> Services:
     return Services(
         s3=clients.s3_bulk(),
         table=Table.named(reconcile_settings().counts_table),
-        bucket=reconcile_settings().images_bucket,
-        queue_url=reconcile_settings().count_queue_url,
+        images_bucket=reconcile_settings().images_bucket,
+        artifacts_bucket=reconcile_settings().artifacts_bucket,
+        count_queue_url=reconcile_settings().count_queue_url,
+        record_queue_url=reconcile_settings().record_queue_url,
     )

@@ -57,16 +57,21 @@ def test_one_line_says_what_it_checked_found_and_sent(stack: type[Stack]) -> Non
     shown = run()
     assert (shown.exit_code, shown.stdout, shown.stderr) == (
         0,
-        "0 image versions checked, 0 without a count, 0 sent to the count queue\n",
+        "0 image versions checked, 0 without a count, 0 sent to the count queue\n"
+        "0 files of records checked, 0 that nobody had read, sent to be read\n",
         "",
     )
-    stack.ends = Reconciled(12_345, 6, 6, 1)
-    assert run().stdout == "12,345 image versions checked, 6 without a count, 6 sent to the count queue\n"
+    stack.ends = Reconciled(12_345, 6, 6, 1, 1_200, 1)
+    assert run().stdout == (
+        "12,345 image versions checked, 6 without a count, 6 sent to the count queue\n"
+        "1,200 files of records checked, 1 that nobody had read, sent to be read\n"
+    )
     stack.queued = "3"
-    assert run().stdout.endswith("(which had 6 messages before, maybe of the same)\n")
+    assert "(which had 6 messages before, maybe of the same)\n" in run().stdout
     assert run().exit_code == 0
     assert json.loads(run("--json").stdout) == {
-        **{"checked": 12_345, "uncounted": 6, "requeued": 6, "young": 1, "queued_before": 6}
+        **{"checked": 12_345, "uncounted": 6, "requeued": 6, "young": 1, "queued_before": 6},
+        **{"files": 1_200, "unread": 1},
     }
 
 

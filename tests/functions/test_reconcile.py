@@ -1,6 +1,7 @@
 """Reconciling: every image version below incoming/ without a count goes back to the queue, whatever lost it."""
 
 import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
-from bintally import reconcile
+from bintally import reconcile, record
 from bintally.aws import clients
 from bintally.common.arrivals import parse_arrival
 from bintally.common.errors import Transient
@@ -68,7 +69,51 @@ class Stack:
 @pytest.fixture
 def stack(world: Any, monkeypatch: pytest.MonkeyPatch) -> Stack:
     monkeypatch.setenv("IMAGES_BUCKET", "images")
+    monkeypatch.setenv("ARTIFACTS_BUCKET", "artifacts")
+    monkeypatch.setenv("RECORD_QUEUE_URL", world.sqs.create_queue(QueueName="record")["QueueUrl"])
+    world.s3.create_bucket(Bucket="artifacts")
     return Stack(world)
+
+
+def unread(stack: Stack) -> tuple[int, int]:
+    found = stack.run()
+    return found["files"], found["unread"]
+
+
+def read_queued(stack: Stack) -> list[str]:
+    """The record function reads the files in its queue, whose messages stay. The keys of the files."""
+    queue = os.environ["RECORD_QUEUE_URL"]
+    messages = stack.world.sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+    sample = json.loads((ROOT / "events" / "record.json").read_bytes())["Records"][0]
+    context = SimpleNamespace(
+        function_name="record",
+        memory_limit_in_mb=1769,
+        invoked_function_arn="arn:aws:lambda:us-east-1:000000000000:function:record",
+        aws_request_id="a request",
+        get_remaining_time_in_millis=lambda: 900_000,
+    )
+    event = {"Records": [sample | {"body": message["Body"]} for message in messages]}
+    assert record.handler(event, context) == {"batchItemFailures": []}
+    return sorted(parse_arrival(message["Body"]).key for message in messages)
+
+
+def test_files_that_nobody_read_are_read(stack: Stack) -> None:
+    """Every version, refused ones among them, and none twice; what the console puts there for a folder is no file."""
+    files = {
+        "records/SEA1/A.json": b'{"expected_quantity": 3, "as_of": "2026-11-20"}',
+        "records/all.csv": b"no,columns\n1,2\n",
+    }
+    for key, data in files.items():
+        stack.world.put(key, data)
+    stack.world.put("records/SEA1/A.json", b'{"expected_quantity": 4, "as_of": "2026-11-21"}')
+    stack.world.put("records/SEA1/", b"")
+    assert unread(stack) == (3, 3)
+    assert read_queued(stack) == ["records/SEA1/A.json", "records/SEA1/A.json", "records/all.csv"]
+    assert stack.world.only("RECORD")["expected_quantity"] == 4
+    assert unread(stack) == (3, 0)
+    stack.world.put("records/SEA1/B.json", b'{"expected_quantity": 1}')
+    assert unread(stack) == (4, 1)
+    assert stack.queued() == [], "no file goes to the count queue"
 
 
 def one_page_of(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +215,7 @@ def test_page_by_page_and_step_by_step(
         stack.world.put(key, photo())
     found = stack.run(remaining_ms)
     assert (found["checked"], found["uncounted"]) == (8, 8)
-    assert stack.steps == (1 if remaining_ms == 900_000 else 4)
+    assert stack.steps == (1 if remaining_ms == 900_000 else 5), "four pages of photographs, one of files"
     assert len({parse_arrival(json.dumps(event)).version_id for event in stack.queued()}) == 8
 
 
@@ -201,7 +246,7 @@ def test_a_fault_repeats_its_page_only(
 
     monkeypatch.setattr(clients.s3_bulk(), "list_object_versions", faulty)
     assert stack.sums() == (4, 4, 4, 0)
-    assert (stack.steps, len(pages)) == (2, 3)
+    assert (stack.steps, len(pages)) == (2, 4), "one page again, and one of files"
     assert pages[0] is None and pages[1] == pages[2] is not None
 
 

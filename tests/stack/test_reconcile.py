@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,24 @@ def test_a_count_of_before_the_markers_gets_its_own(user: Any, photograph: Calla
     user.table.delete_item(Key={"PK": written["PK"], "SK": written["SK"]})
     assert json.loads(run(user, "--json"))["uncounted"] == 0
     assert markers() == [written]
+
+
+def test_a_file_of_records_whose_message_was_lost_is_read(user: Any) -> None:
+    """An event that never came: the file is below records/ before the stack's rule looks there."""
+    rules = user.stack.client("events")
+    (rule,) = [each["Name"] for each in rules.list_rules()["Rules"] if "Record" in each["Name"]]
+    key = {"PK": "BIN#REC3#A", "SK": "RECORD"}
+    rules.disable_rule(Name=rule)
+    try:
+        user.s3.put_object(Bucket=user.bucket, Key="records/REC3/A.json", Body=b'{"expected_quantity": 5}')
+        time.sleep(3)
+    finally:
+        rules.enable_rule(Name=rule)
+    assert "Item" not in user.table.get_item(Key=key, ConsistentRead=True)
+    assert json.loads(run(user, "--json"))["unread"] == 1
+    item = user.wait_for("the record", lambda: user.table.get_item(Key=key, ConsistentRead=True).get("Item"))
+    assert item["expected_quantity"] == 5
+    user.wait_for("its summary", lambda: json.loads(run(user, "--json"))["unread"] == 0)
 
 
 def test_a_wrong_input_is_an_error(user: Any) -> None:

@@ -21,7 +21,7 @@ from bintally.answering.problems import Problem, wrong
 from bintally.answering.requests import Caller
 from bintally.aws.items import version_digest
 from bintally.common.errors import Transient
-from bintally.common.keys import encode_id, utc
+from bintally.common.keys import encode_id, summaries_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -77,8 +77,7 @@ class Bulk:
         self.caller.check("manager")
         file = self._find(checked_id(id_))
         digest = version_digest(self.images_bucket, file.key, file.version_id)
-        day = utc(file.uploaded)[:10].replace("-", "/")
-        summary = self._report(f"reports/records/read/{day}/{digest}.json")
+        summary = self._report(f"{summaries_of(file.uploaded)}{digest}.json")
         if summary is None:
             return {"id": id_, "state": "WAITING"}, 202
         faults = summary["faults"]

@@ -11,6 +11,8 @@ from bintally.common.zone import as_utc
 
 INCOMING = "incoming/"
 """The prefix of photographs."""
+RECORDS = "records/"
+"""The prefix of record files."""
 EXPECTED = "incoming/<site>/<bin>/<name> or incoming/<bin>.<ext>"
 EXPECTED_RECORDS = "records/<site>/<bin>.json or records/*.csv (also .tsv, .txt)"
 TABLES = (".csv", ".tsv", ".tab", ".txt")
@@ -138,6 +140,12 @@ def encode_id(text: str) -> str:
 def utc(moment: datetime) -> str:
     """Fixed width, so that text order is time order: 2026-11-22T10:15:00.000000Z."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def summaries_of(uploaded: datetime) -> str:
+    """The prefix, in the artifacts bucket, of what was read of the record files that were uploaded on a day: one object
+    for each version, which its digest names (items.version_digest)."""
+    return f"reports/records/read/{utc(uploaded)[:10].replace('-', '/')}/"
 
 
 def quantity(text: str) -> int | None:

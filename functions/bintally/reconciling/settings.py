@@ -11,7 +11,9 @@ class ReconcileSettings:
 
     counts_table: str
     images_bucket: str
+    artifacts_bucket: str
     count_queue_url: str
+    record_queue_url: str
 
 
 @cache
@@ -20,5 +22,7 @@ def reconcile_settings() -> ReconcileSettings:
     return ReconcileSettings(
         counts_table=os.environ["COUNTS_TABLE"],
         images_bucket=os.environ["IMAGES_BUCKET"],
+        artifacts_bucket=os.environ["ARTIFACTS_BUCKET"],
         count_queue_url=os.environ["COUNT_QUEUE_URL"],
+        record_queue_url=os.environ["RECORD_QUEUE_URL"],
     )

@@ -18,7 +18,7 @@ from bintally.aws.objects import Stored
 from bintally.aws.table import Table
 from bintally.common.arrivals import Arrival
 from bintally.common.errors import Rejected, Transient
-from bintally.common.keys import DEFAULT_SITE, Place, encode_id, parse_records_key, utc
+from bintally.common.keys import DEFAULT_SITE, Place, encode_id, parse_records_key, summaries_of, utc
 from bintally.records.columns import Wanted
 from bintally.records.files import LARGEST_JSON, Fault, Row, Setting, Sheet, Skipped, read_json
 from bintally.records.merge import Record, merge, only
@@ -278,7 +278,7 @@ def summary(detail: dict[str, Any], report: Report) -> bytes:
 
 def summary_key(arrival: Arrival, report: Report) -> str:
     """By the day of the upload, for `bintally records status`; one for each version."""
-    return f"reports/records/read/{utc(report.uploaded)[:10].replace('-', '/')}/{items.digest_of(arrival)}.json"
+    return f"{summaries_of(report.uploaded)}{items.digest_of(arrival)}.json"
 
 
 def report_key(arrival: Arrival) -> str:
