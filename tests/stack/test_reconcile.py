@@ -80,7 +80,7 @@ def test_a_file_of_records_whose_message_was_lost_is_read(user: Any) -> None:
     rules.disable_rule(Name=rule)
     try:
         user.s3.put_object(Bucket=user.bucket, Key="records/REC3/A.json", Body=b'{"expected_quantity": 5}')
-        time.sleep(3)
+        time.sleep(1)
     finally:
         rules.enable_rule(Name=rule)
     assert "Item" not in user.table.get_item(Key=key, ConsistentRead=True)
