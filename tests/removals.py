@@ -61,7 +61,7 @@ def grants_in(noted: str, roles: list[str]) -> Iterator[Grant]:
         for pattern in sorted(allowed[role]):
             tests = {test for action, tests in found[role].items() if fnmatchcase(action, pattern) for test in tests}
             if tests:
-                ordered = sorted(tests, key=lambda test: (test == START, actions_of[test]))
+                ordered = sorted(tests, key=lambda test: (test == START, actions_of[test], test))
                 yield Grant(f"{role} {pattern}", first + ordered)
 
 
