@@ -125,6 +125,17 @@ def test_of_two_approvals_the_newest_becomes_live(releases: Releases) -> None:
     assert releases.live_version() == "newer"
 
 
+def test_old_configurations_are_deleted(releases: Releases) -> None:
+    """But for the one before, to which a failed release goes back, and the newest other one."""
+    while len(releases.made()[0]) < 3:
+        assert releases.run(f"older-{len(releases.made()[0])}")["status"] == "SUCCEEDED"
+    before = releases.made()
+    assert releases.run("newest")["status"] == "SUCCEEDED"
+    after = releases.made()
+    assert [len(names) for names in after] == [3, 3]
+    assert [len(names & others) for names, others in zip(before, after, strict=True)] == [2, 2]
+
+
 def test_up_leaves_the_model_that_has_replaced_the_shipped_one(releases: Releases) -> None:
     assert releases.run("replacement")["status"] == "SUCCEEDED"
     said: list[str] = []
