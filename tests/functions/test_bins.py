@@ -187,8 +187,10 @@ def test_a_bin_that_nobody_could_count_is_not_told(ask: Ask, outcome: str) -> No
     assert ask(COUNTER + "bins/P-1")[1]["blind"]
 
 
-def test_who_has_counted_cannot_find_out_whether_it_was_the_record(ask: Ask) -> None:  # noqa: F811
-    """Whatever they ask, the answers are the same: they could take their number back and try another."""
+@pytest.mark.parametrize("another", [(), ("claims",), ("claims", "releases"), ("claims", "recounts")], ids="-".join)
+def test_who_has_counted_cannot_find_out_whether_it_was_the_record(ask: Ask, another: tuple[str, ...]) -> None:  # noqa: F811
+    """Whatever they ask, and whatever another person does meanwhile, the answers are the same: they could take their
+    number back and try another."""
 
     def told(record: int, site: str) -> list[Any]:
         for bin_, quantity in (("P-1", record), ("P-2", 3)):
@@ -198,6 +200,9 @@ def test_who_has_counted_cannot_find_out_whether_it_was_the_record(ask: Ask) -> 
         seen = {"bin": "P-1", "image_version": "v9"}
         assert ask(base + "claims", {"bin": "P-1"})[0] == 200
         answers = [ask(base + "recounts", entry(seen, 3, id=site))]
+        for path in another:
+            said = entry(seen, 3, id=site + "ben") if path == "recounts" else {"bin": "P-1"}
+            ask(base + path, said, "ben")
         for path in ("recounts", "overview", "bins", "bins/P-1"):
             answers.append(ask(base + path))
         for path, body in (

@@ -234,7 +234,7 @@ class Desk:
         raise Transient(f"the review of {bin_} changed while an entry was stored")
 
     def undo(self, bin_: str, person: Person, now: datetime) -> Item:
-        """Takes the person's last entry back: what they said stays in the trail. Raises Refused or Transient."""
+        """Takes the person's entry back: what they said stays in the trail. Raises Refused or Transient."""
 
         def change(review: Review, _: Item) -> tuple[Review, Item]:
             undone = rules.undo(review, person.name, now, self.claim_length)
@@ -300,8 +300,8 @@ class Desk:
         was_wrong = before is not None and before.get("outcome") == Outcome.RECORD_WRONG
         if review.outcome is Outcome.RECORD_WRONG and not was_wrong:
             listed.append(putting(stored.difference_item(item, review.entries[-1])))
-        if action == "UNDONE" and before and "quantity" in before["entries"][-1]:
-            listed.append(putting(stored.undone_item(before), NEW))
+        if action == "UNDONE" and before and (undone := stored.undone_item(before, said["person"])):
+            listed.append(putting(undone, NEW))
         if action == "UNDONE" and before and was_wrong:
             listed.append(removing(stored.difference_key(item["site"], before["resolved_at"], item["PK"])))
         return self.table.together(standing, line, *more, *listed, *scored, *tallies)

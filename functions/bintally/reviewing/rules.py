@@ -11,6 +11,7 @@ replays to the same state. docs/decisions/reviews.md gives the reasons.
 "Cannot count" and "retake the photograph" resolve a review at any stage.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -197,22 +198,26 @@ def enter(review: Review, entry: Entry, *, manager: bool = False) -> Review:
 
 
 def undo(review: Review, person: str, now: datetime, length: timedelta) -> Review:
-    """The review without its last entry, which must be of `person` and no older than `length`; they hold the claim
+    """The review as it was before the entry of `person`, which may be no older than `length`; they hold the claim
     again. Raises Refused.
 
-    No counter sees what the bin's record says before that time is over (`is_settled`), or they would count it again and
-    know what its record says.
+    What a second person has claimed or entered since goes back too, and their number stays a label: if they could keep
+    a person from taking their number back, that would say that it was not the record's, and once they had released the
+    bin it could be taken back all the same, for another try. A manager's decision ends that. No counter sees what the
+    bin's record says before the time is over (`is_settled`).
     """
-    if not review.entries or review.withdrawn:
-        raise Refused("NOTHING_TO_UNDO", "there is no entry about this bin")
-    last = review.entries[-1]
-    if last.person != person:
-        raise Refused("NOT_YOURS", "the last entry about this bin is another person's")
-    if is_settled(now, last.at, length):
+    at = place_of(review.entries, person)
+    if at is None or review.withdrawn:
+        raise Refused("NOTHING_TO_UNDO", "there is no entry of yours about this bin")
+    is_decided = at < 2 and len(review.entries) > 2
+    if is_settled(now, review.entries[at].at, length) or is_decided:
         raise Refused("TOO_LATE", f"an entry can be taken back for {length.total_seconds() / 60:.0f} minutes")
-    if review.holder(now) not in (None, person):
-        raise Refused("CLAIMED", "another person is counting this bin already")
-    return replace(review, entries=review.entries[:-1], claim=Claim(person, now + length))
+    return replace(review, entries=review.entries[:at], claim=Claim(person, now + length))
+
+
+def place_of(entries: Sequence[Entry], person: str) -> int | None:
+    """Where a person's entry is among a review's: nobody has two."""
+    return next((at for at, entry in enumerate(entries) if entry.person == person), None)
 
 
 def is_settled(now: datetime, at: datetime, length: timedelta) -> bool:

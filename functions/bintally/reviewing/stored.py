@@ -13,7 +13,7 @@ from typing import Any
 
 from bintally.aws.items import Item
 from bintally.common.keys import encode_id, moment, utc
-from bintally.reviewing.rules import Claim, Entry, Outcome, Reason, Review, Stage
+from bintally.reviewing.rules import Claim, Entry, Outcome, Reason, Review, Stage, place_of
 
 SEEN = (
     *("image", "captured_at", "model_version", "count", "evidence", "direction", "likely_size", "p_record", "priority"),
@@ -121,9 +121,11 @@ def entry_item(entry: Entry, seen: Item, *, late: bool) -> Item:
     return {**entry_key(seen["PK"], entry), **entry_attributes(entry), **named, **of_photograph(seen), "late": late}
 
 
-def undone_item(before: Item) -> Item:
-    """Says of the last entry of a REVIEW that the person took it back: its label is withdrawn."""
-    entry = entry_of(before["entries"][-1])
+def undone_item(before: Item, person: str) -> Item | None:
+    """Says of a person's number in a REVIEW that they took it back: its label is withdrawn. None if there was none."""
+    (entry,) = [found for found in map(entry_of, before["entries"]) if found.person == person]
+    if entry.quantity is None:
+        return None
     recount = entry_item(entry, before, late=False)
     names = ("site", "bin", "image", "captured_at", "model_version", "person", "quantity", "recounted_at")
     found = {name: recount[name] for name in names if name in recount}
@@ -205,5 +207,5 @@ def replay(trail: Iterable[Item]) -> Review | None:
                 review = replace(review, entries=(*review.entries, entry_of(line["entry"])), claim=None)
             case "UNDONE" if review:
                 back = Claim(line["person"], moment(line["until"]))
-                review = replace(review, entries=review.entries[:-1], claim=back)
+                review = replace(review, entries=review.entries[: place_of(review.entries, line["person"])], claim=back)
     return review
