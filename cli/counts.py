@@ -18,6 +18,7 @@ from cli import promises
 from cli.errors import USAGE, CliError
 from cli.photographs import DEFAULT_SITE
 from cli.readings import (
+    ASKED_FOR,
     CSV_FIELDS,
     Count,
     address,
@@ -88,7 +89,12 @@ class Reading:
     def _wanted(self, count: Count) -> bool:
         if self.rejected:
             return bool(count["status"] == "REJECTED")
-        return needs_retake(count) if self.retake else not self.recount or "priority" in count
+        if not self.retake:
+            return not self.recount or "priority" in count
+        if promises.is_asked_for(self.table, count):
+            count["flags"] = [*count.get("flags", ()), ASKED_FOR]
+            return True
+        return needs_retake(count)
 
     def _of_site(self, name: str) -> Iterator[Count]:
         return rejected(self.table, name) if self.rejected else latest(self.table, name, self.parts)
@@ -147,7 +153,7 @@ class Reading:
 @click.option("--bin", "bin_", help='One bin\'s history, with rejected photographs. Of site "default" without --site.')
 @click.option("--recount", is_flag=True, help="Only bins with a record; the record most likely wrong comes first.")
 @click.option("--rejected", is_flag=True, help="Rejected photographs, also those whose key names no bin; newest first.")
-@click.option("--retake", is_flag=True, help="Only bins that need a new photograph: dark, blurred, colourless or flat.")
+@click.option("--retake", is_flag=True, help="Only bins that need a new photograph, and why.")
 @click.option(
     "--top", type=click.IntRange(1), metavar="N", help=f"Only the first N.  [default: {ROWS} in a table, else all]"
 )
@@ -175,7 +181,8 @@ def command(
     expect. Where the photograph speaks against the record, the line is yellow.
 
     A photograph that is dark, blurred, colourless or flat (the model has no clear answer) is counted, but its count
-    says little. --retake lists the bins that need a new one, with the reason.
+    says little. --retake lists the bins that need a new one, with the reason, and those for which a person who was to
+    recount them has asked for one; for that it makes a request for each bin with a record.
 
     --csv and --json contain the photograph's address (s3://…) and, without --top, every bin, sorted by site and bin.
     A table shows the address if the terminal is wide enough.

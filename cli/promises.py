@@ -12,6 +12,8 @@ from cli.readings import Count, pages
 from cli.recounts import kept
 
 SHARDS_OF_MONTHS = MONTHS * 16
+UNCOUNTABLE = ("CANNOT_COUNT", "RETAKE")
+"""Outcomes that ask for a new photograph."""
 
 
 def scores_of(table: Any, site: str) -> Scores:
@@ -20,16 +22,28 @@ def scores_of(table: Any, site: str) -> Scores:
     return total(table.query(**query, Limit=SHARDS_OF_MONTHS)["Items"])
 
 
+def reviewed(table: Any, count: Count) -> tuple[str, int | None]:
+    """What people have said by this very photograph: the outcome, "" if there is none, and the record that they judged.
+    A request."""
+    review = next(pages(table, KeyConditionExpression=Key("PK").eq(count["PK"]) & Key("SK").eq("REVIEW")), None)
+    if review is None or review["photograph"] != count["order"]:
+        return "", None
+    return review.get("outcome", ""), review["recorded_quantity"]
+
+
 def unsettled(table: Any, counts: Iterable[Count]) -> Iterator[Count]:
-    """The counts but for those whose record people have judged by this very photograph: nothing is left to recount."""
+    """The counts but for those by whose very photograph people have judged the record, or could not: nothing is left
+    to recount."""
     for count in counts:
-        review = next(pages(table, KeyConditionExpression=Key("PK").eq(count["PK"]) & Key("SK").eq("REVIEW")), None)
-        if (
-            review is None
-            or review.get("outcome") not in ("RECORD_RIGHT", "RECORD_WRONG")
-            or (review["photograph"], review["recorded_quantity"]) != (count["order"], count["recorded_quantity"])
-        ):
+        outcome, recorded = reviewed(table, count)
+        judged = outcome in ("RECORD_RIGHT", "RECORD_WRONG") and recorded == count["recorded_quantity"]
+        if not judged and outcome not in UNCOUNTABLE:
             yield count
+
+
+def is_asked_for(table: Any, count: Count) -> bool:
+    """Whether a person asks for another photograph than this. A request, if its bin can have been recounted."""
+    return "priority" in count and reviewed(table, count)[0] in UNCOUNTABLE
 
 
 def sentences(counts: list[Count], scores: dict[str, Scores]) -> Iterator[str]:

@@ -158,6 +158,8 @@ def harmless(value: Any) -> Any:
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
+ASKED_FOR = "asked for"
+"""Among the flags of a count: a person who was to recount its bin asks for another photograph."""
 COLUMNS: dict[str, Callable[[Count], str]] = {
     "Bin": lambda count: f"{count['site']}/{count['bin']}",
     "Taken (UTC)": lambda count: moment(count["captured_at"]),
@@ -167,7 +169,7 @@ COLUMNS: dict[str, Callable[[Count], str]] = {
     "Confidence": lambda count: percent(count.get("confidence")),
     "Recorded": lambda count: str(count.get("recorded_quantity", "-")),
     "Record\nright": lambda count: percent(count.get("p_record")),
-    "New photograph": lambda count: ", ".join(flag for flag in count.get("flags", ()) if flag in RETAKE),
+    "New photograph": lambda count: ", ".join(flag for flag in count.get("flags", ()) if flag in (*RETAKE, ASKED_FOR)),
     "Address": address,
     "Took": lambda count: f"{count['seconds']:.{1 if count['seconds'] < 10 else 0}f} s",
 }

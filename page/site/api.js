@@ -11,7 +11,13 @@ export class Refused extends Error {
   }
 }
 
-export class Unreachable extends Error {}
+export class Unreachable extends Error {
+  /** `failed`: the stack answered that it failed; another request may succeed meanwhile. */
+  constructor(message, failed = false) {
+    super(message);
+    this.failed = failed;
+  }
+}
 
 export class SignedOut extends Error {}
 
@@ -41,7 +47,7 @@ export async function request(path, { body, token, keepalive = false } = {}) {
   const found = parsed(said);
   if (answer.ok && found) return found;
   if (answer.status >= 500 || LATER.includes(answer.status) || answer.ok) {
-    throw new Unreachable(found?.detail ?? texts.busy(answer.status));
+    throw new Unreachable(found?.detail ?? texts.busy(answer.status), answer.status >= 500);
   }
   // Ours has `code` and `detail`; the gateway's own errors have `message` alone.
   const message = found?.detail ?? found?.message ?? texts.refused(answer.status);

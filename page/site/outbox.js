@@ -50,12 +50,13 @@ export function withdraw(id) {
 /** Removes an entry that the stack did not take. */
 export const dismiss = forget;
 
-/** Sends all that waits, in order, until one cannot be sent now. */
+/** Sends all that waits, in order, until the stack cannot be reached. An entry at which it fails holds up no other. */
 export async function flush() {
   clearTimeout(timer);
   const sender = send;
   if (!sender) return;
   const left = await alone("bintally.send", async () => {
+    let failed = false;
     await read();
     for (const entry of outbox.value.waiting) {
       if (send !== sender) return false;
@@ -66,15 +67,19 @@ export async function flush() {
         finished(entry, answer);
       } catch (problem) {
         if (problem instanceof SignedOut) return false;
-        if (problem instanceof Unreachable) return true;
+        if (problem instanceof Unreachable) {
+          if (!problem.failed) return true;
+          failed = true;
+          continue;
+        }
         if (!(problem instanceof Refused)) throw problem;
         await write({ ...entry, why: problem.message, code: problem.code });
         await read();
         finished(entry, null, problem);
       }
     }
-    wait = FIRST_WAIT;
-    return false;
+    if (!failed) wait = FIRST_WAIT;
+    return failed;
   });
   if (left) {
     timer = setTimeout(flush, wait);

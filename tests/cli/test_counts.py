@@ -90,6 +90,8 @@ def test_what_people_have_settled_is_left_out_and_what_to_expect_is_said(
     settled = {"PK": "BIN#SEA1#B0", "SK": "REVIEW", "outcome": "RECORD_RIGHT", "photograph": "o"}
     filled.table.put_item(Item=settled | {"recorded_quantity": 3})
     filled.table.put_item(Item=settled | {"PK": "BIN#SEA1#B1", "recorded_quantity": 4})
+    filled.table.put_item(Item=settled | {"PK": "BIN#SEA1#B3", "recorded_quantity": 3, "outcome": "CANNOT_COUNT"})
+    assert "SEA1/B3" not in run("--site", "SEA1", "--recount", "--top", "4")
     shown = run("--site", "SEA1", "--recount", "--top", "2")
     assert "SEA1/B0" not in shown and "SEA1/B1" in shown and "SEA1/B2" in shown
     assert "Of these 2 records, about 1 are wrong." in shown and "No recount has ended yet." in shown
@@ -166,6 +168,14 @@ def test_bins_that_need_a_new_photograph_are_listed_with_the_reason(filled: Simp
     assert [line.split()[0] for line in shown[2:]] == ["SEA1/dim"] and shown[2].endswith("dark, flat")
     header, row = run("--retake", "--csv", "-").splitlines()
     assert dict(zip(header.split(","), row.split(","), strict=True))["flags"] == "captured_at_unreadable dark flat"
+    for bin_, photograph, outcome in (("T", "o", "RETAKE"), ("C", "o", "CANNOT_COUNT"), ("old", "before", "RETAKE")):
+        key = {"PK": f"BIN#SEA1#{bin_}", "SK": "LATEST", "site_key": "SITE#SEA1", "order": "o", "priority": Decimal(1)}
+        filled.table.put_item(Item=count_item(bin_=bin_, **key))
+        review = {"SK": "REVIEW", "outcome": outcome, "photograph": photograph, "recorded_quantity": 3}
+        filled.table.put_item(Item={"PK": key["PK"]} | review)
+    asked = {c["bin"]: c["flags"] for c in json.loads(run("--retake", "--json")) if c["bin"] != "dim"}
+    assert asked == {"T": ["asked for"], "C": ["asked for"]}, "what people say of another photograph is past"
+    assert "asked for" in run("--retake", "--site", "SEA1")
     for other in (["--recount"], ["--rejected"], ["--bin", "dim"]):
         result = CliRunner().invoke(main, ["counts", "--retake", *other])
         assert result.exit_code == 2 and "exclude" in result.output

@@ -202,6 +202,8 @@ def test_other_methods_do_nothing() -> None:
         ("[" * 50_000, 400),
         ('{"__proto__": 1}', 400),
         ("\ud800", 400),
+        (r'{"bin": "\ud800"}', 400),
+        (r'{"note": "half \ud83d"}', 400),
         ('{"bin": "=1+1", "site": "AUS2"}', 400),
     ],
 )

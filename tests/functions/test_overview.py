@@ -66,6 +66,22 @@ def test_agreement_follows_records_that_come_later_and_change(ask: Ask, world: W
     assert agreed == [1, 0, 0, 1]
 
 
+def test_who_counts_reads_no_comparison_of_one_photograph(ask: Ask) -> None:  # noqa: F811
+    """Nor of today, which two answers would tell apart."""
+    for back, compared in ((0, 50), (1, 19), (2, 20)):
+        key = items.day_key("SEA1", str((TODAY - timedelta(days=back)).date()))
+        Table.named("counts").put({"PK": key, "SK": "TOTALS#0", "counted": 60, "compared": compared, "agreed": 10})
+    told = {role: ask(f"/machine/{role}/sites/SEA1/overview", days="3")[1] for role in ("counter", "manager")}
+    names = ("compared", "agreed", "agreement")
+    assert [[day[name] for name in names] for day in told["counter"]["days"]] == [
+        [20, 10, 0.5],
+        [0, 0, None],
+        [0, 0, None],
+    ]
+    assert [day["compared"] for day in told["manager"]["days"]] == [20, 19, 50]
+    assert (told["counter"]["all_days"]["compared"], told["counter"]["all_days"]["counted"]) == (20, 180)
+
+
 def test_the_overview_tells_what_waits_and_what_recounts_found(ask: Ask) -> None:  # noqa: F811
     desk = Desk(Table.named("counts"))
     for bin_ in ("P-1", "P-2", "P-3"):

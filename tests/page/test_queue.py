@@ -260,6 +260,31 @@ def test_an_entry_that_the_stack_refuses_is_shown_and_kept(signed_in: SignedIn, 
     assert not bins.recounts()
 
 
+def test_an_entry_at_which_the_stack_fails_holds_up_no_other(signed_in: SignedIn, bins: Bins) -> None:
+    for name in ("P-1", "P-2"):
+        bins.add(name)
+    page = signed_in()
+    first = in_hand(page)
+
+    def failing(route: Route) -> None:
+        if first in (route.request.post_data or ""):
+            route.fulfill(status=500, json={"message": "Internal Server Error"})
+        else:
+            route.continue_()
+
+    page.route("**/recounts", failing)
+    page.keyboard.type("4")
+    page.keyboard.press("Enter")
+    after(page, first)
+    in_hand(page)
+    page.keyboard.type("5")
+    page.keyboard.press("Enter")
+    (item,) = entered(page, bins, 1)
+    assert (item["bin"] != first, item["quantity"]) == (True, 5)
+    page.unroute("**/recounts")
+    assert {item["bin"]: item["quantity"] for item in entered(page, bins, 2)}[first] == 4
+
+
 # Sessions
 
 

@@ -32,12 +32,13 @@ def call(user: Any, function: str, event: dict[str, str]) -> Any:
 def test_a_photograph_in_a_strange_place_is_reported(
     user: Any, alerts: Alerts, photograph: Callable[..., bytes]
 ) -> None:
-    user.upload("Incoming/SEA1/A/1.jpg", photograph())
+    """Other tests of this stack may have left some elsewhere."""
+    before = call(user, "ReportStraysFunction", {"reason": "a test"})
+    user.upload("0-incoming/SEA1/A/1.jpg", photograph())
     try:
         found = call(user, "ReportStraysFunction", {"reason": "a test"})
-        assert found == {"strays": 1, "places": ["Incoming/ (1)"]}
-        (alert,) = user.wait_for("an alert", lambda: [each for each in alerts() if "nobody reads" in each["Subject"]])
-        assert "Incoming/ (1)" in alert["Message"]
+        assert (found["strays"], found["places"][-1]) == (before["strays"] + 1, "0-incoming/ (1)")
+        user.wait_for("an alert", lambda: any("0-incoming/ (1)" in each.get("Message", "") for each in alerts()))
     finally:
-        user.s3.delete_object(Bucket=user.bucket, Key="Incoming/SEA1/A/1.jpg")
-    assert call(user, "ReportStraysFunction", {"reason": "a test"}) == {"strays": 0, "places": []}
+        user.s3.delete_object(Bucket=user.bucket, Key="0-incoming/SEA1/A/1.jpg")
+    assert call(user, "ReportStraysFunction", {"reason": "a test"}) == before

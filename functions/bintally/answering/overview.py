@@ -23,6 +23,8 @@ MOST_DAYS = 90
 FIRST = 30
 """The recounts about which the overview says how many records to expect wrong."""
 WORKERS = 8  # within the 10 connections of a client
+FEW = 20
+"""Comparisons of a day, below which they would say what the model makes of one photograph's record."""
 COUNTED = ("counted", "rejected", "compared", "agreed")
 """Photographs by the day on which they were counted: how many have a record to compare with, and agree with it."""
 UNCLEAR = "retake"
@@ -47,7 +49,8 @@ class Overview:
 
         Only managers see by whom bins are to be counted, how many of the first FIRST records are expected to be wrong,
         and what recounts found that may be taken back: who counts would learn from it whether their number was the
-        record's. For the same reason, what waits for them is what they have not counted, MOST_LISTED at most.
+        record's. For the same reason, what waits for them is what they have not counted, MOST_LISTED at most, and the
+        comparisons of today, or of a day with fewer than FEW, are managers': they would say it of one photograph.
         """
         self.caller.check("viewer")
         count = number(query.get("days", "30"), "days", 1, MOST_DAYS)
@@ -61,6 +64,8 @@ class Overview:
             if day in open_days:
                 for outcome in RESOLVED:
                     del each[outcome]
+            if not self.caller.person.manager and (day == now.date() or each["compared"] < FEW):
+                del each["compared"], each["agreed"]
         total: Counter[str] = Counter()
         for each in of_days:
             total.update(each)

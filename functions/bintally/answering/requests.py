@@ -147,6 +147,10 @@ def body_of(event: Mapping[str, Any], *names: str) -> dict[str, Any]:
         found = json.loads(text, parse_constant=lambda name: float(name)) if text else {}
     except (ValueError, RecursionError) as error:
         raise wrong("the body is not JSON") from error
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:  # \ud83d alone: half of what UTF-16 has for one character
+        raise wrong("the body has half a character") from error
     if not isinstance(found, dict):
         raise wrong("the body is not a JSON object")
     if unknown := found.keys() - set(names):
