@@ -37,7 +37,7 @@ def test_a_photograph_in_a_strange_place_is_reported(
     user.upload("0-incoming/SEA1/A/1.jpg", photograph())
     try:
         found = call(user, "ReportStraysFunction", {"reason": "a test"})
-        assert (found["strays"], found["places"][-1]) == (before["strays"] + 1, "0-incoming/ (1)")
+        assert found["strays"] == before["strays"] + 1 and "0-incoming/ (1)" in found["places"]
         user.wait_for("an alert", lambda: any("0-incoming/ (1)" in each.get("Message", "") for each in alerts()))
     finally:
         user.s3.delete_object(Bucket=user.bucket, Key="0-incoming/SEA1/A/1.jpg")
