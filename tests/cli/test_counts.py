@@ -169,8 +169,8 @@ def test_bins_that_need_a_new_photograph_are_listed_with_the_reason(filled: Simp
     header, row = run("--retake", "--csv", "-").splitlines()
     assert dict(zip(header.split(","), row.split(","), strict=True))["flags"] == "captured_at_unreadable dark flat"
     for bin_, photograph, outcome in (("T", "o", "RETAKE"), ("C", "o", "CANNOT_COUNT"), ("old", "before", "RETAKE")):
-        key = {"PK": f"BIN#SEA1#{bin_}", "SK": "LATEST", "site_key": "SITE#SEA1", "order": "o", "priority": Decimal(1)}
-        filled.table.put_item(Item=count_item(bin_=bin_, **key))
+        key = {"PK": f"BIN#SEA1#{bin_}", "SK": "LATEST", "site_key": "SITE#SEA1", "order": "o"}
+        filled.table.put_item(Item=count_item(bin_=bin_, priority=Decimal(1), **key))
         review = {"SK": "REVIEW", "outcome": outcome, "photograph": photograph, "recorded_quantity": 3}
         filled.table.put_item(Item={"PK": key["PK"]} | review)
     asked = {c["bin"]: c["flags"] for c in json.loads(run("--retake", "--json")) if c["bin"] != "dim"}
