@@ -22,6 +22,16 @@ UNPLACED = ["incoming/a/b/c/d.jpg", "incoming/front"]
 """Keys of no pattern: they are rejected, with an item."""
 
 
+def context_of(function: str, remaining_ms: int = 900_000) -> Any:
+    return SimpleNamespace(
+        function_name=function,
+        memory_limit_in_mb=1769,
+        invoked_function_arn=f"arn:aws:lambda:us-east-1:000000000000:function:{function}",
+        aws_request_id="a request",
+        get_remaining_time_in_millis=lambda: remaining_ms,
+    )
+
+
 class Stack:
     """The world, and what the state machine does with the function."""
 
@@ -31,13 +41,7 @@ class Stack:
 
     def run(self, remaining_ms: int = 900_000, **request: Any) -> dict[str, Any]:
         """The machine's output. `remaining_ms` is what each page finds left of the step's time."""
-        context = SimpleNamespace(
-            function_name="reconcile",
-            memory_limit_in_mb=1769,
-            invoked_function_arn="arn:aws:lambda:us-east-1:000000000000:function:reconcile",
-            aws_request_id="a request",
-            get_remaining_time_in_millis=lambda: remaining_ms,
-        )
+        context = context_of("reconcile", remaining_ms)
         started_at = (datetime.now(UTC) + timedelta(seconds=5)).isoformat()
         progress: dict[str, Any] = {}
         self.steps = 0
@@ -85,15 +89,8 @@ def read_queued(stack: Stack) -> list[str]:
     queue = os.environ["RECORD_QUEUE_URL"]
     messages = stack.world.sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
     sample = json.loads((ROOT / "events" / "record.json").read_bytes())["Records"][0]
-    context = SimpleNamespace(
-        function_name="record",
-        memory_limit_in_mb=1769,
-        invoked_function_arn="arn:aws:lambda:us-east-1:000000000000:function:record",
-        aws_request_id="a request",
-        get_remaining_time_in_millis=lambda: 900_000,
-    )
     event = {"Records": [sample | {"body": message["Body"]} for message in messages]}
-    assert record.handler(event, context) == {"batchItemFailures": []}
+    assert record.handler(event, context_of("record")) == {"batchItemFailures": []}
     return sorted(parse_arrival(message["Body"]).key for message in messages)
 
 

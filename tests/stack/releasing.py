@@ -201,7 +201,7 @@ def overtake(releases: Releases, version: str) -> str:
 
 @contextlib.contextmanager
 def inbox_of(stack: Local, kind: str = "Release Finished", *more: str) -> Iterator[str]:
-    """A queue that hears what is told: the alerts topic's messages and the bus's events of these detail types."""
+    """A queue that gets what is reported: the alerts topic's messages and the bus's events of these detail types."""
     name = kind.replace(" ", "-").lower()
     sqs, sns, events = stack.client("sqs"), stack.client("sns"), stack.client("events")
     queue = sqs.create_queue(QueueName=name)["QueueUrl"]

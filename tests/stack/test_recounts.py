@@ -129,7 +129,7 @@ def test_from_a_difference_to_a_corrected_record(
         return [(each["detail-type"], each["detail"].get("outcome")) for each in told()]
 
     ended = ("Bin Discrepancy Resolved", "RECORD_RIGHT")
-    assert user.wait_for("what a warehouse system is told", lambda: ended in (now := heard()) and now) == [
+    assert user.wait_for("the events about the bin", lambda: ended in (now := heard()) and now) == [
         ("Bin Discrepancy Detected", None),
         ("Bin Discrepancy Resolved", "RECORD_WRONG"),
         ended,
