@@ -206,7 +206,7 @@ def undo(review: Review, person: str, now: datetime, length: timedelta) -> Revie
     bin it could be taken back all the same, for another try. A manager's decision ends that. No counter sees what the
     bin's record says before the time is over (`is_settled`).
     """
-    at = place_of(review.entries, person)
+    at = index_of(review.entries, person)
     if at is None or review.withdrawn:
         raise Refused("NOTHING_TO_UNDO", "there is no entry of yours about this bin")
     is_decided = at < 2 and len(review.entries) > 2
@@ -215,7 +215,7 @@ def undo(review: Review, person: str, now: datetime, length: timedelta) -> Revie
     return replace(review, entries=review.entries[:at], claim=Claim(person, now + length))
 
 
-def place_of(entries: Sequence[Entry], person: str) -> int | None:
+def index_of(entries: Sequence[Entry], person: str) -> int | None:
     """Where a person's entry is among a review's: nobody has two."""
     return next((at for at, entry in enumerate(entries) if entry.person == person), None)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from bintally.aws.items import Item
 from bintally.common.keys import encode_id, moment, utc
-from bintally.reviewing.rules import Claim, Entry, Outcome, Reason, Review, Stage, place_of
+from bintally.reviewing.rules import Claim, Entry, Outcome, Reason, Review, Stage, index_of
 
 SEEN = (
     *("image", "captured_at", "model_version", "count", "evidence", "direction", "likely_size", "p_record", "priority"),
@@ -207,5 +207,5 @@ def replay(trail: Iterable[Item]) -> Review | None:
                 review = replace(review, entries=(*review.entries, entry_of(line["entry"])), claim=None)
             case "UNDONE" if review:
                 back = Claim(line["person"], moment(line["until"]))
-                review = replace(review, entries=review.entries[: place_of(review.entries, line["person"])], claim=back)
+                review = replace(review, entries=review.entries[: index_of(review.entries, line["person"])], claim=back)
     return review
