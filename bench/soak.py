@@ -62,8 +62,6 @@ ROUNDS = 5
 PEOPLE = 4
 RECORDED = 0.2
 """Share of the bins of a part of the photographs that get a record with it."""
-SAVED_AFTER = 60.0
-"""Seconds from the start until the people's keys are in a snapshot; before that a kill would take them."""
 QUIET_SECONDS = 300.0
 """The count queue must become shorter within this time."""
 
@@ -96,7 +94,7 @@ class Soak:
         # A new client for each upload would take longer than the upload. The port and the key outlast a restart.
         self.s3 = self.stack.client("s3", max_pool_connections=UPLOADERS + 1, retries={"total_max_attempts": 1})
         self.work = Work(self.stack, self.site, random.Random(self.rng.getrandbits(64)))
-        self.began, self.began_at = time.monotonic(), time.time()
+        self.began = time.monotonic()
 
     def session_members(self, words: str) -> list[int]:
         """The stack's processes whose command line or function name contains these words."""
@@ -176,14 +174,12 @@ class Soak:
         """A laptop's battery: the emulator ends without a word, then the stack starts again."""
         session = self.stack.emulator_pid()
         assert session is not None
-        time.sleep(max(0.0, SAVED_AFTER - self.work.saving(self.began_at, time.time())))
         os.kill(session, signal.SIGKILL)
-        self.work.kills.append(time.time())
         self.stack.up(ignore)
 
     def disk_full(self) -> None:
         """Nothing can be written for a while."""
-        ballast, began = self.stack.home / "ballast", time.time()
+        ballast = self.stack.home / "ballast"
         try:
             with ballast.open("wb", buffering=0) as file:
                 for size in (1 << 20, 1 << 12, 1):
@@ -193,7 +189,6 @@ class Soak:
             time.sleep(self.hold_seconds)
         finally:
             ballast.unlink(missing_ok=True)
-            self.work.full.append((began, time.time()))
 
     # The whole
 
@@ -205,6 +200,7 @@ class Soak:
         parts = split(keys, len(plan) + 1)
         self.shorten_visibility()
         self.work.start(PEOPLE)
+        self.stack.save()  # a kill would take the people's keys
         with ThreadPoolExecutor(UPLOADERS) as pool:
             for part, fault in zip(parts, [*plan, None], strict=True):
                 # Uploads are faster than counting: without a wait, most would be counted after the last fault.

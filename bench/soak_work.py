@@ -27,8 +27,6 @@ from local.stack import Local, session_of
 BUSY = {"TRY_AGAIN"}
 """Codes of the API that mean: send it again."""
 PAUSE_SECONDS = 0.5
-SAVED_SECONDS = 45.0
-"""`kill -9` takes what a snapshot does not have: the last one is at most 30 s old when it is begun."""
 ANSWERED_SECONDS = 600.0
 """A request is answered within this time, whatever breaks."""
 FOLLOWED_SECONDS = 180.0
@@ -37,12 +35,12 @@ FOLLOWED_SECONDS = 180.0
 
 @dataclass
 class Counting(threading.Thread):
-    """A person who claims bins and enters numbers until `ended`. `entries` are bin and time by acknowledged id."""
+    """A person who claims bins and enters numbers until `ended`. `entries` are bins by acknowledged id."""
 
     api: Api
     rng: random.Random
     ended: threading.Event
-    entries: dict[str, tuple[str, float]] = field(default_factory=dict)
+    entries: dict[str, str] = field(default_factory=dict)
     refused: int = 0
     repeated: int = 0
     failure: str = ""
@@ -65,7 +63,7 @@ class Counting(threading.Thread):
                 id_ = str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
                 entry = {"id": id_, "bin": claimed["bin"], "image_version": claimed["image_version"]}
                 if self.ask("recounts", entry | {"quantity": self.rng.randrange(7)}) is not None:
-                    self.entries[id_] = claimed["bin"], time.time()
+                    self.entries[id_] = claimed["bin"]
             self.ended.wait(PAUSE_SECONDS)
 
     def ask(self, path: str, body: Any) -> dict[str, Any] | None:
@@ -93,14 +91,10 @@ class Work:
     site: str
     rng: random.Random
     people: list[Counting] = field(default_factory=list)
-    records: dict[str, tuple[int, float]] = field(default_factory=dict)
-    """The quantity that was sent last and when that was acknowledged, by bin."""
+    records: dict[str, int] = field(default_factory=dict)
+    """The quantity that was acknowledged last, by bin."""
     names: list[str] = field(default_factory=list)
     """IAM users of the people."""
-    kills: list[float] = field(default_factory=list)
-    """When the emulator was killed: with it goes what it had acknowledged since its last snapshot."""
-    full: list[tuple[float, float]] = field(default_factory=list)
-    """From when to when the disk was full: no snapshot was stored."""
     files: int = 0
     files_repeated: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
@@ -137,7 +131,7 @@ class Work:
                 self.files_repeated += 1
                 time.sleep(PAUSE_SECONDS)
                 continue
-            self.records |= {bin_: (quantity, time.time()) for bin_, quantity in rows.items()}
+            self.records |= rows
             return
 
     def end(self) -> None:
@@ -161,41 +155,29 @@ class Work:
 
     def _account(self) -> "WorkDone":
         table = Table(self.stack.outputs()["CountsTable"], self.stack.client("dynamodb"))
-        entries = {id_: told for person in self.people for id_, told in person.entries.items()}
-        bins = {bin_ for bin_, _ in entries.values()} | self.records.keys()
+        entries = {id_: bin_ for person in self.people for id_, bin_ in person.entries.items()}
+        bins = {*entries.values(), *self.records}
         seen: Counter[str] = Counter()
-        wrong = wrong_since_kill = differ = 0
+        wrong = differ = 0
         for bin_, pk in ((bin_, items.bin_key(Place(self.site, bin_, ""))) for bin_ in sorted(bins)):
             seen.update(str(found["id"]) for found in table.beginning(pk, "RECOUNT#"))
             record = table.get({"PK": pk, "SK": "RECORD"}, consistent=True)
-            if bin_ in self.records and (record is None or record["expected_quantity"] != self.records[bin_][0]):
+            if bin_ in self.records and (record is None or record["expected_quantity"] != self.records[bin_]):
                 wrong += 1
-                wrong_since_kill += self.before_a_kill(self.records[bin_][1])
             differ += self.trail_differs(table, pk)
-        missing = {id_: at for id_, (_, at) in entries.items() if id_ not in seen}
-        gone = sum(map(self.before_a_kill, missing.values()))
         return WorkDone(
             entries=len(entries),
             entries_repeated=sum(person.repeated for person in self.people),
             entries_refused=sum(person.refused for person in self.people),
-            entries_lost=len(missing) - gone,
-            entries_gone_with_a_kill=gone,
+            entries_lost=len(entries.keys() - seen.keys()),
             entries_double=sum(number - 1 for number in seen.values()),
             trails_differ=differ,
             files=self.files,
             files_repeated=self.files_repeated,
             records=len(self.records),
-            records_wrong=wrong - wrong_since_kill,
-            records_gone_with_a_kill=wrong_since_kill,
+            records_wrong=wrong,
             people_who_failed=sum(bool(person.failure) for person in self.people),
         )
-
-    def before_a_kill(self, at: float) -> bool:
-        return any(at <= kill and self.saving(at, kill) < SAVED_SECONDS for kill in self.kills)
-
-    def saving(self, first: float, last: float) -> float:
-        """Seconds between two times in which snapshots could be stored."""
-        return last - first - sum(max(0.0, min(last, end) - max(first, begin)) for begin, end in self.full)
 
     @staticmethod
     def trail_differs(table: Table, pk: str) -> bool:
@@ -217,9 +199,6 @@ class WorkDone:
     """By the rules: the claim had ended, or a new photograph had come."""
     entries_lost: int
     """Acknowledged, and not stored."""
-    entries_gone_with_a_kill: int
-    """Acknowledged up to SAVED_SECONDS before a `kill -9` of the emulator, those of a full disk not counted, and not
-    stored: more is not promised."""
     entries_double: int
     trails_differ: int
     """Reviews that their trail does not replay to."""
@@ -229,8 +208,6 @@ class WorkDone:
     """Bins with a record."""
     records_wrong: int
     """Bins whose record is not the last one that was acknowledged."""
-    records_gone_with_a_kill: int
-    """The same, acknowledged up to SAVED_SECONDS before a `kill -9`."""
     people_who_failed: int
 
     @property
@@ -243,10 +220,9 @@ class WorkDone:
         found = {name: f"{number:,}" for name, number in asdict(self).items()}
         return [
             f"{found['entries']} entries of people; {found['entries_repeated']} requests repeated, "
-            f"{found['entries_refused']} refused by the rules, {found['entries_gone_with_a_kill']} gone with a kill -9",
+            f"{found['entries_refused']} refused by the rules",
             f"{found['entries_lost']} entries lost, {found['entries_double']} double, {found['trails_differ']} trails "
             "that replay to another state",
             f"{found['files']} files of records for {found['records']} bins, {found['files_repeated']} repeated; "
-            f"{found['records_wrong']} bins with another record than the last one sent, "
-            f"{found['records_gone_with_a_kill']} more by a kill -9",
+            f"{found['records_wrong']} bins with another record than the last one sent",
         ]

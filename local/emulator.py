@@ -2,9 +2,9 @@
 
     python -m local.emulator        # reads BINTALLY_PORT and BINTALLY_HOME
 
-All code that touches ministack's internals is in this file, local/gate.py, local/grants.py, local/steps.py,
-local/cloudwatch.py, local/saving.py, local/server.py and local/storing.py, one function per gap. For each gap
-tests/local shows that ministack alone has it and that our function closes it, so a test fails once upstream has
+All code that touches ministack's internals is in this file, local/cloudwatch.py, local/gate.py, local/grants.py,
+local/journal.py, local/saving.py, local/server.py, local/steps.py and local/storing.py, one function per gap. For each
+gap tests/local shows that ministack alone has it and that our function closes it, so a test fails once upstream has
 closed it.
 ministack reads its settings when it is imported, so its modules are imported inside the functions.
 """

@@ -1,8 +1,9 @@
 """Saves the emulator's state while it runs, and restores it at the start.
 
 ministack saves each service at an orderly stop, and only then. Here a child process writes a snapshot of all services
-(local/snapshots.py) at most 30 seconds behind. The child is a fork: it has the state of one moment, and the emulator
-serves requests meanwhile; docs/reliability.md says how long the fork stalls it.
+(local/snapshots.py) at most 30 seconds behind, and a journal has what tables stored since then (local/journal.py). The
+child is a fork: it has the state of one moment, and the emulator serves requests meanwhile; docs/reliability.md says
+how long the fork stalls it.
 
 This module touches ministack's internals, as local/emulator.py does.
 """
@@ -22,11 +23,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
 from local.gate import App, Receive, Scope, Send
+from local.journal import RESERVED, Journal, journal_before_acknowledging, replay
 from local.snapshots import Snapshot, Snapshots
 
 EVERY_SECONDS = float(os.environ.get("BINTALLY_SNAPSHOT_SECONDS", "10"))
@@ -61,6 +63,7 @@ class Saver:
         end: Callable[[], None],
     ) -> None:
         self.snapshots, self.prepared, self.at_rest, self.end = snapshots, prepared, at_rest, end
+        self.journal = Journal(snapshots.root)
         self.changed, self.asked, self.loaded = threading.Event(), threading.Event(), threading.Event()
         self._turn = threading.Lock()  # one snapshot at a time
         self._forked: Future[tuple[int, int]] = Future()
@@ -71,7 +74,7 @@ class Saver:
 
     def bytes_of_next(self) -> int:
         """The room that the next snapshot may need: the state may double meanwhile."""
-        return LEAST_BYTES + 2 * self._newest_bytes
+        return RESERVED + LEAST_BYTES + 2 * self._newest_bytes
 
     def install(self) -> None:
         """Puts this in the place of ministack's own saving. The state is loaded when the emulator starts."""
@@ -124,11 +127,16 @@ class Saver:
                 if name == "stepfunctions":
                     self.cut_off = end_what_ran(content["payload"])
                 app._get_module(module).load_persisted_state(content["payload"])
+            for changes in self.journal.since(found.number) if found else ():
+                replay(changes)
+                self.changed.set()
+            self.journal.begin(self.snapshots.next_number() - 1)
         except Exception as error:
             logger.exception("the saved state")
             print(f"the saved state in {found and found.folder} cannot be read: {error}", file=sys.stderr, flush=True)
             os._exit(1)
         self.newest, self._newest_bytes = found, found.size() if found else 0
+        journal_before_acknowledging(self.journal)
         self.snapshots.mark_running()
         self.loaded.set()
 
@@ -151,6 +159,7 @@ class Saver:
         while True:
             asked = self.asked.wait(1)
             self.snapshots.show_life()
+            self.journal.sync()
             if not asked and time.monotonic() - last < EVERY_SECONDS:
                 continue
             if not asked and deploying() and waited < DEPLOYING_SECONDS:
@@ -205,6 +214,10 @@ class Saver:
 
     def fork(self) -> tuple[int, int]:
         """Starts the child that writes. Returns its process id and a pipe from which to read its reason if it fails."""
+        try:
+            self.journal.begin(self.snapshots.next_number())
+        except OSError as error:
+            self.failed(error.strerror or str(error))
         moment, prepared = time.time(), {name: get() for name, get in self.prepared.items()}
         reader, writer = os.pipe()
         self.changed.clear()
@@ -254,8 +267,10 @@ class Saver:
             self.newest = self.snapshots.last_written()
             self._newest_bytes = self.newest.size() if self.newest else 0
             return
+        self.failed(reason or f"the process that writes it ended with status {status}")
+
+    def failed(self, reason: str) -> NoReturn:
         self.changed.set()
-        reason = reason or f"the process that writes it ended with status {status}"
         logger.error("the state could not be saved: %s", reason)
         with contextlib.suppress(OSError):
             self.snapshots.set_problem(reason)

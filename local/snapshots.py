@@ -2,6 +2,7 @@
 
     <home>/state/
       000000000012/   a snapshot: a file per service, and manifest.json with their sizes and checksums
+      journal/        what tables stored after each (local/journal.py)
       part/           the one that is being written; never read
       lambda-blobs/   the functions' packages, named by their SHA-256, which the snapshots share
       running         exists from the start to an orderly stop; its mtime is the emulator's last sign of life
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from local.journal import remove_older
+
 KEPT = 2
 """The newest one, and the one before it in case the disk damages the newest."""
 MANIFEST = "manifest.json"
@@ -37,6 +40,11 @@ class Snapshot:
     def moment(self) -> datetime:
         """The moment of this state; later than its first writing if nothing has changed since."""
         return datetime.fromtimestamp(self.folder.stat().st_mtime, UTC)
+
+    @property
+    def number(self) -> int:
+        """0 of one from before there were snapshots."""
+        return int(self.folder.name) if self.folder.name.isdigit() else 0
 
     def renew(self, moment: float) -> None:
         """Nothing has changed: this is also the state of that moment (seconds since 1970)."""
@@ -72,6 +80,9 @@ class Snapshots:
         found = self.root.iterdir() if self.root.is_dir() else ()
         return sorted(int(entry.name) for entry in found if entry.name.isdigit())
 
+    def next_number(self) -> int:
+        return 1 + max(self.numbers(), default=0)
+
     def write(self, states: Iterable[tuple[str, bytes]], moment: float) -> Snapshot:
         """Writes the states of the services (name, JSON), all of one moment, as the newest snapshot.
 
@@ -92,7 +103,7 @@ class Snapshots:
                 sync(blob)
             sync(part)
             os.utime(part, (moment, moment))
-            folder = self.root / f"{1 + max(numbers, default=0):012d}"
+            folder = self.root / f"{self.next_number():012d}"
             part.rename(folder)
             sync(self.root)
         except BaseException:
@@ -101,6 +112,7 @@ class Snapshots:
         for old in self.root.glob("*.json"):
             old.unlink()
         self.remove_unused_blobs()
+        remove_older(self.root, numbers[-1] if numbers else 0)
         return Snapshot(folder)
 
     def remove_unused_blobs(self) -> None:

@@ -282,7 +282,8 @@ class Local(Shipping):
             return "It was not stopped in order, and its state had never been saved: it starts empty"
         self.snapshots.note_loss(found.moment - UNDER_WAY)
         lost = self.snapshots.seconds_lost(found)
-        return f"It was not stopped in order: restored its state of {second(found.moment)}, {lost:.0f} s before its end"
+        moment = f"{second(found.moment)}, {lost:.0f} s before its end"
+        return f"It was not stopped in order: restored its tables, and the rest of its state of {moment}"
 
     def down(self, discard: bool = False) -> bool:
         """Saves the state, stops the emulator and everything that it started. False when nothing ran.
@@ -341,7 +342,7 @@ class Local(Shipping):
 
     def kept(self) -> str:
         found = self.snapshots.last_written()
-        return f". What changed since {second(found.moment)} (counts, queues, models) is not saved" if found else ""
+        return f". What changed since {second(found.moment)} (queues, people, models) is not saved" if found else ""
 
     def make_home(self) -> None:
         """Creates the folder, readable only by its user.

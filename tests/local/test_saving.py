@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from localsagemaker.ports import free_port
 
 from local.errors import NotStored
+from local.journal import RESERVED, Journal
 from local.saving import encoded
 from local.snapshots import Snapshots
 from local.stack import Local
@@ -44,6 +45,7 @@ def make_resources(stack: Local) -> None:
         BillingMode="PAY_PER_REQUEST",
         KeySchema=[{"AttributeName": "PK", "KeyType": "HASH"}],
         AttributeDefinitions=[{"AttributeName": "PK", "AttributeType": "S"}],
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
     )
     url = stack.client("sqs").create_queue(QueueName=QUEUE)["QueueUrl"]
     queue = f"arn:aws:sqs:us-east-1:000000000000:{QUEUE}"
@@ -66,7 +68,44 @@ def put_item(stack: Local, key: str) -> None:
 
 
 def items(stack: Local) -> set[str]:
-    return {item["PK"]["S"] for item in stack.client("dynamodb").scan(TableName=TABLE)["Items"]}
+    pages = stack.client("dynamodb").get_paginator("scan").paginate(TableName=TABLE)
+    return {item["PK"]["S"] for page in pages for item in page["Items"]}
+
+
+def change_items(stack: Local) -> None:
+    """In each way in which requests do; "LOCK#new" is about an execution."""
+    dynamodb = stack.client("dynamodb")
+    put_item(stack, "after")
+    for _ in range(2):
+        dynamodb.update_item(
+            TableName=TABLE,
+            Key={"PK": {"S": "changed"}},
+            UpdateExpression="ADD times :one",
+            ExpressionAttributeValues={":one": {"N": "1"}},
+        )
+    puts = [{"Put": {"TableName": TABLE, "Item": {"PK": {"S": key}}}} for key in ("with after", "LOCK#new")]
+    removal = {"Delete": {"TableName": TABLE, "Key": {"PK": {"S": "removed"}}}}
+    dynamodb.transact_write_items(TransactItems=[*puts, removal])
+    dynamodb.batch_write_item(RequestItems={TABLE: [{"PutRequest": {"Item": {"PK": {"S": "again"}}}}]})
+    dynamodb.delete_item(TableName=TABLE, Key={"PK": {"S": "again"}})
+    with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+        dynamodb.put_item(
+            TableName=TABLE, Item={"PK": {"S": "refused"}}, ConditionExpression="attribute_exists(PK)"
+        )
+
+
+def stream(stack: Local) -> list[tuple[str, str, Any]]:
+    """Event id, kind and new image of what the table's stream has; none of executions' locks."""
+    streams = stack.client("dynamodbstreams")
+    arn = streams.list_streams(TableName=TABLE)["Streams"][0]["StreamArn"]
+    shard = streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"][0]["ShardId"]
+    begin = streams.get_shard_iterator(StreamArn=arn, ShardId=shard, ShardIteratorType="TRIM_HORIZON")
+    found = streams.get_records(ShardIterator=begin["ShardIterator"])["Records"]
+    return [
+        (change["eventID"], change["eventName"], change["dynamodb"].get("NewImage"))
+        for change in found
+        if not change["dynamodb"]["Keys"]["PK"]["S"].startswith("LOCK#")
+    ]
 
 
 def received(stack: Local) -> list[dict[str, Any]]:
@@ -87,10 +126,11 @@ def kill(stack: Local) -> None:
     wait_until(lambda: not stack.running())
 
 
-def test_a_crash_costs_what_changed_after_the_last_snapshot(own: Local) -> None:
+def test_a_crash_costs_what_changed_after_the_last_snapshot_but_no_item(own: Local) -> None:
     own.start_emulator()
     make_resources(own)
-    put_item(own, "before")
+    for key in ("before", "changed", "removed"):
+        put_item(own, key)
     s3, changed = own.client("s3"), time.time()
     first = s3.put_object(Bucket=BUCKET, Key="incoming/a.jpg", Body=b"first")["VersionId"]
 
@@ -99,17 +139,22 @@ def test_a_crash_costs_what_changed_after_the_last_snapshot(own: Local) -> None:
         return found is not None and found.moment.timestamp() > changed
 
     wait_until(saved, 30)
-    put_item(own, "after")
+    known = stream(own)
+    change_items(own)
+    changes = stream(own)[len(known) :]
     second = s3.put_object(Bucket=BUCKET, Key="incoming/a.jpg", Body=b"second", Metadata={"expected-quantity": "3"})
     kill(own)
     assert own.crashed()
-    assert "It was not stopped in order: restored its state of 20" in own.after_a_crash()
+    assert "It was not stopped in order: restored its tables, and the rest of its state of 20" in own.after_a_crash()
     since = own.snapshots.unreconciled()
     assert since is not None
     assert since.timestamp() < changed + 30  # what was uploaded later is looked for
     own.start_emulator()
 
-    assert items(own) == {"before"}
+    assert items(own) == {"before", "changed", "after", "with after"}
+    changed = own.client("dynamodb").get_item(TableName=TABLE, Key={"PK": {"S": "changed"}})
+    assert changed["Item"]["times"] == {"N": "2"}
+    assert stream(own) == changes  # those before, which the snapshot has, no function is to read
     s3 = own.client("s3")
     found = s3.get_object(Bucket=BUCKET, Key="incoming/a.jpg")  # photographs are files, which a crash does not lose
     assert (found["Body"].read(), found["VersionId"]) == (b"second", second["VersionId"])
@@ -262,18 +307,79 @@ def test_a_full_disk_refuses_uploads_and_loses_nothing(small: Local) -> None:
     assert event
 
 
-def test_a_stack_that_is_discarded_keeps_its_last_saved_state(small: Local) -> None:
+def test_items_that_a_full_disk_has_no_room_for_are_refused_and_others_outlast_a_crash(small: Local) -> None:
+    small.start_emulator()
+    make_resources(small)
+    small.save()
+    filler = fill(small)
+    dynamodb = small.client("dynamodb", retries={"total_max_attempts": 1})
+    stored = set()
+    with pytest.raises(ClientError, match="not stored: No space left on device") as refused:
+        for number in range(1000):
+            dynamodb.put_item(TableName=TABLE, Item={"PK": {"S": f"{number}"}, "large": {"S": "x" * 50_000}})
+            stored.add(f"{number}")
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500  # a client that retries does
+    assert len(stored) > 50
+    kill(small)
+    filler.unlink()
+    small.start_emulator()
+    assert items(small) == stored
+
+
+def test_a_damaged_snapshot_costs_no_item(own: Local) -> None:
+    own.start_emulator()
+    make_resources(own)
+    for key in ("first", "second", "third"):
+        put_item(own, key)
+        own.save()
+    put_item(own, "fourth")
+    kill(own)
+    newest = own.snapshots.last_written()
+    assert newest
+    (newest.folder / "dynamodb.json").write_bytes(b"")
+    own.start_emulator()
+    assert items(own) == {"first", "second", "third", "fourth"}
+
+
+def test_a_request_is_in_the_journal_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    def changes(*keys: str) -> list[Any]:
+        return [["", "", TABLE, {"PK": {"S": key}}, False, None] for key in keys]
+
+    journal = Journal(tmp_path)
+    journal.begin(3)
+    journal.write(changes("a", "b"))
+    journal.write(changes("c", "d"))
+    file = tmp_path / "journal" / "000000000003"
+    content = file.read_bytes().rstrip(b"\0")
+    assert len(content) < 1000 < file.stat().st_size  # room for what comes
+    file.write_bytes(content[:-10])  # the machine lost power
+    after = Journal(tmp_path)
+    assert list(after.since(3)) == [changes("a", "b")]
+    after.begin(3)
+    after.write(changes("e"))
+    after.begin(4)
+    after.write(changes("f"))
+    assert list(Journal(tmp_path).since(3)) == [changes("a", "b"), changes("e"), changes("f")]
+    assert list(Journal(tmp_path).since(4)) == [changes("f")]
+    after.write(changes("x" * 2 * RESERVED))
+    after.write(changes("g"))
+    assert list(Journal(tmp_path).since(4))[2] == changes("g")
+
+
+def test_a_stack_that_is_discarded_keeps_its_items_and_its_last_saved_state(small: Local) -> None:
     small.start_emulator()
     make_resources(small)
     put_item(small, "saved")
     small.save()
     put_item(small, "since")
+    small.client("sqs").create_queue(QueueName="since")
     filler = fill(small)
     assert small.down(discard=True)
     assert small.crashed()  # and `up` says so
     filler.unlink()
     small.start_emulator()
-    assert items(small) == {"saved"}
+    assert items(small) == {"saved", "since"}
+    assert len(small.client("sqs").list_queues()["QueueUrls"]) == 1
 
 
 def test_a_start_on_a_full_disk_names_it(small: Local, archive: Callable[[str], bytes], tmp_path: Path) -> None:

@@ -361,6 +361,9 @@ def test_a_challenger_that_is_not_better_is_not_registered(retrainings: Retraini
     assert retrainings.live_version() == before
     verdict = json.loads(retrainings.read(f"retrain/{output['run']}/verdict.json"))
     assert verdict["promote"] is False
+    job = [{"Name": "TrainingJobName", "Value": f"{group}-{output['run']}-train"}]
+    told = retrainings.stack.client("cloudwatch").list_metrics(Namespace="/aws/sagemaker/TrainingJobs", Dimensions=job)
+    assert "validation:rps" in [metric["MetricName"] for metric in told["Metrics"]]
     retrainings.assert_clean()
     assert retrainings.told(execution)[0]["outcome"] == "not better"
 

@@ -2,7 +2,6 @@
 
 import random
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from click import BadParameter
 
 from bench.soak import FAULTS, ON_A_RUNNING_STACK, Account, chosen_faults, soak
 from bench.soak_totals import Totals
-from bench.soak_work import SAVED_SECONDS, Work, WorkDone
+from bench.soak_work import WorkDone
 
 
 def test_sixty_photographs_while_things_break(user: Any) -> None:
@@ -31,11 +30,10 @@ def test_sixty_photographs_while_things_break(user: Any) -> None:
             user.sqs.set_queue_attributes(QueueUrl=queue, Attributes=attributes)
     assert account.faults + work.faults == []
     assert work.files == len(ON_A_RUNNING_STACK) + 1
-    assert work.entries_gone_with_a_kill == work.records_gone_with_a_kill == 0
     assert account.uploaded == 60 == account.counted + account.rejected - account.unanswered
 
 
-WORKED = WorkDone(5, 1, 1, 0, 1, 0, 0, 2, 0, 3, 0, 0, 0)
+WORKED = WorkDone(5, 1, 1, 0, 0, 0, 2, 0, 3, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -52,14 +50,6 @@ WORKED = WorkDone(5, 1, 1, 0, 1, 0, 0, 2, 0, 3, 0, 0, 0)
 def test_work_that_went_wrong_says_so(change: dict[str, int], fault: str) -> None:
     assert WORKED.faults == []
     assert replace(WORKED, **change).faults == [fault]
-
-
-def test_what_a_full_disk_kept_from_a_snapshot_goes_with_a_kill() -> None:
-    outputs = {"ImagesBucket": "", "CountsTable": ""}
-    work = Work(SimpleNamespace(outputs=lambda: outputs), "S", random.Random(1), kills=[1000.0])  # type: ignore[arg-type]
-    assert work.before_a_kill(1000 - SAVED_SECONDS + 1) and not work.before_a_kill(1000 - SAVED_SECONDS)
-    work.full = [(930.0, 950.0), (970.0, 2000.0)]
-    assert work.before_a_kill(926) and not work.before_a_kill(900) and not work.before_a_kill(1001)
 
 
 GOOD = Account(10, 1, 1, 9, 2, 0, 0, 0, 0, 0, Totals(5, 4, 2, 1, 1, ()))
