@@ -7,7 +7,7 @@ from cli.stacks import on_this_machine
 
 @click.command()
 @click.option("--wipe", is_flag=True, help="Also remove the stack's state, logs and builds.")
-@click.option("--discard", is_flag=True, help="Stop even if the state cannot be saved; items and the last saved state are kept.")
+@click.option("--discard", is_flag=True, help="Stop even if the state cannot be saved; keep items and the last state.")
 def command(wipe: bool, discard: bool) -> None:
     """Save the local stack's state and stop it. Its state is kept unless --wipe is given.
 
