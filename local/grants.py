@@ -4,7 +4,7 @@
     python -m local.grants grants.txt
 
 A granted action that nothing uses gets a test, or goes. Of one that is used, tests/removals.py shows that a test breaks
-without it. Ends with 1 if there is one that nothing uses, but for those of UNSEEN and UNTESTED.
+without it. Ends with 1 if there is one that nothing uses, but for those of UNSEEN.
 
 This module touches ministack's internals, as local/emulator.py does.
 """
@@ -55,25 +55,6 @@ UNSEEN = {
     "RetrainRole sagemaker:ListTags": "Step Functions' own integration asks for it",
 }
 """Actions, as `<role> <action>` with wildcards, that the emulator never checks, and why."""
-UNTESTED = {
-    **dict.fromkeys(
-        ("AdvanceRole sagemaker:DescribeEndpointConfig", "AdvanceRole sagemaker:DescribeModel"),
-        "a release that restores what was: tests/functions/test_advance.py",
-    ),
-    **dict.fromkeys(
-        ("PlanRole sagemaker:Stop*", "PlanRole sagemaker:DescribeHyper*", "PlanRole sagemaker:DeleteModel"),
-        "what a run left behind that was cut off: tests/functions/test_retrain.py",
-    ),
-    "PlanRole s3:AbortMultipartUpload": "a manifest that was not finished: tests/functions/test_slices.py",
-    "ConcludeRole sagemaker:DescribeHyper*": "a tuning job that failed: tests/functions/test_retrain.py",
-    **dict.fromkeys(
-        ("RemoveEndpointRole *Stop*", "RemoveEndpointRole sagemaker:DescribeHyper*"),
-        "a stack deleted in mid-retraining: tests/functions/test_remove_endpoint.py",
-    ),
-    "ExpireLogsRole logs:DeleteLogGroup": "a candidate's logs of last month: tests/functions/test_expire_logs.py",
-}
-"""Actions of paths that no test of the stack takes, and the unit test that takes them with moto's services, where no
-permission is checked. Each wants a test on the stack."""
 
 
 def watch_permissions(without: str = "", file: Path | None = None) -> None:
@@ -145,7 +126,7 @@ def unused(allowed: Mapping[str, set[str]], needed: Mapping[str, Iterable[str]])
         for role, mine in allowed.items()
         for action in mine
         if not any(fnmatchcase(one, action) for one in needed.get(role, ()))
-        and not any(fnmatchcase(f"{role} {action}", pattern) for pattern in (*UNSEEN, *UNTESTED))
+        and not any(fnmatchcase(f"{role} {action}", pattern) for pattern in UNSEEN)
     )
 
 

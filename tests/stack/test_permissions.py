@@ -4,11 +4,16 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from bintally.releasing import candidate_logs
+from bintally.releasing.endpoints import Endpoints
+from bintally.retraining.clean_up import clean_up
+from bintally.retraining.names import Names
 from botocore.exceptions import ClientError
 
 ROOT = Path(__file__).parents[2]
@@ -55,24 +60,30 @@ def test_one_permission_less_and_back(action: str, user: Any, photograph: Callab
     assert user.depth(user.dead) == 0
 
 
-def s3_as(user: Any, role: str) -> Any:
-    assumed = user.stack.client("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
-    session = boto3.Session(assumed["AccessKeyId"], assumed["SecretAccessKey"], assumed["SessionToken"], "us-east-1")
-    return session.client("s3", endpoint_url=user.stack.endpoint_url)
-
-
-@pytest.fixture
-def job(user: Any) -> Iterator[Any]:
-    """S3 as a job of SageMaker, whose role nobody else may assume."""
-    iam, name = user.stack.client("iam"), user.outputs["JobRole"].rpartition("/")[2]
-    trust = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+@contextlib.contextmanager
+def clients_of(user: Any, logical_id: str) -> Iterator[Callable[[str], Any]]:
+    """Clients with a role's permissions, which only its service may assume otherwise."""
+    iam, cloudformation = user.stack.client("iam"), user.stack.client("cloudformation")
+    found = cloudformation.describe_stack_resource(StackName=user.stack.name, LogicalResourceId=logical_id)
+    name = found["StackResourceDetail"]["PhysicalResourceId"]
+    role = iam.get_role(RoleName=name)["Role"]
+    trust = role["AssumeRolePolicyDocument"]
     anyone = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
     more = json.dumps(trust | {"Statement": [*trust["Statement"], anyone]})
     iam.update_assume_role_policy(RoleName=name, PolicyDocument=more)
     try:
-        yield s3_as(user, user.outputs["JobRole"])
+        keys = user.stack.client("sts").assume_role(RoleArn=role["Arn"], RoleSessionName="test")["Credentials"]
+        session: Any = boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], "us-east-1")
+        yield lambda service: session.client(service, endpoint_url=user.stack.endpoint_url)
     finally:
         iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(trust))
+
+
+@pytest.fixture
+def job(user: Any) -> Iterator[Any]:
+    """S3 as a job of SageMaker."""
+    with clients_of(user, "JobRole") as client:
+        yield client("s3")
 
 
 def test_a_job_writes_the_files_of_runs(user: Any, job: Any) -> None:
@@ -159,9 +170,57 @@ def test_candidates_logs_expire_and_no_others(user: Any) -> None:
 
 
 def test_the_role_cannot_write_photographs(user: Any) -> None:
-    """Its credentials, taken from a worker's own environment, are refused what the policy does not name."""
-    s3 = s3_as(user, user.stack.client("iam").get_role(RoleName=role_of(user))["Role"]["Arn"])
-    with pytest.raises(ClientError, match="AccessDenied"):
-        s3.put_object(Bucket=user.bucket, Key="incoming/IAM1/x/y.jpg", Body=b"x")
-    with pytest.raises(ClientError, match="AccessDenied"):
-        s3.get_object(Bucket=user.outputs["ArtifactsBucket"], Key="models/x")
+    with clients_of(user, "CountRole") as client:
+        s3 = client("s3")
+        with pytest.raises(ClientError, match="AccessDenied"):
+            s3.put_object(Bucket=user.bucket, Key="incoming/IAM1/x/y.jpg", Body=b"x")
+        with pytest.raises(ClientError, match="AccessDenied"):
+            s3.get_object(Bucket=user.outputs["ArtifactsBucket"], Key="models/x")
+
+
+# Paths that a running stack takes after days, or after a stop in the wrong moment: the functions' own code, with their
+# roles' permissions. What it does: tests/functions.
+
+
+def test_old_logs_of_candidates_are_deleted(user: Any) -> None:
+    logs = user.stack.client("logs")
+    name = f"/aws/sagemaker/Endpoints/{user.stack.name}-candidate-4567cdef"
+    logs.create_log_group(logGroupName=name)
+    with clients_of(user, "ExpireLogsRole") as client:
+        _, deleted = candidate_logs.expire(client("logs"), user.stack.name, 30, datetime.now(UTC) + timedelta(days=32))
+    assert name in deleted
+    assert logs.describe_log_groups(logGroupNamePrefix=name)["logGroups"] == []
+
+
+@pytest.mark.parametrize("role", ["PlanRole", "RemoveEndpointRole"])
+def test_a_run_that_was_cut_off_is_cleaned_up_after(user: Any, role: str) -> None:
+    """None of its jobs is left here, which SageMaker says of each."""
+    with clients_of(user, role) as client:
+        clean_up(client("sagemaker"), Names.of(user.stack.name, "261122-aaaaaa"))
+
+
+def test_a_stack_that_is_deleted_stops_executions(user: Any) -> None:
+    """That the first release has ended is its answer here: the tests of this stack have executions of their own."""
+    with clients_of(user, "RemoveEndpointRole") as client:
+        states, machine = client("stepfunctions"), user.outputs["ReleaseStateMachine"]
+        ended = states.list_executions(stateMachineArn=machine, statusFilter="SUCCEEDED")["executions"]
+        with pytest.raises(ClientError, match="not running"):
+            states.stop_execution(executionArn=ended[-1]["executionArn"])
+
+
+def test_the_parent_of_a_tuning_job_is_described(user: Any) -> None:
+    with clients_of(user, "PlanRole") as client, pytest.raises(ClientError, match="ResourceNotFound"):
+        client("sagemaker").describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=f"{user.stack.name}-gone")
+
+
+def test_a_step_of_a_release_that_is_repeated_finds_what_it_made(user: Any) -> None:
+    sagemaker = user.stack.client("sagemaker")
+    live = sagemaker.describe_endpoint(EndpointName=user.outputs["EndpointName"])
+    config = sagemaker.describe_endpoint_config(EndpointConfigName=live["EndpointConfigName"])
+    (variant,) = config["ProductionVariants"]
+    model = sagemaker.describe_model(ModelName=variant["ModelName"])
+    with clients_of(user, "AdvanceRole") as client:
+        endpoints = Endpoints(client("sagemaker"), user.stack.name)
+        made = {name: model[name] for name in ("PrimaryContainer", "ExecutionRoleArn")}
+        endpoints.create_model(model["ModelName"], made)
+        endpoints.create_config(config["EndpointConfigName"], variant, {})
