@@ -1,10 +1,11 @@
 """Keeps what tables stored since the newest snapshot, so that a crash loses none of it.
 
-    <home>/state/journal/000000000012   what requests changed after snapshot 12: a line of JSON for each request
+    <home>/state/journal/000000000012   what requests changed: a line of JSON for each request, in their order
 
-A request is answered once its line is in the file: `kill -9` leaves it to the system, which writes it. Whoever starts
-from snapshot 12 replays the lines of 12 and of all later files, since a later snapshot may be damaged or unfinished.
-Each line has whole items, so it may be replayed on a state that has it already.
+Each snapshot begins a file, and names it; so does each start. Whoever starts from a snapshot replays that file and all
+later ones, since later snapshots may be damaged or unfinished. A request is answered once its line is in the file:
+`kill -9` leaves it to the system, which writes it. Each line has whole items, so it may be replayed on a state that
+has it already.
 
 This module touches ministack's internals, as local/emulator.py does.
 """
@@ -12,8 +13,11 @@ This module touches ministack's internals, as local/emulator.py does.
 import contextlib
 import contextvars
 import json
+import logging
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,77 +25,107 @@ import orjson
 
 RESERVED = 4 << 20
 """Bytes that a file takes before it needs them: a disk that fills up leaves room for some thousand changes."""
+SYNC_SECONDS = 1
 WITH_THEIR_SERVICES = ("LOCK#", "RETRAIN")
 """Partition keys of items about executions and jobs, which are as of the snapshot: these items stay as of it too."""
+BESIDE = ("Statement", "ExecuteTransaction", "Table", "PointInTime", "Backup")
+"""Endings of operations that change tables and note no items: a snapshot follows them at once."""
 
 Change = tuple[str, str, str, dict[str, Any], bool, tuple[str, int] | None]
 """Account, region, table, the item (of a removed one its key), whether it is removed, and the id and the time of its
 record in the table's stream."""
 
+logger = logging.getLogger("journal")
+
 
 class Journal:
-    """The files of one home. Used by the thread that answers requests, but for `sync`."""
+    """The files of one home."""
 
     def __init__(self, state: Path) -> None:
         self.folder = state / "journal"
+        self._lock = threading.Lock()
         self._file = -1
         self._end = self._reserved = 0
+        self._owed: list[list[Change]] = []
 
-    def begin(self, number: int) -> None:
-        """What is written from now on follows snapshot `number`. Raises OSError, and changes nothing, when the disk
+    def numbers(self) -> list[int]:
+        return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit())
+
+    def begin(self) -> int:
+        """Begins the next file, and returns its number. Raises OSError, and goes on with the file before, when the disk
         has no room for it."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        number = 1 + max(self.numbers(), default=0)
         path = self.folder / f"{number:012d}"
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        end = len(whole_lines(path.read_bytes()))
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.posix_fallocate(file, end, RESERVED)
+            os.posix_fallocate(file, 0, RESERVED)
         except OSError:
             os.close(file)
+            path.unlink()
             raise
-        if self._file >= 0:
-            os.close(self._file)
-        self._file, self._end, self._reserved = file, end, end + RESERVED
+        with self._lock:
+            if self._file >= 0:
+                os.ftruncate(self._file, self._end)
+                os.fdatasync(self._file)
+                os.close(self._file)
+            self._file, self._end, self._reserved = file, 0, RESERVED
+        return number
 
     def write(self, changes: list[Change]) -> None:
-        """Writes one request's changes. Raises OSError when they do not fit on the disk."""
-        line = orjson.dumps(changes) + b"\n"
-        if self._end + len(line) > self._reserved:
-            with contextlib.suppress(OSError):  # the writing tells whether there is room for this line
-                os.posix_fallocate(self._file, self._reserved, RESERVED)
-                self._reserved += RESERVED
-        written = 0
-        while written < len(line):
-            written += os.pwrite(self._file, line[written:], self._end + written)
-        self._end += len(line)
+        """Writes one request's changes. Raises OSError while they do not fit on the disk: they are owed then, and are
+        written before all later ones."""
+        if changes:
+            self._owed.append(changes)
+        while self._owed:
+            self._append(orjson.dumps(self._owed[0]) + b"\n")
+            self._owed.pop(0)
 
-    def sync(self) -> None:
-        """Waits until what is written is on the disk, for when the machine loses power."""
-        with contextlib.suppress(OSError):
-            os.fdatasync(self._file)
+    def _append(self, line: bytes) -> None:
+        with self._lock:
+            if self._end + len(line) > self._reserved:
+                with contextlib.suppress(OSError):  # the writing tells whether there is room for this line
+                    os.posix_fallocate(self._file, self._reserved, RESERVED)
+                    self._reserved += RESERVED
+            written = 0
+            while written < len(line):
+                written += os.pwrite(self._file, line[written:], self._end + written)
+            self._end += len(line)
+
+    def keep_on_disk(self) -> None:
+        """Writes the file to the disk again and again, for when the machine loses power. Never returns."""
+        while True:
+            time.sleep(SYNC_SECONDS)
+            with contextlib.suppress(OSError):  # a new file has just been begun, and this one is on the disk
+                os.fdatasync(self._file)
 
     def since(self, number: int) -> Iterator[list[Change]]:
-        """The changes of each request after a snapshot."""
-        for path in sorted(self.folder.glob("*")):
-            if int(path.name) >= number:
-                yield from map(json.loads, whole_lines(path.read_bytes()).splitlines())
+        """The changes of each request, from file `number` on."""
+        for found in self.numbers():
+            if found >= number:
+                try:
+                    yield from map(json.loads, whole_lines((self.folder / f"{found:012d}").read_bytes()))
+                except ValueError:
+                    logger.exception("journal %s is damaged: what follows in it is left out", found)
+
+    def remove_older(self, number: int) -> None:
+        """Removes the files before that one."""
+        for found in self.numbers():
+            if found < number:
+                (self.folder / f"{found:012d}").unlink()
 
 
-def remove_older(state: Path, number: int) -> None:
-    """Removes what no start from snapshot `number` or a later one replays."""
-    for path in (state / "journal").glob("*"):
-        if int(path.name) < number:
-            path.unlink()
+def whole_lines(content: bytes) -> list[bytes]:
+    """Without what follows them: a line that was cut off, and reserved room. After a loss of power room may stand
+    before a line, too: what follows it was not on the disk either."""
+    written = content.partition(b"\0")[0]
+    return written[: written.rfind(b"\n") + 1].splitlines()
 
 
-def whole_lines(content: bytes) -> bytes:
-    """Without what follows them: a line that a crash cut off, and reserved room."""
-    return content[: content.rfind(b"\n") + 1]
-
-
-def journal_before_acknowledging(journal: Journal) -> None:
+def journal_before_acknowledging(journal: Journal, save_soon: Callable[[], object]) -> None:
     """In ministack tables are in memory alone. Here a request that changes one is answered once its changes are in the
-    journal; if they do not fit on the disk the answer is 500 InternalServerError, and DynamoDB's clients try again."""
+    journal. While they do not fit on the disk each request is answered with 500 InternalServerError, and DynamoDB's
+    clients try again."""
     from ministack.core.responses import error_response_json, get_account_id, get_region
     from ministack.services import dynamodb
 
@@ -112,18 +146,21 @@ def journal_before_acknowledging(journal: Journal) -> None:
         else:
             noted.append(change)
 
-    async def handle_and_write(*args: Any) -> Any:
+    async def handle_and_write(method: str, path: str, headers: dict[str, str], *args: Any) -> Any:
         noted: list[Change] = []
-        token = request.set(noted)
         try:
-            answer = await handle(*args)
-        finally:
-            request.reset(token)
-        try:
-            if noted:
+            journal.write([])
+            token = request.set(noted)
+            try:
+                answer = await handle(method, path, headers, *args)
+            finally:
+                request.reset(token)
                 journal.write(noted)
         except OSError as error:
             return error_response_json("InternalServerError", f"The request was not stored: {error.strerror}", 500)
+        operation = headers.get("x-amz-target", "")
+        if operation.endswith(BESIDE) and ".Describe" not in operation:
+            save_soon()
         return answer
 
     dynamodb._emit_stream_event = emit_and_note
@@ -154,6 +191,7 @@ def replay(changes: list[Change]) -> None:
             else:
                 old, new = dynamodb._set_item(table, key, sort, item), item
             if told and (old or new):
+                last = last_record(name)
                 dynamodb._emit_stream_event(name, "REMOVE" if removed else "MODIFY" if old else "INSERT", old, new)
-                if record := last_record(name):
+                if (record := last_record(name)) is not last:
                     record["eventID"], record["dynamodb"]["ApproximateCreationDateTime"] = told

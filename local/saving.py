@@ -23,13 +23,14 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any, NoReturn
 
 import orjson
 
 from local.gate import App, Receive, Scope, Send
 from local.journal import RESERVED, Journal, journal_before_acknowledging, replay
-from local.snapshots import Snapshot, Snapshots
+from local.snapshots import JOURNAL, Snapshot, Snapshots
 
 EVERY_SECONDS = float(os.environ.get("BINTALLY_SNAPSHOT_SECONDS", "10"))
 """From one snapshot to the next. With at most 20 seconds to write one, the newest is at most 30 seconds behind. Tests
@@ -127,18 +128,26 @@ class Saver:
                 if name == "stepfunctions":
                     self.cut_off = end_what_ran(content["payload"])
                 app._get_module(module).load_persisted_state(content["payload"])
-            for changes in self.journal.since(found.number) if found else ():
+            for changes in self.journal.since(found.journal) if found else ():
                 replay(changes)
                 self.changed.set()
-            self.journal.begin(self.snapshots.next_number() - 1)
         except Exception as error:
             logger.exception("the saved state")
             print(f"the saved state in {found and found.folder} cannot be read: {error}", file=sys.stderr, flush=True)
             os._exit(1)
         self.newest, self._newest_bytes = found, found.size() if found else 0
-        journal_before_acknowledging(self.journal)
+        self.begin_journal()
         self.snapshots.mark_running()
         self.loaded.set()
+
+    def begin_journal(self) -> None:
+        try:
+            self.journal.begin()
+        except OSError as error:
+            print(f"{self.journal.folder} cannot be written: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+        journal_before_acknowledging(self.journal, self.asked.set)
+        threading.Thread(target=self.journal.keep_on_disk, name="journal", daemon=True).start()
 
     def report_cut_off(self) -> None:
         """Puts the event of every execution that the stop cut off, or that ended so shortly before it that what its
@@ -159,7 +168,6 @@ class Saver:
         while True:
             asked = self.asked.wait(1)
             self.snapshots.show_life()
-            self.journal.sync()
             if not asked and time.monotonic() - last < EVERY_SECONDS:
                 continue
             if not asked and deploying() and waited < DEPLOYING_SECONDS:
@@ -215,7 +223,7 @@ class Saver:
     def fork(self) -> tuple[int, int]:
         """Starts the child that writes. Returns its process id and a pipe from which to read its reason if it fails."""
         try:
-            self.journal.begin(self.snapshots.next_number())
+            journal = self.journal.begin()
         except OSError as error:
             self.failed(error.strerror or str(error))
         moment, prepared = time.time(), {name: get() for name, get in self.prepared.items()}
@@ -226,7 +234,7 @@ class Saver:
         if pid:
             logger.info("snapshot: requests waited %.1f ms", (time.time() - moment) * 1000)
         else:
-            self.write_as_child(writer, prepared, moment)
+            self.write_as_child(writer, {**prepared, JOURNAL: journal}, moment)
         os.close(writer)
         return pid, reader
 
@@ -244,7 +252,8 @@ class Saver:
             gc.disable()  # it would touch, and so copy, every page
             copy.deepcopy = itself  # type: ignore[assignment] # the child is a copy already
             lambda_svc._prune_orphan_code_blobs = lambda referenced: None  # an older snapshot may name them
-            self.snapshots.write(states(prepared), moment)
+            number = str(prepared[JOURNAL]).encode()
+            self.snapshots.write(chain([(JOURNAL, number)], states(prepared)), moment, self.newest)
             code = 0
         except BaseException as error:  # noqa: BLE001 - nothing of the emulator may continue in the child
             reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
@@ -264,6 +273,8 @@ class Saver:
         _, status = os.waitpid(pid, 0)
         if status == 0:
             self.snapshots.set_problem("")
+            if self.newest:
+                self.journal.remove_older(self.newest.journal)  # the one before the newest is kept
             self.newest = self.snapshots.last_written()
             self._newest_bytes = self.newest.size() if self.newest else 0
             return

@@ -2,14 +2,15 @@
 
     <home>/state/
       000000000012/   a snapshot: a file per service, and manifest.json with their sizes and checksums
-      journal/        what tables stored after each (local/journal.py)
+      journal/        what tables stored since (local/journal.py)
       part/           the one that is being written; never read
       lambda-blobs/   the functions' packages, named by their SHA-256, which the snapshots share
       running         exists from the start to an orderly stop; its mtime is the emulator's last sign of life
       unreconciled    a time: photographs that were uploaded since then may have lost their messages in a crash
       problem         the reason for which the last snapshot could not be written; otherwise blank
 
-A snapshot gets its number by a rename once everything in it is on the disk, so a half-written one has none.
+A snapshot gets its number by a rename once everything in it is on the disk, so a half-written one has none. The one
+before the newest is kept in case the disk damages the newest.
 """
 
 import contextlib
@@ -22,11 +23,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from local.journal import remove_older
-
-KEPT = 2
-"""The newest one, and the one before it in case the disk damages the newest."""
 MANIFEST = "manifest.json"
+JOURNAL = "journal"
+"""The name under which a snapshot has the number of its journal."""
 PROBLEM_BYTES = 4096
 
 
@@ -42,9 +41,10 @@ class Snapshot:
         return datetime.fromtimestamp(self.folder.stat().st_mtime, UTC)
 
     @property
-    def number(self) -> int:
-        """0 of one from before there were snapshots."""
-        return int(self.folder.name) if self.folder.name.isdigit() else 0
+    def journal(self) -> int:
+        """The first file of the journal whose changes it may not have; 0 of one from before there was a journal."""
+        file = self.folder / f"{JOURNAL}.json"
+        return int(file.read_bytes()) if file.exists() else 0
 
     def renew(self, moment: float) -> None:
         """Nothing has changed: this is also the state of that moment (seconds since 1970)."""
@@ -80,17 +80,17 @@ class Snapshots:
         found = self.root.iterdir() if self.root.is_dir() else ()
         return sorted(int(entry.name) for entry in found if entry.name.isdigit())
 
-    def next_number(self) -> int:
-        return 1 + max(self.numbers(), default=0)
-
-    def write(self, states: Iterable[tuple[str, bytes]], moment: float) -> Snapshot:
-        """Writes the states of the services (name, JSON), all of one moment, as the newest snapshot.
+    def write(self, states: Iterable[tuple[str, bytes]], moment: float, newest: Snapshot | None) -> Snapshot:
+        """Writes the states of the services (name, JSON), all of one moment, as the newest snapshot. First it removes
+        all but `newest`, the one that is complete.
 
         Raises OSError when they cannot be stored; the newest one then stays what it was.
         """
         numbers, part = self.numbers(), self.root / "part"
-        for number in numbers[:-1]:
-            shutil.rmtree(self.root / f"{number:012d}", ignore_errors=True)
+        for number in numbers:
+            folder = self.root / f"{number:012d}"
+            if newest is None or folder != newest.folder:
+                shutil.rmtree(folder, ignore_errors=True)
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
@@ -103,7 +103,7 @@ class Snapshots:
                 sync(blob)
             sync(part)
             os.utime(part, (moment, moment))
-            folder = self.root / f"{self.next_number():012d}"
+            folder = self.root / f"{1 + max(numbers, default=0):012d}"
             part.rename(folder)
             sync(self.root)
         except BaseException:
@@ -112,7 +112,6 @@ class Snapshots:
         for old in self.root.glob("*.json"):
             old.unlink()
         self.remove_unused_blobs()
-        remove_older(self.root, numbers[-1] if numbers else 0)
         return Snapshot(folder)
 
     def remove_unused_blobs(self) -> None:

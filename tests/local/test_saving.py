@@ -89,9 +89,7 @@ def change_items(stack: Local) -> None:
     dynamodb.batch_write_item(RequestItems={TABLE: [{"PutRequest": {"Item": {"PK": {"S": "again"}}}}]})
     dynamodb.delete_item(TableName=TABLE, Key={"PK": {"S": "again"}})
     with pytest.raises(ClientError, match="ConditionalCheckFailed"):
-        dynamodb.put_item(
-            TableName=TABLE, Item={"PK": {"S": "refused"}}, ConditionExpression="attribute_exists(PK)"
-        )
+        dynamodb.put_item(TableName=TABLE, Item={"PK": {"S": "refused"}}, ConditionExpression="attribute_exists(PK)")
 
 
 def stream(stack: Local) -> list[tuple[str, str, Any]]:
@@ -341,29 +339,98 @@ def test_a_damaged_snapshot_costs_no_item(own: Local) -> None:
     assert items(own) == {"first", "second", "third", "fourth"}
 
 
+def test_a_crash_before_a_snapshot_is_whole_brings_nothing_old_back(own: Local) -> None:
+    """Two starts from one snapshot: what was stored after the first is newer than the file that the lost snapshot
+    began."""
+    own.start_emulator()
+    make_resources(own)
+    own.save()
+    dynamodb = own.client("dynamodb")
+
+    def put(value: str) -> None:
+        own.client("dynamodb").put_item(TableName=TABLE, Item={"PK": {"S": "x"}, "value": {"S": value}})
+
+    put("old")
+    own.save()
+    put("of the lost snapshot")
+    kill(own)
+    newest = own.snapshots.last_written()
+    assert newest
+    shutil.rmtree(newest.folder)  # as if it had not got its name yet
+    own.start_emulator()
+    put("new")
+    dynamodb.put_item(TableName=TABLE, Item={"PK": {"S": "forgotten"}})
+    dynamodb.delete_item(TableName=TABLE, Key={"PK": {"S": "forgotten"}})
+    for end in (lambda: kill(own), own.down, lambda: kill(own)):
+        end()
+        own.start_emulator()
+        (item,) = own.client("dynamodb").scan(TableName=TABLE)["Items"]
+        assert item["value"]["S"] == "new"
+
+
+def test_a_change_that_had_no_room_is_written_before_any_request_is_answered(small: Local) -> None:
+    """A transaction that is sent again is answered from memory, where it is done already."""
+    small.start_emulator()
+    make_resources(small)
+    small.save()
+    filler = fill(small)
+    dynamodb = small.client("dynamodb", retries={"total_max_attempts": 1})
+    item = {"PK": {"S": "large"}, "large": {"S": "x" * 380_000}}
+    puts = [{"Put": {"TableName": TABLE, "Item": item | {"PK": {"S": f"large {n}"}}}} for n in range(8)]
+
+    def store(token: str) -> None:
+        dynamodb.transact_write_items(TransactItems=puts, ClientRequestToken=token)
+
+    with pytest.raises(ClientError, match="not stored: No space left on device"):
+        for attempt in range(4):
+            store(f"first {attempt}")
+    for request in (
+        lambda: store(f"first {attempt}"),
+        lambda: dynamodb.get_item(TableName=TABLE, Key=dict(PK={"S": "0"})),
+    ):
+        with pytest.raises(ClientError, match="not stored: No space left on device"):
+            request()
+    filler.unlink()
+    store(f"first {attempt}")
+    kill(small)
+    small.start_emulator()
+    assert items(small) == {f"large {n}" for n in range(8)}
+
+
 def test_a_request_is_in_the_journal_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     def changes(*keys: str) -> list[Any]:
         return [["", "", TABLE, {"PK": {"S": key}}, False, None] for key in keys]
 
+    def keys(found: Journal, number: int) -> str:
+        return " ".join("".join(change[3]["PK"]["S"][0] for change in request) for request in found.since(number))
+
     journal = Journal(tmp_path)
-    journal.begin(3)
-    journal.write(changes("a", "b"))
-    journal.write(changes("c", "d"))
-    file = tmp_path / "journal" / "000000000003"
-    content = file.read_bytes().rstrip(b"\0")
-    assert len(content) < 1000 < file.stat().st_size  # room for what comes
-    file.write_bytes(content[:-10])  # the machine lost power
+    assert journal.begin() == 1
+    for each in ("ab", "cd", "e"):
+        journal.write(changes(*each))
+    file = tmp_path / "journal" / "000000000001"
+    whole = file.read_bytes()
+    written = whole.rstrip(b"\0")
+    assert len(written) < 1000 < len(whole)  # room for what comes
+    assert keys(journal, 1) == "ab cd e"
+    cut, lines = len(written) - 10, written.splitlines(keepends=True)
     after = Journal(tmp_path)
-    assert list(after.since(3)) == [changes("a", "b")]
-    after.begin(3)
-    after.write(changes("e"))
-    after.begin(4)
+    for content, found in (
+        (written[:cut] + bytes(99), "ab cd"),  # the machine lost power
+        (lines[0] + bytes(len(lines[1])) + lines[2], "ab"),
+        (lines[0] + b"damaged\n" + lines[2], "ab"),
+    ):
+        file.write_bytes(content)
+        assert keys(after, 1) == found
+    assert after.begin() == 2
     after.write(changes("f"))
-    assert list(Journal(tmp_path).since(3)) == [changes("a", "b"), changes("e"), changes("f")]
-    assert list(Journal(tmp_path).since(4)) == [changes("f")]
     after.write(changes("x" * 2 * RESERVED))
     after.write(changes("g"))
-    assert list(Journal(tmp_path).since(4))[2] == changes("g")
+    assert after.begin() == 3
+    assert (tmp_path / "journal" / "000000000002").stat().st_size < 2 * RESERVED + 1000
+    assert keys(Journal(tmp_path), 1) == "ab f x g" and keys(Journal(tmp_path), 2) == "f x g"
+    after.remove_older(3)
+    assert after.numbers() == [3]
 
 
 def test_a_stack_that_is_discarded_keeps_its_items_and_its_last_saved_state(small: Local) -> None:
@@ -395,6 +462,11 @@ def states_of(**services: str) -> Iterator[tuple[str, bytes]]:
         yield name, content.encode()
 
 
+def fails() -> Iterator[tuple[str, bytes]]:
+    yield "s3", b"3"
+    raise OSError(28, "No space left on device")
+
+
 def read(snapshots: Snapshots) -> dict[str, str]:
     found = snapshots.newest()
     assert found is not None
@@ -404,18 +476,14 @@ def read(snapshots: Snapshots) -> dict[str, str]:
 def test_a_snapshot_counts_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     snapshots = Snapshots(tmp_path)
     assert snapshots.newest() is None
-    snapshots.write(states_of(s3="1", sqs="1"), 1000.0)
-    snapshots.write(states_of(s3="2", sqs="2"), 2000.0)
+    snapshots.write(states_of(s3="1", sqs="1"), 1000.0, snapshots.newest())
+    snapshots.write(states_of(s3="2", sqs="2"), 2000.0, snapshots.newest())
     found = snapshots.newest()
     assert found is not None
     assert found.moment.timestamp() == 2000.0
 
-    def fails() -> Iterator[tuple[str, bytes]]:
-        yield "s3", b"3"
-        raise OSError(28, "No space left on device")
-
     with pytest.raises(OSError, match="No space left"):
-        snapshots.write(fails(), 3000.0)
+        snapshots.write(fails(), 3000.0, snapshots.newest())
     assert read(snapshots) == {"s3": "2", "sqs": "2"}
     (snapshots.root / "part").mkdir()  # as a crash leaves it
     (snapshots.root / "part" / "s3.json").write_text("4")
@@ -425,8 +493,8 @@ def test_a_snapshot_counts_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "changed", "missing", "no manifest"])
 def test_a_damaged_snapshot_gives_way_to_the_one_before_it(tmp_path: Path, damage: str) -> None:
     snapshots = Snapshots(tmp_path)
-    snapshots.write(states_of(s3="1" * 10, sqs="1"), 1000.0)
-    folder = snapshots.write(states_of(s3="2" * 10, sqs="2"), 2000.0).folder
+    snapshots.write(states_of(s3="1" * 10, sqs="1"), 1000.0, snapshots.newest())
+    folder = snapshots.write(states_of(s3="2" * 10, sqs="2"), 2000.0, snapshots.newest()).folder
     match damage:
         case "cut":
             (folder / "s3.json").write_text("2" * 9)
@@ -437,6 +505,9 @@ def test_a_damaged_snapshot_gives_way_to_the_one_before_it(tmp_path: Path, damag
         case _:
             (folder / "manifest.json").unlink()
     assert read(snapshots)["sqs"] == "1"
+    with pytest.raises(OSError, match="No space left"):
+        snapshots.write(fails(), 3000.0, snapshots.newest())
+    assert read(snapshots)["sqs"] == "1"
 
 
 def test_the_state_of_an_older_version_is_read_and_replaced(tmp_path: Path) -> None:
@@ -444,7 +515,7 @@ def test_the_state_of_an_older_version_is_read_and_replaced(tmp_path: Path) -> N
     snapshots.root.mkdir()
     (snapshots.root / "s3.json").write_text("old")
     assert read(snapshots) == {"s3": "old"}
-    snapshots.write(states_of(s3="new"), 1000.0)
+    snapshots.write(states_of(s3="new"), 1000.0, snapshots.newest())
     assert read(snapshots) == {"s3": "new"}
     assert not (snapshots.root / "s3.json").exists()
 
@@ -454,11 +525,11 @@ def test_packages_of_functions_stay_as_long_as_a_snapshot_names_them(tmp_path: P
     snapshots.blobs.mkdir(parents=True)
     for name in ("aa", "bb", "cc"):
         (snapshots.blobs / f"{name}.zip").touch()
-    snapshots.write(states_of(**{"lambda": "aa"}), 1000.0)
+    snapshots.write(states_of(**{"lambda": "aa"}), 1000.0, snapshots.newest())
     (snapshots.blobs / "bb.zip").touch()
-    snapshots.write(states_of(**{"lambda": "bb"}), 2000.0)
+    snapshots.write(states_of(**{"lambda": "bb"}), 2000.0, snapshots.newest())
     assert {blob.stem for blob in snapshots.blobs.iterdir()} == {"aa", "bb"}
-    snapshots.write(states_of(**{"lambda": "bb"}), 3000.0)
+    snapshots.write(states_of(**{"lambda": "bb"}), 3000.0, snapshots.newest())
     assert {blob.stem for blob in snapshots.blobs.iterdir()} == {"bb"}
 
 

@@ -82,6 +82,12 @@ class Retrainings:
         self.user.wait_for("the label lines", lambda: self.labelled() >= before + len(keys), 300)
         return keys
 
+    def with_labels(self) -> "Retrainings":
+        """Has labels to train on, for a test that runs alone."""
+        if not self.labelled():
+            self.upload_labelled()
+        return self
+
     def labelled(self) -> int:
         pages = self.user.s3.get_paginator("list_objects_v2").paginate(Bucket=self.artifacts, Prefix="labels/2")
         objects = [found["Key"] for page in pages for found in page.get("Contents", ())]
@@ -288,6 +294,9 @@ def test_a_better_challenger_waits_for_approval_and_then_answers(retrainings: Re
     trained = retrainings.sagemaker.describe_training_job(TrainingJobName=f"{name}-train")
     assert "Interrupted" in [change["Status"] for change in trained["SecondaryStatusTransitions"]]
     assert set(tuned["BestTrainingJob"]["TunedHyperParameters"].items()) <= set(trained["HyperParameters"].items())
+    job = [{"Name": "TrainingJobName", "Value": f"{name}-train"}]
+    told = retrainings.stack.client("cloudwatch").list_metrics(Namespace="/aws/sagemaker/TrainingJobs", Dimensions=job)
+    assert "validation:rps" in [metric["MetricName"] for metric in told["Metrics"]]
     assert retrainings.live_version() == before, "nothing is released before a person approves"
     retrainings.assert_clean()
     assert retrainings.told(execution)[0]["outcome"] == "registered"
@@ -348,7 +357,7 @@ def test_what_was_learned_is_not_new(retrainings: Retrainings) -> None:
 
 
 def test_a_challenger_that_is_not_better_is_not_registered(retrainings: Retrainings) -> None:
-    before = retrainings.live_version()
+    before = retrainings.with_labels().live_version()
     group = retrainings.stack.name
     known = retrainings.sagemaker.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]
     settings = SMALL | {"epochs": 1, "start": "scratch", "learning_rate": "0.00001"}
@@ -361,22 +370,19 @@ def test_a_challenger_that_is_not_better_is_not_registered(retrainings: Retraini
     assert retrainings.live_version() == before
     verdict = json.loads(retrainings.read(f"retrain/{output['run']}/verdict.json"))
     assert verdict["promote"] is False
-    job = [{"Name": "TrainingJobName", "Value": f"{group}-{output['run']}-train"}]
-    told = retrainings.stack.client("cloudwatch").list_metrics(Namespace="/aws/sagemaker/TrainingJobs", Dimensions=job)
-    assert "validation:rps" in [metric["MetricName"] for metric in told["Metrics"]]
     retrainings.assert_clean()
     assert retrainings.told(execution)[0]["outcome"] == "not better"
 
 
 def test_a_training_that_diverges_fails_with_its_reason(retrainings: Retrainings) -> None:
-    execution = retrainings.start(force=True, settings=SMALL | {"learning_rate": "1"})
+    execution = retrainings.with_labels().start(force=True, settings=SMALL | {"learning_rate": "1"})
     retrainings.failed(execution, "TrainFailed", "loss is")
 
 
 def test_a_run_that_a_stop_of_the_stack_cut_off_is_taken_over(retrainings: Retrainings) -> None:
     """The stack stops in mid-training."""
     stack, before = retrainings.stack, retrainings.live_version()
-    execution = retrainings.start(force=True, settings=SMALL | {"epochs": 200})
+    execution = retrainings.with_labels().start(force=True, settings=SMALL | {"epochs": 200})
     retrainings.wait_state(execution, "Train")
     stack.down()
     stack.up(print)
@@ -404,7 +410,7 @@ def test_photographs_that_are_gone_fail_the_processing(retrainings: Retrainings,
 
 
 def test_an_aborted_run_is_cleaned_up_after(retrainings: Retrainings) -> None:
-    execution = retrainings.start(force=True, settings=SMALL | {"epochs": 200})
+    execution = retrainings.with_labels().start(force=True, settings=SMALL | {"epochs": 200})
     # Photographs of the test above are gone for good; a run that is to train must not meet them again.
     retrainings.wait_state(execution, "Process")
     run = retrainings.user.wait_for("the run", lambda: retrainings.run(execution))["run"]
@@ -429,7 +435,7 @@ def test_a_missing_permission_is_told(retrainings: Retrainings) -> None:
             statement["Action"] = [a for a in statement["Action"] if a != "sagemaker:CreateProcessingJob"] or ["sts:X"]
     iam.put_role_policy(RoleName=role, PolicyName="retrain", PolicyDocument=json.dumps(less))
     try:
-        execution = retrainings.start(force=True, settings=SMALL)
+        execution = retrainings.with_labels().start(force=True, settings=SMALL)
         retrainings.failed(execution, "ProcessFailed", "sagemaker:CreateProcessingJob")
     finally:
         iam.put_role_policy(RoleName=role, PolicyName="retrain", PolicyDocument=json.dumps(document))
