@@ -35,12 +35,12 @@ FOLLOWED_SECONDS = 180.0
 
 @dataclass
 class Counting(threading.Thread):
-    """A person who claims bins and enters numbers until `ended`. `entries` are bins by acknowledged id."""
+    """A person who claims bins and enters numbers until `ended`. `entries` are bin and quantity by acknowledged id."""
 
     api: Api
     rng: random.Random
     ended: threading.Event
-    entries: dict[str, str] = field(default_factory=dict)
+    entries: dict[str, tuple[str, int]] = field(default_factory=dict)
     refused: int = 0
     repeated: int = 0
     failure: str = ""
@@ -62,8 +62,9 @@ class Counting(threading.Thread):
             if claimed is not None:
                 id_ = str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
                 entry = {"id": id_, "bin": claimed["bin"], "image_version": claimed["image_version"]}
-                if self.ask("recounts", entry | {"quantity": self.rng.randrange(7)}) is not None:
-                    self.entries[id_] = claimed["bin"]
+                quantity = self.rng.randrange(7)
+                if self.ask("recounts", entry | {"quantity": quantity}) is not None:
+                    self.entries[id_] = claimed["bin"], quantity
             self.ended.wait(PAUSE_SECONDS)
 
     def ask(self, path: str, body: Any) -> dict[str, Any] | None:
@@ -155,12 +156,13 @@ class Work:
 
     def _account(self) -> "WorkDone":
         table = Table(self.stack.outputs()["CountsTable"], self.stack.client("dynamodb"))
-        entries = {id_: bin_ for person in self.people for id_, bin_ in person.entries.items()}
-        bins = {*entries.values(), *self.records}
-        seen: Counter[str] = Counter()
+        entries = {id_: told for person in self.people for id_, told in person.entries.items()}
+        bins = {*self.records, *(bin_ for bin_, _ in entries.values())}
+        seen: Counter[tuple[str, tuple[str, int]]] = Counter()
         wrong = differ = 0
         for bin_, pk in ((bin_, items.bin_key(Place(self.site, bin_, ""))) for bin_ in sorted(bins)):
-            seen.update(str(found["id"]) for found in table.beginning(pk, "RECOUNT#"))
+            recounts = table.beginning(pk, "RECOUNT#")
+            seen.update((str(found["id"]), (bin_, int(found.get("quantity", -1)))) for found in recounts)
             record = table.get({"PK": pk, "SK": "RECORD"}, consistent=True)
             if bin_ in self.records and (record is None or record["expected_quantity"] != self.records[bin_]):
                 wrong += 1
@@ -169,8 +171,8 @@ class Work:
             entries=len(entries),
             entries_repeated=sum(person.repeated for person in self.people),
             entries_refused=sum(person.refused for person in self.people),
-            entries_lost=len(entries.keys() - seen.keys()),
-            entries_double=sum(number - 1 for number in seen.values()),
+            entries_lost=len(entries.items() - seen.keys()),
+            entries_double=seen.total() - len({id_ for id_, _ in seen}),
             trails_differ=differ,
             files=self.files,
             files_repeated=self.files_repeated,
@@ -198,7 +200,7 @@ class WorkDone:
     entries_refused: int
     """By the rules: the claim had ended, or a new photograph had come."""
     entries_lost: int
-    """Acknowledged, and not stored."""
+    """Acknowledged, and not stored with their quantity."""
     entries_double: int
     trails_differ: int
     """Reviews that their trail does not replay to."""

@@ -60,13 +60,14 @@ UNSEEN = {
 def watch_permissions(without: str = "", file: Path | None = None) -> None:
     """Makes the emulator deny the action `without` (`<logical id of a role> <action as the template writes it>`), and
     append to `file` `<role> <action> <test>`, once each, for what a role's own policies allowed. Emulators may share a
-    file; the running test stands in the file that BINTALLY_GRANTS_TEST names."""
+    file; the running test stands in the file that BINTALLY_GRANTS_TEST names. The file that BINTALLY_DENIED names
+    exists once the action was denied."""
     from ministack.core import iam_evaluator
 
     evaluate = iam_evaluator.evaluate
     noted: set[str] = set()
     denied, _, pattern = without.partition(" ")
-    told = os.environ.get("BINTALLY_GRANTS_TEST")
+    told, proof = os.environ.get("BINTALLY_GRANTS_TEST"), os.environ.get("BINTALLY_DENIED")
 
     def watched(context: Any, *policies: Any) -> Any:
         found = evaluate(context, *policies)
@@ -74,6 +75,8 @@ def watch_permissions(without: str = "", file: Path | None = None) -> None:
             return found
         role = context.principal_arn.split("/")[1]
         if denied and f"-{denied}-" in role and fnmatchcase(context.action.lower(), pattern.lower()):
+            if proof:
+                Path(proof).touch()
             return replace(found, decision="ImplicitDeny")
         line = f"{role} {context.action} {Path(told).read_text() if told else ''}\n"
         if file and line not in noted:

@@ -4,8 +4,9 @@
     python -m tests.removals .runs/grants.txt [ROLE …]
 
 Every action that a test used gets a stack of its own, whose emulator denies it, and that test; one that passes is
-followed by another test that used the action, up to TESTS. What takes a while to break is waited for PATIENCE,
-and a test that needs longer with all permissions is no witness. Ends with 1 if an action is missed by no test.
+followed by another test that used the action, up to TESTS. One that fails before the action is denied shows nothing.
+What takes a while to break is waited for PATIENCE, and a test that needs longer with all permissions is no witness.
+Ends with 1 if an action is missed by no test.
 """
 
 import os
@@ -73,20 +74,24 @@ def patience_of(test: str) -> int:
     return PATIENCE.get(test.partition("::")[0], 60)
 
 
-def passes(test: str, without: str = "") -> bool:
-    """Whether a test, or the start of a stack, passes on a stack of its own without this action."""
+def passes(test: str, without: str = "") -> bool | None:
+    """Whether a test, or the start of a stack, passes on a stack of its own without this action. None if it fails
+    before the action is denied: for another reason."""
     settings = os.environ | {"BINTALLY_WITHOUT": without, "BINTALLY_PATIENCE": str(patience_of(test))}
     settings.pop("BINTALLY_GRANTS", None)
     node = "tests/stack/test_photograph_to_count.py" if test == START else test
     with tempfile.TemporaryDirectory() as folder:
+        denied = Path(folder, "denied")
+        settings["BINTALLY_DENIED"] = str(denied)
         options = ["-x", "-q", f"--basetemp={folder}/run", "-p", "no:cacheprovider"]
         command = [sys.executable, "-m", "pytest", *options, node]
         try:
-            return subprocess.run(command, env=settings, capture_output=True, timeout=MOST).returncode == 0
+            passed = subprocess.run(command, env=settings, capture_output=True, timeout=MOST).returncode == 0
         except subprocess.TimeoutExpired:
             for pid_file in Path(folder).rglob("emulator.pid"):
                 Local(home=pid_file.parent, port=1).stop()
-            return False
+            passed = False
+        return passed if passed or denied.exists() else None
 
 
 @cache
@@ -96,7 +101,7 @@ def lock_of(test: str) -> Lock:
 
 @cache
 def control(test: str) -> bool:
-    return passes(test)
+    return passes(test) is True
 
 
 def is_a_witness(test: str) -> bool:
@@ -107,9 +112,10 @@ def is_a_witness(test: str) -> bool:
 
 def look(grant: Grant) -> Grant:
     for test in grant.tests[:TESTS]:
-        if passes(test, grant.name):
+        passed = passes(test, grant.name)
+        if passed:
             grant.missed.append(test)
-        elif is_a_witness(test):
+        elif passed is False and is_a_witness(test):
             grant.broke = test
             break
     print(f"{grant.name}: {grant.broke or 'NOT MISSED by ' + ', '.join(grant.missed)}", flush=True)
