@@ -14,7 +14,7 @@ from bintally.aws import items
 from bintally.aws.table import Table
 from bintally.common.keys import Place
 from bintally.reviewing.rules import Outcome
-from bintally.reviewing.tallies import waiting_key
+from bintally.reviewing.tallies import waiting_keys
 
 Item = Mapping[str, Any]
 Days = defaultdict[str, Counter[str]]
@@ -35,7 +35,7 @@ class Totals:
 
 
 def totals_of(table: Table, site: str, bins: Iterable[str], days: Iterable[str]) -> Totals:
-    """`days` are all on which photographs were counted or reviews changed."""
+    """`days` are all on which photographs were counted or reviews changed. For SiteParts=1, its default."""
     least, most, reviews, waiting = Days(Counter), Days(Counter), Days(Counter), Counter[str]()
     for bin_ in bins:
         pk = items.bin_key(Place(site, bin_, ""))
@@ -48,7 +48,7 @@ def totals_of(table: Table, site: str, bins: Iterable[str], days: Iterable[str])
         if stage := found.get("REVIEW", {}).get("tallied"):
             waiting[stage] += 1
     said = {day: summed(table.between(items.day_key(site, day), "REVIEWS#", "TOTALS#~")) for day in days}
-    wait = +summed(table.between(waiting_key(site), "WAITING#", "WAITING#~"))
+    wait = +summed(table.between(waiting_keys(site, 1)[0], "WAITING#", "WAITING#~"))
     wrong = [
         f"{day}: {numbers[name]} {name}, items say {least[day][name]} to {most[day][name]}"
         for day, numbers in said.items()

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from bintally.aws.items import marker_key_of, plain
@@ -17,12 +17,12 @@ from bintally.common.errors import Rejected
 from bintally.common.keys import encode_id, fold, parse_key, parse_records_key, utc
 from bintally.labels import log
 from bintally.reviewing.stored import difference_key
-from bintally.reviewing.tallies import shard, waiting_key
+from bintally.reviewing.tallies import waiting_key
 from boto3.dynamodb.conditions import Attr, Key
 from botocore.exceptions import ClientError
 
 from deployed.errors import ForgetFailed
-from deployed.forgetting_datasets import Datasets
+from deployed.forgetting_datasets import LEFTOVER, Datasets
 from deployed.stack import Deployed, version_of
 
 Item = dict[str, Any]
@@ -37,6 +37,8 @@ AT_ONCE = 1000
 """Object versions that one request deletes."""
 TRIES = 5
 """For a review that people work on meanwhile."""
+Shown = Literal["yes", "expired", "no"]
+"""Of a version of an object: the newest, or the newest below the delete marker of a lifecycle rule, or an older one."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Forgetting:
         outputs = self.stack.outputs()
         self.images, self.artifacts = outputs["ImagesBucket"], outputs["ArtifactsBucket"]
         self.retraining = outputs["RetrainStateMachine"]
-        self.locked = outputs.get("TrailBucket")
+        self.locked, self.parts = outputs.get("TrailBucket"), int(outputs.get("SiteParts", "1"))
         self.table, self.s3 = self.stack.counts_table(), self.stack.client("s3")
         self.datasets = Datasets(self.s3, self.artifacts, self.scope.covers_line)
 
@@ -202,7 +204,7 @@ class Forgetting:
             seen = {"ConditionExpression": "version = :seen", "ExpressionAttributeValues": {":seen": review["version"]}}
             writes: list[Any] = [{"Delete": {"TableName": self.table.name, "Key": key, **seen}}]
             if stage := review.get("tallied"):
-                waiting = {"PK": waiting_key(review["site"]), "SK": f"WAITING#{shard(pk)}"}
+                waiting = waiting_key(review["site"], pk, self.parts)
                 less = {"UpdateExpression": "ADD #stage :less", "ExpressionAttributeNames": {"#stage": stage}}
                 less |= {"ExpressionAttributeValues": {":less": -1}}
                 writes.append({"Update": {"TableName": self.table.name, "Key": waiting, **less}})
@@ -256,20 +258,21 @@ class Forgetting:
         self.delete(
             self.artifacts, (one for one in self.versions(self.artifacts, "datasets/") if one["Key"] not in kept)
         )
+        runs = self.versions(self.artifacts, "retrain/")
+        self.delete(self.artifacts, (one for one in runs if LEFTOVER.match(one["Key"])))
 
     def forget_labels(self) -> None:
         """Objects of the label log that name the scope are written again without these lines."""
-        for version, newest, body in self.objects(log.LOG):
-            if version["Key"].endswith(".jsonl") and self.forget_lines(version["Key"], body, newest=newest):
+        for version, shown, body in self.objects(log.LOG):
+            if version["Key"].endswith(".jsonl") and self.forget_lines(version["Key"], shown, body):
                 self.delete(self.artifacts, [version])
 
     def forget_changes(self) -> None:
         """So are objects of changes that a function quarantined, or on which one failed for good."""
-        for version, newest, body in (*self.objects(log.ASIDE), *self.objects(DISCARDED)):
+        for version, shown, body in (*self.objects(log.ASIDE), *self.objects(DISCARDED)):
             left = self.without_changes(body)
-            if left and left != body and newest and not self.dry_run:
-                self.s3.put_object(Bucket=self.artifacts, Key=version["Key"], Body=left)
             if left != body:
+                self.store(version["Key"], shown, left)
                 self.delete(self.artifacts, [version])
 
     def without_changes(self, body: bytes) -> bytes:
@@ -286,24 +289,34 @@ class Forgetting:
             return body
         return json.dumps(found | {"payload": json.dumps(event | {"Records": left})}).encode() if left else b""
 
-    def objects(self, prefix: str) -> Iterator[tuple[Version, bool, bytes]]:
-        """Each version of the objects there, whether it is the newest, and its content."""
+    def objects(self, prefix: str) -> Iterator[tuple[Version, Shown, bytes]]:
+        """Each version of the objects there, how it is shown, and its content."""
+        before = ""
         for page in self.s3.get_paginator("list_object_versions").paginate(Bucket=self.artifacts, Prefix=prefix):
-            for one in page.get("Versions", ()):
+            for one in page.get("Versions", ()):  # of a key the newest first
                 version = {"Key": one["Key"], "VersionId": one["VersionId"]}
-                yield version, one["IsLatest"], self.s3.get_object(Bucket=self.artifacts, **version)["Body"].read()
+                shown: Shown = "no" if one["Key"] == before else "yes" if one["IsLatest"] else "expired"
+                before = one["Key"]
+                yield version, shown, self.s3.get_object(Bucket=self.artifacts, **version)["Body"].read()
 
-    def forget_lines(self, key: str, body: bytes, *, newest: bool) -> bool:
+    def store(self, key: str, shown: Shown, left: bytes) -> None:
+        """Stores what is left of an object's newest version; what had expired stays so."""
+        if left and shown != "no" and not self.dry_run:
+            self.s3.put_object(Bucket=self.artifacts, Key=key, Body=left)
+            if shown == "expired":
+                self.s3.delete_object(Bucket=self.artifacts, Key=key)
+
+    def forget_lines(self, key: str, shown: Shown, body: bytes) -> bool:
         """Whether this version of an object is to be deleted. Of the newest one, the other lines are stored first."""
         lines = [line for line in body.splitlines(keepends=True) if line.strip()]
         try:
             left = [line for line in lines if not self.scope.covers_line(json.loads(line))]
         except (ValueError, KeyError, TypeError) as error:
             raise ForgetFailed(f"{key} in the label log contains a line that is no label: {error!r}") from error
-        if newest:
+        if shown != "no":
             self.found["labels"] += len(lines) - len(left)
-            if left and len(left) < len(lines) and not self.dry_run:
-                self.s3.put_object(Bucket=self.artifacts, Key=key, Body=b"".join(left))
+        if len(left) < len(lines):
+            self.store(key, shown, b"".join(left))
         return len(left) < len(lines)
 
     def models(self) -> dict[str, list[str]]:

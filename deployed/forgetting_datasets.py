@@ -19,6 +19,8 @@ from training.dataset.layout import Shard, manifest
 
 INDEX = re.compile(r"retrain/([^/]+)/dataset/(index|duplicates)\.jsonl")
 LINES = re.compile(r"retrain/[^/]+/(manifest|slices/[^/]+|dataset/(index|duplicates|unreadable))\.jsonl")
+LEFTOVER = re.compile(r"retrain/[^/]+/(parts|trials)/")
+"""Files that only a run itself reads: they stay where its cleaning up failed."""
 LISTS = re.compile(r"retrain/[^/]+/dataset/(\w+)\.manifest")
 
 Version = dict[str, str]

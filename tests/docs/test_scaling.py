@@ -30,8 +30,20 @@ def test_functions_and_endpoint() -> None:
 def test_write_units() -> None:
     units = USE.count_units + USE.marker_units + USE.totals_units + USE.latest_units
     assert f"A photograph takes {units:.0f} write units" in PAGE
-    assert f"A new table, {4000 // units // 10 * 10:.0f} photographs a second" in PAGE
-    assert f"40,000 write units a second: {40000 // units // 100 * 100:,.0f} photographs" in PAGE
-    assert f"One site, {1000 / USE.totals_units:.0f} photographs a second" in PAGE
-    assert f"{ceil(3 * 100_000_000 / A_DAY / (1000 / USE.totals_units))} if one site has them all" in PAGE
-    assert USE.totals_units >= USE.latest_units / 2, "the day's total is the first to stop a site"
+    assert f"A review takes {USE.review_units:.0f} more" in PAGE
+    all_of_it = round(units + USE.reviewed * USE.review_units)
+    assert f"{all_of_it} together" in PAGE
+    assert f"A new table, {4000 // all_of_it // 10 * 10:.0f} photographs a second" in PAGE
+    assert f"40,000 write units a second: {40000 // all_of_it // 100 * 100:,.0f} photographs" in PAGE
+
+
+def test_one_site() -> None:
+    """The day's totals are the first to stop it: REVIEWS is written in a transaction, so 2 units."""
+    a_day = USE.totals_units + 2 * USE.reviewed
+    rate = 1000 // a_day // 10 * 10
+    assert f"One site, {rate:.0f} photographs a second" in PAGE and f"for {rate:.0f} photographs a second each" in PAGE
+    assert f"{ceil(3 * 100_000_000 / A_DAY / rate)} if one site has them all" in PAGE
+    assert a_day >= USE.latest_units / 2
+    under_way = round(rate * USE.request_milliseconds / 1000)
+    assert under_way == 5 and f"each for {USE.request_milliseconds} ms" in PAGE
+    assert 0.2 < 1 - (15 / 16) ** under_way < 0.3, "a quarter"

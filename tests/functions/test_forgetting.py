@@ -12,7 +12,7 @@ import pytest
 from bintally.aws.table import Table
 from bintally.common.keys import utc
 from bintally.reviewing.desk import Desk
-from bintally.reviewing.tallies import waiting_key
+from bintally.reviewing.tallies import waiting_keys
 from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
@@ -115,6 +115,18 @@ def test_a_site_is_forgotten_however_it_is_spelled(stack: Any) -> None:
     assert sites() == {"SEA10", "AUS2"}
 
 
+def test_labels_that_have_expired_stay_so_and_lose_nothing_of_others(stack: Any) -> None:
+    """LabelDays puts a delete marker on an object of the label log; its versions stay, as OldVersionDays says."""
+    s3 = boto3.client("s3")
+    s3.delete_object(Bucket="artifacts", Key="labels/2026/11/29/a.jsonl")
+    assert Forgetting(stack, Scope("SEA1"), dry_run=True).run()["labels"] == 4
+    assert forget(stack, site="SEA1")["labels"] == 4
+    assert "Contents" not in s3.list_objects_v2(Bucket="artifacts", Prefix="labels/")
+    (left,) = s3.list_object_versions(Bucket="artifacts", Prefix="labels/")["Versions"]
+    body = s3.get_object(Bucket="artifacts", Key=left["Key"], VersionId=left["VersionId"])["Body"].read()
+    assert [json.loads(line)["site"] for line in body.splitlines()] == ["SEA10", "SEA10", "AUS2", "AUS2"]
+
+
 def test_a_bin_is_forgotten_with_its_review(stack: Any) -> None:
     desk = Desk(Table.named("counts"))
     for bin_ in ("A-1", "A-2"):  # a review of each waits
@@ -123,7 +135,7 @@ def test_a_bin_is_forgotten_with_its_review(stack: Any) -> None:
         desk.follow(pk, TODAY)
 
     def waiting() -> int:
-        return sum(int(item.get("FIRST", 0)) for item in desk.table.between(waiting_key("SEA1"), "W", "X"))
+        return sum(int(item.get("FIRST", 0)) for item in desk.table.between(waiting_keys("SEA1", 1)[0], "W", "X"))
 
     assert waiting() == 2
     forget(stack, site="SEA1", bin="a-2")
@@ -282,7 +294,7 @@ def test_a_person_who_works_on_a_review_meanwhile_is_counted_once(bare: Any, mon
     calls: list[Any] = []
     monkeypatch.setattr(forgetting.table, "get_item", read_late)
     forgetting.run()
-    assert calls and sum(int(i.get("FIRST", 0)) for i in desk.table.between(waiting_key("SEA1"), "W", "X")) == 0
+    assert calls and sum(int(i.get("FIRST", 0)) for i in desk.table.between(waiting_keys("SEA1", 1)[0], "W", "X")) == 0
 
 
 def test_a_failure_leaves_a_line_of_what_was_deleted_by_then(

@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 from bintally.aws import items
+from bintally.aws.table import Table
 from bintally.common import parts
+from bintally.common.keys import Place
+from bintally.reviewing.desk import Desk, Person
 
 from tests.functions.conftest import World, table
 from tests.functions.test_answer import Ask, ask, entry  # noqa: F401
+from tests.functions.test_bins import put_bin
 from tests.functions.test_overview import TODAY, counted
 
 VIEWER, MANAGER = "/machine/viewer/sites/SEA1/", "/machine/manager/sites/SEA1/"
@@ -58,6 +62,28 @@ def test_a_site_stays_whole_when_its_parts_become_more(ask: Ask, world: World, p
         cursor = {"cursor": page["cursor"]}
     assert listed == BINS
     assert ask(MANAGER + "overview", days="1")[1]["all_days"]["counted"] == len(BINS) + 4
+
+
+def test_reviews_are_counted_in_parts_that_became_more_meanwhile(ask: Ask, spread: Any) -> None:  # noqa: F811
+    desk, keys = Desk(Table.named("counts")), [items.bin_key(Place("SEA1", bin_, "")) for bin_ in BINS]
+
+    def kept(prefix: str) -> set[str]:
+        return {item["PK"] for item in table().scan()["Items"] if item["SK"].startswith(prefix)}
+
+    for bin_, key in zip(BINS[:4], keys, strict=False):
+        put_bin(bin_, 9)
+        desk.follow(key, TODAY)
+    assert (kept("WAITING#"), len(kept("REVIEWS#"))) == ({"WAITING#SEA1"}, 1)
+    spread(4)
+    for bin_, key in zip(BINS[4:], keys[4:], strict=True):
+        put_bin(bin_, 9)
+        desk.follow(key, TODAY)
+    assert len(kept("WAITING#")) > 2 and len(kept("REVIEWS#")) > 2
+    desk.claim(keys[0], Person("user/ana"), TODAY)
+    entered = entry({"bin": BINS[0], "image_version": "v9"}, 3)
+    assert ask("/machine/counter/sites/SEA1/recounts", entered)[0] == 200
+    said = ask(MANAGER + "overview", days="1")[1]
+    assert (said["waiting"], said["all_days"]["opened"], said["all_days"]["recounted"]) == (11, 12, 1)
 
 
 def test_a_page_stays_within_its_prefix(ask: Ask, world: World, photo: Any, spread: Any) -> None:  # noqa: F811

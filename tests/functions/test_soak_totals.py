@@ -7,7 +7,7 @@ import pytest
 from bintally.aws.table import Table
 from bintally.common.keys import utc
 from bintally.reviewing.desk import Desk
-from bintally.reviewing.tallies import reviews_key, shard, waiting_key
+from bintally.reviewing.tallies import reviews_key, waiting_key
 
 from bench.soak_totals import Totals, totals_of
 from tests.functions.conftest import World, table
@@ -44,7 +44,7 @@ def test_what_reviews_add_up_is_what_their_trails_say(world: World) -> None:
     assert (found().opened, found().resolved, found().waiting, found().wrong) == (2, 1, 1, ())
 
     add(reviews_key("SEA1", BIN, DAY), OPENED=1, RECORD_WRONG=-1)
-    add({"PK": waiting_key("SEA1"), "SK": f"WAITING#{shard(BIN)}"}, FIRST=1)
+    add(waiting_key("SEA1", BIN, 1), FIRST=1)
     assert found().wrong == (
         f"{DAY}: 3 OPENED, trails say 2",
         f"{DAY}: 0 RECORD_WRONG, trails say 1",

@@ -17,7 +17,7 @@ from bintally.common.parts import site_parts, spread
 from bintally.reviewing.desk import Desk
 from bintally.reviewing.expectation import expected_wrong, so_far
 from bintally.reviewing.rules import Outcome, Stage, is_settled
-from bintally.reviewing.tallies import waiting_key
+from bintally.reviewing.tallies import waiting_keys
 
 MOST_DAYS = 90
 FIRST = 30
@@ -81,7 +81,8 @@ class Overview:
         }
 
     def _for_managers(self) -> dict[str, Any]:
-        by_stage = summed(self.desk.table.between(waiting_key(self.site), "WAITING#", "WAITING#~"))
+        parts = waiting_keys(self.site, site_parts())
+        by_stage = summed(item for part in parts for item in self.desk.table.between(part, "WAITING#", "WAITING#~"))
         stages = {stage.lower(): by_stage[stage] for stage in WAITING}
         first = self.desk.queue(self.site, FIRST)
         return {

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
+from bintally.common.errors import BintallyError
 from bintally.retraining.names import Names, Places
 
 if TYPE_CHECKING:
@@ -12,8 +13,13 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
     from mypy_boto3_sagemaker import SageMakerClient
 
+
 GONE = ("ValidationException", "ResourceNotFound")
 """SageMaker's errors for a job that was never created or has already ended."""
+
+
+class NotDeleted(BintallyError):
+    """S3 did not delete an object; the message says which and why. May be tried again."""
 
 
 def clean_up(client: "SageMakerClient", names: Names) -> None:
@@ -41,7 +47,9 @@ def remove_leftovers(client: "S3Client", bucket: str, run: str) -> None:
             found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
             objects: list[ObjectIdentifierTypeDef] = [{"Key": o["Key"], "VersionId": o["VersionId"]} for o in found]
             if objects:
-                client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+                answer = client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+                for error in answer.get("Errors", ()):
+                    raise NotDeleted(f"s3://{bucket}/{error.get('Key')} is not deleted: {error.get('Message')}")
 
 
 def _unless_gone(call: Callable[[], object]) -> None:

@@ -1,8 +1,9 @@
 """Numbers of reviews for the overview: how many wait, by stage, and what each day opened and resolved. Pure.
 
-They are added in the transaction that writes a review. What a review has added stays in it, so that each change takes
-away exactly that: `tallied`, the stage in which it waits, and `resolved_as`, the day and the outcome of its resolution.
-A review of an older release, which lacks both, is counted from its next change on.
+They are added in the transaction that writes a review, to items that SITE_PARTS spreads as it spreads day totals. What
+a review has added stays in it, so that each change takes away exactly that: `tallied`, the stage in which it waits,
+and `resolved_as`, the day and the outcome of its resolution. A review of an older release, which lacks both, is
+counted from its next change on.
 """
 
 import hashlib
@@ -10,17 +11,23 @@ from datetime import datetime
 
 from bintally.aws.items import SHARDS, Item, day_key
 from bintally.common.keys import encode_id, utc
+from bintally.common.parts import part_of, site_parts, spread
 from bintally.reviewing.rules import Stage
 
 
-def waiting_key(site: str) -> str:
-    """Lists the numbers of a site's reviews that wait."""
-    return f"WAITING#{encode_id(site)}"
+def waiting_keys(site: str, parts: int) -> list[str]:
+    """The partition keys of the numbers of a site's reviews that wait."""
+    return spread(f"WAITING#{encode_id(site)}", parts)
+
+
+def waiting_key(site: str, bin_: str, parts: int) -> Item:
+    """The number of a site's reviews that wait to which a bin's belongs."""
+    return {"PK": part_of(f"WAITING#{encode_id(site)}", bin_, parts), "SK": f"WAITING#{shard(bin_)}"}
 
 
 def reviews_key(site: str, bin_: str, day: str) -> Item:
-    """A part of what a day opened and resolved."""
-    return {"PK": day_key(site, day), "SK": f"REVIEWS#{shard(bin_)}"}
+    """What a day opened and resolved, of the bins that share a number with this one."""
+    return {"PK": part_of(day_key(site, day), bin_, site_parts()), "SK": f"REVIEWS#{shard(bin_)}"}
 
 
 def shard(bin_: str) -> str:
@@ -35,8 +42,8 @@ def tally(action: str, before: Item | None, item: Item, now: datetime) -> list[t
     was, now_is = before.get("tallied", ""), "" if resolved else item["stage"]
     added: list[tuple[Item, Item]] = []
     if was != now_is:
-        waiting = {"PK": waiting_key(site), "SK": f"WAITING#{shard(bin_)}"}
-        added.append((waiting, {stage: n for stage, n in ((was, -1), (now_is, 1)) if stage}))
+        stages = {stage: n for stage, n in ((was, -1), (now_is, 1)) if stage}
+        added.append((waiting_key(site, bin_, site_parts()), stages))
     if now_is:
         item["tallied"] = now_is
     day = utc(now)[:10]
