@@ -34,7 +34,7 @@ on_aws = $(bin)/bintally --stack "$(or $(STACK),$(error STACK is missing: make $
 # Docker and debootstrap build images, Compose runs one for the SageMaker SDK, Chromium attacks the local stack, the AWS CLI and curl use it.
 SYSTEM_PACKAGES := awscli ca-certificates chromium-headless-shell curl debootstrap docker-compose docker.io git socat
 
-.PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check grants removals units test test-stack test-torch test-style test-long soak fuzz upstream upgrade audit guard coverage docs notebook bench sbom
+.PHONY: deploy destroy system-packages template help venv train-venv demo demo-retrain up down wipe lint contracts types types-train check grants removals units test test-stack test-torch test-style test-long soak fuzz upstream upgrade scan audit guard coverage docs notebook bench sbom
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -126,11 +126,13 @@ upstream: .venv/test.installed ## Show the gaps of ministack itself: when its ve
 upgrade: .venv/test.installed ## Update a stack of 0.1.0 to this version while photographs arrive: when template or items change
 	$(bin)/python -m pytest -m upgrade tests/stack/test_upgrade.py
 
-audit: | $(UV) ## Look for known weaknesses of pinned versions, for secrets in files, and at the template by checkov's rules
+scan: | $(UV) ## Look for secrets in files, and at the template by checkov's rules
 	@git ls-files -z | xargs -0 $(UV) tool run --quiet --python 3.11 --from detect-secrets@1.5.0 detect-secrets-hook $(SECRETS) || status=$$?; \
-	$(UV) tool run --quiet --python 3.11 checkov@3.3.30 --config-file .checkov.yaml || status=$$?; \
-	for set in functions/requirements model/requirements requirements/demo requirements/train requirements/launch; do \
-	  $(UV) tool run --quiet pip-audit@2.10.1 --no-deps --disable-pip --requirement $$set.txt || status=$$?; \
+	$(UV) tool run --quiet --python 3.11 checkov@3.3.30 --config-file .checkov.yaml || status=$$?; exit $${status:-0}
+
+audit: scan ## Look for known weaknesses of pinned versions besides
+	@for set in functions/requirements.txt model/requirements.txt requirements/*.txt; do \
+	  $(UV) tool run --quiet pip-audit@2.10.1 --no-deps --disable-pip --requirement $$set || status=$$?; \
 	done; exit $${status:-0}
 
 guard: .venv/test.installed ## Check the template by AWS Control Tower's rules with cfn-guard (needs npm, x86-64 Linux)
@@ -138,12 +140,12 @@ guard: .venv/test.installed ## Check the template by AWS Control Tower's rules w
 	npm pack --silent @cdklabs/cdk-validator-cfnguard@0.0.62 >/dev/null && tar -xzf *.tgz
 	$(bin)/python -m pytest -q -m guard tests/template/test_guard.py
 
-grants: .venv/test.installed ## List what the template grants and no test of the stack uses: when policies change
+grants: .venv/test.installed .venv-train/installed ## List what the template grants and no test of the stack uses: when policies change
 	@rm -f .runs/grants.txt; mkdir -p .runs; status=0; \
 	BINTALLY_GRANTS=$(abspath .runs/grants.txt) $(bin)/python -m pytest $(PARALLEL) -m "$(SOON)" tests/stack || status=$$?; \
 	$(bin)/python -m local.grants .runs/grants.txt || status=$$?; exit $$status
 
-removals: .venv/test.installed ## Take each granted action that `make grants` saw used away in turn: a test must break (an hour)
+removals: .venv/test.installed .venv-train/installed ## Take each granted action that `make grants` saw used away in turn: a test must break (an hour)
 	$(bin)/python -m tests.removals .runs/grants.txt
 
 coverage: .venv/test.installed ## Say which lines `make check` does not reach

@@ -407,6 +407,10 @@ def test_photographs_that_are_gone_fail_the_processing(retrainings: Retrainings,
         user.s3.delete_object(Bucket=user.bucket, Key=key, VersionId=version)
     execution = retrainings.start(force=True, settings=SMALL)
     retrainings.failed(execution, "ProcessFailed", "unreadable")
+    job = f"{retrainings.stack.name}-{retrainings.run(execution)['run']}-process"
+    logs = retrainings.stack.client("logs")
+    said = logs.filter_log_events(logGroupName="/aws/sagemaker/ProcessingJobs", logStreamNamePrefix=job)["events"]
+    assert "unreadable" in " ".join(event["message"] for event in said)
 
 
 def test_an_aborted_run_is_cleaned_up_after(retrainings: Retrainings) -> None:

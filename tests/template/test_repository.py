@@ -47,6 +47,8 @@ def test_production_follows_staging_and_each_has_an_environment_that_gives_a_rol
     assert jobs["production"]["needs"] == "staging"
     for name, job in jobs.items():
         assert job["environment"] == name
+        (checkout,) = (step for step in job["steps"] if "actions/checkout" in step.get("uses", ""))
+        assert checkout["with"]["fetch-depth"] == 0, "the branch of a tag, which version.runbook asks for"
         (sign_in,) = (step for step in job["steps"] if "aws-actions" in step.get("uses", ""))
         assert sign_in["with"]["role-to-assume"] == "${{ vars.DEPLOY_ROLE }}"
         assert not {"aws-access-key-id", "aws-secret-access-key"} & sign_in["with"].keys()
