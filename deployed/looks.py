@@ -21,6 +21,7 @@ WELL = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"}
 DRIFT_SECONDS = 300
 DRIFTING = {
     "AWS::CloudWatch::Alarm",
+    "AWS::Events::Rule",
     "AWS::Lambda::EventSourceMapping",
     "AWS::Lambda::Function",
     "AWS::SQS::Queue",
@@ -44,8 +45,8 @@ def deployment(patient: Patient) -> Iterator[Finding]:
 
 
 def drift(patient: Patient) -> Iterator[Finding]:
-    """Functions, mappings, queues and alarms are as the template made them. Raises StackError when CloudFormation
-    cannot tell; its detection reads every resource and takes a minute or two."""
+    """Functions, mappings, queues, rules and alarms are as the template made them. Raises StackError when
+    CloudFormation cannot tell; its detection reads every resource and takes a minute or two."""
     cloudformation, name = patient.client("cloudformation"), patient.stack.name
     wanted = [each["LogicalResourceId"] for each in patient.resources if each["ResourceType"] in DRIFTING]
     begun = cloudformation.detect_stack_drift(StackName=name, LogicalResourceIds=wanted)["StackDriftDetectionId"]
@@ -59,7 +60,7 @@ def drift(patient: Patient) -> Iterator[Finding]:
         time.sleep(1)
     if state["DetectionStatus"] == "DETECTION_FAILED":
         raise StackError(f"drift detection failed: {state.get('DetectionStatusReason', 'no reason given')}")
-    found = cloudformation.describe_stack_resource_drifts(  # 100 at most; a stack has 55 resources of DRIFTING
+    found = cloudformation.describe_stack_resource_drifts(  # 100 at most; a stack has 61 resources of DRIFTING
         StackName=name, StackResourceDriftStatusFilters=["MODIFIED", "DELETED"], MaxResults=100
     )["StackResourceDrifts"]
     for changed in found:
@@ -244,11 +245,15 @@ def alerts(patient: Patient) -> Iterator[Finding]:
 
 
 def schedules(patient: Patient) -> Iterator[Finding]:
-    """Schedules are in the state that the stack's parameters say."""
+    """Schedules have the state and the expression that the stack's parameters say."""
     for name, found in patient.schedules.items():
         wanted = patient.parameters.get(f"{name.removesuffix('Timer')}ScheduleState", "ENABLED")
         if found["State"] != wanted:
             wrong = f"it was {found['State'].lower()} by hand, and the stack says {wanted}"
+            yield Finding(name, wrong, "Change it back, or set its parameter and deploy", "schedules")
+        expression = patient.parameters.get(f"{name.removesuffix('Timer')}Schedule", found["ScheduleExpression"])
+        if found["ScheduleExpression"] != expression:
+            wrong = f"it is {found['ScheduleExpression']}, and the stack's parameters say {expression}"
             yield Finding(name, wrong, "Change it back, or set its parameter and deploy", "schedules")
 
 

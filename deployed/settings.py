@@ -27,6 +27,8 @@ class Setting(NamedTuple):
     cure: str
     is_local: bool = True
     """Whether one machine has it."""
+    only: str = ""
+    """The logical id of the one resource that has it; empty for all of the kind."""
 
 
 def encryption(s3: Any, bucket: str) -> str:
@@ -52,6 +54,10 @@ def recovery(dynamodb: Any, table: str) -> str:
     return str(found["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"])
 
 
+def sends_events(s3: Any, bucket: str) -> str:
+    return on("EventBridgeConfiguration" in s3.get_bucket_notification_configuration(Bucket=bucket))
+
+
 BUCKET, TABLE, RULE, MACHINE = (
     *("AWS::S3::Bucket", "AWS::DynamoDB::Table"),
     *("AWS::Events::Rule", "AWS::StepFunctions::StateMachine"),
@@ -75,6 +81,14 @@ SETTINGS = (
         encryption,
         lambda patient: "aws:kms" if patient.parameters["DataKey"] else "AES256",
         "change it back in S3's console",
+    ),
+    Setting(
+        *(BUCKET, "s3", "sending events to EventBridge"),
+        sends_events,
+        lambda patient: "on",
+        "aws s3api put-bucket-notification-configuration --bucket NAME"
+        " --notification-configuration EventBridgeConfiguration={}",
+        only="ImagesBucket",
     ),
     Setting(
         *(TABLE, "dynamodb", "point-in-time recovery"),
@@ -110,7 +124,7 @@ def settings(patient: Patient) -> Iterator[Finding]:
     examined = [setting for setting in SETTINGS if setting.is_local or patient.stack.on_aws]
     for kind in dict.fromkeys(setting.kind for setting in examined):
         for about, name in patient.of_type(kind).items():
-            for setting in (each for each in examined if each.kind == kind):
+            for setting in (each for each in examined if each.kind == kind and each.only in ("", about)):
                 found = value_of(setting, patient, name)
                 if found is None:
                     yield Finding(about, "it was deleted by hand", "Deploy without it, then with it", "settings")

@@ -156,7 +156,8 @@ def test_the_command_lines_name_environment_images_and_tags(rehearsed: SimpleNam
     ("remote", "address"),
     [
         ("https://github.example.com/ops/bintally.git", "https://github.example.com/ops/bintally"),
-        ("https://someone:secret@github.example.com/ops/bintally", "https://github.example.com/ops/bintally"),  # pragma: allowlist secret
+        # pragma: allowlist nextline secret
+        ("https://someone:secret@github.example.com/ops/bintally", "https://github.example.com/ops/bintally"),
         ("https://gitlab.example.com:8443/a/b/bintally/", "https://gitlab.example.com:8443/a/b/bintally"),
         ("git@github.example.com:ops/bintally.git", "https://github.example.com/ops/bintally"),
         ("ssh://git@gitlab.example.com:2222/ops/bintally.git", "https://gitlab.example.com/ops/bintally"),

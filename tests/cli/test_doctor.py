@@ -328,8 +328,11 @@ def test_somebody_hears_of_alarms() -> None:
 # Schedules and runs
 
 
-def timers(state: str = "ENABLED", changed: datetime = NOW) -> dict[str, list[Answer]]:
-    answer = {"State": state, "ScheduleExpression": "cron(0 3 ? * SUN *)", "LastModificationDate": changed}
+SUNDAYS = "cron(0 3 ? * SUN *)"
+
+
+def timers(state: str = "ENABLED", changed: datetime = NOW, expression: str = SUNDAYS) -> dict[str, list[Answer]]:
+    answer = {"State": state, "ScheduleExpression": expression, "LastModificationDate": changed}
     listed = resources("AWS::Scheduler::Schedule", RetrainTimer="bintally-RetrainTimer-1")
     return {"cloudformation": [listed], "scheduler": [("get_schedule", answer)]}
 
@@ -338,6 +341,8 @@ def test_schedules() -> None:
     assert found(looks.schedules, **timers()) == []
     by_hand = [("RetrainTimer", "it was disabled by hand, and the stack says ENABLED", "schedules")]
     assert found(looks.schedules, **timers("DISABLED")) == by_hand
+    rare = [("RetrainTimer", f"it is rate(90 days), and the stack's parameters say {SUNDAYS}", "schedules")]
+    assert found(looks.schedules, {"set": {"RetrainSchedule": SUNDAYS}}, **timers(expression="rate(90 days)")) == rare
 
 
 def executions(status: str, age: timedelta = timedelta(days=1)) -> Answer:
@@ -483,8 +488,10 @@ def encrypted(algorithm: str) -> dict[str, Any]:
     ],
 )
 def test_a_setting_that_was_changed_by_hand(
-    service: str, operation: str, request_: dict[str, Any], about: str, wrong: str
+    service: str, operation: str, request_: dict[str, Any], about: str, wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    known = [each for each in settings.SETTINGS if each.read is not settings.sends_events]  # moto does not tell
+    monkeypatch.setattr(settings, "SETTINGS", known)
     with mock_aws():
         stack = Whole("bintally")
         stack.make()
@@ -495,6 +502,15 @@ def test_a_setting_that_was_changed_by_hand(
     assert "NAME" not in only.cure
 
 
+@pytest.mark.parametrize(("answer", "said"), [({"EventBridgeConfiguration": {}}, "on"), ({}, "off")])
+def test_the_bucket_of_photographs_sends_events(answer: dict[str, Any], said: str) -> None:
+    (setting,) = (each for each in settings.SETTINGS if each.read is settings.sends_events)
+    with Stubber(client("s3")) as stub:
+        stub.add_response("get_bucket_notification_configuration", answer)
+        assert setting.read(client("s3"), "images") == said
+    assert (setting.only, setting.wanted(patient())) == ("ImagesBucket", "on")
+
+
 def test_what_the_doctor_wants_is_what_the_template_says() -> None:
     for bucket in of_type(settings.BUCKET).values():
         assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
@@ -502,6 +518,9 @@ def test_what_the_doctor_wants_is_what_the_template_says() -> None:
         (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
         algorithm = rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"]
         assert algorithm == {"Fn::If": ["HasDataKey", "aws:kms", "AES256"]}
+    sending = {name for name, bucket in of_type(settings.BUCKET).items() if "NotificationConfiguration" in bucket}
+    (only,) = {each.only for each in settings.SETTINGS if each.only}
+    assert sending == {only}
     (table,) = of_type(settings.TABLE).values()
     assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     assert table["DeletionProtectionEnabled"] == {"Ref": "DeletionProtection"}
@@ -621,14 +640,16 @@ def test_a_look_that_fails_is_named_and_the_others_go_on(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(doctor, "LOOKS", {"runs": fails, "deployment": looks.deployment})
     shown = run(monkeypatch)
-    assert shown.exit_code == 0
+    assert shown.exit_code == 4
     assert "- not examined: runs: ListExecutions failed: Rate exceeded (Throttling)\n" in shown.stdout
+    assert shown.stdout.endswith("Nothing wrong was found. Examined: deployment\n")
+    assert json.loads(run(monkeypatch, "--json").stdout)["well"] is False
 
 
 def test_a_stack_of_an_older_template_is_examined_as_far_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "LOOKS", {"endpoint": looks.endpoint, "deployment": looks.deployment})
     shown = run(monkeypatch, describe=lambda self: {"StackStatus": "CREATE_COMPLETE"})
-    assert shown.exit_code == 0
+    assert shown.exit_code == 4
     lacks = "the stack is older than this command and has no EndpointName. Deploy it again"
     assert shown.stdout.splitlines()[0] == f"- not examined: endpoint: {lacks}"
 
