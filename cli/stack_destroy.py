@@ -60,6 +60,9 @@ def listed(stack: Target, found: Found, kept: list[str], data: str | None, image
     yield "  endpoints, models, versions in the registry, running jobs, logs and code of the stack"
     if images:
         yield "  the repositories of the two images, unless another stack uses them"
+    elif repositories := list(destroying.images_left(stack)):
+        yield "Keeps, unless you give --images:"
+        yield from (f"  {line}" for line in repositories)
     if kept:
         yield {"delete": "Removes for ever:", "keep": "Keeps:"}.get(data or "", "Keeps, unless you say otherwise:")
         yield from (f"  {line}" for line in kept)

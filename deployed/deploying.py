@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from deployed import images, quotas
+from deployed.costs import Usage
 from deployed.errors import DeployFailed
 from deployed.regions import has_sagemaker
 from deployed.shell import Shell
-from deployed.shipping import Say, package_version
+from deployed.shipping import Say, Shipping, package_version
 from deployed.stack import release_request
 from deployed.target import Target
 from deployed.version import RUNBOOK, code_version, runbook
@@ -25,6 +26,7 @@ TAG = "bintally-stack"
 """The cost tag, which CloudFormation hands on to all resources of the stack that take tags."""
 GIVE_IMAGES = ", or give --serving-image and --training-image"
 DELETE_SECONDS, POLL_SECONDS = 1800, 2.0
+USE = Usage()
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,14 @@ def deploy(stack: Target, wanted: Wanted, shell: Shell, say: Say, note: Say) -> 
         say("Building the functions")
         shell.run("sam", "build", "--template-file", "template.yaml", "--parallel", log="sam-build")
     remove_failed(stack, say)
+    live = stack.live_model_data(stack.outputs()) if stack.find() else None
     say("Deploying the stack")
     sam_deploy(stack, wanted, {"ServingImage": serving, "TrainingImage": training}, shell)
     if wanted.email:
         say(f"Subscribing {wanted.email} to alerts")
         subscribe(stack, wanted.email, note)
     say(f"Releasing model {version}")
-    release(stack, version, note)
+    release(stack, version, note, live)
     return stack
 
 
@@ -114,9 +117,30 @@ def check(stack: Target, wanted: Wanted, shell: Shell, note: Say) -> dict[str, s
             f"stack {stack.name} is {status}. Repair it in CloudFormation's console, or destroy it first"
         )
     now = {one["ParameterKey"]: one["ParameterValue"] for one in (found or {}).get("Parameters", [])}
-    for line in quotas.short(stack, defaults(wanted.folder) | now | wanted.settings()):
+    parameters = defaults(wanted.folder) | now | wanted.settings()
+    check_endpoint(parameters, now, note)
+    for line in quotas.short(stack, parameters):
         note(f"{line}. Ask for more: docs/deploying.md")
     return where
+
+
+def check_endpoint(parameters: Mapping[str, str], now: Mapping[str, str], note: Say) -> None:
+    """Tells what a real-time endpoint cannot take. Raises DeployFailed for an endpoint that would scale before the
+    first release makes it. `now` are the parameters of the stack that is there."""
+    if parameters["EndpointMode"] != "realtime":
+        return
+    if parameters["MaximumInstances"] != "0" and now.get("EndpointMode") != "realtime":
+        raise DeployFailed(
+            "MaximumInstances scales an endpoint, which the first release makes. Deploy with MaximumInstances=0, then"
+            " set it: docs/scaling.md"
+        )
+    instances = max(int(parameters["InstanceCount"]), int(parameters["MaximumInstances"]))
+    answered, asked = instances * USE.instance_rate, 1000 * int(parameters["CountConcurrency"]) / USE.count_milliseconds
+    if asked > answered:
+        note(
+            f"CountConcurrency of {parameters['CountConcurrency']} asks for {asked:,.0f} photographs a second, and"
+            f" {instances} instances answer some {answered:,.0f}. The rest waits in the queue: docs/scaling.md"
+        )
 
 
 def check_tools(stack: Target, wanted: Wanted, shell: Shell, note: Say) -> None:
@@ -249,11 +273,18 @@ def subscribe(stack: Target, email: str, note: Say) -> None:
     note(f"AWS asks {email} to confirm: alerts come after that")
 
 
-def release(stack: Target, version: str, note: Say) -> None:
+def release(stack: Shipping, version: str, note: Say, live: str | None) -> None:
     """Releases the shipped model as `bintally up` does. If a model was live and stays, it is released again where the
-    endpoint's settings have changed, the serving image among them; otherwise that release finds nothing to do."""
+    endpoint's settings have changed, the serving image among them; otherwise that release finds nothing to do.
+
+    `live` is the package that was live before the deployment: an endpoint of another mode has none yet, and gets it.
+    """
     outputs = stack.outputs()
     before = stack.live_model_data(outputs)
+    if live and before is None:
+        stack.wait_release(stack.start_release(release_request(live), outputs))
+        other = f"{stack.name}-{'serverless' if outputs['EndpointName'].endswith('-realtime') else 'realtime'}"
+        note(f"Endpoint {other} is no longer used. Delete it: aws sagemaker delete-endpoint --endpoint-name {other}")
     stack.ship(version, note)
     if before and stack.live_model_data(outputs) == before:
         stack.wait_release(stack.start_release(release_request(before), outputs))

@@ -133,6 +133,7 @@ def oldest(patient: Patient, queue: str) -> float:
 def endpoint(patient: Patient) -> Iterator[Finding]:
     """The endpoint is in service, with the capacity that the stack's parameters say."""
     name, parameters, sagemaker = patient.outputs["EndpointName"], patient.parameters, patient.client("sagemaker")
+    yield from of_the_other_mode(patient)
     status = patient.stack.endpoint_status(patient.outputs)
     if status != "InService":
         if status == "not released":
@@ -158,6 +159,20 @@ def endpoint(patient: Patient) -> Iterator[Finding]:
         if runs.get(setting) != value:
             wrong = f"{setting} is {runs.get(setting, 'nothing')}, and the stack's parameters say {value}"
             yield Finding(name, wrong, "Release the live version again: bintally model release VERSION", "endpoint")
+
+
+def of_the_other_mode(patient: Patient) -> Iterator[Finding]:
+    """A change of EndpointMode leaves the endpoint of the mode before."""
+    mode = "realtime" if patient.parameters["EndpointMode"] == "serverless" else "serverless"
+    name = f"{patient.stack.name}-{mode}"
+    try:
+        patient.client("sagemaker").describe_endpoint(EndpointName=name)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationException":
+            raise
+        return
+    cure = f"Delete it: aws sagemaker delete-endpoint --endpoint-name {name}"
+    yield Finding(name, f"nothing asks it: EndpointMode is {patient.parameters['EndpointMode']}", cure, "endpoint")
 
 
 def instances(patient: Patient, endpoint: str) -> Iterator[Finding]:

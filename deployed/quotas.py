@@ -45,14 +45,16 @@ def needed(parameters: Mapping[str, str]) -> dict[str, float]:
         )
     else:
         wanted["total concurrency of serverless endpoints"] = 2 * float(parameters["CountConcurrency"])
+        if provisioned := float(parameters["ProvisionedConcurrency"]):
+            wanted["total provisioned concurrency of serverless endpoints"] = 2 * provisioned
     return wanted
 
 
 def name_of(quota: str) -> str:
     """A quota's name as `needed` has it. That of serverless concurrency is a sentence."""
     name = quota.lower()
-    if re.search(r"total concurrency .*serverless endpoint", name) and "provisioned" not in name:
-        return "total concurrency of serverless endpoints"
+    if found := re.search(r"total (provisioned )?concurrency .*serverless endpoint", name):
+        return f"total {found[1] or ''}concurrency of serverless endpoints"
     return name
 
 
@@ -65,8 +67,10 @@ def of_functions(stack: Any, parameters: Mapping[str, str]) -> Iterator[Lack]:
 
 def of_sagemaker(stack: Any, parameters: Mapping[str, str]) -> Iterator[Lack]:
     """SageMaker's quotas that are too small. Raises Denied or ClientError."""
-    pages = stack.client("service-quotas").get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
-    found = {name_of(quota["QuotaName"]): quota["Value"] for page in pages for quota in page["Quotas"]}
+    client, found = stack.client("service-quotas"), dict[str, float]()
+    for listing in ("list_aws_default_service_quotas", "list_service_quotas"):  # the second lacks those never changed
+        for page in client.get_paginator(listing).paginate(ServiceCode="sagemaker"):
+            found |= {name_of(quota["QuotaName"]): quota["Value"] for quota in page["Quotas"]}
     for name, number in needed(parameters).items():
         if name in found and found[name] < number:
             yield Lack(name, found[name], number)

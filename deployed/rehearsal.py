@@ -36,6 +36,7 @@ NEW_ACCOUNT: dict[str, Answer] = {
     "ecr:DescribeImages": missing("ImageNotFoundException"),
     "ecr:GetAuthorizationToken": {"authorizationData": [{"authorizationToken": "QVdTOnBhc3N3b3Jk"}]},  # AWS:password
     "lambda:GetAccountSettings": {"AccountLimit": {"ConcurrentExecutions": 1000}},
+    "service-quotas:ListAWSDefaultServiceQuotas": {"Quotas": []},
     "service-quotas:ListServiceQuotas": {"Quotas": []},
     "sagemaker:DescribeEndpoint": missing("ValidationException"),
     "sagemaker:ListModelPackages": {"ModelPackageSummaryList": []},

@@ -479,7 +479,8 @@ def test_small_quotas_are_told_with_what_is_needed() -> None:
         {"QuotaName": "ml.c7i.xlarge for processing job usage", "Value": 4.0},
     ]
     answers = rehearsal.NEW_ACCOUNT | {
-        "service-quotas:ListServiceQuotas": {"Quotas": quota},
+        "service-quotas:ListAWSDefaultServiceQuotas": {"Quotas": [*quota[:2], quota[2] | {"Value": 0.0}]},
+        "service-quotas:ListServiceQuotas": {"Quotas": quota[1:]},  # of the others nobody ever asked for more
         "lambda:GetAccountSettings": {"AccountLimit": {"ConcurrentExecutions": 10}},
     }
     stack = Target("bins", region="eu-central-1", rehearsal=Rehearsal(print, answers=answers))
@@ -498,15 +499,42 @@ def test_a_release_needs_twice_the_instances_that_the_endpoint_may_have(count: i
     assert wanted["ml.c7i.large for endpoint usage"] == needs
 
 
+def test_warm_instances_need_a_quota_of_their_own() -> None:
+    wanted = quotas.needed(defaults(REPOSITORY) | {"ProvisionedConcurrency": "2"})
+    assert wanted["total provisioned concurrency of serverless endpoints"] == 4
+    sentence = "Total Provisioned Concurrency that can be allocated across all serverless endpoints"
+    assert quotas.name_of(sentence) in wanted
+
+
+def test_a_realtime_endpoint_is_large_enough_and_scales_once_it_is_there() -> None:
+    noted: list[str] = []
+
+    def check(now: dict[str, str], **given: str) -> None:
+        deploying.check_endpoint(defaults(REPOSITORY) | {"EndpointMode": "realtime"} | given, now, noted.append)
+
+    check({})
+    check({}, EndpointMode="serverless", MaximumInstances="4", CountConcurrency="100")
+    assert noted == []
+    check({}, CountConcurrency="100")
+    assert noted == [
+        "CountConcurrency of 100 asks for 1,495 photographs a second, and 2 instances answer some 200. "
+        "The rest waits in the queue: docs/scaling.md"
+    ]
+    for now in ({}, {"EndpointMode": "serverless"}):
+        with pytest.raises(DeployFailed, match=r"Deploy with MaximumInstances=0, then set it"):
+            check(now, MaximumInstances="4")
+    check({"EndpointMode": "realtime"}, MaximumInstances="4")
+
+
 def test_quotas_that_may_not_be_read_only_warn() -> None:
     refused = rehearsal.missing("AccessDeniedException")
     answers = rehearsal.NEW_ACCOUNT | dict.fromkeys(
-        ("service-quotas:ListServiceQuotas", "lambda:GetAccountSettings"), refused
+        ("service-quotas:ListAWSDefaultServiceQuotas", "lambda:GetAccountSettings"), refused
     )
     stack = Target("bins", region="eu-central-1", rehearsal=Rehearsal(print, answers=answers))
     assert list(quotas.short(stack, defaults(REPOSITORY))) == [
         "Lambda's quotas are not checked: missing permission lambda:GetAccountSettings",
-        "SageMaker's quotas are not checked: missing permission servicequotas:ListServiceQuotas",
+        "SageMaker's quotas are not checked: missing permission servicequotas:ListAWSDefaultServiceQuotas",
     ]
 
 

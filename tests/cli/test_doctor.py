@@ -151,6 +151,10 @@ def test_what_was_changed_or_deleted_by_hand() -> None:
 # Endpoint, model, images
 
 
+GONE: Answer = ("describe_endpoint", "ValidationException")
+"""The answer about the endpoint of the other mode."""
+
+
 def endpoint(status: str, reads: int, **capacity: Any) -> list[Answer]:
     described = {
         **{"EndpointName": "bintally-serverless", "EndpointArn": "arn:aws:sagemaker:eu-west-1:1:endpoint/e"},
@@ -162,7 +166,7 @@ def endpoint(status: str, reads: int, **capacity: Any) -> list[Answer]:
         "EndpointConfigArn": "arn:aws:sagemaker:eu-west-1:1:endpoint-config/c",
     }
     config |= {"CreationTime": NOW, "ProductionVariants": [variant]}
-    told: list[Answer] = [("describe_endpoint", described)] * reads
+    told: list[Answer] = [GONE, *[("describe_endpoint", described)] * reads]
     return [*told, ("describe_endpoint_config", config)] if capacity else told
 
 
@@ -176,9 +180,12 @@ def test_the_endpoint() -> None:
     failed, updating = endpoint("Failed", 2), endpoint("Updating", 2)
     assert found(looks.endpoint, sagemaker=failed) == [(name, "it is Failed: no reason given", "endpoint")]
     assert found(looks.endpoint, sagemaker=updating) == [(name, "it is Updating", "endpoint")]
-    none: list[Answer] = [("describe_endpoint", "ValidationException")]
+    none = [GONE, GONE]
     waits = "no model was released, so photographs wait in the count queue"
     assert found(looks.endpoint, sagemaker=none) == [(name, waits, "endpoint")]
+    _, *both = endpoint("InService", 3, ServerlessConfig=serverless)
+    left = ("bintally-realtime", "nothing asks it: EndpointMode is serverless", "endpoint")
+    assert found(looks.endpoint, sagemaker=both) == [left]
 
 
 def realtime(instances: int, capacity: tuple[int, int] | None, captured: int = 0) -> dict[str, list[Answer]]:
@@ -536,8 +543,9 @@ SPOT = "ml.g5.xlarge for spot training job usage"
 def limits(functions: int, serverless: float, name: str = "Total concurrency of all serverless endpoints") -> Any:
     account: Answer = ("get_account_settings", {"AccountLimit": {"ConcurrentExecutions": functions}})
     listed = [{"QuotaName": name, "Value": serverless}, {"QuotaName": SPOT, "Value": 0.0}]
+    defaults: Answer = ("list_aws_default_service_quotas", {"Quotas": listed[1:]})
     quotas: Answer = ("list_service_quotas", {"Quotas": listed})
-    return {"lambda": [account], "service_quotas": [quotas]}
+    return {"lambda": [account], "service_quotas": [defaults, quotas]}
 
 
 def test_quotas() -> None:

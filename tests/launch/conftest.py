@@ -53,7 +53,7 @@ Resources:
               - {Effect: Allow, Action: [s3:GetObject, s3:GetObjectVersion], Resource: !Sub "${ImagesBucket.Arn}/*"}
               - {Effect: Allow, Action: s3:ListBucket, Resource: !GetAtt ArtifactsBucket.Arn}
               - Effect: Allow
-                Action: [s3:GetObject, s3:PutObject, s3:AbortMultipartUpload]
+                Action: [s3:GetObject, s3:PutObject]
                 Resource: [!Sub "${ArtifactsBucket.Arn}/retrain/*", !Sub "${ArtifactsBucket.Arn}/datasets/*"]
               - {Effect: Allow, Action: ["logs:*", "cloudwatch:PutMetricData"], Resource: "*"}
 Outputs:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from deployed import deploying, looks
+from deployed.patient import Patient
 from local.stack import Local, package_version
 from tests.stack.conftest import FEW_SNAPSHOTS
 from tests.stack.releasing import Releases, failed, inbox_of, overtake, packed, unpacked
@@ -158,28 +160,31 @@ def test_a_stopped_release_is_cleaned_up_after_and_told(releases: Releases, stat
     releases.assert_as_before(*before)
 
 
+def update(stack: Local, **changed: str) -> None:
+    """Deploys the same template with other parameters."""
+    cloudformation = stack.client("cloudformation")
+    names = [each["ParameterKey"] for each in stack.describe()["Parameters"]]
+    cloudformation.update_stack(
+        StackName=stack.name,
+        UsePreviousTemplate=True,
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        Parameters=[
+            {"ParameterKey": name, "ParameterValue": changed[name]}
+            if name in changed
+            else {"ParameterKey": name, "UsePreviousValue": True}
+            for name in names
+        ],
+    )
+    cloudformation.get_waiter("stack_update_complete").wait(StackName=stack.name, WaiterConfig={"Delay": 1})
+
+
 def test_a_changed_setting_reaches_mapping_and_endpoint_and_counting_goes_on(
     releases: Releases, user: Any, photograph: Callable[..., bytes]
 ) -> None:
     functions, mapping = releases.stack.client("lambda"), releases.outputs["CountMapping"]
-    cloudformation = releases.stack.client("cloudformation")
-    previous = cloudformation.describe_stacks(StackName=releases.stack.name)["Stacks"][0]["Parameters"]
     try:
         for concurrency in ("10", "7"):
-            cloudformation.update_stack(
-                StackName=releases.stack.name,
-                UsePreviousTemplate=True,
-                Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-                Parameters=[
-                    {"ParameterKey": p["ParameterKey"], "UsePreviousValue": True}
-                    if p["ParameterKey"] != "CountConcurrency"
-                    else {"ParameterKey": "CountConcurrency", "ParameterValue": concurrency}
-                    for p in previous
-                ],
-            )
-            cloudformation.get_waiter("stack_update_complete").wait(
-                StackName=releases.stack.name, WaiterConfig={"Delay": 1}
-            )
+            update(releases.stack, CountConcurrency=concurrency)
             found = functions.get_event_source_mapping(UUID=mapping)
             assert found["ScalingConfig"]["MaximumConcurrency"] == int(concurrency)
             assert found["State"] == "Enabled"
@@ -193,3 +198,27 @@ def test_a_changed_setting_reaches_mapping_and_endpoint_and_counting_goes_on(
         user.configure(RETRY_SECONDS="1")  # as the other tests have it
     user.upload("incoming/REL/AFTER/1.jpg", photograph(7))
     user.wait_counts("incoming/REL/AFTER/1.jpg")
+
+
+def test_the_endpoint_of_another_mode_takes_the_live_model_along(
+    releases: Releases, user: Any, photograph: Callable[..., bytes]
+) -> None:
+    """As a deployment does it; last, since the stack has another endpoint then."""
+    assert releases.run("learned")["status"] == "SUCCEEDED"
+    stack, said = releases.stack, list[str]()
+    live = stack.live_model_data(stack.outputs())
+    update(stack, EndpointMode="realtime")
+    deploying.release(stack, package_version(stack.package), said.append, live)
+    endpoint = stack.outputs()["EndpointName"]
+    assert endpoint == f"{stack.name}-realtime" and stack.live_model_data(stack.outputs()) == live
+    left = f"{stack.name}-serverless"
+    assert said == [
+        f"Endpoint {left} is no longer used. Delete it: aws sagemaker delete-endpoint --endpoint-name {left}"
+    ]
+    user.configure(RETRY_SECONDS="1")
+    user.upload("incoming/REL/MODE/1.jpg", photograph(8))
+    (item,) = user.wait_counts("incoming/REL/MODE/1.jpg")
+    assert item["model_version"] == "learned"
+    assert [each.about for each in looks.endpoint(Patient(stack))] == [left]
+    releases.sagemaker.delete_endpoint(EndpointName=left)
+    user.wait_for("a healthy endpoint", lambda: not list(looks.endpoint(Patient(stack))), 60)
