@@ -200,6 +200,20 @@ def test_a_changed_setting_reaches_mapping_and_endpoint_and_counting_goes_on(
     user.wait_counts("incoming/REL/AFTER/1.jpg")
 
 
+def test_a_line_of_the_trail_has_a_copy_in_a_bucket_of_its_own(
+    releases: Releases, user: Any, photograph: Callable[..., bytes]
+) -> None:
+    """Object Lock, which the emulator lacks: tests/functions/test_review.py."""
+    update(releases.stack, TrailLockDays="1")
+    user.configure(RETRY_SECONDS="1")
+    user.upload("incoming/REL/TRAIL/1.jpg", photograph(9), expected_quantity="9")  # no photograph here shows so many
+    bucket = releases.stack.outputs()["TrailBucket"]
+    found = user.wait_for("a copy", lambda: user.s3.list_objects_v2(Bucket=bucket, Prefix="trail/").get("Contents"), 60)
+    copies = b"".join(user.s3.get_object(Bucket=bucket, Key=each["Key"])["Body"].read() for each in found)
+    lines = [json.loads(line) for line in copies.splitlines()]
+    assert ("TRAIL", "OPENED") in [(line["bin"], line["action"]) for line in lines]
+
+
 def test_the_endpoint_of_another_mode_takes_the_live_model_along(
     releases: Releases, user: Any, photograph: Callable[..., bytes]
 ) -> None:
