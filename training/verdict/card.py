@@ -32,8 +32,8 @@ def card(description: dict[str, Any], report: dict[str, Any], trained_on: int) -
 
 Answers how many items a photograph of a warehouse bin shows: a probability for each of 0 to 5 and for
 "6 or more", and their median as the count. ResNet50, input {size} x {size} pixels, int8 in OpenVINO's form;
-{origin}. Made with
-`training/train.py` and `tools/ship.py`, which also wrote this page from `predictions.csv`; code version
+{origin}. `tools/ship.py`
+made the package of its weights, and wrote this page from `predictions.csv`; code version
 `{description["code_version"]}`.
 
 **Licence of this package: CC BY-NC-SA 3.0 US**, as that of the photographs it learned from (`LICENSE` beside this
@@ -105,7 +105,7 @@ those that the network learned from hardly any are such.
 
 ## What it cannot do
 
-It is wrong about most bins that hold more than two items, and it cannot tell six from twenty. No stock figure
+It is wrong about most bins that hold two items or more, and it cannot tell six from twenty. No stock figure
 should be overwritten with its count: use its probabilities to choose which bins a person recounts first. It has seen
 bins of one kind (yellow cloth, elastic bands, one operator's warehouses); elsewhere it must be retrained.
 """
