@@ -210,6 +210,21 @@ def test_a_teacher_resumes_and_keeps_its_first_blocks(
         Teacher.read(tmp_path / "whole", training)
 
 
+def test_a_teacher_tells_what_came_as_bins_are(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most photographs of one item were chosen by their count: it learned more of them than there are."""
+
+    def drawn(folder: Path, limit: int | None = None) -> tuple[list[data.Photograph], list[data.Photograph]]:
+        training, validation = read(folder, limit)
+        return [replace(p, by_class=p.label == 1 and number > 20) for number, p in enumerate(training)], validation
+
+    monkeypatch.setattr(teachers, "read", drawn)
+    arguments = ["--network", "lite0", "--seed", "0", "--data", str(labelled), "--out", str(tmp_path)]
+    teachers.main(teachers.flags.parse_args([*arguments, "--epochs", "1", "--sizes", "32", "--batch-size", "32"]))
+    shift = torch.load(tmp_path / "network.pt", weights_only=True)["shift"].numpy()
+    assert shift == approx(-data.excess(drawn(labelled)[0]))
+    assert shift[1] < -0.5 and (np.delete(shift, 1) > 0).all()
+
+
 def test_a_student_resumes_and_leaves_the_average(
     training: list[data.Photograph], labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
