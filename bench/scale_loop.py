@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from threading import Lock
 from typing import Any
 
 from bintally.aws import clients
@@ -38,6 +39,7 @@ def counted(client: Any, service: str) -> Iterator[Counter[str]]:
     """Requests by operation, and units: as reported for writes; for reads one for each key, which is what
     DynamoDB takes for an item of up to 4 KB and for one that is missing. The emulator reports none for the latter."""
     found: Counter[str] = Counter()
+    lock = Lock()  # a bulk client asks from several threads
 
     def ask(params: dict[str, Any], model: Any, **_: Any) -> None:
         if "ReturnConsumedCapacity" in model.input_shape.members:
@@ -47,7 +49,8 @@ def counted(client: Any, service: str) -> Iterator[Counter[str]]:
             found["read units"] += sum(len(one["Keys"]) for one in asked if one["ConsistentRead"])
 
     def note(parsed: dict[str, Any], model: Any, **_: Any) -> None:
-        found[model.name] += 1
+        with lock:
+            found[model.name] += 1
         used = parsed.get("ConsumedCapacity") or []
         for each in used if isinstance(used, list) else [used]:
             found["write units"] += each["CapacityUnits"] if model.name.startswith(("Put", "Update", "Trans")) else 0
@@ -105,7 +108,7 @@ def records(size: int) -> Numbers:
     body = "\n".join(["site,bin,expected_quantity,as_of", *rows]).encode()
     put = s3.put_object(Bucket=BUCKET, Key="records/all.csv", Body=body)
     arrival = Arrival("event", now, BUCKET, "records/all.csv", put.get("VersionId", "null"), put["ETag"], "01")
-    with counted(dynamodb, "dynamodb") as used:
+    with counted(dynamodb, "dynamodb") as used, counted(s3, "s3") as stored:
         began, cpu = time.perf_counter(), time.process_time()
         report = record_file(services, arrival, lambda: True)
         took, cpu = time.perf_counter() - began, time.process_time() - cpu
@@ -117,19 +120,23 @@ def records(size: int) -> Numbers:
         "look-ups per 1,000": 1000 * used["BatchGetItem"] / size,
         "read units per 1,000": 1000 * used["read units"] / size,
         "write units per 1,000": 1000 * used["write units"] / size,
+        "objects read and written": stored["GetObject"] + stored["PutObject"],
     }
 
 
 def labels(size: int) -> Numbers:
     """All of the log in one run; RetrainMaximumLabels would end one at a million."""
     s3 = clients.s3_bulk()
-    began, cpu = time.perf_counter(), time.process_time()
-    reading, _ = read_slices(s3, BUCKET, "retrain/1", Reading(), Limits(labels=10**9, share=1), float("inf"))
-    took = time.perf_counter() - began
-    found = merge(s3, BUCKET, reading, "retrain/1/manifest.jsonl")
+    with counted(s3, "s3") as asked:
+        began, cpu = time.perf_counter(), time.process_time()
+        reading, _ = read_slices(s3, BUCKET, "retrain/1", Reading(), Limits(labels=10**9, share=1), float("inf"))
+        took = time.perf_counter() - began
+        found = merge(s3, BUCKET, reading, "retrain/1/manifest.jsonl")
     assert found == size
     return {
         "slices": len(reading.slices),
+        "objects per 1,000": 1000 * asked["GetObject"] / size,
+        "lists and writes per 1,000": 1000 * (asked.total() - asked["GetObject"]) / size,
         "read s": took,
         "merged s": time.perf_counter() - began - took,
         "CPU us each": 1e6 * (time.process_time() - cpu) / size,
