@@ -125,7 +125,7 @@ def test_stop_start_and_crash(own: Local, a_user: Callable[[Local], Any], photog
     assert left_behind(own.home) == []
     code, printed = run(own, "up")
     assert code == 0, printed
-    assert "It was not stopped in order: restored its state of" in printed
+    assert "It was not stopped in order: restored its tables, and the rest of its state of" in printed
     assert "photographs since" in printed
     user = a_user(own)
     assert user.counts(KEY) == [item]
