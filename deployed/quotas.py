@@ -53,8 +53,8 @@ def needed(parameters: Mapping[str, str]) -> dict[str, float]:
 def name_of(quota: str) -> str:
     """A quota's name as `needed` has it. That of serverless concurrency is a sentence."""
     name = quota.lower()
-    if found := re.search(r"total (provisioned )?concurrency .*serverless endpoint", name):
-        return f"total {found[1] or ''}concurrency of serverless endpoints"
+    if re.search(r"total (provisioned )?concurrency .*serverless endpoint", name):
+        return f"total {'provisioned ' * ('provisioned' in name)}concurrency of serverless endpoints"
     return name
 
 

@@ -60,8 +60,8 @@ UNSEEN = {
 def watch_permissions(without: str = "", file: Path | None = None) -> None:
     """Makes the emulator deny the action `without` (`<logical id of a role> <action as the template writes it>`), and
     append to `file` `<role> <action> <test>`, once each, for what a role's own policies allowed. Emulators may share a
-    file; the running test stands in the file that BINTALLY_GRANTS_TEST names. The file that BINTALLY_DENIED names
-    exists once the action was denied."""
+    file. The file that BINTALLY_GRANTS_TEST names contains the name of the running test; the one that BINTALLY_DENIED
+    names is made once the action is denied."""
     from ministack.core import iam_evaluator
 
     evaluate = iam_evaluator.evaluate
