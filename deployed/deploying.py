@@ -85,14 +85,13 @@ def deploy(stack: Target, wanted: Wanted, shell: Shell, say: Say, note: Say) -> 
         say("Building the functions")
         shell.run("sam", "build", "--template-file", "template.yaml", "--parallel", log="sam-build")
     remove_failed(stack, say)
-    live = stack.live_model_data(stack.outputs()) if stack.find() else None
     say("Deploying the stack")
     sam_deploy(stack, wanted, {"ServingImage": serving, "TrainingImage": training}, shell)
     if wanted.email:
         say(f"Subscribing {wanted.email} to alerts")
         subscribe(stack, wanted.email, note)
     say(f"Releasing model {version}")
-    release(stack, version, note, live)
+    release(stack, version, note)
     return stack
 
 
@@ -273,17 +272,17 @@ def subscribe(stack: Target, email: str, note: Say) -> None:
     note(f"AWS asks {email} to confirm: alerts come after that")
 
 
-def release(stack: Shipping, version: str, note: Say, live: str | None) -> None:
+def release(stack: Shipping, version: str, note: Say) -> None:
     """Releases the shipped model as `bintally up` does. If a model was live and stays, it is released again where the
     endpoint's settings have changed, the serving image among them; otherwise that release finds nothing to do.
 
-    `live` is the package that was live before the deployment: an endpoint of another mode has none yet, and gets it.
+    After a change of EndpointMode no model is live yet: the one on the other mode's endpoint is released first.
     """
     outputs = stack.outputs()
     before = stack.live_model_data(outputs)
-    if live and before is None:
+    other = f"{stack.name}-{'serverless' if outputs['EndpointName'].endswith('-realtime') else 'realtime'}"
+    if before is None and (live := stack.live_model_data({"EndpointName": other})):
         stack.wait_release(stack.start_release(release_request(live), outputs))
-        other = f"{stack.name}-{'serverless' if outputs['EndpointName'].endswith('-realtime') else 'realtime'}"
         note(f"Endpoint {other} is no longer used. Delete it: aws sagemaker delete-endpoint --endpoint-name {other}")
     stack.ship(version, note)
     if before and stack.live_model_data(outputs) == before:

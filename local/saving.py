@@ -234,11 +234,11 @@ class Saver:
         if pid:
             logger.info("snapshot: requests waited %.1f ms", (time.time() - moment) * 1000)
         else:
-            self.write_as_child(writer, {**prepared, JOURNAL: journal}, moment)
+            self.write_as_child(writer, prepared, moment, journal)
         os.close(writer)
         return pid, reader
 
-    def write_as_child(self, writer: int, prepared: Mapping[str, Any], moment: float) -> None:
+    def write_as_child(self, writer: int, prepared: Mapping[str, Any], moment: float, journal: int) -> None:
         """Runs in the child, and ends it. The emulator's other threads do not exist here; a lock that one of them held
         stays locked."""
         from ministack.services import lambda_svc
@@ -252,8 +252,8 @@ class Saver:
             gc.disable()  # it would touch, and so copy, every page
             copy.deepcopy = itself  # type: ignore[assignment] # the child is a copy already
             lambda_svc._prune_orphan_code_blobs = lambda referenced: None  # an older snapshot may name them
-            number = str(prepared[JOURNAL]).encode()
-            self.snapshots.write(chain([(JOURNAL, number)], states(prepared)), moment, self.newest)
+            named = (JOURNAL, str(journal).encode())
+            self.snapshots.write(chain([named], states(prepared)), moment, self.newest)
             code = 0
         except BaseException as error:  # noqa: BLE001 - nothing of the emulator may continue in the child
             reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -222,7 +222,7 @@ def test_the_endpoint_of_another_mode_takes_the_live_model_along(
     stack, said = releases.stack, list[str]()
     live = stack.live_model_data(stack.outputs())
     update(stack, EndpointMode="realtime")
-    deploying.release(stack, package_version(stack.package), said.append, live)
+    deploying.release(stack, package_version(stack.package), said.append)
     endpoint = stack.outputs()["EndpointName"]
     assert endpoint == f"{stack.name}-realtime" and stack.live_model_data(stack.outputs()) == live
     left = f"{stack.name}-serverless"
