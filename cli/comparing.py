@@ -146,10 +146,14 @@ def counted_here(
     with tempfile.TemporaryDirectory() as folder, counters(stack, (first, second), places, Path(folder)) as both:
 
         def answers(test: Labelled) -> list[list[float]] | None:
-            photograph = test.read()
             try:
+                photograph = test.read()
                 return [counter.count(photograph, alone=False)["probabilities"] for counter in both]
             except BadImage:
+                return None
+            except ClientError as error:  # it has expired (DatasetDays)
+                if error.response["Error"]["Code"] != "NoSuchKey":
+                    raise
                 return None
 
         with progress_bar(console, "Counting", len(tests)) as tick, ThreadPoolExecutor(cores()) as pool:

@@ -80,9 +80,14 @@ class Datasets:
                 self._replace(version, newest, [self._body(version).read()], partial(self._list, found[1]))
 
     def _without(self, name: str, members: set[str]) -> str | None:
-        """Stores a shard without these members. Returns its new name."""
+        """Stores a shard without these members. Returns its new name. One that has expired (DatasetDays) stays so: its
+        versions are still there as long as OldVersionDays says."""
+        versions = [one for one in self._versions(name) if one[0]["Key"] == name]
+        if not versions:
+            return None
+        version, is_newest = versions[0]
         with TemporaryFile() as old, TemporaryFile(buffering=0) as new:
-            self.s3.download_fileobj(self.bucket, name, old)
+            self.s3.download_fileobj(self.bucket, name, old, {"VersionId": version["VersionId"]})
             old.seek(0)
             shard = Shard(new)
             with tarfile.open(fileobj=old) as tar:
@@ -94,6 +99,8 @@ class Datasets:
             key = f"{name.rpartition('/')[0]}/{shard.close()}.tar"
             new.seek(0)
             self.s3.put_object(Bucket=self.bucket, Key=key, Body=new)
+            if not is_newest:
+                self.s3.delete_object(Bucket=self.bucket, Key=key)
             return key
 
     def _line(self, text: bytes) -> bytes:
@@ -101,8 +108,8 @@ class Datasets:
         line = json.loads(text)
         if self.covers(line):
             return b""
-        if line.get("object") in self.renamed:
-            return json.dumps(line | {"object": self.renamed[line["object"]]}, separators=(",", ":")).encode() + b"\n"
+        if now := self.renamed.get(line.get("object")):
+            return json.dumps(line | {"object": now}, separators=(",", ":")).encode() + b"\n"
         return text
 
     def _list(self, split: str, text: bytes) -> bytes:

@@ -21,10 +21,11 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
@@ -57,6 +58,13 @@ flags.add_argument("--dataset", required=True, help="folder to write the dataset
 flags.add_argument("--parts", required=True, help="folder for the instances' results, which the first one reads")
 flags.add_argument("--shards", required=True, help="folder of the photographs of all datasets")
 flags.add_argument(
+    "--stored-between",
+    nargs=2,
+    type=datetime.fromisoformat,
+    metavar=("FROM", "TO"),
+    help="leave out earlier photographs whose objects were stored at other times: they are about to expire",
+)
+flags.add_argument(
     "--bad-share", type=float, default=0.2, help="share of unreadable new photographs above which the job fails"
 )
 flags.add_argument("--patience", type=float, default=1800, help="seconds to wait for the other instances")
@@ -76,6 +84,7 @@ class Job:
     patience: float
     host: int
     hosts: int
+    stored_between: Sequence[datetime] | None = None
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -120,6 +129,10 @@ def fill(catalogue: Catalogue, job: Job, folder: Path) -> str:
         index = downloaded(job.previous, folder / "previous.jsonl")
         read.update(digest_of(index))
         catalogue.add_known(read_index(index))
+        if job.stored_between:
+            names = job.shards.stored_between(*job.stored_between)
+            left_out = catalogue.keep_only(f"datasets/{name}" for name in names)
+            print(f"{left_out} photographs of the earlier dataset are left out: they are about to expire", flush=True)
     labels = downloaded(job.manifest, folder / "manifest.jsonl")
     read.update(digest_of(labels))
     with labels.open("rb") as lines:
@@ -151,7 +164,7 @@ def examine_new(catalogue: Catalogue, job: Job, part: Path, folder: Path) -> int
     """
     cores = len(os.sched_getaffinity(0))
     context = multiprocessing.get_context("forkserver")  # this process has threads and connections: never fork it
-    number = 0
+    number, since = 0, job.stored_between[0] if job.stored_between else None
     with ExitStack() as until:
         decoders = until.enter_context(ProcessPoolExecutor(cores, context, begin))
         writers = until.enter_context(ThreadPoolExecutor(WRITERS))
@@ -159,7 +172,7 @@ def examine_new(catalogue: Catalogue, job: Job, part: Path, folder: Path) -> int
         wanted = catalogue.wanted(job.host, job.hosts)
         chunks = iter(lambda: list(itertools.islice(wanted, CHUNK)), [])
         examined = itertools.chain.from_iterable(ahead(decoders, examine_all, chunks, 2 * cores))
-        for outcomes in ahead(writers, partial(put, job.shards), packed(examined, folder), WRITERS):
+        for outcomes in ahead(writers, partial(put, job.shards, since), packed(examined, folder), WRITERS):
             out.writelines(json.dumps(outcome) + "\n" for outcome in outcomes)
             number += len(outcomes)
     return number
@@ -213,8 +226,9 @@ def outcome(one: Examined) -> Outcome:
     return {"id": one.wanted.id, "member": member(one), **{name: getattr(one.facts, name) for name in Facts.__slots__}}
 
 
-def put(shards: Store, one: Packed) -> list[Outcome]:
-    if one.name and not shards.holds(one.name):
+def put(shards: Store, since: datetime | None, one: Packed) -> list[Outcome]:
+    """Stores an object, unless the same one has been there `since` then, or at all."""
+    if one.name and not shards.holds(one.name, since):
         shards.write(one.name, one.content)
     if isinstance(one.content, Path):
         one.content.unlink()

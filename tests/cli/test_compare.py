@@ -157,11 +157,12 @@ def test_two_packages_count_the_newest_test_set(
         key = f"datasets/test/{number}.jpg"
         aws.s3.put_object(Bucket="images", Key=key, Body=photograph.read_bytes() if number else b"no photograph")
         lines.append(line(id=str(number), object=key, split="test", bin=f"B{number}", quantity=number))
+    lines.append(line(id="gone", object="datasets/test/gone.jpg", split="test", bin="B-gone", quantity=1))
     body = "\n".join([*lines, line(id="x", split="train")])
     aws.s3.put_object(Bucket="images", Key="retrain/261108-bbbbbb/dataset/index.jsonl", Body=body.encode())
     found = json.loads(run(OLD, NEW, "--json").stdout)
     assert found["source"] == "test photographs of run 261108-bbbbbb, counted here by both packages"
-    assert found["test_set"] == {"photographs": 11, "bins": 11, "unread": 1}
+    assert found["test_set"] == {"photographs": 11, "bins": 11, "unread": 2}
     assert found["a"]["as_shipped"]["rps"] != found["b"]["as_shipped"]["rps"]
 
 

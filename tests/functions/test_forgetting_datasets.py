@@ -140,6 +140,28 @@ def test_datasets_lose_the_photographs_and_grow_on(bare: Any, datasets: Datasets
     assert len(datasets.read("r3", tmp_path / "grown").items() - after.items()) == BINS
 
 
+def test_a_shard_that_has_expired_loses_the_photographs_and_stays_expired(
+    bare: Any,  # noqa: F811
+    datasets: Datasets,
+    tmp_path: Path,
+) -> None:
+    """DatasetDays puts a delete marker on it; its versions stay, as OldVersionDays says."""
+    bins = [f"SEA1-{number}" for number in range(2 * BINS)]
+    labels = [datasets.label("SEA1", bin_, picture(number)) for number, bin_ in enumerate(bins)]
+    datasets.process("r1", labels, tmp_path / "r1")
+    for name in keys("artifacts", "datasets/"):
+        datasets.s3.delete_object(Bucket="artifacts", Key=name)
+    gone, left = [n for n, bin_ in enumerate(bins) if layout.split_of("SEA1", bin_) == "train"][:2]
+    assert forget(bare, site="SEA1", bin=bins[gone])["in_datasets"] == 1
+    assert picture(gone) not in everything() and picture(left) in everything()
+    assert "Contents" not in datasets.s3.list_objects_v2(Bucket="artifacts", Prefix="datasets/")
+    index = datasets.s3.get_object(Bucket="artifacts", Key="retrain/r1/dataset/index.jsonl")["Body"].read()
+    lines = [layout.Line.of(line) for line in index.splitlines()]
+    assert {line.bin for line in lines} == set(bins) - {bins[gone]}
+    named = {one["Key"] for one in datasets.s3.list_object_versions(Bucket="artifacts", Prefix="datasets/")["Versions"]}
+    assert named == {line.object for line in lines}
+
+
 def test_what_a_failure_left_goes_the_next_time(
     bare: Any,  # noqa: F811
     datasets: Datasets,

@@ -1,9 +1,10 @@
 """`plan` and `conclude` with the table, the label log and the registry of jobs; SageMaker's answers are scripted."""
 
+import importlib
 import json
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from bintally.labels.log import Image, label_id
 from bintally.retraining import conclude_run, runs
 from bintally.retraining.conclude_run import one_line
 from bintally.retraining.names import TUNED, Names, checked, run_of, run_of_version, version_of
+from bintally.retraining.settings import retrain_settings
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
+process: Any = importlib.import_module("training.process")  # else mypy follows it to torch, which is not here
 ARN = "arn:aws:states:us-east-1:123456789012:execution:bintally-retrain:one"
 OTHER = ARN.replace(":one", ":other")
 STARTED = "2026-11-22T03:00:04.117Z"
@@ -31,6 +34,7 @@ ENVIRONMENT = {
     "LABEL_SHARE": "1",
     "APPROVAL": "manual",
     "BAD_SHARE": "0.2",
+    "DATASET_DAYS": "0",
     "EPOCHS": "12",
     "SIZES": "96,128",
     "TRIALS": "8",
@@ -455,6 +459,18 @@ def test_the_champions_data_is_the_reference_when_a_run_made_it(outside: Outside
     arguments = outside.plan(force=True)["process_arguments"]
     expected = "s3://artifacts/retrain/261101-aaaaaa/dataset/dataset.json"
     assert arguments[arguments.index("--reference") + 1] == expected
+
+
+def test_a_run_leaves_photographs_out_that_are_about_to_expire(
+    outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside.label(0)
+    assert "--stored-between" not in outside.plan(force=True)["process_arguments"]
+    monkeypatch.setenv("DATASET_DAYS", "90")
+    retrain_settings.cache_clear()
+    between = process.flags.parse_args(outside.plan(force=True)["process_arguments"]).stored_between
+    assert between[1] - between[0] == timedelta(days=76)
+    assert datetime.now(UTC) - between[1] < timedelta(minutes=1)
 
 
 def test_a_processing_job_failed_for_what_its_process_said() -> None:

@@ -478,22 +478,23 @@ def test_retries_outlast_an_endpoint_update() -> None:
     [
         ("ImagesBucket", "photographs", "incoming/", "PhotographDays"),
         ("ArtifactsBucket", "labels", "labels/", "LabelDays"),
+        ("ArtifactsBucket", "datasets", "datasets/", "DatasetDays"),
     ],
 )
 def test_what_is_old_is_deleted_where_that_is_asked_for_alone(
     bucket: str, rule: str, prefix: str, parameter: str
 ) -> None:
-    assert {source()["Parameters"][name]["Default"] for name in (parameter, "OldVersionDays")} == {0}
+    assert {int(source()["Parameters"][name]["Default"]) for name in (parameter, "OldVersionDays")} == {0}
     found = source()["Resources"][bucket]["Properties"]["LifecycleConfiguration"]["Rules"]
     rules = {one["Id"]: one for one in found}
-    keeps = {"photographs": "KeepsPhotographs", "labels": "KeepsLabels", "old-versions": "KeepsOldVersions"}
     for name in (rule, "old-versions"):
-        assert rules[name]["Status"] == {"Fn::If": [keeps[name], "Disabled", "Enabled"]}
+        assert rules[name]["Status"] == {"Fn::If": [f"Keeps{name.title().replace('-', '')}", "Disabled", "Enabled"]}
     assert rules[rule]["Prefix"] == prefix and "Prefix" not in rules["old-versions"]
     days = rules[rule]["ExpirationInDays"], rules["old-versions"]["NoncurrentVersionExpiration"]["NoncurrentDays"]
     assert [each["Fn::If"][2] for each in days] == [{"Ref": parameter}, {"Ref": "OldVersionDays"}]
     expired = {one["Prefix"] for one in found if "ExpirationInDays" in one}
-    assert expired <= {prefix, "display/", "captures/", "checkpoints/"}, "datasets and models are kept"
+    known = {"incoming/", "labels/", "datasets/", "display/", "captures/", "checkpoints/"}
+    assert expired <= known, "models, reports and the files of runs are kept"
 
 
 def test_the_trails_copy_is_locked_for_its_days_and_deleted_then() -> None:

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -407,6 +408,35 @@ def test_shards_are_written_once(place: Place) -> None:
     assert {path: path.stat().st_mtime_ns for path in (place.root / "datasets").rglob("*.*")} == written
 
 
+def test_what_is_about_to_expire_is_left_out_and_stored_anew_with_a_new_label(place: Place) -> None:
+    """On three instances, and again after a restart, though the run itself changes when objects were stored."""
+    photos = several(60)
+    for photo in photos:
+        place.photograph(photo)
+    before = place.process("before", photos[:40])
+    now = datetime.now(UTC)
+    for path in (place.root / "datasets").rglob("*.*"):
+        os.utime(path, 2 * ((now - timedelta(days=80)).timestamp(),))
+    fresh = place.process("fresh", photos[40:50], previous=str(before / "index.jsonl"))
+    known = {line.id: line for line in index(fresh)}
+    young = {place.id_of(photo) for photo in photos[40:50]}
+    lasting = {line.object for id_, line in known.items() if id_ in young}
+    old_test = next(photo for photo in photos[:40] if known[place.id_of(photo)].split == "test")
+    labels = [replace(photo, quantity=5, as_of=LATER) for photo in (old_test, photos[0], photos[40])] + photos[50:]
+    between = (now - timedelta(days=76), datetime.now(UTC) + timedelta(seconds=0.01))
+    time.sleep(0.02)
+    made = place.process("made", labels, hosts=3, previous=str(fresh / "index.jsonl"), stored_between=between)
+    found = index(made)
+    renewed = {place.id_of(photo) for photo in (old_test, photos[0])}
+    assert {line.id for line in found} == young | renewed | {place.id_of(photo) for photo in photos[50:]}
+    for line in found:
+        stored_at = (place.root / line.object).stat().st_mtime
+        assert line.object in lasting or stored_at > between[1].timestamp()
+    assert layout.summary_of(made)["new"] == 12
+    again = place.process("again", labels, previous=str(fresh / "index.jsonl"), stored_between=between)
+    assert contents(again) == contents(made)
+
+
 def test_an_instance_that_never_finishes_is_named(place: Place) -> None:
     photos = several(10)
     for photo in photos:
@@ -577,6 +607,15 @@ def test_reads_and_writes_s3(place: Place) -> None:
         again = json.loads(body("retrain/2/dataset/dataset.json"))
         assert (again["new"], again["unreadable"]) == (0, 1)
         assert again["digest"] == json.loads(body("retrain/1/dataset/dataset.json"))["digest"]
+
+        a, b, c = ("2026-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "2999-01-02T00:00:00Z")
+        for run, between, numbers in (("3", (a, b), (0, 29)), ("4", (b, c), (29, 29))):
+            name = f"s3://artifacts/retrain/{run}"
+            third = ["--dataset", f"{name}/dataset", "--parts", f"{name}/parts", "--stored-between", *between]
+            third += ["--previous", f"{run_1}/dataset/index.jsonl"]
+            assert ended(called(place, *common, *third, **aws)) == (0, "")
+            summary = json.loads(body(f"retrain/{run}/dataset/dataset.json"))
+            assert (summary["new"], sum(summary["photographs"].values())) == numbers
 
         absent = ["--manifest", "s3://nowhere/manifest.jsonl", "--shards", "s3://artifacts/datasets"]
         assert ended(called(place, *absent, **aws)) == (1, "there is no s3://nowhere/manifest.jsonl")

@@ -86,6 +86,13 @@ class Catalogue:
         """The photographs of an earlier dataset."""
         self._sql.executemany(ADD, map(_known, lines))
 
+    def keep_only(self, objects: Iterable[str]) -> int:
+        """Leaves out the known photographs that are in none of these objects. Returns their number."""
+        self._sql.execute("CREATE TEMP TABLE kept (object TEXT PRIMARY KEY) WITHOUT ROWID")
+        self._sql.executemany("INSERT INTO kept VALUES (?)", ((name,) for name in objects))
+        query = "DELETE FROM photographs WHERE json_extract(facts, '$.object') NOT IN (SELECT object FROM kept)"
+        return self._sql.execute(query).rowcount
+
     def add_labels(self, lines: Iterable[bytes]) -> None:
         """Adds a manifest's labels: a known photograph gets the label if that outranks its own, or if its own was
         withdrawn. A photograph without another label leaves. Raises `BadDataset`."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -43,7 +45,11 @@ class Store(Protocol):
     def read(self, name: str) -> bytes: ...
     def download(self, name: str, to: Path) -> None: ...
     def write(self, name: str, content: bytes | Path) -> None: ...
-    def holds(self, name: str) -> bool: ...
+    def holds(self, name: str, since: datetime | None = None) -> bool:
+        """Whether there is this file, and it was written `since` then."""
+
+    def stored_between(self, first: datetime, last: datetime) -> Iterator[str]:
+        """The names of the files that were last written between these times."""
 
 
 def store(address: str) -> Store:
@@ -97,8 +103,14 @@ class Folder:
             shutil.copyfile(content, partial)
         partial.replace(path)
 
-    def holds(self, name: str) -> bool:
-        return (self.root / name).is_file()
+    def holds(self, name: str, since: datetime | None = None) -> bool:
+        path = self.root / name
+        return path.is_file() and (since is None or _written(path) >= since)
+
+    def stored_between(self, first: datetime, last: datetime) -> Iterator[str]:
+        for path in self.root.rglob("*"):
+            if path.is_file() and first <= _written(path) <= last:
+                yield str(path.relative_to(self.root))
 
 
 @dataclass(frozen=True)
@@ -132,15 +144,29 @@ class Bucket:
         except (ClientError, BotoCoreError, boto3.exceptions.Boto3Error) as error:
             raise _ours(error, f"{self.address}/{name}") from error
 
-    def holds(self, name: str) -> bool:
+    def holds(self, name: str, since: datetime | None = None) -> bool:
         try:
-            self.s3.head_object(Bucket=self.bucket, Key=self._key(name))
+            found = self.s3.head_object(Bucket=self.bucket, Key=self._key(name))
         except (ClientError, BotoCoreError) as error:
             told = _ours(error, f"{self.address}/{name}")
             if isinstance(told, Missing):
                 return False
             raise told from error
-        return True
+        return since is None or found["LastModified"] >= since
+
+    def stored_between(self, first: datetime, last: datetime) -> Iterator[str]:
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(""))
+        try:
+            for page in pages:
+                for one in page.get("Contents", ()):
+                    if first <= one["LastModified"] <= last:
+                        yield one["Key"].removeprefix(self._key(""))
+        except (ClientError, BotoCoreError) as error:
+            raise _ours(error, self.address) from error
+
+
+def _written(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def photograph(bucket: str, key: str, version_id: str) -> bytes:

@@ -181,10 +181,13 @@ class Places:
         return f"{self.folder}/verdict.json"
 
 
-def process_arguments(bucket: str, places: Places, *, previous: str, reference: str, bad_share: str) -> list[str]:
+def process_arguments(
+    bucket: str, places: Places, *, previous: str, reference: str, bad_share: str, stored_between: tuple[str, ...] = ()
+) -> list[str]:
     """The command line of training/process.py; `previous` and `reference` are keys, or empty."""
     base = f"s3://{bucket}/"
     found = ["--manifest", base + places.manifest, "--dataset", base + places.dataset]
     found += ["--parts", f"{base}{places.folder}/parts", "--shards", f"{base}datasets", "--bad-share", bad_share]
     found += ["--previous", base + previous] if previous else []
+    found += ["--stored-between", *stored_between] if stored_between else []
     return found + (["--reference", base + reference] if reference else [])

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import ClientError
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
 INPUT = {"force", "approve", "reason", "settings"}
+LEAST_LEFT = timedelta(days=14)
+"""Time that a photograph in a dataset has left when a run takes it: a run may take three days, and then people compare
+versions on its test photographs."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ def plan_run(
             previous=state.get("index", ""),
             reference=reference_of(services.s3, settings.artifacts_bucket, champion["model_version"]),
             bad_share=settings.bad_share,
+            stored_between=not_expiring(settings.dataset_days, datetime.now(UTC)),
         ),
         "hyperparameters": hyperparameters,
         "start": knobs.start,
@@ -167,6 +171,12 @@ def reference_of(s3: "S3Client", bucket: str, version: str) -> str:
             return ""
         raise
     return key
+
+
+def not_expiring(days: int, now: datetime) -> tuple[str, ...]:
+    """Of photographs that expire in so many days after they are stored: between when those were stored that a run may
+    still use. Empty when none expires."""
+    return (utc(now - timedelta(days=days) + LEAST_LEFT), utc(now)) if days else ()
 
 
 def tuning_parent(sagemaker: "SageMakerClient", name: str, hyperparameters: set[str]) -> str:

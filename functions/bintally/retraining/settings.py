@@ -26,6 +26,8 @@ class RetrainSettings:
     """`automatic`, or `manual`: a person approves the version that the run registers."""
     bad_share: str
     """Maximum share of unreadable new photographs."""
+    dataset_days: int
+    """Days after which photographs in datasets expire; 0 for never."""
     knobs: Knobs
 
 
@@ -43,6 +45,7 @@ def retrain_settings() -> RetrainSettings:
         label_share=float(os.environ["LABEL_SHARE"]),
         approval=os.environ["APPROVAL"],
         bad_share=os.environ["BAD_SHARE"],
+        dataset_days=int(os.environ["DATASET_DAYS"]),
         knobs=Knobs(
             epochs=int(os.environ["EPOCHS"]),
             sizes=os.environ["SIZES"],
