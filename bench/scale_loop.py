@@ -32,6 +32,8 @@ from bench.common import Numbers
 from bench.labels import BUCKET, LINES_OF_OBJECT
 
 SITE = "SEA1"
+BATCH = 25
+"""Items of a BatchWriteItem, DynamoDB's most."""
 
 
 @contextmanager
@@ -77,13 +79,26 @@ def change(number: int, at: datetime) -> dict[str, Any]:
     return {"eventID": digest[:32], "eventName": "INSERT", "dynamodb": stream}
 
 
+def put_records(dynamodb: Any, size: int, at: datetime) -> None:
+    """The RECORD of each bin, the one that its count was compared with."""
+    moment = f"{at:%Y-%m-%dT%H:%M:%S}.000000Z"
+    for first in range(0, size, BATCH):
+        items = [
+            {"PK": f"BIN#{SITE}#P-{number:07}", "SK": "RECORD", "site": SITE, "bin": f"P-{number:07}"}
+            | {"expected_quantity": 4, "as_of": moment, "order": f"{moment}#records/all.csv#{number:09}"}
+            for number in range(first, min(size, first + BATCH))
+        ]
+        dynamodb.batch_write_item(RequestItems={"counts": [{"PutRequest": {"Item": wire(item)}} for item in items]})
+
+
 def follow(size: int) -> Numbers:
     s3, dynamodb = clients.s3(), clients.dynamodb()
     services = Following(s3, Table("counts", dynamodb), BUCKET, timedelta(hours=24))
+    now = datetime.now(UTC)
+    put_records(dynamodb, size, now)
     labels, seconds, cpu, slowest = 0, 0.0, 0.0, 0.0
     with counted(s3, "s3") as stored, counted(dynamodb, "dynamodb") as read:
         for first in range(0, size, LINES_OF_OBJECT):
-            now = datetime.now(UTC)
             batch = [change(number, now) for number in range(first, min(size, first + LINES_OF_OBJECT))]
             began, used = time.perf_counter(), time.process_time()
             labels += follow_batch(services, batch).lines
