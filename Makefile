@@ -145,7 +145,7 @@ grants: .venv/test.installed .venv-train/installed ## List what the template gra
 	BINTALLY_GRANTS=$(abspath .runs/grants.txt) $(bin)/python -m pytest $(PARALLEL) -m "$(SOON)" tests/stack || status=$$?; \
 	$(bin)/python -m local.grants .runs/grants.txt || status=$$?; exit $$status
 
-removals: .venv/test.installed .venv-train/installed ## Take each granted action that `make grants` saw used away in turn: a test must break (an hour)
+removals: .venv/test.installed .venv-train/installed ## Take each granted action that `make grants` saw used away in turn: a test must break (two hours)
 	$(bin)/python -m tests.removals .runs/grants.txt
 
 coverage: .venv/test.installed ## Say which lines `make check` does not reach

@@ -163,7 +163,10 @@ def counted_here(
                 tick()
     kept = [(test, answer) for test, answer in zip(tests, found, strict=True) if answer is not None]
     if not kept:
-        raise CliError(f"none of the {len(tests)} photographs can be read")
+        raise CliError(
+            f"none of the {len(tests)} photographs can be read. If they have expired (DatasetDays), give others:"
+            " --photographs FOLDER"
+        )
     seen = Answered(
         ids=np.array([test.id for test, _ in kept]),
         sites=np.array([test.site for test, _ in kept]),

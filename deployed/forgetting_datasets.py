@@ -80,8 +80,8 @@ class Datasets:
                 self._replace(version, newest, [self._body(version).read()], partial(self._list, found[1]))
 
     def _without(self, name: str, members: set[str]) -> str | None:
-        """Stores a shard without these members. Returns its new name. One that has expired (DatasetDays) stays so: its
-        versions are still there as long as OldVersionDays says."""
+        """Stores a shard without these members. Returns its new name. One that has expired (DatasetDays) stays so, unless
+        a later run has stored the same photographs: its versions are still there as long as OldVersionDays says."""
         versions = [one for one in self._versions(name) if one[0]["Key"] == name]
         if not versions:
             return None
@@ -97,11 +97,15 @@ class Datasets:
             if not new.tell():
                 return None
             key = f"{name.rpartition('/')[0]}/{shard.close()}.tar"
-            new.seek(0)
-            self.s3.put_object(Bucket=self.bucket, Key=key, Body=new)
-            if not is_newest:
-                self.s3.delete_object(Bucket=self.bucket, Key=key)
+            if is_newest or not self._is_there(key):
+                new.seek(0)
+                self.s3.put_object(Bucket=self.bucket, Key=key, Body=new)
+                if not is_newest:
+                    self.s3.delete_object(Bucket=self.bucket, Key=key)
             return key
+
+    def _is_there(self, key: str) -> bool:
+        return any(newest for version, newest in self._versions(key) if version["Key"] == key)
 
     def _line(self, text: bytes) -> bytes:
         """A line with its object's new name; empty for one of a photograph to forget."""

@@ -125,6 +125,8 @@ def look(grant: Grant) -> Grant:
 def main(file: str, *roles: str) -> int:
     with ThreadPoolExecutor(AT_ONCE) as workers:
         looked = list(workers.map(look, grants_in(Path(file).read_text(), list(roles))))
+    if not looked:
+        raise SystemExit(f"{file} names no granted action that a test used: run `make grants` first")
     left = [grant for grant in looked if not grant.broke]
     print(f"{len(looked)} actions taken away in turn; {len(left)} that no test misses")
     return 1 if left else 0

@@ -6,7 +6,8 @@
 Every instance of the job reads the new photographs of its bins, checks and measures them, and stores them in shards
 (train, validation) or one by one (test); it writes the results to --parts. The first instance waits for all parts and
 writes the dataset: index, manifests, unreadable and duplicate photographs, and the drift from the --reference. The same
-input gives the same dataset, byte by byte, on any number of instances, and again after a restart.
+input gives the same dataset, byte by byte, on any number of instances, and again after a restart. With --stored-between
+the input includes when objects of earlier datasets were stored.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def fill(catalogue: Catalogue, job: Job, folder: Path) -> str:
         if job.stored_between:
             names = job.shards.stored_between(*job.stored_between)
             left_out = catalogue.keep_only(f"datasets/{name}" for name in names)
-            print(f"{left_out} photographs of the earlier dataset are left out: they are about to expire", flush=True)
+            print(f"{left_out} photographs of the earlier dataset have expired, or are about to", flush=True)
     labels = downloaded(job.manifest, folder / "manifest.jsonl")
     read.update(digest_of(labels))
     with labels.open("rb") as lines:

@@ -413,6 +413,7 @@ def test_what_is_about_to_expire_is_left_out_and_stored_anew_with_a_new_label(pl
     photos = several(60)
     for photo in photos:
         place.photograph(photo)
+    photos[1] = replace(photos[1], quantity=7, source="person")
     before = place.process("before", photos[:40])
     now = datetime.now(UTC)
     for path in (place.root / "datasets").rglob("*.*"):
@@ -422,17 +423,19 @@ def test_what_is_about_to_expire_is_left_out_and_stored_anew_with_a_new_label(pl
     young = {place.id_of(photo) for photo in photos[40:50]}
     lasting = {line.object for id_, line in known.items() if id_ in young}
     old_test = next(photo for photo in photos[:40] if known[place.id_of(photo)].split == "test")
-    labels = [replace(photo, quantity=5, as_of=LATER) for photo in (old_test, photos[0], photos[40])] + photos[50:]
+    labels = [replace(photo, quantity=5, as_of=LATER) for photo in (old_test, photos[0], photos[40])]
+    labels += [replace(photos[1], quantity=9, source="record", as_of=LATER), *photos[50:]]
     between = (now - timedelta(days=76), datetime.now(UTC) + timedelta(seconds=0.01))
     time.sleep(0.02)
     made = place.process("made", labels, hosts=3, previous=str(fresh / "index.jsonl"), stored_between=between)
     found = index(made)
-    renewed = {place.id_of(photo) for photo in (old_test, photos[0])}
-    assert {line.id for line in found} == young | renewed | {place.id_of(photo) for photo in photos[50:]}
+    renewed = {place.id_of(photo): 5 for photo in (old_test, photos[0])} | {place.id_of(photos[1]): 7}
+    assert {line.id for line in found} == young | renewed.keys() | {place.id_of(photo) for photo in photos[50:]}
+    assert {line.id: line.quantity for line in found if line.id in renewed} == renewed, "what a person counted stays"
     for line in found:
         stored_at = (place.root / line.object).stat().st_mtime
         assert line.object in lasting or stored_at > between[1].timestamp()
-    assert layout.summary_of(made)["new"] == 12
+    assert layout.summary_of(made)["new"] == 13
     again = place.process("again", labels, previous=str(fresh / "index.jsonl"), stored_between=between)
     assert contents(again) == contents(made)
 

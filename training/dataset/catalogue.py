@@ -57,6 +57,11 @@ SET person = excluded.person, as_of = excluded.as_of, told = excluded.told, labe
 WHERE (excluded.person, excluded.as_of, excluded.told) >= (person, as_of, told)
 """
 
+RENEW = """
+UPDATE photographs SET image = :image, spread = :spread, new = TRUE WHERE id = :id AND facts IS NULL
+"""
+"""A photograph that was left out is read again when it has a new label. Its old label stays if that outranks the new one."""
+
 WITHDRAW = "DELETE FROM photographs WHERE id = ? AND person AND as_of = ?"
 """Its photograph is read again if it has another label."""
 
@@ -87,10 +92,14 @@ class Catalogue:
         self._sql.executemany(ADD, map(_known, lines))
 
     def keep_only(self, objects: Iterable[str]) -> int:
-        """Leaves out the known photographs that are in none of these objects. Returns their number."""
+        """Leaves out the known photographs that are in none of these objects, unless they get a new label. Returns their
+        number."""
         self._sql.execute("CREATE TEMP TABLE kept (object TEXT PRIMARY KEY) WITHOUT ROWID")
         self._sql.executemany("INSERT INTO kept VALUES (?)", ((name,) for name in objects))
-        query = "DELETE FROM photographs WHERE json_extract(facts, '$.object') NOT IN (SELECT object FROM kept)"
+        query = """
+            UPDATE photographs SET facts = NULL, pixels = NULL
+            WHERE json_extract(facts, '$.object') NOT IN (SELECT object FROM kept)
+        """
         return self._sql.execute(query).rowcount
 
     def add_labels(self, lines: Iterable[bytes]) -> None:
@@ -100,7 +109,9 @@ class Catalogue:
             row, withdrawn = _labelled(number, line)
             self._sql.executemany(WITHDRAW, [(row["id"], as_of) for as_of in withdrawn])
             if not row.pop("gone"):
+                self._sql.execute(RENEW, row)
                 self._sql.execute(ADD, row)
+        self._sql.execute("DELETE FROM photographs WHERE facts IS NULL AND image IS NULL")
 
     def share_out(self) -> None:
         """Assigns each new photograph to a shard by a hash of its bin: the result is the same on every instance."""
