@@ -80,8 +80,8 @@ class Datasets:
                 self._replace(version, newest, [self._body(version).read()], partial(self._list, found[1]))
 
     def _without(self, name: str, members: set[str]) -> str | None:
-        """Stores a shard without these members. Returns its new name. One that has expired (DatasetDays) stays so, unless
-        a later run has stored the same photographs: its versions are still there as long as OldVersionDays says."""
+        """Stores a shard without these members. Returns its new name. One that has expired (DatasetDays) stays so, as
+        versions that OldVersionDays keeps, unless a later run has stored the same photographs."""
         versions = [one for one in self._versions(name) if one[0]["Key"] == name]
         if not versions:
             return None

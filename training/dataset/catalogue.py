@@ -60,7 +60,7 @@ WHERE (excluded.person, excluded.as_of, excluded.told) >= (person, as_of, told)
 RENEW = """
 UPDATE photographs SET image = :image, spread = :spread, new = TRUE WHERE id = :id AND facts IS NULL
 """
-"""A photograph that was left out is read again when it has a new label. Its old label stays if that outranks the new one."""
+"""A photograph that was left out is read again when it has a new label. Its old label stays if it outranks that one."""
 
 WITHDRAW = "DELETE FROM photographs WHERE id = ? AND person AND as_of = ?"
 """Its photograph is read again if it has another label."""
@@ -92,8 +92,10 @@ class Catalogue:
         self._sql.executemany(ADD, map(_known, lines))
 
     def keep_only(self, objects: Iterable[str]) -> int:
-        """Leaves out the known photographs that are in none of these objects, unless they get a new label. Returns their
-        number."""
+        """Leaves out the known photographs that are in none of these objects, unless they get a new label.
+
+        Returns their number.
+        """
         self._sql.execute("CREATE TEMP TABLE kept (object TEXT PRIMARY KEY) WITHOUT ROWID")
         self._sql.executemany("INSERT INTO kept VALUES (?)", ((name,) for name in objects))
         query = """
