@@ -2,17 +2,21 @@
 
 ministack answers 200 to an upload that it could not write (a full disk, a quota, a read-only folder), and puts its
 event before it writes. Here every write waits until it is on the disk; one that fails answers 500 InternalError, leaves
-the key as it was, and puts no event.
+the key as it was, and puts no event. While an object is written to the disk, other requests are answered, except those
+that change the same key. They may see an object that is not stored in the end; it was not acknowledged.
 
 This module touches ministack's internals, as local/emulator.py does.
 """
 
+import asyncio
 import contextlib
 import contextvars
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,8 +32,35 @@ class Write:
     """What a request does besides writing: its events, for when it is stored, and how to undo it when it is not."""
 
     def __init__(self) -> None:
+        self.objects: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {}
+        """By path: how to get an object onto the disk, and what to do then."""
         self.events: list[Callable[[], object]] = []
         self.undo: list[Callable[[], object]] = []
+
+
+class Turns:
+    """Requests that change a key, or several of its bucket (no key), take turns in the order of their arrival."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # state machines ask from threads and loops of their own
+        self._taken: list[tuple[str, str, Future[None]]] = []
+
+    @contextlib.asynccontextmanager
+    async def turn(self, bucket: str, key: str) -> AsyncIterator[None]:
+        mine = (bucket, key, Future[None]())
+        with self._lock:
+            earlier = [
+                done for other, its, done in self._taken if other == bucket and (its == key or not its or not key)
+            ]
+            self._taken.append(mine)
+        try:
+            for done in earlier:
+                await asyncio.shield(asyncio.wrap_future(done))
+            yield
+        finally:
+            with self._lock:
+                self._taken.remove(mine)
+            mine[2].set_result(None)
 
 
 WRITE: contextvars.ContextVar[Write | None] = contextvars.ContextVar("write", default=None)
@@ -40,7 +71,13 @@ def store_before_acknowledging(reserve: Callable[[], int]) -> None:
     would use it fails, so that the state can still be saved."""
     from ministack.services import s3
 
-    handle, fire = s3.handle_request, s3._fire_s3_event_async
+    handle, fire, turns = s3.handle_request, s3._fire_s3_event_async, Turns()
+
+    async def handle_in_turn(method: str, path: str, headers: dict[str, str], *args: Any, **kwargs: Any) -> Any:
+        if method in ("GET", "HEAD"):
+            return await handle(method, path, headers, *args, **kwargs)
+        async with turns.turn(*s3._parse_bucket_key(path, headers)):
+            return await handle_as_one(method, path, headers, *args, **kwargs)
 
     async def handle_as_one(method: str, *args: Any, **kwargs: Any) -> Any:
         write = Write()
@@ -48,6 +85,10 @@ def store_before_acknowledging(reserve: Callable[[], int]) -> None:
         uploads = dict(s3._multipart_uploads._data) if method == "POST" else {}
         try:
             answer = await handle(method, *args, **kwargs)
+            if write.objects:
+                await asyncio.to_thread(lambda: [keep() for keep, _ in write.objects.values()])
+            for _, kept in write.objects.values():
+                kept()
         except NotStored as error:
             for undo in reversed(write.undo):
                 undo()
@@ -92,19 +133,31 @@ def store_before_acknowledging(reserve: Callable[[], int]) -> None:
             body = obj.get("body")
             metadata = s3._object_meta_from_record(obj) | s3._key_history_meta(bucket, key) | {"key": key}
             room = 0 if body is None else reserve()  # a deletion rewrites the metadata alone: it may make room
-            write_all(room, {path: body, f"{path}.meta.json": json.dumps(metadata).encode()})
-            folder = str(Path(s3.DATA_DIR, s3.get_account_id(), bucket))
-            s3._remove_key_files(s3._other_key_disk_path(folder, key, path))
-        obj["body"] = None  # ministack reads it from the disk, here and in the newest version
-        for version in s3._object_versions.get((bucket, key)) or []:
-            if version["version_id"] == obj.get("version_id"):
-                version["data"] = None
+            drafts = draft_all(room, {path: body, f"{path}.meta.json": json.dumps(metadata).encode()})
+        folder, versions = str(Path(s3.DATA_DIR, s3.get_account_id(), bucket)), s3._object_versions.get((bucket, key))
+
+        def keep() -> None:
+            with stored():
+                keep_all(drafts)
+                s3._remove_key_files(s3._other_key_disk_path(folder, key, path))
+
+        def kept() -> None:
+            obj["body"] = None  # ministack reads it from the disk, here and in the newest version
+            for version in versions or []:
+                if version["version_id"] == obj.get("version_id"):
+                    version["data"] = None
+
+        if write := WRITE.get():
+            write.objects[path] = keep, kept
+        else:
+            keep()
+            kept()
 
     def write_atomically(path: str, data: bytes | str, *, text: bool = False) -> None:
         with stored():
             write_all(0 if text else reserve(), {path: data.encode() if isinstance(data, str) else data})
 
-    s3.handle_request = handle_as_one
+    s3.handle_request = handle_in_turn
     s3._fire_s3_event_async = fire_when_stored
     s3._record_object_version = undoable(s3._record_object_version)
     s3._record_delete_marker = undoable(s3._record_delete_marker)
@@ -139,6 +192,11 @@ def not_swallowed(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def write_all(reserve: int, contents: dict[str, bytes | None]) -> None:
     """Writes files, all or none of them (None: as it is), and waits until they are on the disk. Raises OSError."""
+    keep_all(draft_all(reserve, contents))
+
+
+def draft_all(reserve: int, contents: dict[str, bytes | None]) -> dict[Path, Path]:
+    """Writes files beside those that `keep_all` exchanges them for. Raises OSError."""
     drafts = {Path(path): Path(f"{path}.tmp") for path, content in contents.items() if content is not None}
     try:
         for path, draft in drafts.items():
@@ -146,6 +204,15 @@ def write_all(reserve: int, contents: dict[str, bytes | None]) -> None:
             if shutil.disk_usage(path.parent).free < len(content) + reserve:
                 raise OSError(f"the disk has less than {reserve / 1e6:.0f} MB left, which saving the state needs")
             draft.write_bytes(content)
+    except OSError:
+        discard(drafts)
+        raise
+    return drafts
+
+
+def keep_all(drafts: dict[Path, Path]) -> None:
+    """Waits until drafts are on the disk, and exchanges the files for them, all or none. Raises OSError."""
+    try:
         for draft in drafts.values():  # after all are written: what stores the first stores most of the next
             sync(draft)
         for path, draft in drafts.items():
@@ -153,6 +220,10 @@ def write_all(reserve: int, contents: dict[str, bytes | None]) -> None:
         for folder in {path.parent for path in drafts}:
             sync(folder)
     finally:
-        for draft in drafts.values():
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
+        discard(drafts)
+
+
+def discard(drafts: dict[Path, Path]) -> None:
+    for draft in drafts.values():
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)

@@ -423,6 +423,48 @@ def test_an_object_that_is_not_stored_is_not_acknowledged(
         assert told.endswith(" 404 b'kept'")
 
 
+TURNS = """
+import asyncio, os, threading
+os.environ["S3_PERSIST"] = "1"
+from local import storing
+from ministack.services import s3
+storing.store_before_acknowledging(lambda: 0)
+wakes, sync, broken = threading.Event(), storing.sync, []
+def slowly(path):
+    assert wakes.wait(30)
+    if "first" in str(path) and broken:
+        raise OSError(28, broken.pop())
+    sync(path)
+async def ask(method, path, body=b"", **query):
+    return await s3.handle_request(method, path, {}, body, query)
+async def main():
+    await ask("PUT", "/bucket")
+    await ask("PUT", "/bucket/kept", b"kept")
+    storing.sync = slowly
+    broken.append("no space")
+    tasks = [asyncio.ensure_future(each) for each in (
+        ask("PUT", "/bucket/first", b"lost"), ask("PUT", "/bucket/first", b"second"), ask("PUT", "/bucket/third", b"3"),
+        ask("DELETE", "/bucket/first"), ask("PUT", "/bucket/first", b"last"), ask("DELETE", "/bucket"),
+    )]
+    done, _ = await asyncio.wait(tasks, timeout=0.3)
+    kept = await ask("GET", "/bucket/kept")
+    print(len(done), kept[2])
+    wakes.set()
+    answers = [answer[0] for answer in await asyncio.gather(*tasks)]
+    print(*answers, *[(await ask("GET", f"/bucket/{key}"))[2] for key in ("first", "third")])
+asyncio.run(main())
+"""
+
+
+def test_while_an_object_is_written_only_its_own_key_waits(
+    inside: Callable[[str, str], subprocess.CompletedProcess[str]],
+) -> None:
+    """In the order of arrival; a bucket waits for all of its keys. What could not be written leaves nothing behind."""
+    ran = inside(TURNS, "ours")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-2:] == ["0 b'kept'", "500 200 200 204 200 409 b'last' b'3'"]
+
+
 @BOTH
 def test_functions_of_the_same_code_share_one_copy(
     stack: Local, which: str, function_role: Callable[..., str], code_of: Callable[[str], bytes]
