@@ -258,6 +258,7 @@ class Forgetting:
         self.delete(
             self.artifacts, (one for one in self.versions(self.artifacts, "datasets/") if one["Key"] not in kept)
         )
+        self.delete(self.artifacts, self.versions(self.artifacts, "checkpoints/"))
         runs = self.versions(self.artifacts, "retrain/")
         self.delete(self.artifacts, (one for one in runs if LEFTOVER.match(one["Key"])))
 

@@ -20,7 +20,7 @@ from training.dataset.layout import Shard, manifest
 INDEX = re.compile(r"retrain/([^/]+)/dataset/(index|duplicates)\.jsonl")
 LINES = re.compile(r"retrain/[^/]+/(manifest|slices/[^/]+|dataset/(index|duplicates|unreadable))\.jsonl")
 LEFTOVER = re.compile(r"retrain/[^/]+/(parts|trials)/")
-"""Files that only a run itself reads: they stay where its cleaning up failed."""
+"""Files that only a run itself reads: an older version stored them here, and they stay where its clean-up failed."""
 LISTS = re.compile(r"retrain/[^/]+/dataset/(\w+)\.manifest")
 
 Version = dict[str, str]

@@ -185,10 +185,7 @@ class Retrainings:
         self.user.wait_for("no job at work", lambda: not self.at_work(), 60)
         models = [model["ModelName"] for model in self.sagemaker.list_models()["Models"]]
         assert not [name for name in models if name.endswith(("-champion", "-challenger"))]
-        for prefix in ("checkpoints/", "retrain/"):
-            left = self.user.s3.list_object_versions(Bucket=self.artifacts, Prefix=prefix).get("Versions", [])
-            names = [version["Key"] for version in left]
-            assert not [name for name in names if re.match(r"checkpoints/|retrain/[^/]+/(trials|parts)/", name)]
+        assert "Versions" not in self.user.s3.list_object_versions(Bucket=self.artifacts, Prefix="checkpoints/")
 
     def failed(self, execution: str, error: str, reason: str) -> None:
         """The execution failed so and said so everywhere."""
@@ -341,7 +338,7 @@ def kill(retrainings: Retrainings, prefix: str) -> None:
 
 def interrupt(retrainings: Retrainings, job: str, run: str) -> None:
     """Takes the machine of a spot training away once it has a checkpoint."""
-    prefix = f"checkpoints/{run}/"
+    prefix = f"checkpoints/{run}/train/"
     list_ = retrainings.user.s3.list_objects_v2
     retrainings.user.wait_for(
         "a checkpoint", lambda: list_(Bucket=retrainings.artifacts, Prefix=prefix).get("Contents"), 300

@@ -495,6 +495,7 @@ def test_what_is_old_is_deleted_where_that_is_asked_for_alone(
     expired = {one["Prefix"] for one in found if "ExpirationInDays" in one}
     known = {"incoming/", "labels/", "datasets/", "display/", "captures/", "checkpoints/"}
     assert expired <= known, "models, reports and the files of runs are kept"
+    assert not (kept := rules.get("checkpoints")) or kept["ExpirationInDays"] == {"Ref": "CheckpointDays"}
 
 
 def test_the_trails_copy_is_locked_for_its_days_and_deleted_then() -> None:

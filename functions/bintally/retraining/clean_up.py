@@ -39,17 +39,15 @@ def clean_up(client: "SageMakerClient", names: Names) -> None:
 
 
 def remove_leftovers(client: "S3Client", bucket: str, run: str) -> None:
-    """Deletes every version of files that no other run can use: checkpoints, several hundred megabytes each, the
-    trials' models, and the parts of which the dataset was made."""
-    folder = Places(run).folder
-    for prefix in (f"checkpoints/{run}/", f"{folder}/trials/", f"{folder}/parts/"):
-        for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
-            found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
-            objects: list[ObjectIdentifierTypeDef] = [{"Key": o["Key"], "VersionId": o["VersionId"]} for o in found]
-            if objects:
-                answer = client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-                for error in answer.get("Errors", ()):
-                    raise NotDeleted(f"s3://{bucket}/{error.get('Key')} is not deleted: {error.get('Message')}")
+    """Deletes every version of the run's temporary files."""
+    pages = client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=f"{Places(run).temporary}/")
+    for page in pages:
+        found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+        objects: list[ObjectIdentifierTypeDef] = [{"Key": o["Key"], "VersionId": o["VersionId"]} for o in found]
+        if objects:
+            answer = client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+            for error in answer.get("Errors", ()):
+                raise NotDeleted(f"s3://{bucket}/{error.get('Key')} is not deleted: {error.get('Message')}")
 
 
 def _unless_gone(call: Callable[[], object]) -> None:

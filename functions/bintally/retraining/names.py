@@ -169,6 +169,11 @@ class Places:
         return f"retrain/{self.run}"
 
     @property
+    def temporary(self) -> str:
+        """Of what no other run can use: checkpoints, the trials' models, the parts of which the dataset was made."""
+        return f"checkpoints/{self.run}"
+
+    @property
     def manifest(self) -> str:
         return f"{self.folder}/manifest.jsonl"
 
@@ -187,7 +192,7 @@ def process_arguments(
     """The command line of training/process.py; `previous` and `reference` are keys, or empty."""
     base = f"s3://{bucket}/"
     found = ["--manifest", base + places.manifest, "--dataset", base + places.dataset]
-    found += ["--parts", f"{base}{places.folder}/parts", "--shards", f"{base}datasets", "--bad-share", bad_share]
+    found += ["--parts", f"{base}{places.temporary}/parts", "--shards", f"{base}datasets", "--bad-share", bad_share]
     found += ["--previous", base + previous] if previous else []
     found += ["--stored-between", *stored_between] if stored_between else []
     return found + (["--reference", base + reference] if reference else [])
