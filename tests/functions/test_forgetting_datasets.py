@@ -125,7 +125,7 @@ def test_datasets_lose_the_photographs_and_grow_on(bare: Any, datasets: Datasets
     labels.append(datasets.label("SEA1", "twin", twin, "2026-04-01T08:00:00.000000Z"))
     datasets.process("r1", labels, tmp_path / "r1")
     datasets.process("r2", [datasets.label("AUS2", "AUS2-06-x", picture(300), LATE)], tmp_path / "r2", "r1")
-    datasets.s3.put_object(Bucket="artifacts", Key="checkpoints/r1/parts/left.jsonl", Body=b"SEA1")  # its clean-up failed
+    datasets.s3.put_object(Bucket="artifacts", Key="checkpoints/r1/parts/left.jsonl", Body=b"SEA1")
     before = datasets.read("r2", tmp_path / "before")
     assert len(before) == 2 * BINS + 1 and twin in everything()
 
