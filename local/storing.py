@@ -2,8 +2,8 @@
 
 ministack answers 200 to an upload that it could not write (a full disk, a quota, a read-only folder), and puts its
 event before it writes. Here every write waits until it is on the disk; one that fails answers 500 InternalError, leaves
-the key as it was, and puts no event. While an object is written to the disk, other requests are answered, except those
-that change the same key. They may see an object that is not stored in the end; it was not acknowledged.
+the key as it was, and puts no event. While a PUT writes its object to the disk, other requests are answered, except
+those that change the same key. They may see an object that is not stored in the end; it was not acknowledged.
 
 This module touches ministack's internals, as local/emulator.py does.
 """
@@ -31,7 +31,9 @@ class NotStored(BaseException):
 class Write:
     """What a request does besides writing: its events, for when it is stored, and how to undo it when it is not."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, may_wait: bool) -> None:
+        self.may_wait = may_wait
+        """Whether objects get onto the disk after the request is handled, and not at once."""
         self.objects: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {}
         """By path: how to get an object onto the disk, and what to do then."""
         self.events: list[Callable[[], object]] = []
@@ -39,7 +41,8 @@ class Write:
 
 
 class Turns:
-    """Requests that change a key, or several of its bucket (no key), take turns in the order of their arrival."""
+    """Requests that change a key, or several of its bucket (no key), take turns in the order of their arrival. So do keys
+    of which one is the folder of the other on the disk."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # state machines ask from threads and loops of their own
@@ -49,9 +52,7 @@ class Turns:
     async def turn(self, bucket: str, key: str) -> AsyncIterator[None]:
         mine = (bucket, key, Future[None]())
         with self._lock:
-            earlier = [
-                done for other, its, done in self._taken if other == bucket and (its == key or not its or not key)
-            ]
+            earlier = [done for other, its, done in self._taken if other == bucket and meet(its, key)]
             self._taken.append(mine)
         try:
             for done in earlier:
@@ -66,6 +67,20 @@ class Turns:
 WRITE: contextvars.ContextVar[Write | None] = contextvars.ContextVar("write", default=None)
 
 
+def meet(one: str, other: str) -> bool:
+    return not one or not other or f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
+async def in_thread(call: Callable[[], object]) -> None:
+    """Waits for the thread even when it is cancelled: its files are those of the next request, too."""
+    done = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        await asyncio.shield(done)
+    except asyncio.CancelledError:
+        await asyncio.wait([done])
+        raise
+
+
 def store_before_acknowledging(reserve: Callable[[], int]) -> None:
     """Replaces ministack's writes. `reserve` is the room, in bytes, that the next snapshot needs: an upload that
     would use it fails, so that the state can still be saved."""
@@ -76,24 +91,28 @@ def store_before_acknowledging(reserve: Callable[[], int]) -> None:
     async def handle_in_turn(method: str, path: str, headers: dict[str, str], *args: Any, **kwargs: Any) -> Any:
         if method in ("GET", "HEAD"):
             return await handle(method, path, headers, *args, **kwargs)
-        async with turns.turn(*s3._parse_bucket_key(path, headers)):
-            return await handle_as_one(method, path, headers, *args, **kwargs)
+        bucket, key = s3._parse_bucket_key(path, headers)
+        async with turns.turn(bucket, key):
+            return await handle_as_one(
+                Write(may_wait=method == "PUT" and bool(key)), method, path, headers, *args, **kwargs
+            )
 
-    async def handle_as_one(method: str, *args: Any, **kwargs: Any) -> Any:
-        write = Write()
+    async def handle_as_one(write: Write, method: str, *args: Any, **kwargs: Any) -> Any:
         token = WRITE.set(write)
         uploads = dict(s3._multipart_uploads._data) if method == "POST" else {}
         try:
             answer = await handle(method, *args, **kwargs)
             if write.objects:
-                await asyncio.to_thread(lambda: [keep() for keep, _ in write.objects.values()])
+                await in_thread(lambda: [keep() for keep, _ in write.objects.values()])
             for _, kept in write.objects.values():
                 kept()
-        except NotStored as error:
+        except BaseException as error:
             for undo in reversed(write.undo):
                 undo()
             for upload in uploads.keys() - s3._multipart_uploads._data.keys():
                 s3._multipart_uploads._data[upload] = uploads[upload]  # the client may complete it again
+            if not isinstance(error, NotStored):
+                raise
             return s3._error("InternalError", f"The request was not stored: {error}", 500)
         finally:
             WRITE.reset(token)
@@ -103,6 +122,7 @@ def store_before_acknowledging(reserve: Callable[[], int]) -> None:
 
     def fire_when_stored(*args: Any, **kwargs: Any) -> None:
         write, context = WRITE.get(), contextvars.copy_context()
+        context.run(WRITE.set, None)
         if write is None:
             fire(*args, **kwargs)
         else:
@@ -147,8 +167,9 @@ def store_before_acknowledging(reserve: Callable[[], int]) -> None:
                 if version["version_id"] == obj.get("version_id"):
                     version["data"] = None
 
-        if write := WRITE.get():
+        if (write := WRITE.get()) and write.may_wait:
             write.objects[path] = keep, kept
+            write.undo.append(lambda: discard(drafts))
         else:
             keep()
             kept()

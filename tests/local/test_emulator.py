@@ -465,6 +465,64 @@ def test_while_an_object_is_written_only_its_own_key_waits(
     assert ran.stdout.splitlines()[-2:] == ["0 b'kept'", "500 200 200 204 200 409 b'last' b'3'"]
 
 
+SEVERAL = """
+import asyncio, os, re
+from pathlib import Path
+os.environ["S3_PERSIST"] = "1"
+from local import storing
+from ministack.services import s3
+storing.store_before_acknowledging(lambda: 0)
+sync, broken = storing.sync, []
+def now_and_then(path):
+    if broken:
+        raise OSError(28, broken.pop())
+    sync(path)
+storing.sync = now_and_then
+async def ask(method, path, body=b"", **query):
+    return await s3.handle_request(method, path, {}, body, {name: [value] for name, value in query.items()})
+async def main():
+    await ask("PUT", "/bucket")
+    upload = re.search(rb"<UploadId>(.*?)<", (await ask("POST", "/bucket/parts", uploads=""))[2])[1].decode()
+    etag = (await ask("PUT", "/bucket/parts", b"whole", partNumber="1", uploadId=upload))[1]["ETag"]
+    part = f"<Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part>"
+    listed = f"<CompleteMultipartUpload>{part}</CompleteMultipartUpload>"
+    broken.append("no space")
+    print(*[(await ask("POST", "/bucket/parts", listed.encode(), uploadId=upload))[0] for _ in range(2)])
+    both = await asyncio.gather(ask("PUT", "/bucket/a", b"file"), ask("PUT", "/bucket/a/b", b"below"))
+    print(*[each[0] for each in both])
+    root = 'VersioningConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+    on = f"<{root}><Status>Enabled</Status></VersioningConfiguration>"
+    await ask("PUT", "/bucket", on.encode(), versioning="")
+    versions = [(await ask("PUT", "/bucket/twice", body))[1]["x-amz-version-id"] for body in (b"1", b"2")]
+    objects = "".join(f"<Object><Key>twice</Key><VersionId>{each}</VersionId></Object>" for each in reversed(versions))
+    print((await ask("POST", "/bucket", f"<Delete>{objects}</Delete>".encode(), delete=""))[0])
+    for name in ("parts", "a", "a/b", "twice"):
+        print(name, (await ask("GET", f"/bucket/{name}"))[2][:5])
+    names = [path.name for path in Path(s3.DATA_DIR).rglob("*")]
+    print([name for name in names if name.endswith(".tmp") or name.startswith("twice")])
+asyncio.run(main())
+"""
+
+
+def test_requests_that_write_several_files_store_all_or_say_so(
+    inside: Callable[[str, str], subprocess.CompletedProcess[str]],
+) -> None:
+    """A multipart upload that failed is completed by its retry; a key may be the folder of another; no file is left of
+    an object of which all versions are deleted at once."""
+    ran = inside(SEVERAL, "ours")
+    assert ran.returncode == 0, ran.stderr
+    assert [line for line in ran.stdout.splitlines() if " INFO " not in line] == [
+        "500 200",
+        "200 200",
+        "200",
+        "parts b'whole'",
+        "a b'file'",
+        "a/b b'below'",
+        "twice b'<?xml'",
+        "[]",
+    ]
+
+
 @BOTH
 def test_functions_of_the_same_code_share_one_copy(
     stack: Local, which: str, function_role: Callable[..., str], code_of: Callable[[str], bytes]
