@@ -41,8 +41,8 @@ class Write:
 
 
 class Turns:
-    """Requests that change a key, or several of its bucket (no key), take turns in the order of their arrival. So do keys
-    of which one is the folder of the other on the disk."""
+    """Requests that change a key, or several of its bucket (no key), take turns in the order of their arrival. So do
+    those of keys of which one is the folder of the other on the disk."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # state machines ask from threads and loops of their own
