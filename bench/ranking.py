@@ -4,7 +4,7 @@ The bins are the shipped model's test bins, with its held-out answers; their rec
 twentieth that is falsified at random. Every rule orders the same draws. Nothing here was used to choose a rule.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,12 @@ from bench.common import Numbers, bare_table, progress_bar
 from local.stack import REPOSITORY
 from model.answer import posterior_median, probabilities
 from training.verdict import metrics
+from training.verdict.bootstrap import Floats, Ints
+from training.verdict.ranking import DRAWS, FIGURES, KINDS, RESAMPLES, SHARE, Score, drawn, figures, weights
 
 PREDICTIONS = REPOSITORY / "model" / "pretrained" / "predictions.csv"
-SHARE = 0.05
-DRAWS = 100
-RESAMPLES = 200
-KINDS = ("±1", "±2", "missing", "extra", "all", "±1 to ±3")
-"""missing: 1 to 3 items are gone, so the record is greater; extra: as many too many; all: one of the four."""
-FIGURES = ("first 5 %", "at 10 %", "at 20 %", "for 80 %", "area")
 SUBSETS = ("all records", "0 to 5", "6 and more")
 DEFAULT = "bayes"
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Score = Callable[[int, int], float]
 
 
 @dataclass(frozen=True)
@@ -78,68 +70,26 @@ def rules(bins: Bins) -> dict[str, Score]:
     }
 
 
-def falsified(quantity: Ints, kind: str, random: np.random.Generator) -> tuple[NDArray[np.bool_], Ints]:
-    """Which records are wrong, and the records. A record is never negative: then it errs the other way."""
-    n = len(quantity)
-    wrong = np.zeros(n, bool)
-    wrong[random.choice(n, round(SHARE * n), replace=False)] = True
-    sign, step = random.choice([-1, 1], n), random.integers(1, 4, n)
-    off = {"±1": sign, "±2": 2 * sign, "missing": step, "extra": -step, "±1 to ±3": sign * step}
-    if kind == "all":
-        which = random.integers(0, 4, n)
-        off["all"] = np.choose(which, [off[each] for each in KINDS[:4]])
-    record = quantity + off[kind]
-    record = np.where(record < 0, quantity - off[kind], record)
-    return wrong, np.where(wrong, record, quantity)
-
-
-def figures(order: Ints, wrong: NDArray[np.bool_], weights: Floats) -> Floats:
-    """FIGURES [R, 5] of one order of the bins, for each row of `weights` [R, N], by which bins count."""
-    placed, hits = weights[:, order], (weights * wrong)[:, order]
-    seen, found = placed.cumsum(1), hits.cumsum(1)
-    of, all_wrong = seen[:, -1:], np.maximum(found[:, -1:], 1e-9)
-
-    def until(share: float) -> Floats:
-        """Of the bins before this share is recounted: how many wrong ones."""
-        at = np.minimum((seen < share * of - 1e-9).sum(1), len(order) - 1)
-        found_there: Floats = found[np.arange(len(found)), at]
-        return found_there
-
-    needed = seen[np.arange(len(seen)), np.minimum((found < 0.8 * all_wrong - 1e-9).sum(1), len(order) - 1)]
-    behind = (of - all_wrong) - (seen - found)  # right records after each place
-    area = (hits * behind).sum(1) / np.maximum((all_wrong * (of - all_wrong))[:, 0], 1e-9)
-    rows = [until(0.05) / (0.05 * of[:, 0]), until(0.1) / all_wrong[:, 0], until(0.2) / all_wrong[:, 0]]
-    return np.stack([*rows, needed / of[:, 0], area], axis=1)
-
-
 def measure_ranking(console: Console, draws: int = DRAWS, resamples: int = RESAMPLES) -> Numbers:
     """{"rows": by kind, subset and rule, "gains": of the default over 1 - p with intervals, "curves", "promise"}."""
     bins = read()
     scores = rules(bins)
-    groups = int(bins.group.max()) + 1
-    random = np.random.default_rng(0)
-    drawn = np.stack([np.bincount(random.integers(0, groups, groups), minlength=groups) for _ in range(resamples)])
-    weights = np.concatenate(
-        [np.ones((1, len(bins.group))), drawn[:, bins.group]]
-    )  # the first row is the figure itself
+    counted = weights(bins.group, resamples)
     rows, gains, promises, opened = [], [], [], []
     curves: dict[str, Floats] = {}
     with progress_bar(console) as progress:
         task = progress.add_task("Ranking", total=len(KINDS) * draws)
         for kind in KINDS:
-            sums = {(subset, rule): np.zeros((len(weights), len(FIGURES))) for subset in SUBSETS for rule in scores}
+            sums = {(subset, rule): np.zeros((len(counted), len(FIGURES))) for subset in SUBSETS for rule in scores}
             found = {rule: np.zeros(len(bins.group)) for rule in scores}
-            for draw in range(draws):
-                chance = np.random.default_rng((draw, KINDS.index(kind)))
-                wrong, record = falsified(bins.quantity, kind, chance)
-                ties = chance.random(len(record))
+            for wrong, record, ties in drawn(bins.quantity, kind, draws):
                 inside = dict(zip(SUBSETS, (record >= 0, record < 6, record > 5), strict=True))
                 for rule, score in scores.items():
                     given = np.array([score(at, int(each)) for at, each in enumerate(record)])
                     order = np.lexsort((ties, -given))
                     found[rule] += wrong[order].cumsum() / wrong.sum() / draws
                     for subset, mask in inside.items():
-                        sums[subset, rule] += figures(order, wrong, weights * mask) / draws
+                        sums[subset, rule] += figures(order, wrong, counted * mask) / draws
                     if rule == DEFAULT:
                         chances = SHARE * given / (SHARE * given + 1 - SHARE)
                         first = order[: round(SHARE * len(order))]

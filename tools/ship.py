@@ -1,6 +1,6 @@
 """Makes the shipped model package from a finished training run: packs it, measures it, writes its card.
 
-    python -m tools.ship .runs/first --data ../shared/abid --out model/pretrained
+    PYTHONPATH=functions python -m tools.ship .runs/first --data ../shared/abid --out model/pretrained
 
 Writes `model.tar.gz`, the predictions its metrics come from (`predictions.csv`), its training photographs
 (`training.csv`), predictions of photographs in other light (`conditions.csv`) and the model card (`README.md` and
@@ -17,10 +17,12 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
+from bintally.common.evidence import weigh
 
 from model import export, network, package
 from training.learning import data
@@ -87,8 +89,13 @@ def main() -> None:
             )
         seen = metrics.read_predictions(predictions)["test"]
         (a.out / "figures.json").write_text(json.dumps(metrics.figures(packed.report, seen), indent=1) + "\n")
-        (a.out / "README.md").write_text(card(packed.package.description, shipped.report(a.out), len(training)))
+        (a.out / "README.md").write_text(card(packed.package.description, report(a.out), len(training)))
     print(f"{a.out / 'model.tar.gz'}: version {packed.package.model_version}")
+
+
+def report(folder: Path) -> dict[str, Any]:
+    """`shipped.report` with the rule by which Bintally orders recounts."""
+    return shipped.report(folder, lambda p, recorded: weigh(p, recorded).ratio)
 
 
 def count_conditions(made: package.Package, test: list[data.Photograph], file: Path) -> None:

@@ -15,36 +15,7 @@ from rich.console import Console
 from bench import people, ranking
 from cli.errors import CliError
 from cli.main import main
-
-QUANTITIES = np.array([0, 1, 2, 3, 6, 9, 45] * 40)
-
-
-@pytest.mark.parametrize("kind", ranking.KINDS)
-def test_a_twentieth_is_falsified_as_the_kind_says(kind: str) -> None:
-    wrong, record = ranking.falsified(QUANTITIES, kind, np.random.default_rng(1))
-    assert wrong.sum() == round(0.05 * len(QUANTITIES))
-    assert ((record != QUANTITIES) == wrong).all() and (record >= 0).all()
-    steps = np.abs(record - QUANTITIES)[wrong]
-    assert set(steps) <= {"±1": {1}, "±2": {2}}.get(kind, {1, 2, 3})
-    if kind == "missing":
-        assert (record >= QUANTITIES).all()
-
-
-def test_figures_of_a_perfect_and_of_a_useless_order() -> None:
-    wrong = np.arange(200) < 10
-    weights = np.ones((1, 200))
-    (first, tenth, fifth, most, area) = ranking.figures(np.arange(200), wrong, weights)[0]
-    assert (first, tenth, fifth, most, area) == (1, 1, 1, pytest.approx(8 / 200), 1)
-    (first, tenth, fifth, most, area) = ranking.figures(np.arange(200)[::-1], wrong, weights)[0]
-    assert (first, tenth, fifth, most, area) == (0, 0, 0, pytest.approx(198 / 200), 0)
-
-
-def test_bins_of_weight_zero_do_not_count() -> None:
-    wrong = np.arange(200) < 10
-    half = (np.arange(200) % 2 == 0).astype(float)
-    chosen = ranking.figures(np.arange(200)[::-1], wrong, half[None])[0]
-    alone = ranking.figures(np.arange(100)[::-1], wrong[::2], np.ones((1, 100)))[0]
-    assert chosen == pytest.approx(alone)
+from training.verdict.ranking import falsified, figures
 
 
 def test_the_list_promises_what_recounts_find_on_falsified_records() -> None:
@@ -55,11 +26,11 @@ def test_the_list_promises_what_recounts_find_on_falsified_records() -> None:
     areas: dict[str, list[float]] = {"bayes": [], "1 - p": []}
     for draw in range(6):
         random = np.random.default_rng(draw)
-        wrong, record = ranking.falsified(bins.quantity, "all", random)
+        wrong, record = falsified(bins.quantity, "all", random)
         for rule, area in areas.items():
             scores = np.array([given[rule](at, int(each)) for at, each in enumerate(record)])
             order = np.argsort(-scores, kind="stable")
-            area.append(float(ranking.figures(order, wrong, np.ones((1, len(wrong))))[0, -1]))
+            area.append(float(figures(order, wrong, np.ones((1, len(wrong))))[0, -1]))
             if rule == "bayes":
                 first = order[:110]
                 expected += float((0.05 * scores[first] / (0.05 * scores[first] + 0.95)).sum())

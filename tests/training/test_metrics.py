@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.verdict import metrics, shipped
+from tools import ship
+from training.verdict import metrics
 from training.verdict.bootstrap import Floats, Ints
 from training.verdict.card import card
 
@@ -120,7 +121,7 @@ def test_the_shipped_figures_follow_from_the_shipped_predictions() -> None:
         learned = list(csv.DictReader(sheet))
     assert len({one["id"] for one in learned}) == len(learned) >= 7199
     assert not {one["group"] for one in learned} & {*predictions["test"].groups, *predictions["validation"].groups}
-    assert (SHIPPED / "README.md").read_text() == card(recorded, shipped.report(SHIPPED), trained_on=len(learned))
+    assert (SHIPPED / "README.md").read_text() == card(recorded, ship.report(SHIPPED), trained_on=len(learned))
 
 
 def test_the_figures_of_the_shipped_model_are_those_of_its_predictions() -> None:

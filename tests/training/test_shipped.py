@@ -68,7 +68,8 @@ def stored(folder: Path, photographs: int = 60) -> None:
 
 def test_figures_by_condition_age_and_of_empty_bins(tmp_path: Path) -> None:
     stored(tmp_path)
-    report = shipped.report(tmp_path)
+    report = shipped.report(tmp_path, lambda p, recorded: 1 / p[min(recorded, 6)], draws=2)
+    assert report["ranking"]["rules"]["bayes"]["area"]["value"] > 0.5
     grey, plain = report["conditions"]["greyscale"], report["conditions"][PLAIN]
     assert plain["as_shipped"]["accuracy"] == plain["same_count"] == 1
     assert grey["same_count"] == grey["as_shipped"]["accuracy"] < 0.5

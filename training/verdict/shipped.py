@@ -20,7 +20,7 @@ from PIL import Image
 
 from model.answer import posterior_median, probabilities
 from model.preprocess import decode, normalise, to_array
-from training.verdict import metrics
+from training.verdict import metrics, ranking
 from training.verdict.bootstrap import Floats
 from training.verdict.card import PLAIN
 from training.verdict.metrics import Predictions
@@ -59,9 +59,9 @@ def distorted(files: Sequence[bytes], condition: str) -> Iterator[NDArray[np.flo
         yield normalise(to_array(CONDITIONS[condition](decode(file, size=STORED)))[None])
 
 
-def report(folder: Path) -> dict[str, Any]:
+def report(folder: Path, ratio: ranking.Ratio, draws: int = ranking.DRAWS) -> dict[str, Any]:
     """`metrics.report` of the predictions and, for test, `by_age` (figures of photographs that packages before were
-    measured on, and of new ones), `conditions` and `empty`."""
+    measured on, and of new ones), `conditions`, `empty` and `ranking`."""
     predictions = metrics.read_predictions(folder / PREDICTIONS)
     found, seen = metrics.report(predictions), predictions["test"]
     p = probabilities(seen.logits, found["temperature"])
@@ -73,6 +73,7 @@ def report(folder: Path) -> dict[str, Any]:
         **found,
         "by_age": {name: _figures(p[part], _part(seen, part)) for name, part in parts.items() if part.any()},
         "conditions": conditions(metrics.read_predictions(folder / CONDITIONS_FILE), found["temperature"]),
+        "ranking": ranking.measure(p, seen.quantities, seen.groups, ratio, draws),
         "empty": {
             "recall": share(int((answered & recorded).sum()), int(recorded.sum())),
             "precision": share(int((answered & recorded).sum()), int(answered.sum())),
