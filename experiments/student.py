@@ -12,6 +12,7 @@ bins, which no teacher is asked about, are among them. It resumes from the check
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 
@@ -39,7 +40,7 @@ RESTORED_WITH = 64
 flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 start = flags.add_mutually_exclusive_group(required=True)
 start.add_argument("--champion", type=Path, help="a model.tar.gz to start from")
-start.add_argument("--network", type=Path, help="a run's network.pt to start from")
+start.add_argument("--network", type=Path, help="a run's network.pt to start from, or that of experiments.start")
 flags.add_argument("--answers", type=Path, required=True, help="the answers.npz that experiments.answers wrote")
 flags.add_argument("--data", type=Path, required=True)
 flags.add_argument("--out", type=Path, required=True)
@@ -103,13 +104,17 @@ def sizes_of(text: str) -> list[int]:
     return [int(size) for size, epochs in parts for _ in range(int(epochs))]
 
 
+def restored(champion: Path, training: list[data.Photograph]) -> torch.nn.Module:
+    from model.restore import restore  # needs OpenVINO, which a machine that only trains has not
+
+    with tempfile.TemporaryDirectory() as folder:
+        photographs = data.evaluation_batch(training[:RESTORED_WITH], SIZE).numpy()
+        return restore(package.unpack(champion, Path(folder)), photographs)
+
+
 def initial(a: argparse.Namespace, training: list[data.Photograph]) -> torch.nn.Module:
     if a.champion:
-        from model.restore import restore  # needs OpenVINO, which a machine that only trains has not
-
-        with tempfile.TemporaryDirectory() as folder:
-            photographs = data.evaluation_batch(training[:RESTORED_WITH], SIZE).numpy()
-            return restore(package.unpack(a.champion, Path(folder)), photographs)
+        return restored(a.champion, training)
     kept = torch.load(a.network, weights_only=True)
     if kept["photographs"] != digest_of(training):
         raise SystemExit(f"{a.network} was not trained on the training split, so it may have seen the others")
@@ -139,6 +144,8 @@ def main(a: argparse.Namespace) -> None:
     )
     judge = Judge(validation, data.pictures(validation, SIZE))
     taught = Taught(training, answers, share=a.share, seed=a.seed, strength=a.appearance, rendered=a.rendered)
+    if processes.device.type == "cuda":
+        taught.threads = os.cpu_count() or 1  # one would be slower than the GPU
     checkpoint = Checkpoint(a.out / "checkpoint.pt", of)
     logits = train(learner, taught, sizes_of(a.sizes), checkpoint, judge, batch=a.batch_size, seed=a.seed)
     if processes.rank:

@@ -137,6 +137,16 @@ def test_answers_of_a_fold_are_kept(
         answers.all_answers([*folds[1:], folds[0]], training, VIEWS, tmp_path)
 
 
+def test_torch_and_openvino_answer_alike() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 128, 128, 3), np.uint8)
+    network = Lite("lite0", pretrained=True)
+    by_torch, by_openvino = (
+        Teacher("lite0", 0, SHIFT, by(network), "").ask(pictures) for by in (answers.by_torch, answers.by_openvino)
+    )
+    assert by_torch == approx(by_openvino, abs=1e-4)
+    assert np.ptp(by_torch, axis=0).max() > 0.01
+
+
 def test_every_network_needs_its_teachers_of_all_folds(folds: list[list[Teacher]]) -> None:
     teachers = [teacher for fold in folds for teacher in fold]
     assert answers.by_fold(teachers[::-1])[1][0].fold == 1
@@ -284,6 +294,16 @@ def test_rendered_bins_are_among_a_students_pictures(training: list[data.Photogr
     images, targets = taught.batch([(epoch, 0, len(training) + place, 64) for epoch in range(3) for place in range(8)])
     assert images.shape == (24, 3, 64, 64)
     assert np.array_equal(targets.numpy(), np.tile(np.eye(7)[[0, 1, 2, 3, 4, 5, 6, 6]], (3, 1)))
+
+
+def test_threads_prepare_the_same_batches_in_order(training: list[data.Photograph]) -> None:
+    told = Answers([p.id for p in training], VIEWS, np.zeros((len(training), 3, 7), np.float16))
+    taught = student.Taught(training, told, share=1.0, seed=0, strength=1.0)
+    keys = [[(epoch, place, (7 * place) % 40, 64) for place in range(8)] for epoch in range(6)]
+    one = list(taught.batches(keys))
+    taught.threads = 4
+    for (images, targets), (others, others_targets) in zip(one, taught.batches(keys), strict=True):
+        assert torch.equal(images, others) and torch.equal(targets, others_targets)
 
 
 def test_only_the_labels_have_the_prior_of_photographs_chosen_by_their_count(training: list[data.Photograph]) -> None:

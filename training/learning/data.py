@@ -209,6 +209,9 @@ class Training:
     than varying them. `strength` scales the variation.
     """
 
+    threads = 1
+    """That prepare batches. More help a GPU; a network that learns on the CPU needs the cores itself."""
+
     def __init__(self, photographs: list[Photograph], seed: int, strength: float = 1.0) -> None:
         self.labels = [photograph.label for photograph in photographs]
         self.pictures = pictures(photographs, STORED_SIZE)
@@ -232,13 +235,13 @@ class Training:
         return torch.from_numpy(normalise(np.stack(varied))), labels
 
     def batches(self, keys: Iterable[list[Key]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All batches in order; a thread prepares them while the network trains on earlier ones.
+        """All batches in order; threads prepare them while the network trains on earlier ones.
 
-        A thread, not processes: Pillow works without the interpreter's lock, nothing is copied between processes, and
-        a signal to the job's processes cannot end the thread before the job.
+        Threads, not processes: Pillow works without the interpreter's lock, nothing is copied between processes, and
+        a signal to the job's processes cannot end a thread before the job.
         """
-        with ThreadPoolExecutor(1, "vary") as pool:
-            yield from ahead(pool, self.batch, keys, 3)
+        with ThreadPoolExecutor(self.threads, "vary") as pool:
+            yield from ahead(pool, self.batch, keys, 2 + self.threads)
 
 
 class OnDevice(Training):
