@@ -62,7 +62,7 @@ def quantise(network: openvino.Model, photographs: list[NDArray[np.float32]]) ->
     `photographs` are [1, 3, S, S] each, the network's input. These settings keep 98 % of the answers, NNCF's defaults
     96 % (docs/experiments.md): ranges from histograms, first and last layer in float32, and all eight bits of the
     weights. The last is exact on a processor that adds int8 products in 32 bits (VNNI, or Arm's dot product); one that
-    saturates answers one photograph in twenty differently, but is as accurate overall (docs/decisions/serving.md).
+    saturates answers one photograph in ten differently, and is a little less accurate (docs/decisions/serving.md).
     """
     layers = [op.get_friendly_name() for op in network.get_ops() if op.get_type_name() in ("Convolution", "MatMul")]
     quantised: openvino.Model = nncf.quantize(
