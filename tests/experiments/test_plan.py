@@ -42,7 +42,7 @@ def test_a_start_that_may_have_seen_the_held_out_photographs_is_refused(labelled
         )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_plan_runs_without_openvino_and_continues(labelled: Path, tmp_path: Path) -> None:
     training, _ = read(labelled)
     learned, begin = package(tmp_path / "package", training), tmp_path / "start" / "network.pt"
