@@ -75,7 +75,7 @@ class Teacher:
     @classmethod
     def read(cls, run: Path, training: list[data.Photograph]) -> Teacher:
         """Raises `ValueError` if it did not learn from exactly the photographs of the other folds."""
-        kept = torch.load(run / "network.pt", weights_only=True)
+        kept = torch.load(run / "network.pt", map_location="cpu", weights_only=True)
         of = kept["of"]
         if of["fold"] is None or of["photographs"] != digest_of(learned_from(training, of["fold"])):
             raise ValueError(f"{run} learned from other photographs than those outside fold {of['fold']}")

@@ -115,7 +115,7 @@ def restored(champion: Path, training: list[data.Photograph]) -> torch.nn.Module
 def initial(a: argparse.Namespace, training: list[data.Photograph]) -> torch.nn.Module:
     if a.champion:
         return restored(a.champion, training)
-    kept = torch.load(a.network, weights_only=True)
+    kept = torch.load(a.network, map_location="cpu", weights_only=True)
     if kept["photographs"] != digest_of(training):
         raise SystemExit(f"{a.network} was not trained on the training split, so it may have seen the others")
     found = network.build()
@@ -145,7 +145,7 @@ def main(a: argparse.Namespace) -> None:
     judge = Judge(validation, data.pictures(validation, SIZE))
     taught = Taught(training, answers, share=a.share, seed=a.seed, strength=a.appearance, rendered=a.rendered)
     if processes.device.type == "cuda":
-        taught.threads = os.cpu_count() or 1  # one would be slower than the GPU
+        taught.threads = len(os.sched_getaffinity(0))  # one would be slower than the GPU
     checkpoint = Checkpoint(a.out / "checkpoint.pt", of)
     logits = train(learner, taught, sizes_of(a.sizes), checkpoint, judge, batch=a.batch_size, seed=a.seed)
     if processes.rank:

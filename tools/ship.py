@@ -49,7 +49,7 @@ def main() -> None:
     held_out = [p for p in photographs if p.split != "train"]
     test = [p for p in held_out if p.split == "test"]
     trained = network.build()
-    learned = torch.load(a.run / "network.pt", weights_only=True)
+    learned = torch.load(a.run / "network.pt", map_location="cpu", weights_only=True)
     if learned["photographs"] != digest_of(training):
         raise SystemExit("not shipped: this run was not trained on the training split, so it may have seen the others")
     trained.load_state_dict(learned["network"])

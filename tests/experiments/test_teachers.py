@@ -211,6 +211,10 @@ def test_a_teacher_resumes_and_keeps_its_first_blocks(
     assert Teacher.read(tmp_path / "whole", training).fold == 1
     with pytest.raises(ValueError, match="learned from other photographs"):
         Teacher.read(tmp_path / "whole", training[1:])
+    with monkeypatch.context() as gpu:  # a network that a GPU saved is read where there is none
+        gpu.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+        torch.save(whole, tmp_path / "whole" / "network.pt")
+    assert Teacher.read(tmp_path / "whole", training).fold == 1
     # It tells a learning curve what it learned from, and one that learned from all teaches nobody.
     told = json.loads((tmp_path / "whole" / "metrics.json").read_text())["run"]
     assert told["photographs"] == len(learned_from(training, 1))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.models import resnet50
+from torchvision.models import ResNet50_Weights, resnet50
 
 from model import network
 
@@ -20,11 +20,16 @@ def test_residual_branches_start_at_zero() -> None:
     assert all(not scale.any() for scale in scales)
 
 
-def test_weights_of_another_task_are_taken_but_for_its_classes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [True, False])
+def test_weights_of_another_task_are_taken_but_for_its_classes(
+    tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     imagenet = resnet50().state_dict()
-    torch.save(imagenet, tmp_path / "resnet50.pth")
-    net, other_task = network.load(str(tmp_path / "resnet50.pth"))
+    file = tmp_path / "resnet50.pth"
+    torch.save(imagenet, file)
+    monkeypatch.setattr(ResNet50_Weights, "get_state_dict", lambda self: {"IMAGENET1K_V2": imagenet}[self.name])
+    net, other_task = network.load(network.IMAGENET if named else str(file))
     assert other_task
     taken = net.state_dict()
     assert taken["fc.weight"].shape == (7, 2048)

@@ -122,8 +122,8 @@ condition, counted by the served int8 network:
 |---|---|---|---|---|---|
 {_conditions(report["conditions"])}
 
-Bintally flags photographs without colour, with hardly any light or hardly any detail, and asks for others: among
-those that the network learned from hardly any are such.
+Bintally flags photographs without colour, with hardly any light or hardly any detail, and asks for others: hardly
+any of the photographs that the network learned from are such as they were taken.
 
 ## What it cannot do
 
