@@ -70,7 +70,7 @@ def test_counts_in_flight_survive_an_update(old: Local, photograph: Callable[...
     after = User(new)
     for name in ("ImagesBucket", "ArtifactsBucket", "CountsTable"):
         assert after.outputs[name] == before.outputs[name]
-    # The emulator ends functions that it updates: the photograph of one waits for its message, 1,440 s in 0.1.0's queue.
+    # The emulator ends functions that it updates: the photograph of one waits for its message, 1,440 s in 0.1.0.
     counted = after.wait_counts(*keys, seconds=1600)
     assert len(counted) == len(keys) > 10
     assert {item["status"] for item in counted} == {"COUNTED"}
