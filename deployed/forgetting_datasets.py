@@ -82,10 +82,10 @@ class Datasets:
     def _without(self, name: str, members: set[str]) -> str | None:
         """Stores a shard without these members. Returns its new name. One that has expired (DatasetDays) stays so, as
         versions that OldVersionDays keeps, unless a later run has stored the same photographs."""
-        versions = [one for one in self._versions(name) if one[0]["Key"] == name]
-        if not versions:
+        found = self._last_version(name)
+        if not found:
             return None
-        version, is_newest = versions[0]
+        version, is_newest = found
         with TemporaryFile() as old, TemporaryFile(buffering=0) as new:
             self.s3.download_fileobj(self.bucket, name, old, {"VersionId": version["VersionId"]})
             old.seek(0)
@@ -97,15 +97,17 @@ class Datasets:
             if not new.tell():
                 return None
             key = f"{name.rpartition('/')[0]}/{shard.close()}.tar"
-            if is_newest or not self._is_there(key):
+            same = self._last_version(key)
+            if is_newest or not (same and same[1]):
                 new.seek(0)
                 self.s3.put_object(Bucket=self.bucket, Key=key, Body=new)
                 if not is_newest:
                     self.s3.delete_object(Bucket=self.bucket, Key=key)
             return key
 
-    def _is_there(self, key: str) -> bool:
-        return any(newest for version, newest in self._versions(key) if version["Key"] == key)
+    def _last_version(self, key: str) -> tuple[Version, bool] | None:
+        """The last version of one object that has bytes, and whether it is the newest, which may be a delete marker."""
+        return next((one for one in self._versions(key) if one[0]["Key"] == key), None)
 
     def _line(self, text: bytes) -> bytes:
         """A line with its object's new name; empty for one of a photograph to forget."""
