@@ -198,7 +198,7 @@ def _conditions(conditions: dict[str, Any]) -> str:
 
 
 def _ranking(found: dict[str, Any]) -> str:
-    """A row for each order, and one for what Bintally's gains over each other."""
+    """A row for each order, and one for the gain of Bintally's over each other one."""
     rows = [(name, found["rules"][rule], "") for rule, name in RULES.items()]
     rows += [(f"gain over {rule}", told, "+") for rule, told in found["gains"].items()]
     return "\n".join(
