@@ -340,6 +340,33 @@ def unpack_code_once() -> None:
     lambda_runtime.zipfile = SimpleNamespace(ZipFile=Archive, BadZipFile=zipfile.BadZipFile)
 
 
+def let_running_functions_finish() -> None:
+    """When ministack updates a function, it ends the processes that run it, and messages they had taken are visible
+    again only after the visibility timeout. Here, as on AWS, they finish what they have begun, and then end."""
+    from ministack.core import lambda_runtime
+    from ministack.services import lambda_svc
+
+    kill, release = lambda_runtime.kill_workers, lambda_runtime.release_worker
+
+    def kill_the_idle(workers: list[Any]) -> None:
+        with contextlib.ExitStack() as held:  # nothing begins in a process that is being ended
+            idle = []
+            for worker in workers:
+                worker.replaced = True
+                if worker._lock.acquire(blocking=False):  # held while the process works
+                    held.callback(worker._lock.release)
+                    idle.append(worker)
+            kill(idle)
+
+    def release_or_end(worker: Any) -> None:
+        release(worker)
+        if getattr(worker, "replaced", False):
+            kill([worker])
+
+    lambda_runtime.kill_workers = kill_the_idle
+    lambda_svc.release_worker = release_or_end
+
+
 def register_sessions_one_at_a_time() -> None:
     """Every new session iterates over all sessions to drop the expired ones. That fails when another thread, of a job
     or a function, adds one at the same time."""
@@ -416,6 +443,7 @@ def close_gaps() -> None:
     keep_unread_stream_records()
     read_streams_apart()
     unpack_code_once()
+    let_running_functions_finish()
     register_sessions_one_at_a_time()
     steps.know_the_execution()
     steps.keep_time_limits()

@@ -5,6 +5,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -545,6 +546,41 @@ def test_functions_of_the_same_code_share_one_copy(
     )
     changed = json.loads(functions.invoke(FunctionName="copies-two")["Payload"].read())
     assert changed.removesuffix("!") not in places
+
+
+@BOTH
+def test_a_function_that_is_updated_ends_what_it_has_begun(
+    stack: Local, which: str, function_role: Callable[..., str], code_of: Callable[[str], bytes], tmp_path: Path
+) -> None:
+    """On AWS too; and then its process ends."""
+    functions, began = stack.client("lambda"), tmp_path / "began"
+    slowly = f"import os, pathlib, time; pathlib.Path({str(began)!r}).touch(); time.sleep(2); return os.getpid()"
+    functions.create_function(
+        FunctionName="updated",
+        Runtime="python3.13",
+        Handler="index.handler",
+        Role=function_role(stack, "updated"),
+        Code={"ZipFile": code_of(slowly)},
+    )
+
+    def invoke() -> Any:
+        return json.loads(functions.invoke(FunctionName="updated")["Payload"].read())
+
+    with ThreadPoolExecutor() as threads:
+        running = threads.submit(invoke)
+        while not began.exists():
+            time.sleep(0.05)
+        functions.update_function_code(FunctionName="updated", ZipFile=code_of("return 'new'"))
+        assert invoke() == "new"
+        assert which == "bare" or not running.done(), "the new version does not wait for the old one"
+        answer = running.result()
+    if which == "bare":
+        assert answer["errorType"] == "Runtime.HandlerError"
+        return
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{answer}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @BOTH
