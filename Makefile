@@ -43,7 +43,7 @@ venv: .venv/demo.installed ## Make .venv for the demo, then: source .venv/bin/ac
 
 train-venv: .venv-train/installed ## Make .venv-train with torch (5 GB)
 
-demo: venv ## Start a stack and count sample photographs; ABID=../shared/abid takes real ones
+demo: venv ## Start a stack and count sample photographs; ABID=FOLDER takes real ones (bintally fetch-abid)
 	@$(bin)/bintally demo
 
 demo-retrain: venv train-venv ## Retrain on labelled photographs and deploy the better model (5 GB for torch)

@@ -1,6 +1,6 @@
 """Times training steps of training/train.py, and the same steps on batches that are already in memory.
 
-python -m bench.training_loop --photographs ../shared/abid --size 64 --rounds 5
+python -m bench.training_loop --photographs .data/abid --size 64 --rounds 5
 
 Both alternate, step by step, with the same network and photographs. Needs a Python with torch.
 """

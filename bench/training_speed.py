@@ -1,6 +1,6 @@
 """Measures training speed in one run: the step alone, the whole loop, the eager step, and the usual loop.
 
-    python -m bench.training_speed --photographs ../shared/abid/images224 --size 128 --batch-size 256
+    python -m bench.training_speed --photographs .data/abid/images --size 128 --batch-size 256
 
 - `step`: steps of `training/learning/learner.py` on one random batch on the device; compiled on a GPU, as in a long
   run.

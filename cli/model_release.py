@@ -18,7 +18,7 @@ def command(version: str, again: bool) -> None:
     """Release a version of the model by hand, and show each step.
 
     The live version is released again when a setting of the endpoint has changed since: memory, concurrency, instances,
-    the image's address. Exits 1 when the version does not go live; the current model then stays live.
+    the image. Exits 1 when the version does not go live; the current model then stays live.
     """
     stack = chosen()
     package = find_package(stack, version)

@@ -40,7 +40,7 @@ class Moment(click.ParamType):
 def command(since: datetime | None, as_json: bool) -> None:
     """Send every photograph without a count, and every file of records that nobody read, to their queues again.
 
-    Run it after a crash, after the table was restored, or when photographs waited for more than 14 days. The stack
+    Run it after a crash, after the table was restored, or when photographs waited for more than 10 days. The stack
     does the same every week. It checks everything that was uploaded before the command started; on AWS it first waits
     a minute for events that are on their way.
 

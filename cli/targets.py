@@ -24,8 +24,9 @@ def target(dry_run: bool) -> Target:
     if wanted.name is None:
         raise CliError("this is for a stack on AWS. Name it: bintally --stack NAME --region REGION …", USAGE)
     name = wanted.name
-    if not (name.isascii() and name.replace("-", "").isalnum() and name[0].isalpha()):
-        raise CliError(f"{name} is no name of a stack: letters, digits and hyphens, a letter first", USAGE)
+    if not (name.isascii() and name.islower() and name.replace("-", "").isalnum() and name[0].isalpha()):
+        # SageMaker's ARNs are in lower case, and the template's policies name them by the stack's name.
+        raise CliError(f"{name} is no name of a stack: lower-case letters, digits and hyphens, a letter first", USAGE)
     if len(name) > LONGEST_STACK_NAME:
         raise CliError(
             f"the name {name} has {len(name)} characters. Retraining takes at most {LONGEST_STACK_NAME}, since a "

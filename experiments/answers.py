@@ -1,6 +1,6 @@
 """Asks teachers about views of each training photograph, and stores their mean answers for a student.
 
-    python -m experiments.answers .runs/lite?-?-? --data ../shared/abid --out .runs/answers
+    python -m experiments.answers .runs/lite?-?-? --data .data/abid --out .runs/answers
 
 A photograph is asked of the teachers that left out its fold, so none answers for a bin that it learned from. An answer
 is the mean of a view and its mirror image over these teachers, with the prior put back. With `--champion` the network

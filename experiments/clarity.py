@@ -1,6 +1,6 @@
 """Measures how many photographs the flags `dark`, `blurred` and `colourless` are for, as they are and spoiled.
 
-    PYTHONPATH=functions python -m experiments.clarity ../shared/abid
+    PYTHONPATH=functions python -m experiments.clarity .data/abid
 
 Prints quantiles of what `bintally.counting.clarity` measures over the photographs of the training split, from which its
 thresholds are chosen, and the share that each of them flags; then the share of 500 of them that is flagged after light,

@@ -1,7 +1,7 @@
 """Evaluates networks on photographs that they never saw, for all photographs, and fits the calibration.
 
-    for fold in 0 1 2 3 4; do python -m training.train --data ../shared/abid --fold $fold --out .runs/fold-$fold; done
-    python -m experiments.crossfit .runs/fold-* --data ../shared/abid --out .runs/crossfit
+    for fold in 0 1 2 3 4; do python -m training.train --data .data/abid --fold $fold --out .runs/fold-$fold; done
+    python -m experiments.crossfit .runs/fold-* --data .data/abid --out .runs/crossfit
 
 Each run held one fold out. Writes `predictions.csv` (all photographs, their logits and their `fold`), `crossfit.json`
 (the temperature fitted to all of them; the figures, each fold's with the temperature of the others; how well empty

@@ -1,7 +1,7 @@
 """Plots a network's figures against the number of its training photographs, and prints the gain of each doubling.
 
     for share in 0.125 0.25 0.5 1; do
-      python -m training.train --data ../shared/abid --fold 0 --share $share --out .runs/share-$share
+      python -m training.train --data .data/abid --fold 0 --share $share --out .runs/share-$share
     done
     python -m experiments.curve .runs/share-* --out docs/learning-curve.svg
 

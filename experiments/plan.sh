@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The plan of docs/experiments.md, section 14: teachers of two networks and two seeds, their answers, one student.
 #
-#     DATA=../shared/abid experiments/plan.sh
+#     DATA=.data/abid experiments/plan.sh
 #
 # The same command continues where it was stopped. It reads nothing from the network. On a GPU it needs torch and the
 # packages of the teachers' weights (requirements/train-test.txt), not OpenVINO, if START is a file that

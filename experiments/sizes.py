@@ -1,6 +1,6 @@
 """Counts validation photographs with a package's network at several input sizes, and times each: a table in Markdown.
 
-    OMP_NUM_THREADS=1 python -m experiments.sizes model/pretrained/model.tar.gz --data ../shared/abid
+    OMP_NUM_THREADS=1 python -m experiments.sizes model/pretrained/model.tar.gz --data .data/abid
 
 `int8` is the package's own network, whose ranges were measured at the size it is served at; `float32` has the same
 weights and exact activations. Each has its own temperature at each size, fitted on the same photographs. The networks

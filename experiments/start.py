@@ -1,6 +1,6 @@
 """Writes the network of a package as a `network.pt` that `experiments.student --network` starts from.
 
-    python -m experiments.start model/pretrained --data ../shared/abid --out .runs/start/network.pt
+    python -m experiments.start model/pretrained --data .data/abid --out .runs/start/network.pt
 
 For a machine with a GPU that has no OpenVINO, which alone reads a package's network.
 """

@@ -1,7 +1,7 @@
 """Trains one ResNet50 on the stored answers of teachers and the labels.
 
     python -m experiments.student --champion model/pretrained/model.tar.gz --answers .runs/answers/answers.npz \\
-      --data ../shared/abid --out .runs/student
+      --data .data/abid --out .runs/student
 
 The student sees the views that the teachers were asked about, but in other light, colour and sharpness; the teachers
 saw them plain (Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent"). Some rendered

@@ -1,6 +1,6 @@
 """Trains one teacher: an EfficientNet-Lite with ImageNet weights, on two of three folds of the training split.
 
-    python -m experiments.teachers --network lite0 --seed 0 --fold 1 --data ../shared/abid --out .runs/lite0-0-1
+    python -m experiments.teachers --network lite0 --seed 0 --fold 1 --data .data/abid --out .runs/lite0-0-1
 
 Folds are by block, as splits are, so a teacher can be asked about the third that it did not learn from
 (`experiments.answers`). Without `--fold` it learns from all, for a learning curve (`--share`), and teaches nobody. It

@@ -1,6 +1,6 @@
 """Makes the shipped model package from a finished training run: packs it, measures it, writes its card.
 
-    PYTHONPATH=functions python -m tools.ship .runs/first --data ../shared/abid --out model/pretrained
+    PYTHONPATH=functions python -m tools.ship .runs/first --data .data/abid --out model/pretrained
 
 Writes `model.tar.gz`, the predictions its metrics come from (`predictions.csv`), its training photographs
 (`training.csv`), predictions of photographs in other light (`conditions.csv`) and the model card (`README.md` and

@@ -1,6 +1,6 @@
 """Trains the counting network on labelled photographs.
 
-    python -m training.train --data ../shared/abid --out .runs/first
+    python -m training.train --data .data/abid --out .runs/first
     torchrun --nproc-per-node 2 -m training.train --data … --out …
 
 As a SageMaker training job it takes its hyperparameters for arguments and reads the channels `dataset`, `train` and

@@ -432,6 +432,7 @@ def test_photographs_go_only_when_the_name_is_typed(
     [
         ("a-name-of-19-letters", "eu-central-1", [], 2, "has 20 characters. Retraining takes at most 18"),
         ("1bins", "eu-central-1", [], 2, "1bins is no name of a stack"),
+        ("Bins", "eu-central-1", [], 2, "Bins is no name of a stack: lower-case letters"),
         ("bins", "mars-1", [], 1, "mars-1 is no region of AWS that has SageMaker"),
         ("bins", "eu-central-1", ["--set", "Colour=red"], 1, "the template has no parameter Colour"),
         ("bins", "eu-central-1", ["--set", "Colour"], 2, "Colour is not Name=value"),
