@@ -60,6 +60,8 @@ SERVICES = (
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOG = logging.getLogger(__name__)
 STREAM_SECONDS = 0.25
+START_SECONDS = 60
+"""At most, for a function to be imported, before its own time limit begins."""
 EVENTS = ThreadPoolExecutor(1, "sagemaker-event")
 RESOURCES = {  # the ending of an operation's name, and its kind of resource
     "EndpointConfig": "endpoint-config",
@@ -342,7 +344,8 @@ def unpack_code_once() -> None:
 
 def let_running_functions_finish() -> None:
     """When ministack updates a function, it ends the processes that run it, and messages they had taken are visible
-    again only after the visibility timeout. Here, as on AWS, they finish what they have begun, and then end."""
+    again only after the visibility timeout. Here, as on AWS, they finish what they have begun, and then end; at the
+    latest when that must be over."""
     from ministack.core import lambda_runtime
     from ministack.services import lambda_svc
 
@@ -353,6 +356,10 @@ def let_running_functions_finish() -> None:
             idle = []
             for worker in workers:
                 worker.replaced = True
+                if worker.in_use:  # one that never starts, or does not answer, is not released by what it works on
+                    last = threading.Timer(worker.config.get("Timeout", 3) + START_SECONDS, kill, [[worker]])
+                    last.daemon = True
+                    last.start()
                 if worker._lock.acquire(blocking=False):  # held while the process works
                     held.callback(worker._lock.release)
                     idle.append(worker)

@@ -46,7 +46,7 @@ class Journal:
         self._lock = threading.Lock()
         self._file = -1
         self._end = self._reserved = 0
-        self._owed: list[list[Change]] = []
+        self._owed: list[bytes] = []
 
     def numbers(self) -> list[int]:
         return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit())
@@ -76,9 +76,9 @@ class Journal:
         """Writes one request's changes. Raises OSError while they do not fit on the disk: they are owed then, and are
         written before all later ones."""
         if changes:
-            self._owed.append(changes)
+            self._owed.append(encoded(changes, str, large=True) + b"\n")
         while self._owed:
-            self._append(orjson.dumps(self._owed[0]) + b"\n")
+            self._append(self._owed[0])
             self._owed.pop(0)
 
     def _append(self, line: bytes) -> None:
@@ -113,6 +113,17 @@ class Journal:
         for found in self.numbers():
             if found < number:
                 (self.folder / f"{found:012d}").unlink()
+
+
+def encoded(content: Any, default: Callable[[Any], Any], *, large: bool) -> bytes:
+    """As JSON. orjson, four times as fast as json, writes NaN as null: it is for what has numbers as texts or integers,
+    and is `large`."""
+    if large:
+        with contextlib.suppress(TypeError):  # half a surrogate pair, or an integer of more than 64 bits
+            return orjson.dumps(content, default=default)
+    # json.dump, which ministack uses, encodes in Python; looking for cycles would double the time that is left.
+    encode = json.JSONEncoder(default=default, check_circular=False, separators=(",", ":"))
+    return encode.encode(content).encode()
 
 
 def whole_lines(content: bytes) -> list[bytes]:
@@ -174,15 +185,15 @@ def last_record(table: str) -> Any:
 
 
 def replay(changes: list[Change]) -> None:
-    """Makes a request's changes again, and their records in the tables' streams. A table that is missing has no items:
-    it was made after the snapshot."""
+    """Makes a request's changes again, and their records in the tables' streams. A table that is missing, or has
+    another key, is left out: the one with these items was made after the snapshot."""
     from ministack.core.responses import request_scope
     from ministack.services import dynamodb
 
     for account, region, name, item, removed, told in changes:
         with request_scope(account, region):
             table = dynamodb._tables.get(name)
-            if not table:
+            if not table or not {table["pk_name"], table["sk_name"] or table["pk_name"]} <= item.keys():
                 continue
             key = dynamodb._extract_key_val(item[table["pk_name"]])
             sort = dynamodb._extract_key_val(item[table["sk_name"]]) if table["sk_name"] else "__no_sort__"

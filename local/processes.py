@@ -1,10 +1,40 @@
-"""Finds the stack's processes by session, and ends them with SIGTERM, then with SIGKILL. Linux."""
+"""Starts the stack's processes in sessions of their own, finds them by these, and ends them. Linux."""
 
 import contextlib
 import os
 import signal
+import subprocess
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def started(arguments: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a session of its own, which ends with all its children if the block raises. Ctrl-C while it starts
+    is handled once its id is known: nobody could end it otherwise."""
+    came: list[Any] = []
+    handler = signal.getsignal(signal.SIGINT)
+    waits = callable(handler) and threading.current_thread() is threading.main_thread()
+    process = None
+    if waits:
+        signal.signal(signal.SIGINT, lambda *told: came.append(told))
+    try:
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, start_new_session=True, **options)
+        if waits:
+            signal.signal(signal.SIGINT, handler)
+        if came and callable(handler):
+            handler(*came[0])
+        yield process
+    except BaseException:
+        if process:
+            end_session(process.pid, seconds=0)
+        raise
+    finally:
+        if waits:
+            signal.signal(signal.SIGINT, handler)
 
 
 def session_members(session: int) -> list[int]:

@@ -26,10 +26,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, NoReturn
 
-import orjson
-
 from local.gate import App, Receive, Scope, Send
-from local.journal import RESERVED, Journal, journal_before_acknowledging, replay
+from local.journal import RESERVED, Journal, encoded, journal_before_acknowledging, replay
 from local.snapshots import JOURNAL, Snapshot, Snapshots
 
 EVERY_SECONDS = float(os.environ.get("BINTALLY_SNAPSHOT_SECONDS", "10"))
@@ -40,8 +38,7 @@ PATIENCE_SECONDS = 120
 DEPLOYING_SECONDS = 60
 LEAST_BYTES = 4 << 20
 LARGE = ("dynamodb", "cloudwatch_logs")
-"""States that grow with the photographs: orjson encodes them four times as fast as json. It writes NaN as null, so it
-encodes no others; in these, numbers are texts or integers."""
+"""States that grow with the photographs; in these, numbers are texts or integers."""
 READS = ("Describe", "Get", "List", "Query", "Scan", "BatchGet", "Head")
 RECENT = timedelta(minutes=10)
 CUT_OFF = "The local stack stopped while the execution ran."
@@ -229,8 +226,13 @@ class Saver:
         moment, prepared = time.time(), {name: get() for name, get in self.prepared.items()}
         reader, writer = os.pipe()
         self.changed.clear()
-        with self.at_rest:
-            pid = os.fork()
+        try:
+            with self.at_rest:
+                pid = os.fork()
+        except OSError as error:  # too little memory for a second process
+            os.close(reader)
+            os.close(writer)
+            self.failed(error.strerror or str(error))
         if pid:
             logger.info("snapshot: requests waited %.1f ms", (time.time() - moment) * 1000)
         else:
@@ -323,15 +325,6 @@ def states(prepared: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
         if state is not None:
             content = {"__ministack_format__": persistence._state_format_version(name), "payload": state}
             yield name, encoded(content, persistence._json_default, large=name in LARGE)
-
-
-def encoded(content: Any, default: Callable[[Any], Any], *, large: bool) -> bytes:
-    if large:
-        with contextlib.suppress(TypeError):  # half a surrogate pair, or an integer of more than 64 bits
-            return orjson.dumps(content, default=default)
-    # json.dump, which ministack uses, encodes in Python; looking for cycles would double the time that is left.
-    encode = json.JSONEncoder(default=default, check_circular=False, separators=(",", ":"))
-    return encode.encode(content).encode()
 
 
 def deploying() -> bool:

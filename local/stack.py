@@ -14,7 +14,6 @@ import platform
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import urllib.error
@@ -399,21 +398,13 @@ class Local(Shipping):
     def spawn_emulator(self) -> None:
         self.scratch.mkdir(exist_ok=True)
         settings = {"BINTALLY_HOME": str(self.home), "BINTALLY_PORT": str(self.port)}
-        with self.log_file.open("ab") as log:
-            emulator = subprocess.Popen(
-                [sys.executable, "-m", "local.emulator"],
-                cwd=self.home,
-                env=without_aws(os.environ) | dict(self.variables) | settings | {"TMPDIR": str(self.scratch)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        try:
-            self.pid_file.write_text(str(emulator.pid))
-        except BaseException:
-            processes.end_session(emulator.pid, seconds=0)  # no later command would find it
-            raise
+        environment = without_aws(os.environ) | dict(self.variables) | settings | {"TMPDIR": str(self.scratch)}
+        command = [sys.executable, "-m", "local.emulator"]
+        with (
+            self.log_file.open("ab") as log,
+            processes.started(command, cwd=self.home, env=environment, stdout=log, stderr=log) as emulator,
+        ):
+            self.pid_file.write_text(str(emulator.pid))  # no later command would find it without
         deadline = time.monotonic() + START_SECONDS
         while not healthy(self.endpoint_url):
             if emulator.poll() is not None or time.monotonic() > deadline:
@@ -479,21 +470,12 @@ class Local(Shipping):
             | {"SAM_CLI_TELEMETRY": "0"}
             | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
         )
-        with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "samcli", *arguments],
-                cwd=self.template.parent,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-            try:
-                failed = process.wait() != 0
-            except BaseException:
-                processes.end_session(process.pid, seconds=0)
-                raise
+        command = [sys.executable, "-m", "samcli", *arguments]
+        with (
+            log_file.open("wb") as log,
+            processes.started(command, cwd=self.template.parent, env=environment, stdout=log, stderr=log) as process,
+        ):
+            failed = process.wait() != 0
         if failed:
             if "No space left" in log_file.read_text(errors="replace") or free_bytes(self.home) < FULL_BYTES:
                 raise disk_full(self.home, f"sam {arguments[0]} failed: ")

@@ -86,7 +86,7 @@ def store_before_acknowledging(reserve: Callable[[], int]) -> None:
     would use it fails, so that the state can still be saved."""
     from ministack.services import s3
 
-    handle, fire, turns = s3.handle_request, s3._fire_s3_event_async, Turns()
+    handle, fire, delete, turns = s3.handle_request, s3._fire_s3_event_async, s3._delete_object_version, Turns()
 
     async def handle_in_turn(method: str, path: str, headers: dict[str, str], *args: Any, **kwargs: Any) -> Any:
         if method in ("GET", "HEAD"):
@@ -145,6 +145,17 @@ def store_before_acknowledging(reserve: Callable[[], int]) -> None:
 
         return changed
 
+    def delete_or_put_back(bucket: Any, bucket_name: str, key: str, version: str) -> Any:
+        """Its retry would find no such version, and be acknowledged."""
+        current = bucket["objects"].get(key)
+        versions = [dict(entry) for entry in s3._object_versions.get((bucket_name, key)) or []]
+        try:
+            return delete(bucket, bucket_name, key, version)
+        except NotStored:
+            put_back(bucket["objects"], key, current)
+            put_back(s3._object_versions, (bucket_name, key), versions or None)
+            raise
+
     def persist(bucket: str, key: str, obj: Any) -> None:
         """Writes body and metadata beside the old ones, and exchanges them once both are on the disk."""
         path = s3._object_disk_path(bucket, key)
@@ -153,7 +164,8 @@ def store_before_acknowledging(reserve: Callable[[], int]) -> None:
             body = obj.get("body")
             metadata = s3._object_meta_from_record(obj) | s3._key_history_meta(bucket, key) | {"key": key}
             room = 0 if body is None else reserve()  # a deletion rewrites the metadata alone: it may make room
-            drafts = draft_all(room, {path: body, f"{path}.meta.json": json.dumps(metadata).encode()})
+            # The metadata first: after a crash between the two, a version that was acknowledged has its own bytes.
+            drafts = draft_all(room, {f"{path}.meta.json": json.dumps(metadata).encode(), path: body})
         folder, versions = str(Path(s3.DATA_DIR, s3.get_account_id(), bucket)), s3._object_versions.get((bucket, key))
 
         def keep() -> None:
@@ -182,10 +194,12 @@ def store_before_acknowledging(reserve: Callable[[], int]) -> None:
     s3._fire_s3_event_async = fire_when_stored
     s3._record_object_version = undoable(s3._record_object_version)
     s3._record_delete_marker = undoable(s3._record_delete_marker)
+    s3._delete_object_version = delete_or_put_back
     s3._persist_object = persist
     s3._atomic_write = write_atomically
     # Where ministack makes and removes files beside these, a failure must not be swallowed either.
-    s3.os = SimpleNamespace(**vars(os) | {name: not_swallowed(getattr(os, name)) for name in ("makedirs", "remove")})
+    own = {"makedirs": not_swallowed(os.makedirs), "remove": not_swallowed(remove)}
+    s3.os = SimpleNamespace(**vars(os) | own)
 
 
 def put_back(store: Any, key: Any, value: Any) -> None:
@@ -209,6 +223,12 @@ def not_swallowed(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
 
     return called
+
+
+def remove(path: str) -> None:
+    """Removes a file, and waits until the disk knows. Raises OSError."""
+    Path(path).unlink()
+    sync(Path(path).parent)
 
 
 def write_all(reserve: int, contents: dict[str, bytes | None]) -> None:

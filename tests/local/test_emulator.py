@@ -524,6 +524,109 @@ def test_requests_that_write_several_files_store_all_or_say_so(
     ]
 
 
+DELETED = """
+import asyncio, os
+os.environ["S3_PERSIST"] = "1"
+from local.storing import store_before_acknowledging
+from ministack.services import s3
+room = [0]
+store_before_acknowledging(lambda: room[0])
+def ask(method, path, body=b"", **query):
+    return asyncio.run(s3.handle_request(method, path, {}, body, {name: [value] for name, value in query.items()}))
+ask("PUT", "/bucket")
+root = 'VersioningConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+ask("PUT", "/bucket", f"<{root}><Status>Enabled</Status></VersioningConfiguration>".encode(), versioning="")
+for body in (b"one", b"two"):
+    newest = ask("PUT", "/bucket/key", body)[1]["x-amz-version-id"]
+room[0] = 1 << 60
+print(*[ask("DELETE", "/bucket/key", versionId=newest)[0] for _ in range(2)], ask("GET", "/bucket/key")[2])
+room[0] = 0
+print(ask("DELETE", "/bucket/key", versionId=newest)[0], ask("GET", "/bucket/key")[2])
+ask("PUT", "/bucket/new", b"whole")
+from pathlib import Path
+replace, renamed = Path.replace, []
+def crash(self, to):
+    if renamed:
+        raise SystemExit
+    renamed.append(replace(self, to))
+Path.replace = crash
+for path in ("/bucket/new", "/bucket/newer"):
+    renamed.clear()
+    try:
+        ask("PUT", path, b"other")
+    except SystemExit:
+        pass
+"""
+AGAIN = """
+import asyncio, os
+os.environ["S3_PERSIST"] = "1"
+from ministack.services import s3
+def ask(method, path, **query):
+    return asyncio.run(s3.handle_request(method, path, {}, b"", {name: [value] for name, value in query.items()}))
+print(ask("GET", "/bucket/key")[2], ask("GET", "/bucket/newer")[0])
+versions = [each["version_id"] for each in s3._object_versions[("bucket", "new")]]
+print(ask("GET", "/bucket/new", versionId=versions[0])[2])
+"""
+
+
+def test_a_version_whose_deletion_failed_is_there_until_it_succeeds(
+    inside: Callable[[str, str], subprocess.CompletedProcess[str]],
+) -> None:
+    """Also after a start, at which a version that a crash left half written is not in the place of an older one."""
+    ran = inside(DELETED, "ours")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-2:] == ["500 500 b'two'", "204 b'one'"]
+    ran = inside(AGAIN, "ours")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-2:] == ["b'one' 404", "b'whole'"]
+
+
+BUSY = """
+import io, os, tempfile, threading, time, zipfile
+from pathlib import Path
+from local import emulator
+from ministack.core import lambda_runtime
+from ministack.services import lambda_svc
+emulator.START_SECONDS = 1
+emulator.let_running_functions_finish()
+def function(name, text):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("index.py", text)
+    config = {"FunctionName": name, "Runtime": "python3.11", "Handler": "index.handler", "Timeout": 1}
+    arn = f"arn:aws:lambda:us-east-1:000000000000:function:{name}"
+    return {"config": config | {"FunctionArn": arn, "Version": "$LATEST", "Role": ""}, "code_zip": buffer.getvalue()}
+def start(function, number):
+    calls = [lambda: lambda_svc._execute_function_warm(function, {}, "id") for _ in range(number)]
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    return threads
+began = Path(tempfile.gettempdir(), "began")
+hung = start(function("hung", f"import pathlib, time; pathlib.Path({str(began)!r}).touch(); time.sleep(3600)"), 1)
+broken = start(function("broken", "import time, os; time.sleep(os.getpid() % 3 / 4); import missing"), 3)
+while not began.exists():
+    time.sleep(0.1)
+lambda_runtime.invalidate_worker("hung")
+for thread in hung + broken:
+    thread.join(30)
+    print(thread.is_alive())
+deadline = time.time() + 30
+while (left := list(began.parent.glob("ministack-lambda-*"))) and time.time() < deadline:
+    time.sleep(0.1)
+print(left)
+os._exit(0)
+"""
+
+
+def test_processes_of_functions_that_do_not_start_end_with_an_update(
+    inside: Callable[[str, str], subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    ran = inside(BUSY, "ours")
+    assert ran.stdout.splitlines()[-5:] == [*["False"] * 4, "[]"], ran.stderr
+
+
 @BOTH
 def test_functions_of_the_same_code_share_one_copy(
     stack: Local, which: str, function_role: Callable[..., str], code_of: Callable[[str], bytes]

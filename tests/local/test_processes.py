@@ -1,10 +1,15 @@
 """Finding and ending processes."""
 
+import os
 import platform
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from local import processes
 
@@ -31,3 +36,21 @@ def test_a_process_without_its_first_thread_is_alive() -> None:
         assert processes.session_members(process.pid) == [process.pid]
         assert processes.end_session(process.pid, 5)
         assert processes.session_members(process.pid) == []
+
+
+def test_a_process_that_starts_while_ctrl_c_comes_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, made, popen = signal.signal(signal.SIGINT, signal.default_int_handler), [], subprocess.Popen
+
+    def interrupted(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        made.append(popen(*args, **options))
+        os.kill(os.getpid(), signal.SIGINT)
+        return made[0]
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt), processes.started([sys.executable, "-c", "import time; time.sleep(60)"]):
+            raise AssertionError("never begun")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert processes.session_members(made[0].pid) == []

@@ -1,6 +1,8 @@
 """What a crash, a full disk and a stop in the middle of work leave of a stack: emulators that are killed, and a small
 file system that is full."""
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -18,8 +20,8 @@ from botocore.exceptions import ClientError
 from localsagemaker.ports import free_port
 
 from local.errors import NotStored
-from local.journal import RESERVED, Journal
-from local.saving import encoded
+from local.journal import RESERVED, Journal, encoded
+from local.saving import Saver
 from local.snapshots import Snapshots
 from local.stack import Local
 
@@ -431,6 +433,70 @@ def test_a_request_is_in_the_journal_as_a_whole_or_not_at_all(tmp_path: Path) ->
     assert keys(Journal(tmp_path), 1) == "ab f x g" and keys(Journal(tmp_path), 2) == "f x g"
     after.remove_older(3)
     assert after.numbers() == [3]
+
+
+def test_the_journal_takes_what_half_a_character_is_in(tmp_path: Path) -> None:
+    """One request that cannot be written would hold up all later ones."""
+    journal, item = Journal(tmp_path), {"PK": {"S": "a"}, "v": {"B": "\ud800"}}
+    journal.begin()
+    journal.write([("", "", TABLE, item, False, None)])
+    journal.write([])
+    ((change,),) = journal.since(1)
+    assert change[3] == item
+
+
+REPLAY = """
+import asyncio, copy, json, os
+from pathlib import Path
+from local.journal import Journal, journal_before_acknowledging, replay
+from ministack.services import dynamodb
+journal = Journal(Path(os.environ["STATE_DIR"]))
+journal.begin()
+journal_before_acknowledging(journal, lambda: None)
+def ask(operation, **request):
+    target = {"x-amz-target": f"DynamoDB_20120810.{operation}"}
+    return asyncio.run(dynamodb.handle_request("POST", "/", target, json.dumps(request).encode(), {}))[0]
+def make(table, key):
+    named = {"KeySchema": [{"AttributeName": key, "KeyType": "HASH"}]}
+    named["AttributeDefinitions"] = [{"AttributeName": key, "AttributeType": "S"}]
+    return ask("CreateTable", TableName=table, BillingMode="PAY_PER_REQUEST", **named)
+print(make("same", "a"), make("changed", "a"))
+snapshot = copy.deepcopy(dynamodb._tables._data)
+print(ask("DeleteTable", TableName="changed"), make("changed", "b"))
+print(*[ask("PutItem", TableName=table, Item={key: {"S": "1"}}) for table, key in (("changed", "b"), ("same", "a"))])
+dynamodb._tables._data.clear()
+dynamodb._tables._data.update(snapshot)
+for changes in journal.since(1):
+    replay(changes)
+print({table["TableName"]: table["ItemCount"] for table in dynamodb._tables.values()})
+"""
+
+
+def test_items_of_a_table_that_was_made_anew_with_another_key_are_left_out(
+    inside: Callable[[str, str], subprocess.CompletedProcess[str]],
+) -> None:
+    ran = inside(REPLAY, "ours")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-4:] == ["200 200", "200 200", "200 200", "{'same': 1, 'changed': 0}"]
+
+
+def test_a_stop_is_not_in_order_when_no_process_can_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshots, ended = Snapshots(tmp_path), []
+    snapshots.mark_running()
+    saver = Saver(snapshots, {}, contextlib.nullcontext(), lambda: ended.append(True))
+    saver.changed.set()
+
+    def no_memory() -> int:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(os, "fork", no_memory)
+    files = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        saver.fork()
+    assert saver.changed.is_set() and snapshots.problem() == "Cannot allocate memory"
+    assert len(list(Path("/proc/self/fd").iterdir())) == files + 1, "the journal's"
+    saver.save_at_stop(None)
+    assert ended and not snapshots.stopped_in_order()
 
 
 def test_a_stack_that_is_discarded_keeps_its_items_and_its_last_saved_state(small: Local) -> None:
