@@ -12,7 +12,7 @@ import click
 from deployed import costs
 from deployed.costs import Endpoint, Recount, Retraining, Usage
 from deployed.prices import EVERYWHERE, Prices, prices
-from deployed.regions import has_sagemaker
+from deployed.regions import is_served
 
 GOAL, IDLE_GOAL = 15, 3
 """Dollars per million photographs, and a month."""
@@ -48,8 +48,8 @@ def command(per_day: float, region: str, endpoint: Endpoint | None, megabytes: f
 
 def known(region: str) -> str:
     """Raises BadParameter."""
-    if not has_sagemaker(region):
-        raise click.BadParameter(f"{region} is no region of AWS that has SageMaker, such as {EVERYWHERE}")
+    if not is_served(region):
+        raise click.BadParameter(f"{region} is no region of AWS that has SageMaker and Cognito, such as {EVERYWHERE}")
     return region
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from deployed import images, quotas
 from deployed.costs import Usage
 from deployed.errors import DeployFailed
-from deployed.regions import has_sagemaker
+from deployed.regions import is_served
 from deployed.shell import Shell
 from deployed.shipping import Say, Shipping, package_version
 from deployed.stack import release_request
@@ -77,7 +77,7 @@ def deploy(stack: Target, wanted: Wanted, shell: Shell, say: Say, note: Say) -> 
     version = package_version(stack.package)
     say("Checking the account, its quotas and the tools here")
     before = check(stack, wanted, shell, note)
-    registry = f"{before['account']}.dkr.ecr.{before['region']}.{suffix(stack)}"
+    registry = f"{before['account']}.dkr.ecr.{before['region']}.amazonaws.com"
     serving = wanted.serving_image or image(stack, images.SERVING, registry, shell, say)
     training = wanted.training_image or image(stack, images.TRAINING, registry, shell, say)
     stack = replace(stack, image=serving)
@@ -86,7 +86,13 @@ def deploy(stack: Target, wanted: Wanted, shell: Shell, say: Say, note: Say) -> 
         shell.run("sam", "build", "--template-file", "template.yaml", "--parallel", log="sam-build")
     remove_failed(stack, say)
     say("Deploying the stack")
-    sam_deploy(stack, wanted, {"ServingImage": serving, "TrainingImage": training}, shell)
+    parameters = {"ServingImage": serving, "TrainingImage": training, "DeletionProtection": "false"}
+    protection = wanted.settings().get("DeletionProtection", defaults(wanted.folder)["DeletionProtection"])
+    if stack.find() is None and protection != "false":
+        # CloudFormation could not take back a first deployment that fails: what is protected would stay, and cost.
+        sam_deploy(stack, wanted, parameters, shell)
+        say("Protecting its data from deletion")
+    sam_deploy(stack, wanted, parameters | {"DeletionProtection": protection}, shell)
     if wanted.email:
         say(f"Subscribing {wanted.email} to alerts")
         subscribe(stack, wanted.email, note)
@@ -99,8 +105,8 @@ def check(stack: Target, wanted: Wanted, shell: Shell, note: Say) -> dict[str, s
     """Who deploys, and where. Raises DeployFailed where a tool is missing or another deployment runs."""
     check_tools(stack, wanted, shell, note)
     region = str(stack.session().region_name)
-    if not has_sagemaker(region):
-        raise DeployFailed(f"{region} is no region of AWS that has SageMaker. Check --region")
+    if not is_served(region):
+        raise DeployFailed(f"{region} is no region of AWS that has SageMaker and Cognito. Check --region")
     unknown = sorted(wanted.settings().keys() - defaults(wanted.folder).keys())
     if unknown:
         raise DeployFailed(f"the template has no parameter {unknown[0]}. Check --set and samconfig.toml")
@@ -163,11 +169,6 @@ def check_tools(stack: Target, wanted: Wanted, shell: Shell, note: Say) -> None:
                 raise DeployFailed(f"{error}. {cure}{GIVE_IMAGES}") from error
 
 
-def suffix(stack: Target) -> str:
-    """The end of the region's addresses: amazonaws.com, in China amazonaws.com.cn."""
-    return "amazonaws.com.cn" if str(stack.session().region_name).startswith("cn-") else "amazonaws.com"
-
-
 def image(stack: Target, wanted: images.Image, registry: str, shell: Shell, say: Say) -> str:
     """The address of the image by its digest; builds and pushes it unless the repository has it."""
     tag, ecr = images.tag_of(wanted, shell.folder), stack.client("ecr")
@@ -188,11 +189,16 @@ def image(stack: Target, wanted: images.Image, registry: str, shell: Shell, say:
 
 
 def remove_failed(stack: Target, say: Say) -> None:
-    """Removes a stack whose first deployment failed: CloudFormation rolled it back, and accepts no other change."""
+    """Removes a stack whose first deployment failed: CloudFormation rolled it back, and accepts no other change.
+    Raises DeployFailed."""
     found = stack.find()
     if found and found["StackStatus"] in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED"):
         say("Removing the first deployment, which failed")
-        delete_stack(stack, found["StackId"])
+        status = delete_stack(stack, found["StackId"])
+        if status != "DELETE_COMPLETE":
+            raise DeployFailed(
+                f"stack {stack.name} is {status}. Delete it in CloudFormation's console and run it again"
+            )
 
 
 def delete_stack(stack: Target, stack_id: str) -> str:

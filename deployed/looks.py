@@ -202,7 +202,8 @@ def instances(patient: Patient, endpoint: str) -> Iterator[Finding]:
         between = f"between {scales[0][0]} and {scales[0][1]}" if scales else "not at all"
         wanted = f"between {fewest} and {most}" if most else "not at all"
         wrong = f"it scales {between}, and the stack's parameters say {wanted}"
-        yield Finding(endpoint, wrong, "Change it back, or set MaximumInstances and deploy", "endpoint")
+        cure = "Change it back, or deploy with MaximumInstances=0 and then with the value"
+        yield Finding(endpoint, wrong, cure, "endpoint")
 
 
 def model(patient: Patient) -> Iterator[Finding]:

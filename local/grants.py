@@ -30,6 +30,7 @@ UNSEEN = {
     "* ecr:*": "SageMaker takes images from a registry; here they are this machine's",
     "* xray:*": "there is no X-Ray",
     "* ec2:*": "there is no VPC",
+    "* application-autoscaling:*": "nothing scales",
     "* sqs:ReceiveMessage": "Lambda's poller asks nobody",
     "* sqs:DeleteMessage": "the same",
     "* sqs:GetQueueAttributes": "the same",

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +40,7 @@ from deployed.target import NAMES, Target
 from deployed.version import RUNBOOK, page
 from local.stack import REPOSITORY
 from tests.stack.people import policy
-from tests.template.test_template import source
+from tests.template.test_template import source, translated
 
 REGISTRY = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 GIVEN: dict[str, Any] = {"serving_image": "serve:1", "training_image": "train:1", "built": Path("built.yaml")}
@@ -147,6 +148,25 @@ def test_the_command_lines_name_environment_images_and_tags(rehearsed: SimpleNam
         assert words in line, words
     (build,) = (line for line in rehearsed.lines if "--file model/Dockerfile" in line)
     assert "--platform linux/amd64 --provenance=false --output type=docker" in build
+
+
+def test_a_new_stack_is_protected_once_it_is_there(nobody: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CloudFormation could not take back a first deployment that fails."""
+    monkeypatch.setattr(images, "git", lambda folder, *words: "" if words[0] == "status" else "a tree")
+    shown = run("deploy", "--dry-run", "--environment", "production")
+    said = re.findall(r"^  sam deploy .*DeletionProtection=(\w+)", shown.stdout, re.MULTILINE)
+    assert said == ["false", "true"]
+    shell = Quiet()
+    deploying.deploy(account(), Wanted(REPOSITORY, **GIVEN), shell, print, print)
+    assert [word for words in shell.ran for word in words if "Protection" in word] == ["DeletionProtection=true"]  # type: ignore[attr-defined]
+
+
+def test_a_failed_stack_that_cannot_be_removed_ends_the_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploying, "delete_stack", lambda stack, found: "DELETE_FAILED")
+    shell = Quiet()
+    with pytest.raises(DeployFailed, match="bins is DELETE_FAILED"):
+        deploying.deploy(account(StackStatus="ROLLBACK_FAILED"), Wanted(REPOSITORY, **GIVEN), shell, print, print)
+    assert not any("deploy" in words for words in shell.ran)  # type: ignore[attr-defined]
 
 
 # The runbook's address
@@ -282,6 +302,72 @@ def test_the_role_of_cloudformation_may_use_every_service_of_the_template() -> N
     names = {kind.split("::")[1].lower() for kind in kinds if kind.startswith("AWS::")} - {"serverless"}
     wanted = {services.get(name, name) for name in names} | {"lambda", "states"}
     assert {action.split(":")[0] for action in allowed("cloudformation")} == wanted | {"cloudformation"}
+
+
+MANAGED: dict[str, tuple[str, str, str]] = {
+    "ApiGatewayV2": ("apigateway:POST apigateway:PATCH apigateway:DELETE apigateway:TagResource", "", "/apis/x"),
+    "ApplicationAutoScaling": ("application-autoscaling:RegisterScalableTarget", "", "scalable-target/x"),
+    "Budgets": ("budgets:ModifyBudget budgets:ViewBudget", "", "budget/x"),
+    "CloudWatch::Alarm": ("cloudwatch:PutMetricAlarm cloudwatch:TagResource", "", "alarm:bins-CountErrorsAlarm-X"),
+    "CloudWatch::Dashboard": (
+        *("cloudwatch:PutDashboard cloudwatch:GetDashboard cloudwatch:DeleteDashboards", "no region"),
+        "dashboard/bins-us-east-1",
+    ),
+    "Cognito": ("cognito-idp:CreateUserPool cognito-idp:CreateGroup cognito-idp:TagResource", "", "userpool/x"),
+    "DynamoDB": ("dynamodb:CreateTable dynamodb:TagResource", "", "table/bins-CountsTable-X"),
+    "Events": ("events:PutRule events:PutTargets events:TagResource", "", "rule/bins-CountRule-X"),
+    "IAM": ("iam:CreateRole iam:PutRolePolicy iam:PassRole iam:TagRole", "no region", "role/bins-CountRole-X"),
+    "Lambda::EventSourceMapping": (
+        *("lambda:CreateEventSourceMapping lambda:TagResource lambda:ListTags", ""),
+        "event-source-mapping:7f0e",
+    ),
+    "Lambda": ("lambda:CreateFunction lambda:AddPermission lambda:TagResource", "", "function:bins-CountFunction-X"),
+    "Logs::LogGroup": ("logs:CreateLogGroup logs:PutRetentionPolicy logs:TagResource", "", "log-group:{group}"),
+    "Logs::QueryDefinition": (
+        *("logs:PutQueryDefinition logs:DescribeQueryDefinitions logs:DeleteQueryDefinition", ""),
+        "query-definition:x",
+    ),
+    "S3": (
+        "s3:CreateBucket s3:PutBucketPolicy s3:PutLifecycleConfiguration s3:PutBucketTagging",
+        "no account",
+        "bins-x",
+    ),
+    "SNS": ("sns:CreateTopic sns:SetTopicAttributes sns:TagResource", "", "bins-AlertsTopic-X"),
+    "SQS": ("sqs:CreateQueue sqs:SetQueueAttributes sqs:TagQueue", "", "bins-CountQueue-X"),
+    "SageMaker": ("sagemaker:CreateModelPackageGroup sagemaker:AddTags", "", "model-package-group/bins"),
+    "Scheduler": ("scheduler:CreateSchedule scheduler:DeleteSchedule", "", "schedule/default/bins-RetrainTimer-X"),
+    "StepFunctions": ("states:CreateStateMachine states:TagResource", "", "stateMachine:bins-retrain"),
+}
+"""By the beginning of a resource's type: some of the actions by which CloudFormation makes it, and what it makes."""
+
+
+def test_the_role_of_cloudformation_may_make_every_resource_of_the_template() -> None:
+    statements = json.loads(policy("cloudformation", "bins"))["Statement"]
+
+    def may(action: str, arn: str) -> bool:
+        return any(
+            any(fnmatchcase(action, each) for each in listed(statement["Action"]))
+            and any(fnmatchcase(arn, each) for each in listed(statement["Resource"]))
+            for statement in statements
+        )
+
+    for logical_id, resource in translated()["Resources"].items():
+        kind = resource["Type"].removeprefix("AWS::")
+        if kind.startswith("Custom::"):
+            continue
+        found = max((each for each in MANAGED if kind.startswith(each)), key=len)
+        actions, without, name = MANAGED[found]
+        group = resource.get("Properties", {}).get("LogGroupName", {"Fn::Sub": "${AWS::StackName}-Group-X"})
+        name = name.format(group=str(group.get("Fn::Sub")).replace("${AWS::StackName}", "bins"))
+        for action in actions.split():
+            region = "" if without else "us-east-1"
+            account = "" if without == "no account" else "000000000000"
+            arn = f"arn:aws:{action.split(':')[0]}:{region}:{account}:{name}"
+            assert may(action, arn), (logical_id, action, arn)
+
+
+def listed(found: str | list[str]) -> list[str]:
+    return [found] if isinstance(found, str) else found
 
 
 OUTPUTS = {name: Target("bins", region="eu-central-1").expected(name) for name in NAMES}
@@ -433,7 +519,7 @@ def test_photographs_go_only_when_the_name_is_typed(
         ("a-name-of-19-letters", "eu-central-1", [], 2, "has 20 characters. Retraining takes at most 18"),
         ("1bins", "eu-central-1", [], 2, "1bins is no name of a stack"),
         ("Bins", "eu-central-1", [], 2, "Bins is no name of a stack: lower-case letters"),
-        ("bins", "mars-1", [], 1, "mars-1 is no region of AWS that has SageMaker"),
+        ("bins", "mars-1", [], 1, "mars-1 is no region of AWS that has SageMaker and Cognito"),
         ("bins", "eu-central-1", ["--set", "Colour=red"], 1, "the template has no parameter Colour"),
         ("bins", "eu-central-1", ["--set", "Colour"], 2, "Colour is not Name=value"),
     ],

@@ -113,6 +113,7 @@ def test_the_functions_role_allows_what_it_calls_and_no_more() -> None:
         "ecr:DescribeImages",
         # What SageMaker does in the caller's name: it takes the model's role, and looks at the alarms of a canary.
         *("iam:PassRole", "cloudwatch:DescribeAlarms", "lambda:UpdateEventSourceMapping"),
+        "application-autoscaling:DeregisterScalableTarget",
         *("logs:CreateLogStream", "logs:PutLogEvents"),
     }
 
