@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ class Answer(TypedDict):
     confidence: float
     probabilities: list[float]
     model_version: str
+    prior: NotRequired[list[float]]
 
 
 def probabilities(
@@ -43,10 +44,11 @@ def posterior_median(probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
     return medians
 
 
-def answer(probabilities: NDArray[np.float64], model_version: str) -> Answer:
-    """The endpoint's answer for one photograph's probabilities [7]."""
+def answer(probabilities: NDArray[np.float64], model_version: str, prior: list[float] | None = None) -> Answer:
+    """The endpoint's answer for one photograph's probabilities [7]. `prior` [7] are the shares of the classes that they
+    assume, so that whoever joins several answers counts it once; None where the package does not say."""
     count = int(posterior_median(probabilities[None])[0])
-    return Answer(
+    told = Answer(
         count=count,
         is_minimum=count == AT_LEAST,
         expected_capped=round(float(probabilities @ np.arange(len(CLASSES))), 4),
@@ -54,3 +56,6 @@ def answer(probabilities: NDArray[np.float64], model_version: str) -> Answer:
         probabilities=[round(float(p), 6) for p in probabilities],
         model_version=model_version,
     )
+    if prior is not None:
+        told["prior"] = prior
+    return told

@@ -68,6 +68,12 @@ class Package:
     description: dict[str, Any]
 
     @property
+    def prior(self) -> list[float] | None:
+        """The shares of the classes [7] among the photographs that the network learned from; None in older packages."""
+        found: list[float] | None = self.description.get("prior")
+        return found
+
+    @property
     def size(self) -> int:
         """Edge of the network's square input, in pixels."""
         return int(self.description["preprocessing"]["size"])

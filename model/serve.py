@@ -93,7 +93,7 @@ class Counter:
         request.infer({0: preprocess.normalise(pixels[None])}, share_inputs=True)
         logits = request.get_output_tensor(0).data
         probabilities = answer.probabilities(logits, self.source.temperature, self.source.bias)
-        return answer.answer(probabilities[0], self.source.model_version)
+        return answer.answer(probabilities[0], self.source.model_version, self.source.prior)
 
     def _request(self, alone: bool) -> openvino.InferRequest:
         """This thread's inference request: one serves only one caller at a time."""

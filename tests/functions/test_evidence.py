@@ -88,20 +88,24 @@ def test_direction_and_size_follow_from_what_is_seen() -> None:
 
 def test_several_photographs_say_more_than_one_and_less_than_as_many_independent_ones() -> None:
     one = weigh(SHARP, 4).ratio
-    both = weigh(together([SHARP, SHARP]), 4).ratio
-    assert together([SHARP]) == SHARP
+    both = weigh(together([(SHARP, None)] * 2), 4).ratio
+    assert together([(SHARP, None)]) == SHARP
     products = [p * p / prior for p, prior in zip(SHARP, PRIOR, strict=True)]
     independent = weigh([each / sum(products) for each in products], 4).ratio
     assert one < both < independent
-    assert both < weigh(together([SHARP] * 5), 4).ratio < weigh(together([SHARP] * 50), 4).ratio < independent
+    five, fifty = (weigh(together([(SHARP, None)] * number), 4).ratio for number in (5, 50))
+    assert both < five < fifty < independent
 
 
 @given(st.lists(answers, min_size=1, max_size=5))
 def test_what_several_say_is_a_probability_in_any_order(given_: list[list[int]]) -> None:
-    each = [[weight / sum(weights) for weight in weights] for weights in given_]
+    each = [([weight / sum(weights) for weight in weights], None) for weights in given_]
     assert sum(together(each)) == pytest.approx(1)
     assert together(each) == pytest.approx(together(each[::-1]))
 
 
 def test_photographs_that_say_nothing_change_nothing() -> None:
-    assert together([PRIOR, PRIOR]) == pytest.approx([p / sum(PRIOR) for p in PRIOR])
+    assert together([(PRIOR, None)] * 2) == pytest.approx([p / sum(PRIOR) for p in PRIOR])
+    other = [0.05, 0.4, 0.3, 0.12, 0.06, 0.04, 0.03]
+    assert together([(other, other), (PRIOR, None)]) == pytest.approx(other), "the newest model's prior, once"
+    assert together([(other, None)] * 2) != pytest.approx(other)

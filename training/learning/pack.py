@@ -83,6 +83,7 @@ def pack(
         "measured_on": measured_on,
         "quantisation": asdict(change),
         "code_version": code_version(),
+        "prior": data.prior(training),
         **details,
     }
     return Packed(make(folder, quantised, report["temperature"], details, version), report)

@@ -67,6 +67,7 @@ def parse_answer(body: bytes) -> Answer:
             confidence=float(found["confidence"]),
             probabilities=tuple(float(p) for p in found["probabilities"]),
             model_version=found["model_version"],
+            prior=tuple(float(p) for p in found["prior"]) if "prior" in found else None,
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise Transient(f"malformed answer from the endpoint: {error!r} in {body[:200]!r}") from error
@@ -91,4 +92,5 @@ def _is_sound(answer: Answer) -> bool:
         and 0 <= answer.expected_capped < OUTPUTS
         and isinstance(answer.model_version, str)
         and answer.model_version != ""
+        and (answer.prior is None or (len(answer.prior) == OUTPUTS and all(0 < p < 1 for p in answer.prior)))
     )

@@ -163,6 +163,7 @@ def count_item(count: Count, share: float) -> Item:
         "confidence": answer.confidence,
         "probabilities": list(answer.probabilities),
         "model_version": answer.model_version,
+        **({} if answer.prior is None else {"prior": list(answer.prior)}),
         "latency_ms": outcome.latency_ms,
         **(comparison(outcome.recorded, answer.count, answer.probabilities, share) if outcome.recorded else {}),
     }

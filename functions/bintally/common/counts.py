@@ -29,6 +29,8 @@ class Answer:
     confidence: float
     probabilities: tuple[float, ...]
     model_version: str
+    prior: tuple[float, ...] | None = None
+    """The shares of the classes that the probabilities assume; None: evidence.PRIOR."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ LEAST = 1e-6
 """Probabilities have six places."""
 
 
+Numbers = Sequence[float | Decimal]
+
 LIKENESS = 0.58
 """Correlation of the logarithms of what two photographs of a bin give to its record (docs/experiments.md)."""
 
@@ -74,22 +76,26 @@ def weigh(probabilities: Sequence[float | Decimal], recorded: int) -> Evidence:
     return Evidence(wrong / right, "fewer" if fewer >= more else "more", off / wrong)
 
 
-def together(answers: Sequence[Sequence[float | Decimal]]) -> list[float]:
-    """The probabilities [7] by several photographs of the same contents, from those [N, 7] of each.
+def together(answers: Sequence[tuple[Numbers, Numbers | None]]) -> list[float]:
+    """The probabilities [7] by several photographs of the same contents, the newest first, from those [7] of each and
+    the class prior [7] that these assume (None: PRIOR).
 
     Their likelihoods multiply, each to the power 1 / (1 + (N - 1) LIKENESS): N alike photographs are worth as many
     independent ones as N equally correlated measurements are (the design effect: Kish, Survey Sampling, 1965). The
-    class prior counts once.
+    class prior counts once: that of the newest.
     """
     if len(answers) == 1:
-        return [float(p) for p in answers[0]]
+        return [float(p) for p in answers[0][0]]
     power = 1 / (1 + (len(answers) - 1) * LIKENESS)
-    logs = [
-        math.log(prior) + power * sum(math.log(max(LEAST, float(answer[c]))) - math.log(prior) for answer in answers)
-        for c, prior in enumerate(PRIOR)
-    ]
+    logs = [_log((answers[0][1] or PRIOR)[c]) for c in range(OUTPUTS)]
+    for found, prior in answers:
+        logs = [each + power * (_log(found[c]) - _log((prior or PRIOR)[c])) for c, each in enumerate(logs)]
     raised = [math.exp(each - max(logs)) for each in logs]
     return [each / sum(raised) for each in raised]
+
+
+def _log(p: float | Decimal) -> float:
+    return math.log(max(LEAST, float(p)))
 
 
 @cache

@@ -101,7 +101,8 @@ class Desk:
             if "recorded_quantity" not in latest:
                 return
             recorded = int(latest["recorded_quantity"])
-            evidence = weigh(together([each["probabilities"] for each in self._since_record(latest)]), recorded)
+            seen = [(each["probabilities"], each.get("prior")) for each in self._since_record(latest)]
+            evidence = weigh(together(seen), recorded)
             change = rules.follow(
                 stored.review_of(item) if item else None,
                 latest["order"],
