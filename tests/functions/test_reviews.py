@@ -175,6 +175,20 @@ def test_a_number_that_comes_too_late_is_kept_and_changes_nothing(opened: Desk) 
     assert (kept["quantity"], kept["late"], kept["image"]["version_id"]) == (4, True, "v1")
 
 
+def test_a_number_that_comes_after_two_others_disagreed_is_kept_too(opened: Desk) -> None:
+    counted(opened, ANA, 5)
+    opened.claim(BIN, BEN, NOON)
+    later = NOON + timedelta(minutes=16)
+    opened.claim(BIN, CYD, later)
+    opened.enter(BIN, said(CYD, 4), CYD, "v1", later)
+    assert review(opened)["stage"] == "MANAGER"
+    assert opened.enter(BIN, said(BEN, 5), BEN, "v1", later).late
+    assert (review(opened)["stage"], len(review(opened)["entries"])) == ("MANAGER", 2)
+    kept = {item["person"]: item["late"] for item in opened.table.beginning(BIN, "RECOUNT#")}
+    assert kept == {"ana": False, "cyd": False, "ben": True}
+    assert refusal(opened.claim, BIN, BEN, later) == "NOT_MANAGER"
+
+
 def test_a_number_of_a_photograph_that_is_no_longer_the_newest_labels_that_one(opened: Desk) -> None:
     opened.claim(BIN, ANA, NOON)
     shows(opened, "v2")

@@ -39,7 +39,7 @@ FRESH_SECONDS = 60
 """For so long the share of a site's records that are wrong is not read again."""
 FOLLOWED = ("LATEST", "RECORD", "REVIEW")
 NEW = "attribute_not_exists(PK)"
-LATE = {"RESOLVED", "NOT_CLAIMED", "ANOTHER_PHOTOGRAPH"}
+LATE = {"RESOLVED", "NOT_CLAIMED", "NOT_MANAGER", "ANOTHER_PHOTOGRAPH"}
 """Refusals of a number that was counted in good faith: it is kept as a recount, and the review goes on without it."""
 
 
