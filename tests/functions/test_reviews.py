@@ -25,7 +25,11 @@ IDS = (f"entry-{n}" for n in itertools.count())
 ANA, BEN, CYD, MAX = Person("ana"), Person("ben"), Person("cyd"), Person("max", manager=True)
 
 
-def latest(version: str = "v1", *, count: int = 5, recorded: int = 3, bin_: str = BIN, priority: float = 0.9) -> Any:
+def latest(
+    version: str = "v1", *, count: int = 5, recorded: int | None = 3, bin_: str = BIN, priority: float = 0.9
+) -> Any:
+    """Without a record if `recorded` is None."""
+    record = {"recorded_quantity": recorded, "recorded_as_of": "2026-11-21T00:00:00.000000Z"}
     return {
         "PK": bin_,
         "SK": "LATEST",
@@ -40,8 +44,7 @@ def latest(version: str = "v1", *, count: int = 5, recorded: int = 3, bin_: str 
         "model_version": "2026-11-01-abc",
         "p_record": 1 - priority,
         "priority": priority,
-        "recorded_quantity": recorded,
-        "recorded_as_of": "2026-11-21T00:00:00.000000Z",
+        **({} if recorded is None else record),
     }
 
 
@@ -293,6 +296,22 @@ def test_a_record_that_is_put_right_meanwhile_leaves_the_list_at_once(opened: De
     assert review(opened)["outcome"] == "WITHDRAWN"
 
 
+def test_a_newer_photograph_without_a_record_ends_the_review(opened: Desk) -> None:
+    """Or people would go on to find a difference from a record that is no longer the newest photograph's."""
+    counted(opened, ANA, 5)
+    opened.claim(BIN, BEN, NOON)
+    shows(opened, "v2", recorded=None)
+    assert (review(opened)["outcome"], review(opened)["image"]["version_id"]) == ("WITHDRAWN", "v1")
+    assert opened.queue(SITE, 50) == []
+    assert opened.enter(BIN, said(BEN, 5), BEN, "v1", NOON).late
+    assert opened.differences(SITE, NOON, NOON) == []
+    assert sorted(item["person"] for item in opened.table.beginning(BIN, "RECOUNT#")) == ["ana", "ben"]
+    assert list(opened.table.beginning(BIN, "UNDONE#")) == [], "both stay labels"
+    assert stored.replay(opened.trail(BIN)) == stored.review_of(review(opened))
+    shows(opened, "v2", recorded=3)
+    assert (review(opened)["stage"], review(opened)["image"]["version_id"]) == ("FIRST", "v2"), "a record has arrived"
+
+
 @pytest.mark.parametrize(("about", "stage"), [({"recorded": 9}, "FIRST"), ({"version": "v2"}, "FIRST")])
 def test_a_new_photograph_or_record_that_disagrees_asks_again(opened: Desk, about: Any, stage: str) -> None:
     counted(opened, ANA, 3)
@@ -401,14 +420,16 @@ class Reviews(RuleBasedStateMachine):
     def standing(self) -> Any:
         return self.memory.get(stored.review_key(BIN), consistent=True)
 
-    @rule(count=SMALL, recorded=SMALL, new=st.booleans())
-    def shows(self, count: int, recorded: int, new: bool) -> None:
+    @rule(count=SMALL, recorded=st.sampled_from([0, 1, 2, 3, None]), new=st.booleans())
+    def shows(self, count: int, recorded: int | None, new: bool) -> None:
         self.version += new
         self.memory.put(latest(f"v{self.version}", count=count, recorded=recorded))
         self.desk.follow(BIN, self.now)
         before = len(self.memory.items)
         self.desk.follow(BIN, self.now)
         assert len(self.memory.items) == before, "to follow twice is to follow once"
+        if (item := self.standing()) and item["stage"] != Stage.RESOLVED:
+            assert item["image"]["version_id"] == f"v{self.version}", "people see the newest photograph"
 
     @rule(minutes=st.integers(0, 20))
     def waits(self, minutes: int) -> None:

@@ -98,30 +98,37 @@ class Desk:
                 if not self.table.compare(latest, newer):
                     wait(attempt)
                 continue
-            if "recorded_quantity" not in latest:
-                return
-            recorded = int(latest["recorded_quantity"])
-            evidence = weigh(together([each["probabilities"] for each in self._since_record(latest)]), recorded)
-            change = rules.follow(
-                stored.review_of(item) if item else None,
-                latest["order"],
-                recorded,
-                doubtful=evidence.ratio > DOUBTFUL,
-                tolerance=self._tolerance(latest),
-                audit=self._audit(bin_, latest["captured_at"]),
-            )
+            change = self._followed(latest, item) if "recorded_quantity" in latest else unrecorded(latest, item)
             if change is None:
                 return
-            action, review = change
-            about = latest | assessment(evidence, self._share(latest["site"]), latest.get("recorded_value"))
-            if review.audits and review.stage is not Stage.RESOLVED:
-                about["priority"] = self._inconspicuous(bin_, item, about)
-            if action != "OPENED" and item and "scored" in item:
-                about["scored"] = item["scored"]
+            action, review, about = change
             if self._write(action, review, item, about, now) is None:
                 return
             wait(attempt)
         raise Transient(f"the review of {bin_} changed while it was followed")
+
+    def _followed(self, latest: Item, item: Item | None) -> tuple[str, Review, Item] | None:
+        """The trail's word, the review and what it is about, after LATEST was compared with a record; `item` is the
+        REVIEW before. None when that changes nothing."""
+        recorded = int(latest["recorded_quantity"])
+        evidence = weigh(together([each["probabilities"] for each in self._since_record(latest)]), recorded)
+        change = rules.follow(
+            stored.review_of(item) if item else None,
+            latest["order"],
+            recorded,
+            doubtful=evidence.ratio > DOUBTFUL,
+            tolerance=self._tolerance(latest),
+            audit=self._audit(latest["PK"], latest["captured_at"]),
+        )
+        if change is None:
+            return None
+        action, review = change
+        about = latest | assessment(evidence, self._share(latest["site"]), latest.get("recorded_value"))
+        if review.audits and review.stage is not Stage.RESOLVED:
+            about["priority"] = self._inconspicuous(latest["PK"], item, about)
+        if action != "OPENED" and item and "scored" in item:
+            about["scored"] = item["scored"]
+        return action, review, about
 
     def _since_record(self, latest: Item) -> list[Item]:
         """The counts that say something of the record: the newest one, and those after the record's effective time,
@@ -337,6 +344,12 @@ def to_compare(record: Item | None, latest: Item) -> Recorded | None:
     except MALFORMED as error:
         logger.error("unreadable record", item=latest["PK"], reason=repr(error))
         return None
+
+
+def unrecorded(latest: Item, item: Item | None) -> tuple[str, Review, Item] | None:
+    """As Desk._followed, for a LATEST without a record. The REVIEW goes on being about what people saw."""
+    change = rules.follow_unrecorded(stored.review_of(item), latest["order"]) if item else None
+    return (*change, item) if change and item else None
 
 
 def replayed(item: Item, entry: Entry) -> Entered:
