@@ -13,8 +13,10 @@ from bintally.answering.overview import summed
 from bintally.aws.items import plain, wire
 from bintally.aws.table import Table
 from bintally.reviewing import stored
+from bintally.reviewing.changes import events_of
 from bintally.reviewing.desk import Desk, Entered, Person
 from bintally.reviewing.rules import Entry, Outcome, Reason, Refused, Stage
+from bintally.reviewing.tallies import reviews_key
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -76,6 +78,13 @@ def review(desk: Desk) -> Any:
 def counted(desk: Desk, person: Person, quantity: int | None = None, seen: str = "v1", **more: Any) -> Entered:
     desk.claim(BIN, person, NOON)
     return desk.enter(BIN, said(person, quantity, **more), person, seen, NOON)
+
+
+def ended(desk: Desk) -> dict[str, int]:
+    """How many reviews ended, by their outcomes, as the overview counts them."""
+    key = reviews_key(SITE, BIN, "2026-11-22")
+    numbers = summed([desk.table.get(key, consistent=True) or {}])
+    return {name: n for name, n in numbers.items() if n and name != "OPENED"}
 
 
 def refusal(call: Any, *arguments: Any, **named: Any) -> str:
@@ -227,6 +236,44 @@ def test_undo_takes_back_the_last_entry_and_its_difference_but_not_the_trail(ope
     assert review(opened)["stage"] == "MANAGER"
 
 
+def test_an_undo_after_the_record_was_corrected_takes_the_difference_back(world: Any) -> None:
+    desk = Desk(Table.named("counts"), tolerance=2)
+    shows(desk)
+    counted(desk, ANA, 5)
+    assert [row["difference"] for row in desk.differences(SITE, NOON, NOON)] == [2]
+    desk.table.put(latest(recorded=5))
+    desk.follow(BIN, NOON + timedelta(minutes=5))
+    assert review(desk)["outcome"] == "RECORD_RIGHT"
+    assert len(desk.differences(SITE, NOON, NOON)) == 1, "it was found"
+    desk.undo(BIN, ANA, NOON + timedelta(minutes=10))
+    assert review(desk)["stage"] == "FIRST"
+    assert desk.differences(SITE, NOON, NOON) == []
+    assert ended(desk) == {}
+
+
+def test_an_undo_takes_the_difference_of_a_review_of_an_older_version_back(opened: Desk) -> None:
+    counted(opened, ANA, 5)
+    counted(opened, BEN, 5)
+    opened.table.put({name: value for name, value in review(opened).items() if name != "listed_at"})
+    opened.undo(BIN, BEN, NOON)
+    assert opened.differences(SITE, NOON, NOON) == []
+
+
+def test_an_undo_that_leaves_a_review_resolved_is_counted_as_that(opened: Desk) -> None:
+    """After the record was corrected to the number of both, the first one's is enough."""
+    counted(opened, ANA, 5)
+    counted(opened, BEN, 5)
+    shows(opened, recorded=5)
+    assert ended(opened) == {"RECORD_WRONG": 1}
+    opened.undo(BIN, BEN, NOON)
+    assert (review(opened)["outcome"], ended(opened)) == ("RECORD_RIGHT", {"RECORD_RIGHT": 1})
+    assert opened.differences(SITE, NOON, NOON) == []
+    opened.undo(BIN, ANA, NOON)
+    assert (review(opened)["stage"], ended(opened)) == ("FIRST", {})
+    told = [event["DetailType"] for line in opened.trail(BIN)[-3:] for event in events_of(line)]
+    assert told == ["Bin Discrepancy Resolved", "Bin Discrepancy Resolved", "Bin Discrepancy Reopened"]
+
+
 @pytest.mark.parametrize("ben", ["claims", "enters"])
 def test_a_second_person_keeps_nobody_from_taking_their_number_back(opened: Desk, ben: str) -> None:
     """Or it would say that the number was not the record's. What the second one counted stays a label."""
@@ -370,6 +417,8 @@ class Memory:
         self.items[item["PK"], item["SK"]] = plain(wire(item))
 
     def together(self, *operations: Any) -> int | None:
+        changed = [plain(change.get("Item", change.get("Key"))) for each in operations for change in each.values()]
+        assert len({(item["PK"], item["SK"]) for item in changed}) == len(changed), "DynamoDB changes an item once"
         for place, each in enumerate(operations):
             if "Put" not in each:
                 continue
@@ -423,6 +472,7 @@ class Reviews(RuleBasedStateMachine):
     @rule(count=SMALL, recorded=st.sampled_from([0, 1, 2, 3, None]), new=st.booleans())
     def shows(self, count: int, recorded: int | None, new: bool) -> None:
         self.version += new
+        self.now += timedelta(microseconds=1)
         self.memory.put(latest(f"v{self.version}", count=count, recorded=recorded))
         self.desk.follow(BIN, self.now)
         before = len(self.memory.items)
@@ -450,6 +500,7 @@ class Reviews(RuleBasedStateMachine):
 
     @rule(person=PEOPLE)
     def undoes(self, person: Person) -> None:
+        self.now += timedelta(microseconds=1)
         self.quietly(self.desk.undo, BIN, person, self.now)
 
     @precondition(lambda self: self.standing())
@@ -472,6 +523,7 @@ class Reviews(RuleBasedStateMachine):
         self.send(place % len(self.sent))
 
     def send(self, place: int) -> None:
+        self.now += timedelta(microseconds=1)  # rows of the export are named by it
         entry, person, seen = self.sent[place]
         try:
             answer = self.desk.enter(BIN, entry, person, seen, self.now)
@@ -507,9 +559,15 @@ class Reviews(RuleBasedStateMachine):
     @invariant()
     def a_row_for_each_record_that_people_found_wrong(self) -> None:
         rows = [item for key, item in self.memory.items.items() if key[1].startswith("DIFFERENCE#")]
-        item = self.standing()
+        item, before, mine = self.standing(), 0, 0
+        for line in self.desk.trail(BIN):
+            if line["action"] == "OPENED":
+                before, mine = before + mine, 0
+            wrong = line["review"].get("outcome") == Outcome.RECORD_WRONG
+            mine = int(wrong or (mine and line["action"] != "UNDONE"))
+        assert len(rows) == before + mine, "an undo takes back that of its own review"
         if item and item.get("outcome") == Outcome.RECORD_WRONG:
-            assert rows and rows[-1]["counted_quantity"] == item["quantity"]
+            assert max(rows, key=lambda row: row["resolved_at"])["counted_quantity"] == item["quantity"]
 
     @invariant()
     def the_overview_counts_what_the_trail_says(self) -> None:
@@ -517,9 +575,10 @@ class Reviews(RuleBasedStateMachine):
         for line in self.desk.trail(BIN):
             resolved, was = line["review"]["stage"] == Stage.RESOLVED, line["stage_before"] == Stage.RESOLVED
             told["OPENED"] += line["action"] == "OPENED"
-            if resolved and not was:
+            told[ended] -= line["action"] == "UNDONE" and was
+            if resolved and (line["action"] == "UNDONE" or not was):
                 ended = line["review"]["outcome"]
-            told[ended] += (resolved and not was) - (line["action"] == "UNDONE" and was)
+                told[ended] += 1
         assert self.numbers("REVIEWS#") == {name: n for name, n in told.items() if n}
         assert self.numbers("WAITING#") == ({item["stage"]: 1} if item and item["stage"] != Stage.RESOLVED else {})
 

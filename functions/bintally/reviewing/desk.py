@@ -300,17 +300,12 @@ class Desk:
         version = int(before["version"]) + 1 if before else 1
         item = stored.review_item(review, version, about, now)
         scored = self._scored(action, before, item, now)
+        listed = self._listed(action, review, before or {}, item)
         tallies = [adding(key, numbers) for key, numbers in tally(action, before, item, now)]
         standing = putting(item, "version = :before", before=version - 1) if before else putting(item, NEW)
         line = putting(stored.trail_item(action, now, before, item, **said), NEW)
-        listed = []
-        was_wrong = before is not None and before.get("outcome") == Outcome.RECORD_WRONG
-        if review.outcome is Outcome.RECORD_WRONG and not was_wrong:
-            listed.append(putting(stored.difference_item(item, review.entries[-1])))
         if action == "UNDONE" and before and (undone := stored.undone_item(before, said["person"])):
             listed.append(putting(undone, NEW))
-        if action == "UNDONE" and before and was_wrong:
-            listed.append(removing(stored.difference_key(item["site"], before["resolved_at"], item["PK"])))
         return self.table.together(standing, line, *more, *listed, *scored, *tallies)
 
     def _scored(self, action: str, before: Item | None, item: Item, now: datetime) -> list[Item]:
@@ -325,6 +320,21 @@ class Desk:
             del item["scored"]
             return [adding(key, {name: -value for name, value in added.items()})]
         return []
+
+    def _listed(self, action: str, review: Review, before: Item, item: Item) -> list[Item]:
+        """The change of the export's rows. When a review's row was listed is kept in it, so that an undo removes that
+        row even after the record was corrected."""
+        was_wrong = before.get("outcome") == Outcome.RECORD_WRONG
+        listed_at = before.get("listed_at", before["resolved_at"] if was_wrong else "")  # older reviews have none
+        rows = []
+        if review.outcome is Outcome.RECORD_WRONG and (action == "UNDONE" or not was_wrong):
+            item["listed_at"] = item["resolved_at"]
+            rows.append(putting(stored.difference_item(item, review.entries[-1])))
+        elif listed_at and action not in ("OPENED", "UNDONE"):
+            item["listed_at"] = listed_at
+        if action == "UNDONE" and listed_at and listed_at != item.get("listed_at"):
+            rows.append(removing(stored.difference_key(item["site"], listed_at, item["PK"])))
+        return rows
 
     def _keep_late(self, bin_: str, item: Item, entry: Entry, seen: str, now: datetime) -> bool:
         """Keeps a recount that came too late for its review, if it is of a photograph of this bin that people saw."""
