@@ -57,6 +57,18 @@ def test_a_drawn_bin_is_asked_about_once_in_its_month(desk: Desk) -> None:
     assert (review(desk)["stage"], review(desk)["audit"]) == ("FIRST", "2026-12")
 
 
+def test_a_drawn_bin_that_loses_its_record_is_drawn_again_when_it_has_one(desk: Desk) -> None:
+    agrees(desk)
+    shows(desk, "v2", recorded=None)
+    assert (review(desk)["outcome"], desk.queue(SITE, 10)) == ("WITHDRAWN", [])
+    agrees(desk, "v3")
+    assert (review(desk)["stage"], review(desk)["audits"]) == ("FIRST", True)
+    counted(desk, ANA, 5, seen="v3")
+    shows(desk, "v4", recorded=None)
+    agrees(desk, "v5")
+    assert review(desk)["stage"] == "RESOLVED", "and not after people have answered"
+
+
 def test_what_differs_later_in_the_month_is_no_audit(desk: Desk) -> None:
     agrees(desk)
     counted(desk, ANA, 5)

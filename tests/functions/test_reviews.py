@@ -13,8 +13,10 @@ from bintally.answering.overview import summed
 from bintally.aws.items import plain, wire
 from bintally.aws.table import Table
 from bintally.reviewing import stored
+from bintally.reviewing.changes import events_of
 from bintally.reviewing.desk import Desk, Entered, Person
 from bintally.reviewing.rules import Entry, Outcome, Reason, Refused, Stage
+from bintally.reviewing.tallies import reviews_key
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -25,7 +27,11 @@ IDS = (f"entry-{n}" for n in itertools.count())
 ANA, BEN, CYD, MAX = Person("ana"), Person("ben"), Person("cyd"), Person("max", manager=True)
 
 
-def latest(version: str = "v1", *, count: int = 5, recorded: int = 3, bin_: str = BIN, priority: float = 0.9) -> Any:
+def latest(
+    version: str = "v1", *, count: int = 5, recorded: int | None = 3, bin_: str = BIN, priority: float = 0.9
+) -> Any:
+    """Without a record if `recorded` is None."""
+    record = {"recorded_quantity": recorded, "recorded_as_of": "2026-11-21T00:00:00.000000Z"}
     return {
         "PK": bin_,
         "SK": "LATEST",
@@ -40,8 +46,7 @@ def latest(version: str = "v1", *, count: int = 5, recorded: int = 3, bin_: str 
         "model_version": "2026-11-01-abc",
         "p_record": 1 - priority,
         "priority": priority,
-        "recorded_quantity": recorded,
-        "recorded_as_of": "2026-11-21T00:00:00.000000Z",
+        **({} if recorded is None else record),
     }
 
 
@@ -73,6 +78,13 @@ def review(desk: Desk) -> Any:
 def counted(desk: Desk, person: Person, quantity: int | None = None, seen: str = "v1", **more: Any) -> Entered:
     desk.claim(BIN, person, NOON)
     return desk.enter(BIN, said(person, quantity, **more), person, seen, NOON)
+
+
+def ended(desk: Desk) -> dict[str, int]:
+    """How many reviews ended, by their outcomes, as the overview counts them."""
+    key = reviews_key(SITE, BIN, "2026-11-22")
+    numbers = summed([desk.table.get(key, consistent=True) or {}])
+    return {name: n for name, n in numbers.items() if n and name != "OPENED"}
 
 
 def refusal(call: Any, *arguments: Any, **named: Any) -> str:
@@ -175,6 +187,20 @@ def test_a_number_that_comes_too_late_is_kept_and_changes_nothing(opened: Desk) 
     assert (kept["quantity"], kept["late"], kept["image"]["version_id"]) == (4, True, "v1")
 
 
+def test_a_number_that_comes_after_two_others_disagreed_is_kept_too(opened: Desk) -> None:
+    counted(opened, ANA, 5)
+    opened.claim(BIN, BEN, NOON)
+    later = NOON + timedelta(minutes=16)
+    opened.claim(BIN, CYD, later)
+    opened.enter(BIN, said(CYD, 4), CYD, "v1", later)
+    assert review(opened)["stage"] == "MANAGER"
+    assert opened.enter(BIN, said(BEN, 5), BEN, "v1", later).late
+    assert (review(opened)["stage"], len(review(opened)["entries"])) == ("MANAGER", 2)
+    kept = {item["person"]: item["late"] for item in opened.table.beginning(BIN, "RECOUNT#")}
+    assert kept == {"ana": False, "cyd": False, "ben": True}
+    assert refusal(opened.claim, BIN, BEN, later) == "NOT_MANAGER"
+
+
 def test_a_number_of_a_photograph_that_is_no_longer_the_newest_labels_that_one(opened: Desk) -> None:
     opened.claim(BIN, ANA, NOON)
     shows(opened, "v2")
@@ -208,6 +234,44 @@ def test_undo_takes_back_the_last_entry_and_its_difference_but_not_the_trail(ope
         assert undone[name] == recount[name]
     opened.enter(BIN, said(BEN, 3), BEN, "v1", NOON)
     assert review(opened)["stage"] == "MANAGER"
+
+
+def test_an_undo_after_the_record_was_corrected_takes_the_difference_back(world: Any) -> None:
+    desk = Desk(Table.named("counts"), tolerance=2)
+    shows(desk)
+    counted(desk, ANA, 5)
+    assert [row["difference"] for row in desk.differences(SITE, NOON, NOON)] == [2]
+    desk.table.put(latest(recorded=5))
+    desk.follow(BIN, NOON + timedelta(minutes=5))
+    assert review(desk)["outcome"] == "RECORD_RIGHT"
+    assert len(desk.differences(SITE, NOON, NOON)) == 1, "it was found"
+    desk.undo(BIN, ANA, NOON + timedelta(minutes=10))
+    assert review(desk)["stage"] == "FIRST"
+    assert desk.differences(SITE, NOON, NOON) == []
+    assert ended(desk) == {}
+
+
+def test_an_undo_takes_the_difference_of_a_review_of_an_older_version_back(opened: Desk) -> None:
+    counted(opened, ANA, 5)
+    counted(opened, BEN, 5)
+    opened.table.put({name: value for name, value in review(opened).items() if name != "listed_at"})
+    opened.undo(BIN, BEN, NOON)
+    assert opened.differences(SITE, NOON, NOON) == []
+
+
+def test_an_undo_that_leaves_a_review_resolved_is_counted_as_that(opened: Desk) -> None:
+    """After the record was corrected to the number of both, the first one's is enough."""
+    counted(opened, ANA, 5)
+    counted(opened, BEN, 5)
+    shows(opened, recorded=5)
+    assert ended(opened) == {"RECORD_WRONG": 1}
+    opened.undo(BIN, BEN, NOON)
+    assert (review(opened)["outcome"], ended(opened)) == ("RECORD_RIGHT", {"RECORD_RIGHT": 1})
+    assert opened.differences(SITE, NOON, NOON) == []
+    opened.undo(BIN, ANA, NOON)
+    assert (review(opened)["stage"], ended(opened)) == ("FIRST", {})
+    told = [event["DetailType"] for line in opened.trail(BIN)[-3:] for event in events_of(line)]
+    assert told == ["Bin Discrepancy Resolved", "Bin Discrepancy Resolved", "Bin Discrepancy Reopened"]
 
 
 @pytest.mark.parametrize("ben", ["claims", "enters"])
@@ -279,6 +343,22 @@ def test_a_record_that_is_put_right_meanwhile_leaves_the_list_at_once(opened: De
     assert review(opened)["outcome"] == "WITHDRAWN"
 
 
+def test_a_newer_photograph_without_a_record_ends_the_review(opened: Desk) -> None:
+    """Or people would go on to find a difference from a record that is no longer the newest photograph's."""
+    counted(opened, ANA, 5)
+    opened.claim(BIN, BEN, NOON)
+    shows(opened, "v2", recorded=None)
+    assert (review(opened)["outcome"], review(opened)["image"]["version_id"]) == ("WITHDRAWN", "v1")
+    assert opened.queue(SITE, 50) == []
+    assert opened.enter(BIN, said(BEN, 5), BEN, "v1", NOON).late
+    assert opened.differences(SITE, NOON, NOON) == []
+    assert sorted(item["person"] for item in opened.table.beginning(BIN, "RECOUNT#")) == ["ana", "ben"]
+    assert list(opened.table.beginning(BIN, "UNDONE#")) == [], "both stay labels"
+    assert stored.replay(opened.trail(BIN)) == stored.review_of(review(opened))
+    shows(opened, "v2", recorded=3)
+    assert (review(opened)["stage"], review(opened)["image"]["version_id"]) == ("FIRST", "v2"), "a record has arrived"
+
+
 @pytest.mark.parametrize(("about", "stage"), [({"recorded": 9}, "FIRST"), ({"version": "v2"}, "FIRST")])
 def test_a_new_photograph_or_record_that_disagrees_asks_again(opened: Desk, about: Any, stage: str) -> None:
     counted(opened, ANA, 3)
@@ -337,6 +417,8 @@ class Memory:
         self.items[item["PK"], item["SK"]] = plain(wire(item))
 
     def together(self, *operations: Any) -> int | None:
+        changed = [plain(change.get("Item", change.get("Key"))) for each in operations for change in each.values()]
+        assert len({(item["PK"], item["SK"]) for item in changed}) == len(changed), "DynamoDB changes an item once"
         for place, each in enumerate(operations):
             if "Put" not in each:
                 continue
@@ -387,14 +469,17 @@ class Reviews(RuleBasedStateMachine):
     def standing(self) -> Any:
         return self.memory.get(stored.review_key(BIN), consistent=True)
 
-    @rule(count=SMALL, recorded=SMALL, new=st.booleans())
-    def shows(self, count: int, recorded: int, new: bool) -> None:
+    @rule(count=SMALL, recorded=st.sampled_from([0, 1, 2, 3, None]), new=st.booleans())
+    def shows(self, count: int, recorded: int | None, new: bool) -> None:
         self.version += new
+        self.now += timedelta(microseconds=1)
         self.memory.put(latest(f"v{self.version}", count=count, recorded=recorded))
         self.desk.follow(BIN, self.now)
         before = len(self.memory.items)
         self.desk.follow(BIN, self.now)
         assert len(self.memory.items) == before, "to follow twice is to follow once"
+        if (item := self.standing()) and item["stage"] != Stage.RESOLVED:
+            assert item["image"]["version_id"] == f"v{self.version}", "people see the newest photograph"
 
     @rule(minutes=st.integers(0, 20))
     def waits(self, minutes: int) -> None:
@@ -415,6 +500,7 @@ class Reviews(RuleBasedStateMachine):
 
     @rule(person=PEOPLE)
     def undoes(self, person: Person) -> None:
+        self.now += timedelta(microseconds=1)
         self.quietly(self.desk.undo, BIN, person, self.now)
 
     @precondition(lambda self: self.standing())
@@ -437,6 +523,7 @@ class Reviews(RuleBasedStateMachine):
         self.send(place % len(self.sent))
 
     def send(self, place: int) -> None:
+        self.now += timedelta(microseconds=1)  # rows of the export are named by it
         entry, person, seen = self.sent[place]
         try:
             answer = self.desk.enter(BIN, entry, person, seen, self.now)
@@ -472,9 +559,15 @@ class Reviews(RuleBasedStateMachine):
     @invariant()
     def a_row_for_each_record_that_people_found_wrong(self) -> None:
         rows = [item for key, item in self.memory.items.items() if key[1].startswith("DIFFERENCE#")]
-        item = self.standing()
+        item, before, mine = self.standing(), 0, 0
+        for line in self.desk.trail(BIN):
+            if line["action"] == "OPENED":
+                before, mine = before + mine, 0
+            wrong = line["review"].get("outcome") == Outcome.RECORD_WRONG
+            mine = int(wrong or (mine and line["action"] != "UNDONE"))
+        assert len(rows) == before + mine, "an undo takes back that of its own review"
         if item and item.get("outcome") == Outcome.RECORD_WRONG:
-            assert rows and rows[-1]["counted_quantity"] == item["quantity"]
+            assert max(rows, key=lambda row: row["resolved_at"])["counted_quantity"] == item["quantity"]
 
     @invariant()
     def the_overview_counts_what_the_trail_says(self) -> None:
@@ -482,9 +575,10 @@ class Reviews(RuleBasedStateMachine):
         for line in self.desk.trail(BIN):
             resolved, was = line["review"]["stage"] == Stage.RESOLVED, line["stage_before"] == Stage.RESOLVED
             told["OPENED"] += line["action"] == "OPENED"
-            if resolved and not was:
+            told[ended] -= line["action"] == "UNDONE" and was
+            if resolved and (line["action"] == "UNDONE" or not was):
                 ended = line["review"]["outcome"]
-            told[ended] += (resolved and not was) - (line["action"] == "UNDONE" and was)
+                told[ended] += 1
         assert self.numbers("REVIEWS#") == {name: n for name, n in told.items() if n}
         assert self.numbers("WAITING#") == ({item["stage"]: 1} if item and item["stage"] != Stage.RESOLVED else {})
 

@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from functools import cache
 from graphlib import TopologicalSorter
+from itertools import product
 from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
@@ -168,6 +170,31 @@ def test_every_resource_that_can_be_named_is() -> None:
                 assert set(listed(statement["Action"])) <= WITHOUT_RESOURCE, f"{role} may {statement['Action']} on *"
             arn = re.sub(r"\$\{[^}]*\}", "X", resource.get("Fn::Sub", "") if isinstance(resource, dict) else resource)
             assert not re.fullmatch(r"arn:(\*|([^:]*:){4}\*.*)", arn), f"{role}: {resource}"
+
+
+LISTS = {"s3:GetObject": {"s3:ListBucket"}, "s3:GetObjectVersion": {"s3:ListBucket", "s3:ListBucketVersions"}}
+READS_WHAT_IS_THERE = {"RetrainRole": "it copies what a training job has just stored, and fails in any case without it"}
+
+
+def test_who_reads_objects_may_list_their_bucket_or_one_that_is_gone_answers_403() -> None:
+    """S3 answers 404 for a missing object only to those who may list its bucket: functions and jobs take a 403 for a
+    fault of the role and try again. The emulator answers 404 in any case."""
+    reads: set[tuple[str, str, str, str]] = set()
+    lists: dict[tuple[str, str, str], list[str]] = {}
+    for role, statement in statements():
+        for action, resource in product(listed(statement["Action"]), listed(statement["Resource"])):
+            if action in LISTS and role not in READS_WHAT_IS_THERE:
+                bucket, key = re.fullmatch(r"\$\{(\w+)\.Arn\}/(.*)", resource["Fn::Sub"]).groups()  # type: ignore[union-attr]
+                reads |= {(role, bucket, needed, key) for needed in LISTS[action]}
+            elif action in ("s3:ListBucket", "s3:ListBucketVersions"):
+                condition = statement.get("Condition", {"StringLike": {"s3:prefix": "*"}})
+                assert condition.keys() == {"StringLike"} and condition["StringLike"].keys() == {"s3:prefix"}
+                prefixes = listed(condition["StringLike"]["s3:prefix"])
+                lists.setdefault((role, next(references(resource)), action), []).extend(prefixes)
+    assert {role for role, *_ in reads} >= {"CountRole", "RecordRole", "AnswerRole", "JobRole", "PlanRole", "JudgeRole"}
+    for role, bucket, action, key in reads:
+        prefixes = lists.get((role, bucket, action), [])
+        assert any(fnmatchcase(key, prefix) for prefix in prefixes), f"{role} lacks {action} of {key} in {bucket}"
 
 
 def test_every_function_has_a_role_of_its_own_and_a_log() -> None:

@@ -96,7 +96,7 @@ def events_of(line: Item) -> Iterator[dict[str, Any]]:
         if review.get("audits") and review["evidence"] <= DOUBTFUL:
             return  # nothing but the draw asks
         kind = "Bin Discrepancy Detected"
-    elif resolved and (line["stage_before"] != Stage.RESOLVED or line["action"] == "CORRECTED"):
+    elif resolved and (line["stage_before"] != Stage.RESOLVED or line["action"] in ("CORRECTED", "UNDONE")):
         kind = "Bin Discrepancy Resolved"
     elif line["action"] == "UNDONE" and line["stage_before"] == Stage.RESOLVED:
         kind = "Bin Discrepancy Reopened"

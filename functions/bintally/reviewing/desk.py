@@ -39,7 +39,7 @@ FRESH_SECONDS = 60
 """For so long the share of a site's records that are wrong is not read again."""
 FOLLOWED = ("LATEST", "RECORD", "REVIEW")
 NEW = "attribute_not_exists(PK)"
-LATE = {"RESOLVED", "NOT_CLAIMED", "ANOTHER_PHOTOGRAPH"}
+LATE = {"RESOLVED", "NOT_CLAIMED", "NOT_MANAGER", "ANOTHER_PHOTOGRAPH"}
 """Refusals of a number that was counted in good faith: it is kept as a recount, and the review goes on without it."""
 
 
@@ -98,31 +98,38 @@ class Desk:
                 if not self.table.compare(latest, newer):
                     wait(attempt)
                 continue
-            if "recorded_quantity" not in latest:
-                return
-            recorded = int(latest["recorded_quantity"])
-            seen = [(each["probabilities"], each.get("prior")) for each in self._since_record(latest)]
-            evidence = weigh(together(seen), recorded)
-            change = rules.follow(
-                stored.review_of(item) if item else None,
-                latest["order"],
-                recorded,
-                doubtful=evidence.ratio > DOUBTFUL,
-                tolerance=self._tolerance(latest),
-                audit=self._audit(bin_, latest["captured_at"]),
-            )
+            change = self._followed(latest, item) if "recorded_quantity" in latest else unrecorded(latest, item)
             if change is None:
                 return
-            action, review = change
-            about = latest | assessment(evidence, self._share(latest["site"]), latest.get("recorded_value"))
-            if review.audits and review.stage is not Stage.RESOLVED:
-                about["priority"] = self._inconspicuous(bin_, item, about)
-            if action != "OPENED" and item and "scored" in item:
-                about["scored"] = item["scored"]
+            action, review, about = change
             if self._write(action, review, item, about, now) is None:
                 return
             wait(attempt)
         raise Transient(f"the review of {bin_} changed while it was followed")
+
+    def _followed(self, latest: Item, item: Item | None) -> tuple[str, Review, Item] | None:
+        """The trail's word, the review and what it is about, after LATEST was compared with a record; `item` is the
+        REVIEW before. None when that changes nothing."""
+        recorded = int(latest["recorded_quantity"])
+        seen = [(each["probabilities"], each.get("prior")) for each in self._since_record(latest)]
+        evidence = weigh(together(seen), recorded)
+        change = rules.follow(
+            stored.review_of(item) if item else None,
+            latest["order"],
+            recorded,
+            doubtful=evidence.ratio > DOUBTFUL,
+            tolerance=self._tolerance(latest),
+            audit=self._audit(latest["PK"], latest["captured_at"]),
+        )
+        if change is None:
+            return None
+        action, review = change
+        about = latest | assessment(evidence, self._share(latest["site"]), latest.get("recorded_value"))
+        if review.audits and review.stage is not Stage.RESOLVED:
+            about["priority"] = self._inconspicuous(latest["PK"], item, about)
+        if action != "OPENED" and item and "scored" in item:
+            about["scored"] = item["scored"]
+        return action, review, about
 
     def _since_record(self, latest: Item) -> list[Item]:
         """The counts that say something of the record: the newest one, and those after the record's effective time,
@@ -294,17 +301,12 @@ class Desk:
         version = int(before["version"]) + 1 if before else 1
         item = stored.review_item(review, version, about, now)
         scored = self._scored(action, before, item, now)
+        listed = self._listed(action, review, before or {}, item)
         tallies = [adding(key, numbers) for key, numbers in tally(action, before, item, now)]
         standing = putting(item, "version = :before", before=version - 1) if before else putting(item, NEW)
         line = putting(stored.trail_item(action, now, before, item, **said), NEW)
-        listed = []
-        was_wrong = before is not None and before.get("outcome") == Outcome.RECORD_WRONG
-        if review.outcome is Outcome.RECORD_WRONG and not was_wrong:
-            listed.append(putting(stored.difference_item(item, review.entries[-1])))
         if action == "UNDONE" and before and (undone := stored.undone_item(before, said["person"])):
             listed.append(putting(undone, NEW))
-        if action == "UNDONE" and before and was_wrong:
-            listed.append(removing(stored.difference_key(item["site"], before["resolved_at"], item["PK"])))
         return self.table.together(standing, line, *more, *listed, *scored, *tallies)
 
     def _scored(self, action: str, before: Item | None, item: Item, now: datetime) -> list[Item]:
@@ -319,6 +321,21 @@ class Desk:
             del item["scored"]
             return [adding(key, {name: -value for name, value in added.items()})]
         return []
+
+    def _listed(self, action: str, review: Review, before: Item, item: Item) -> list[Item]:
+        """The change of the export's rows. When a review's row was listed is kept in it, so that an undo removes that
+        row even after the record was corrected."""
+        was_wrong = before.get("outcome") == Outcome.RECORD_WRONG
+        listed_at = before.get("listed_at", before["resolved_at"] if was_wrong else "")  # older reviews have none
+        rows = []
+        if review.outcome is Outcome.RECORD_WRONG and (action == "UNDONE" or not was_wrong):
+            item["listed_at"] = item["resolved_at"]
+            rows.append(putting(stored.difference_item(item, review.entries[-1])))
+        elif listed_at and action not in ("OPENED", "UNDONE"):
+            item["listed_at"] = listed_at
+        if action == "UNDONE" and listed_at and listed_at != item.get("listed_at"):
+            rows.append(removing(stored.difference_key(item["site"], listed_at, item["PK"])))
+        return rows
 
     def _keep_late(self, bin_: str, item: Item, entry: Entry, seen: str, now: datetime) -> bool:
         """Keeps a recount that came too late for its review, if it is of a photograph of this bin that people saw."""
@@ -338,6 +355,12 @@ def to_compare(record: Item | None, latest: Item) -> Recorded | None:
     except MALFORMED as error:
         logger.error("unreadable record", item=latest["PK"], reason=repr(error))
         return None
+
+
+def unrecorded(latest: Item, item: Item | None) -> tuple[str, Review, Item] | None:
+    """As Desk._followed, for a LATEST without a record. The REVIEW goes on being about what people saw."""
+    change = rules.follow_unrecorded(stored.review_of(item), latest["order"]) if item else None
+    return (*change, item) if change and item else None
 
 
 def replayed(item: Item, entry: Entry) -> Entered:

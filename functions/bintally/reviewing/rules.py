@@ -43,7 +43,7 @@ class Outcome(StrEnum):
     CANNOT_COUNT = "CANNOT_COUNT"
     RETAKE = "RETAKE"
     WITHDRAWN = "WITHDRAWN"
-    """The record or the photograph changed, and no longer disagree."""
+    """The record or the photograph changed, and no longer disagree, or the newest photograph has no record."""
 
 
 class Reason(StrEnum):
@@ -169,6 +169,19 @@ def follow(
     if review.found is not None:
         return opened if recorded != review.found else ("CORRECTED", replace(review, recorded=recorded))
     return opened if asks else ("CHANGED", replace(review, recorded=recorded))
+
+
+def follow_unrecorded(review: Review, photograph: str) -> tuple[str, Review] | None:
+    """As `follow`, now that the bin's newest photograph has no record: an open review of an older one is withdrawn,
+    since nobody can say of the newest whether its record is right.
+
+    It keeps its pair, so that the newest photograph may ask as soon as it has a record, even one of the same quantity.
+    What the audit has drawn and people have not answered may be drawn again.
+    """
+    if review.photograph == photograph or review.stage is Stage.RESOLVED:
+        return None
+    audit = "" if review.audits else review.audit
+    return "WITHDRAWN", Review(review.photograph, review.recorded, review.tolerance, withdrawn=True, audit=audit)
 
 
 def claim(review: Review, person: str, now: datetime, length: timedelta, *, manager: bool = False) -> Review:

@@ -51,7 +51,11 @@ def tally(action: str, before: Item | None, item: Item, now: datetime) -> list[t
         added.append((reviews_key(site, bin_, day), {"OPENED": 1}))
     elif action == "UNDONE" and "resolved_as" in before:
         done = before["resolved_as"]
-        added.append((reviews_key(site, bin_, done["day"]), {done["outcome"]: -1}))
+        ended = {done["outcome"]: -1}
+        if resolved:  # the number that is left agrees with a record that was corrected meanwhile
+            item["resolved_as"] = done | {"outcome": item["outcome"]}
+            ended[item["outcome"]] = ended.get(item["outcome"], 0) + 1
+        added.append((reviews_key(site, bin_, done["day"]), ended))
     elif resolved and before.get("stage") != Stage.RESOLVED:
         item["resolved_as"] = {"day": day, "outcome": item["outcome"]}
         added.append((reviews_key(site, bin_, day), {item["outcome"]: 1}))
