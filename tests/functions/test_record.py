@@ -127,6 +127,16 @@ def test_keeps_the_rows_of_a_csv_file(inventory: Inventory) -> None:
     assert (told["kept"], told["malformed"]) == (3, 0)
 
 
+def test_spellings_of_one_bin_are_stored_as_one_record(inventory: Inventory) -> None:
+    told = inventory.read("site,bin,expected_quantity,sku\nSEA1,A-1,3,x\nsea1,a-1,4,y\n")
+    item = inventory.world.only("RECORD")
+    assert (item["PK"], item["site"], item["bin"], item["expected_quantity"]) == ("BIN#SEA1#A-1", "SEA1", "A-1", 7)
+    assert (told["kept"], told["bins"], told["malformed"]) == (2, 1, 0)
+    told = inventory.read(HEAD + "SEA1,A 1,3,\nSEA1,A  1,5,\n")
+    assert [fault["line"] for fault in told["faults"]] == [2, 3]
+    assert inventory.records() == {"BIN#SEA1#A-1": 7}
+
+
 def test_a_count_is_compared_with_the_record_as_of_then(inventory: Inventory, photo: Callable[..., bytes]) -> None:
     inventory.read(HEAD + "SEA1,A,3,2020-11-22T06:00:00Z\n")
     inventory.world.deliver(inventory.world.put("incoming/SEA1/A/a.jpg", photo()))

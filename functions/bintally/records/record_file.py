@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 LARGEST = 64 * 1024**2
-"""Bytes, some two million rows. One processor reads and sorts them in 75 s (37 us a row, in 180 MB) and then puts 1,800
+"""Bytes, some two million rows. One processor reads and sorts them in 75 s (37 us a row, in 190 MB) and then puts 1,800
 a second, measured without a network; at a third of that the eight tries of a message, 635 s each after the reading
 (record.WORST_SECONDS), put 3 million. The rows and their sorting take below 1 GB of disk (EphemeralStorage)."""
 AT_ONCE = 100  # rows that one request looks up
