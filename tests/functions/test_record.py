@@ -254,6 +254,9 @@ def test_a_folder_that_the_console_makes_is_no_file(inventory: Inventory) -> Non
         ("", ["SEA1"], "SEA1"),
         ("", ["AUS2", "SEA1"], None),
         ("AUS2/", ["AUS2", "SEA1"], "AUS2"),
+        ("sea1/", ["AUS2", "SEA1"], "SEA1"),
+        ("", ["SEA1", "sea1"], "SEA1"),
+        ("sea1/", ["SEA1", "sea1"], "SEA1"),
         ("NEW/", [], "NEW"),
         ("daily/", ["SEA1"], None),  # a site, or a folder for something else?
         ("2026/11/", ["SEA1"], "SEA1"),
@@ -267,6 +270,7 @@ def test_a_file_without_a_column_for_the_site(
         inventory.put(f"incoming/{name}/A/a.jpg", b"x")
     told = inventory.read("bin,qty\nA,1\n", f"records/{folder}a.csv")
     assert inventory.records() == ({f"BIN#{site}#A": 1} if site else {})
+    assert [item["site"] for item in inventory.world.items("RECORD")] == ([site] if site else [])
     if site is None:
         assert "there are photographs of " in told["faults"][0]["reason"]
 
