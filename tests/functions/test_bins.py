@@ -234,6 +234,8 @@ def test_a_record_that_came_after_the_review_is_not_told(ask: Ask) -> None:  # n
     )
     assert ask(COUNTER + "bins/P-1")[1]["blind"]
     assert ask(MANAGER + "bins/P-1")[1]["record"]["expected_quantity"] == 7
+    table.put({"PK": pk, "SK": "RECORD", "site": "SEA1", "bin": "P-1", "expected_quantity": "seven"})
+    assert ask(COUNTER + "bins/P-1")[0] == 200, "a record that nobody can read is none"
 
 
 def test_copies_and_thumbnails_are_made_once(ask: Ask, world: Any, photo: Callable[..., bytes]) -> None:  # noqa: F811

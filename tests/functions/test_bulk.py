@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -28,13 +29,16 @@ def reads(world: World, ask: Ask) -> Reader:  # noqa: F811
     services = Services(clients.s3(), Table.named("counts"), clients.events(), "artifacts", site_zone())
 
     def read() -> int:
+        """The sequencers follow the calls: two uploads of one second would have no order."""
         versions = world.s3.list_object_versions(Bucket=BUCKET, Prefix="records/").get("Versions", [])
         new = [version for version in versions if version["VersionId"] not in seen]
         for version in new:
             seen.add(version["VersionId"])
             when = version["LastModified"]
             record_file(
-                services, Arrival("", when, BUCKET, version["Key"], version["VersionId"], "", "0"), lambda: True
+                services,
+                Arrival("", when, BUCKET, version["Key"], version["VersionId"], "", f"{len(seen):04}"),
+                lambda: True,
             )
         return len(new)
 
@@ -64,6 +68,39 @@ def test_each_row_is_answered_and_a_replay_adds_nothing(ask: Ask, world: World) 
     assert len(world.s3.list_object_versions(Bucket=BUCKET, Prefix="records/")["Versions"]) == 1
     status, other = ask(MANAGER, ROWS + "P-4,1\n", id="one")
     assert (status, other["code"]) == (409, "ID_TAKEN")
+
+
+@pytest.mark.usefixtures("at_work")
+@pytest.mark.parametrize("id_", [{}, {"id": "one"}])
+def test_a_dry_run_or_other_columns_are_no_repeat(ask: Ask, world: World, id_: dict[str, str]) -> None:  # noqa: F811
+    """Without an id they are other files; under one id, another is refused and never passes for stored."""
+    rows = "a,b\nP-1,4\n"
+    columns = "bin=a&expected_quantity=b"
+    assert ask(MANAGER, rows, dry_run="true", columns=columns, **id_)[1]["dry_run"] is True
+    for other in ({}, {"columns": columns}):
+        status, said = ask(MANAGER, rows, **other, **id_)
+        assert (status, said.get("code")) == ((409, "ID_TAKEN") if id_ else (200, None))
+    assert len(world.items("RECORD")) == (0 if id_ else 1)
+    assert ask(MANAGER, rows, dry_run="true", columns=columns, **id_)[1]["dry_run"] is True
+    if not id_:
+        assert said["kept"] == 1 and ask(MANAGER, rows, dry_run="false", columns=columns)[1] == said
+
+
+@pytest.mark.usefixtures("at_work")
+def test_an_older_identical_file_hides_no_newer_one(
+    ask: Ask,  # noqa: F811
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def send(quantity: int) -> int:
+        assert ask(MANAGER, f"bin,expected_quantity\nP-1,{quantity}\n")[0] == 200
+        return int(world.only("RECORD")["expected_quantity"])
+
+    assert (send(4), send(6)) == (4, 6)
+    assert send(4) == 6, "a retry of the first, whose client heard nothing"
+    monkeypatch.setattr(bulk, "RETRY_TIME", timedelta(seconds=-1))
+    assert send(4) == 4
+    assert len(world.s3.list_object_versions(Bucket=BUCKET, Prefix="records/")["Versions"]) == 3
 
 
 @pytest.mark.usefixtures("at_work")

@@ -116,6 +116,22 @@ def test_reads_the_record_item_unless_the_metadata_say(world: Any, photo: Photo)
     ]
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        *({"expected_quantity": quantity} for quantity in ("four", None, -20, 10**37)),
+        *({}, {"expected_quantity": 4, "value": "dear"}),
+    ],
+)
+def test_a_record_that_nobody_can_read_is_none(
+    world: Any, photo: Photo, caplog: pytest.LogCaptureFixture, record: dict[str, Any]
+) -> None:
+    boto3.resource("dynamodb").Table("counts").put_item(Item={"PK": "BIN#SEA1#P-4-B217", "SK": "RECORD", **record})
+    assert world.deliver(world.put(KEY, photo())) == []
+    assert world.only()["status"] == "COUNTED" and "recorded_quantity" not in world.only()
+    assert [line.getMessage() for line in caplog.records].count("unreadable record") == 1
+
+
 @pytest.mark.parametrize("text", ["three", "-1", "2.5", "", "9" * 30])
 def test_flags_an_unreadable_record(world: Any, photo: Photo, text: str) -> None:
     world.deliver(world.put(KEY, photo(), expected_quantity=text))

@@ -70,6 +70,12 @@ def test_a_table_key_is_never_too_long(text: str) -> None:
     assert len(encode_id(text).encode()) <= LONGEST_ID
 
 
+@given(st.text(st.characters(max_codepoint=127), max_size=20))
+def test_plain_ids_fold_as_any_others(text: str) -> None:
+    """Without the shortcut: an invisible character is no difference."""
+    assert fold(text) == fold(text + "\u200b")
+
+
 def test_the_default_site_keeps_its_key() -> None:
     assert encode_id("default") == encode_id("Default") == "default"
 

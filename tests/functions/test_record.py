@@ -127,6 +127,16 @@ def test_keeps_the_rows_of_a_csv_file(inventory: Inventory) -> None:
     assert (told["kept"], told["malformed"]) == (3, 0)
 
 
+def test_spellings_of_one_bin_are_stored_as_one_record(inventory: Inventory) -> None:
+    told = inventory.read("site,bin,expected_quantity,sku\nSEA1,A-1,3,x\nsea1,a-1,4,y\n")
+    item = inventory.world.only("RECORD")
+    assert (item["PK"], item["site"], item["bin"], item["expected_quantity"]) == ("BIN#SEA1#A-1", "SEA1", "A-1", 7)
+    assert (told["kept"], told["bins"], told["malformed"]) == (2, 1, 0)
+    told = inventory.read(HEAD + "SEA1,A 1,3,\nSEA1,A  1,5,\n")
+    assert [fault["line"] for fault in told["faults"]] == [2, 3]
+    assert inventory.records() == {"BIN#SEA1#A-1": 7}
+
+
 def test_a_count_is_compared_with_the_record_as_of_then(inventory: Inventory, photo: Callable[..., bytes]) -> None:
     inventory.read(HEAD + "SEA1,A,3,2020-11-22T06:00:00Z\n")
     inventory.world.deliver(inventory.world.put("incoming/SEA1/A/a.jpg", photo()))
@@ -244,6 +254,9 @@ def test_a_folder_that_the_console_makes_is_no_file(inventory: Inventory) -> Non
         ("", ["SEA1"], "SEA1"),
         ("", ["AUS2", "SEA1"], None),
         ("AUS2/", ["AUS2", "SEA1"], "AUS2"),
+        ("sea1/", ["AUS2", "SEA1"], "SEA1"),
+        ("", ["SEA1", "sea1"], "SEA1"),
+        ("sea1/", ["SEA1", "sea1"], "SEA1"),
         ("NEW/", [], "NEW"),
         ("daily/", ["SEA1"], None),  # a site, or a folder for something else?
         ("2026/11/", ["SEA1"], "SEA1"),
@@ -257,6 +270,7 @@ def test_a_file_without_a_column_for_the_site(
         inventory.put(f"incoming/{name}/A/a.jpg", b"x")
     told = inventory.read("bin,qty\nA,1\n", f"records/{folder}a.csv")
     assert inventory.records() == ({f"BIN#{site}#A": 1} if site else {})
+    assert [item["site"] for item in inventory.world.items("RECORD")] == ([site] if site else [])
     if site is None:
         assert "there are photographs of " in told["faults"][0]["reason"]
 

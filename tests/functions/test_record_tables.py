@@ -340,6 +340,17 @@ def test_of_several_times_the_newest_counts_if_it_names_all_products() -> None:
     assert Read(f"{HEAD}A,X,3,{old}\nA,Y,1,{new}\n", wanted="as_of=").kept == {"A": 4}
 
 
+def test_spellings_of_one_bin_are_one_bin() -> None:
+    read = Read(f"site,{HEAD}s,A-1,X,3,{TIME}\nS,B,X,1,{TIME}\nS,a–1,Y,4,{TIME}\n")
+    assert [(one.site, one.bin, one.quantity, one.line, one.rows) for one in read.records] == [
+        ("s", "A-1", 7, 4, 2),
+        ("S", "B", 1, 3, 1),
+    ]
+    assert Read(f"{HEAD}a,X,9,2026-01-05\nA,X,3,2026-01-06\n").kept == {"a": 3}
+    contradicting = Read("bin,qty\nA 1,3\nA  1,5\nB,1\n")
+    assert contradicting.kept == {"B": 1} and list(contradicting.faults) == [2, 3]
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from("AB"), st.sampled_from("XYZ"), st.integers(0, 2), st.integers(5, 6)), max_size=6

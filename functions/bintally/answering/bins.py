@@ -20,7 +20,8 @@ from bintally.answering.problems import Problem, wrong
 from bintally.answering.recounts import number, shown
 from bintally.answering.requests import Caller, decoded, encoded
 from bintally.aws import items
-from bintally.aws.items import Item, bin_key, outranks
+from bintally.aws.items import Item, bin_key
+from bintally.aws.recorded import to_compare
 from bintally.aws.table import Table
 from bintally.common.keys import Place, encode_id, fold, moment
 from bintally.common.parts import site_parts, spread
@@ -123,7 +124,7 @@ class Bins:
         if not is_settled(datetime.now(UTC), moment(review["resolved_at"]), self.claim_length):
             return ""
         reviewed = (review["photograph"], int(review["recorded_quantity"]))
-        if reviewed != (latest["order"], latest.get("recorded_quantity")) or (record and outranks(record, latest)):
+        if reviewed != (latest["order"], latest.get("recorded_quantity")) or to_compare(record, latest):
             return ""
         return str(review["photograph"])
 

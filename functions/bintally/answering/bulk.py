@@ -1,8 +1,9 @@
 """Files of inventory records over the API: stored below records/api/, read by `record` as any other, and answered row
 by row from its report.
 
-The client makes the id of a file. The same file under the same id is stored once, and gets the same answer again;
-without an id, on the same day: rows without a date of their own are dated by the upload, so tomorrow it says more.
+The client makes the id of a file. The same file with the same parameters is stored once under it, and gets the same
+answer again. Without an id, that holds for RETRY_TIME: rows without a date of their own are dated by the upload, so the
+same bytes say something new later.
 """
 
 import hashlib
@@ -11,9 +12,9 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -31,6 +32,9 @@ LARGEST = 4 * 1024**2
 PATIENCE_SECONDS = 10.0
 """A request to S3 takes at most 11 s (clients.S3), and API Gateway waits for 30 s."""
 PAUSE_SECONDS = 0.3
+RETRY_TIME = timedelta(minutes=15)
+"""A file without an id that is sent again within this time is a retry, by a client that got no answer, or 202. Later it
+is stored again: another file may have come between, whose undated rows it replaces."""
 MOST_FAULTS = 5000
 """Faults of some 300 bytes in an answer, which Lambda limits to 6 MB."""
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -45,7 +49,7 @@ class File:
     version_id: str
     uploaded: datetime
     digest: str
-    """SHA-256 of what was sent, in hex."""
+    """See `digest_of`."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,16 @@ class Bulk:
         self.caller.check("manager")
         if not data:
             raise wrong("the body is the text of a CSV file, and it is empty")
-        digest = hashlib.sha256(data).hexdigest()
-        id_ = checked_id(query.get("id", f"{datetime.now(UTC):%Y%m%d}-{digest[:32]}"))
-        if not self._put(id_, data, digest, query) and self._find(id_).digest != digest:
-            raise Problem(409, "ID_TAKEN", "another file has this id: make a new one for each file")
+        said = parameters(query)
+        digest = digest_of(data, said)
+        id_ = checked_id(query.get("id", digest[:32]))
+        if not self._put(id_, data, said | {"sha256": digest}, IfNoneMatch="*"):
+            found = self._find(id_)
+            if found.digest != digest:
+                taken = "a file of other contents, columns or dry_run has this id: make a new one for each file"
+                raise Problem(409, "ID_TAKEN", taken)
+            if "id" not in query and datetime.now(UTC) - found.uploaded > RETRY_TIME:
+                self._put(id_, data, said | {"sha256": digest})
         deadline = time.monotonic() + PATIENCE_SECONDS
         while (answer := self.read(id_))[1] == 202 and time.monotonic() < deadline:
             time.sleep(PAUSE_SECONDS)
@@ -94,23 +104,12 @@ class Bulk:
         """By the site's digest: its name may be no part of a key."""
         return f"records/api/{hashlib.sha256(encode_id(self.site).encode()).hexdigest()[:16]}/{id_}.csv"
 
-    def _put(self, id_: str, data: bytes, digest: str, query: Mapping[str, str]) -> bool:
-        """False when there is a file of this id."""
+    def _put(self, id_: str, data: bytes, said: Mapping[str, str], **condition: Any) -> bool:
+        """Stores a version with this metadata and the sender's. False when the condition fails."""
         site = quote(self.site, safe="")
-        said = {"columns": query.get("columns", ""), "dry-run": query.get("dry_run", "")}
-        if len(said["columns"]) > 1000 or not said["columns"].isascii():
-            raise wrong("columns maps names, such as bin=Location&expected_quantity=Stock%20level")
-        if said["dry-run"] not in ("", "true", "false"):
-            raise wrong("dry_run is true or false")
-        named = {"site": site, "only-site": site, "sent-by": quote(self.caller.person.name), "sha256": digest}
+        named = {"site": site, "only-site": site, "sent-by": quote(self.caller.person.name), **said}
         try:
-            self.s3.put_object(
-                Bucket=self.images_bucket,
-                Key=self._key(id_),
-                Body=data,
-                Metadata=named | {name: text for name, text in said.items() if text},
-                IfNoneMatch="*",
-            )
+            self.s3.put_object(Bucket=self.images_bucket, Key=self._key(id_), Body=data, Metadata=named, **condition)
         except ClientError as error:
             if error.response["Error"]["Code"] == "PreconditionFailed":
                 return False
@@ -139,6 +138,22 @@ class Bulk:
         except (ClientError, BotoCoreError) as error:
             raise Transient(f"S3: {error}") from error
         return found
+
+
+def parameters(query: Mapping[str, str]) -> dict[str, str]:
+    """The metadata that say how a file is read, without defaults. Raises Problem."""
+    columns, dry_run = query.get("columns", ""), query.get("dry_run", "")
+    if len(columns) > 1000 or not columns.isascii():
+        raise wrong("columns maps names, such as bin=Location&expected_quantity=Stock%20level")
+    if dry_run not in ("", "true", "false"):
+        raise wrong("dry_run is true or false")
+    return ({"columns": columns} if columns else {}) | ({"dry-run": dry_run} if dry_run == "true" else {})
+
+
+def digest_of(data: bytes, said: Mapping[str, str]) -> str:
+    """SHA-256, in hex, of a file, and of the parameters if it has any: they decide what its rows give."""
+    digest = hashlib.sha256(data).hexdigest()
+    return hashlib.sha256(f"{digest}?{urlencode(said)}".encode()).hexdigest() if said else digest
 
 
 def checked_id(text: str) -> str:

@@ -187,12 +187,6 @@ def needs_retake(count: Item) -> bool:
     return count["status"] == "COUNTED" and not RETAKE.isdisjoint(count.get("flags", ()))
 
 
-def recorded_by(record: Item) -> Recorded:
-    """What a RECORD says."""
-    quantity, value = int(record["expected_quantity"]), record.get("value")
-    return Recorded(quantity, "record", record.get("as_of"), record_digest(record), value)
-
-
 def record_order(record: Item) -> str:
     """Text that sorts as Table.put_record replaces RECORDs: by effective time, then by when it was reported."""
     return f"{record.get('as_of', '')}#{record.get('order', '')}"

@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from bintally.common.arrivals import Arrival
 from bintally.common.errors import Gone, Rejected, Transient
-from bintally.common.keys import DEFAULT_SITE
+from bintally.common.keys import DEFAULT_SITE, encode_id
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -108,18 +108,21 @@ def versions_page(s3: "S3Client", bucket: str, prefix: str, key: str, version_id
 
 
 def sites(s3: "S3Client", bucket: str, *, at_most: int) -> list[str]:
-    """The sites that have photographs, in the order of their names. Stops after `at_most`. Raises Transient."""
-    found: dict[str, None] = {}
+    """The sites that have photographs, in the order of their names; of several spellings of a site, the first. Stops
+    after `at_most`. Raises Transient."""
+    found: dict[str, str] = {}
     try:
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="incoming/", Delimiter="/")
         for page in pages:
-            found |= dict.fromkeys(entry["Prefix"].split("/")[1] for entry in page.get("CommonPrefixes", ()))
-            found |= dict.fromkeys(DEFAULT_SITE for entry in page.get("Contents", ()) if entry["Key"] != "incoming/")
+            names = [entry["Prefix"].split("/")[1] for entry in page.get("CommonPrefixes", ())]
+            names += [DEFAULT_SITE for entry in page.get("Contents", ()) if entry["Key"] != "incoming/"]
+            for name in names:
+                found.setdefault(encode_id(name), name)
             if len(found) >= at_most:
                 break
     except (ClientError, BotoCoreError) as error:
         raise _as_ours(error) from error
-    return sorted(found)[:at_most]
+    return sorted(found.values())[:at_most]
 
 
 def put(s3: "S3Client", bucket: str, key: str, body: bytes) -> None:

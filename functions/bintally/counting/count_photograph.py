@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bintally.aws import endpoint, items, objects
 from bintally.aws.items import Item
+from bintally.aws.recorded import recorded_by
 from bintally.aws.table import Table
 from bintally.common.arrivals import Arrival
 from bintally.common.counts import Count, Counted, Photograph, Recorded, Unusable
@@ -41,11 +42,11 @@ class Records:
         self.found: Mapping[tuple[str, str], Item] | None = None
 
     def of(self, table: Table, place: Place) -> Recorded | None:
-        """What the inventory system says of a bin, one of the batch's; None when it says nothing. Raises Transient."""
+        """What the inventory system says of a bin, one of the batch's; None when it says nothing that can be read.
+        Raises Transient."""
         if self.found is None:
             self.found = table.get_many(self.keys, consistent=False)
-        record = self.found.get((items.bin_key(place), "RECORD"))
-        return items.recorded_by(record) if record else None
+        return recorded_by(self.found.get((items.bin_key(place), "RECORD")))
 
 
 def count_photograph(services: Services, arrival: Arrival, records: Records) -> tuple[Count, bool]:

@@ -1,7 +1,8 @@
 """One record of each bin from the rows of a file, wherever they are in it: an export has a row per bin and product.
 
 The rows wait in a temporary SQLite database on disk, sorted by bin and time, so that memory holds one bin. They wait
-there, too, until the whole file has shown how it writes numbers and dates.
+there, too, until the whole file has shown how it writes numbers and dates. Spellings that the table takes for the same
+bin are one here as well: otherwise the record of one would replace that of the other.
 """
 
 import contextlib
@@ -11,24 +12,26 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeVar
 
-from bintally.common.keys import utc
+from bintally.aws.items import bin_key
+from bintally.common.keys import Place, utc
 from bintally.records.files import Fault, Row, Setting, not_later, two_dates, two_quantities
 from bintally.records.values import EPOCH, MOST, Conventions, Reading, microseconds, worth
 
 # The cache is bounded, and what it cannot hold is on disk: "" names a temporary database.
 _OPEN = "PRAGMA cache_size=-65536; PRAGMA temp_store=FILE; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
-_TABLE = """CREATE TABLE rows (line INTEGER, site TEXT, bin TEXT, product TEXT, quantity INTEGER,
+_TABLE = """CREATE TABLE rows (bin_key TEXT, line INTEGER, site TEXT, bin TEXT, product TEXT, quantity INTEGER,
     other_quantity INTEGER, quantity_text TEXT, as_of INTEGER, other_as_of INTEGER, as_of_text TEXT, value TEXT)"""
-_INSERT = "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a file says of a bin. `line` is the last of the rows that say it."""
+    """What a file says of a bin. `line` is the last of the rows that say it; the first row spells the ids."""
 
     line: int
     site: str
@@ -57,7 +60,7 @@ class _One:
 def merge(
     rows: Iterable[Row | Fault], setting: Setting, conventions: Conventions, *, comma_groups: bool
 ) -> Iterator[Record | Fault]:
-    """The records in the order of site and bin, and the faults. `conventions` are complete once `rows` are read."""
+    """The records in the order of their keys, and the faults. `conventions` are complete once `rows` are read."""
     with contextlib.closing(sqlite3.connect("")) as db:
         db.executescript(_OPEN)
         db.execute(_TABLE)
@@ -69,9 +72,10 @@ def merge(
             else:
                 db.execute(_INSERT, _packed(row))
         when = "other_as_of" if conventions.dates.decided == 1 else "as_of"
-        found = map(_unpacked, db.execute(f"SELECT * FROM rows ORDER BY site, bin, {when}, line"))
-        for _, of_bin in groupby(found, key=lambda row: (row.site, row.bin)):
-            yield from _of_bin(_decide(row, setting, conventions, comma_groups=comma_groups) for row in of_bin)
+        found = db.execute(f"SELECT * FROM rows ORDER BY bin_key, {when}, line")
+        for _, of_bin in groupby(found, key=itemgetter(0)):
+            in_bin = map(_unpacked, of_bin)
+            yield from _of_bin(_decide(row, setting, conventions, comma_groups=comma_groups) for row in in_bin)
 
 
 def only(row: Row, setting: Setting) -> Record | Fault:
@@ -129,12 +133,13 @@ def _of_bin(rows: Iterable[_One | Fault]) -> Iterator[Record | Fault]:
     if gone and "" not in newest and gone.product:
         yield from (Fault(row.line, _unclear(gone, last)) for row in kept)
         return
+    first = min(kept, key=lambda row: row.line)
     total = sum(row.quantity for row in newest.values())
     if total > MOST:
-        yield from (Fault(row.line, f"the rows of bin {last.bin!r} sum to more than {MOST:,}") for row in kept)
+        yield from (Fault(row.line, f"the rows of bin {first.bin!r} sum to more than {MOST:,}") for row in kept)
         return
     line = max(row.line for row in kept if row.as_of == last.as_of)
-    yield Record(line, last.site, last.bin, total, last.as_of, len(kept), _mean_value(newest.values()))
+    yield Record(line, first.site, first.bin, total, last.as_of, len(kept), _mean_value(newest.values()))
 
 
 def _mean_value(rows: Collection[_One]) -> Decimal | None:
@@ -179,6 +184,7 @@ def _packed(row: Row) -> tuple[Any, ...]:
     """Texts are kept only for those who ask which meaning they have."""
     as_of = (None if each is None else microseconds(each) for each in (row.as_of.first, row.as_of.second))
     return (
+        bin_key(Place(row.site, row.bin, "")),
         *(row.line, row.site, row.bin, row.product, row.quantity.first, row.quantity.second),
         *("" if row.quantity.certain else row.quantity_text, *as_of, "" if row.as_of.certain else row.as_of_text),
         row.value,
@@ -186,6 +192,6 @@ def _packed(row: Row) -> tuple[Any, ...]:
 
 
 def _unpacked(found: tuple[Any, ...]) -> Row:
-    line, site, bin_, product, quantity, other, quantity_text, as_of, other_as_of, as_of_text, value = found
+    _, line, site, bin_, product, quantity, other, quantity_text, as_of, other_as_of, as_of_text, value = found
     times = (None if each is None else EPOCH + timedelta(microseconds=each) for each in (as_of, other_as_of))
     return Row(line, site, bin_, Reading(quantity, other), Reading(*times), product, quantity_text, as_of_text, value)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 LARGEST = 64 * 1024**2
-"""Bytes, some two million rows. One processor reads and sorts them in 75 s (37 us a row, in 180 MB) and then puts 1,800
+"""Bytes, some two million rows. One processor reads and sorts them in 75 s (37 us a row, in 190 MB) and then puts 1,800
 a second, measured without a network; at a third of that the eight tries of a message, 635 s each after the reading
 (record.WORST_SECONDS), put 3 million. The rows and their sorting take below 1 GB of disk (EphemeralStorage)."""
 AT_ONCE = 100  # rows that one request looks up
@@ -134,7 +134,7 @@ def setting_of(services: Services, arrival: Arrival, stored: Stored, report: Rep
 
 def site_of(services: Services, arrival: Arrival, stored: Stored) -> str:
     """The site of a file without a column for it: the metadata `site`, the folder records/<site>/ unless there are
-    photographs and none of that site, else the only site that has photographs.
+    photographs and none of that site, else the only site that has photographs, spelled as in their keys.
 
     Raises Rejected when there are several or the folder may have another meaning, and Transient.
     """
@@ -144,7 +144,9 @@ def site_of(services: Services, arrival: Arrival, stored: Stored) -> str:
         return named
     found = objects.sites(services.s3, arrival.bucket, at_most=MOST_SITES)
     match arrival.key.split("/"):
-        case ["records", folder, _] if folder in found or not found:
+        case ["records", folder, _] if site := next((s for s in found if encode_id(s) == encode_id(folder)), ""):
+            return site
+        case ["records", folder, _] if not found:
             return folder
         case ["records", _] | ["records", _, _, *_, _] if len(found) < 2:
             return found[0] if found else DEFAULT_SITE

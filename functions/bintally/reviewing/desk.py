@@ -14,10 +14,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from bintally.aws.items import MALFORMED, SHARDS, Item, Standing, assessment, outranks, recorded_by
+from bintally.aws.items import SHARDS, Item, Standing, assessment
+from bintally.aws.recorded import to_compare
 from bintally.aws.table import Table, adding, putting, removing
-from bintally.aws.telemetry import logger
-from bintally.common.counts import Recorded
 from bintally.common.errors import Transient
 from bintally.common.evidence import together, weigh
 from bintally.common.keys import moment, utc
@@ -346,15 +345,6 @@ class Desk:
         told = {"person": entry.person, "entry": stored.entry_attributes(entry)}
         review = stored.review_of(item)
         return self._write("LATE", review, item, item, now, said, **told) is None
-
-
-def to_compare(record: Item | None, latest: Item) -> Recorded | None:
-    """What the RECORD says, if LATEST is to be compared with it. A RECORD that nobody can read is none."""
-    try:
-        return recorded_by(record) if record and outranks(record, latest) else None
-    except MALFORMED as error:
-        logger.error("unreadable record", item=latest["PK"], reason=repr(error))
-        return None
 
 
 def unrecorded(latest: Item, item: Item | None) -> tuple[str, Review, Item] | None:
