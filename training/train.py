@@ -200,10 +200,12 @@ def main(a: argparse.Namespace) -> None:
             version=a.model_version,
             calibration=a.calibration_photographs,
         )
+    splits = split(photographs, share=a.share, limit=a.limit)
+    check_weights(recipe.weights, splits["train"], a.fold)
     run = prepare(
         recipe,
         processes,
-        split(photographs, share=a.share, limit=a.limit),
+        splits,
         # A recipe is chosen without a look at the test split; a package says how good it is there.
         tested=packaging is not None,
         champion=a.champion or (champion_of_job() if job else None),
@@ -258,6 +260,23 @@ def weights_of_job() -> str | None:
     if channel and len(files) != 1:
         raise SystemExit(f"the channel weights needs one file, and contains {len(files)}")
     return str(files[0]) if files else None
+
+
+def check_weights(weights: str | None, training: list[data.Photograph], fold: int | None) -> None:
+    """Refuses the weights of a run that may have learned from what this one holds out. Raises SystemExit."""
+    try:
+        learned = network.photographs_of(weights) if weights else None
+    except network.BadWeights as error:
+        raise SystemExit(str(error)) from error
+    if learned is None:
+        return
+    if fold is not None:
+        raise SystemExit(f"--fold is not for {weights}, the network of a run, which may have seen what is held out")
+    if learned != digest_of(training):
+        raise SystemExit(
+            f"{weights} was trained on other photographs than this run's, so it may have seen what is held out: give"
+            " the network of a run with the same training photographs, or, if it has not, its state dict alone"
+        )
 
 
 def prepare(

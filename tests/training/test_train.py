@@ -262,6 +262,33 @@ def test_a_run_from_weights_of_another_task(labelled: Path, tmp_path: Path, monk
         training.train.initial(None, [], str(tmp_path / "absent"))
 
 
+def run_here(labelled: Path, out: Path, *arguments: str) -> None:
+    """In this process, on so few photographs that it takes seconds."""
+    given = ["--data", str(labelled), "--out", str(out), *SMALL, "--limit", "16", *arguments]
+    training.train.main(training.train.flags.parse_args(given))
+
+
+def test_weights_of_a_run_that_may_have_seen_what_is_held_out_are_refused(labelled: Path, tmp_path: Path) -> None:
+    """`network.pt` names the photographs that it was trained on; without those of the weights, nothing is known."""
+    own = [p for p in data.read(labelled) if p.split == "train"]
+    for name, photographs in (("own", own), ("others", own[1:])):
+        content = {"network": {}, "photographs": checkpoints.digest_of(photographs)}
+        torch.save(content, tmp_path / f"{name}.pt")
+    torch.save({}, tmp_path / "plain.pt")
+    for name in ("own", "plain"):
+        training.train.check_weights(str(tmp_path / f"{name}.pt"), own, None)
+    training.train.check_weights("imagenet", own, 0)
+    training.train.check_weights(str(tmp_path / "plain.pt"), own, 0)
+    for name, more, why in (
+        ("others", [], r"others.pt was trained on other photographs than this run's, so it may have seen what is held"),
+        ("own", ["--fold", "0"], r"--fold is not for .*own.pt, the network of a run, which may have seen what is held"),
+        ("absent", [], r"there is no file .*absent.pt with weights"),
+    ):
+        with pytest.raises(SystemExit, match=why) as refused:
+            run_here(labelled, tmp_path / "out", "--weights", str(tmp_path / f"{name}.pt"), *more)
+        assert "\n" not in str(refused.value.code)
+
+
 def test_a_job_takes_the_only_file_of_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SM_OPT_ML", str(tmp_path))
     assert training.train.weights_of_job() is None
