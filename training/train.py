@@ -327,7 +327,13 @@ def prepare(
         body=BODY_RATE if transferred else 1.0,
         compiled=processes.device.type == "cuda" and pays_to_compile(sizes, steps * recipe.batch_size),
     )
-    kept = Checkpoint(checkpoint, {"photographs": digest_of(splits["train"]), "batch": batch, **recipe.kept()})
+    of = {
+        "photographs": digest_of(splits["train"]),
+        "drawn": digest_of([p for p in splits["train"] if p.by_class]),
+        "start": start_of(champion, recipe.weights),
+        "batch": batch,
+    }
+    kept = Checkpoint(checkpoint, of | recipe.kept())
     try:
         done = kept.resume(learner, processes.device)
     except OtherRun as error:
@@ -361,6 +367,12 @@ def initial(archive: Path | None, training: list[data.Photograph], weights: str 
             return restore(champion, data.evaluation_batch(training[:RESTORED_WITH], SIZE).numpy()), False
         except package.PackageError as error:
             raise SystemExit(f"cannot start from {archive}: {error}") from error
+
+
+def start_of(archive: Path | None, weights: str | None) -> str | None:
+    """The SHA-256 of the file that training starts from; None for random weights and those of torchvision."""
+    file = archive or (Path(weights) if weights and weights != network.IMAGENET else None)
+    return package.sha256(file) if file else None
 
 
 # Train

@@ -16,6 +16,7 @@ import torch
 from torchvision.models import resnet50
 
 import training.train
+from model import network
 from training.learning import checkpoints, data
 from training.learning.learner import Learner
 from training.learning.processes import Processes
@@ -287,6 +288,46 @@ def test_weights_of_a_run_that_may_have_seen_what_is_held_out_are_refused(labell
         with pytest.raises(SystemExit, match=why) as refused:
             run_here(labelled, tmp_path / "out", "--weights", str(tmp_path / f"{name}.pt"), *more)
         assert "\n" not in str(refused.value.code)
+
+
+def test_a_checkpoint_continues_only_what_it_is_of(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The archive, the weights and the photographs' prior, whose names or labels do not change, are part of that."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(training.train, "initial", lambda *_: (network.build(), False))
+    folder, champion, weights = shutil.copytree(labelled, tmp_path / "data"), tmp_path / "a.tar.gz", tmp_path / "b.pt"
+    champion.write_bytes(b"an archive")
+    torch.save(network.build().state_dict(), weights)
+    run_here(folder, tmp_path / "random", "--epochs", "1")
+    run_here(folder, tmp_path / "given", "--epochs", "1", "--weights", str(weights))
+    with pytest.raises(SystemExit, match="is of a run with other start: choose another folder"):
+        run_here(folder, tmp_path / "random", "--epochs", "2", "--champion", str(champion))
+    with pytest.raises(SystemExit, match="is of a run with other start, weights: choose another folder"):
+        run_here(folder, tmp_path / "random", "--epochs", "2", "--weights", str(weights))
+    torch.save({**network.build().state_dict()}, weights)
+    with pytest.raises(SystemExit, match="is of a run with other start: choose another folder"):
+        run_here(folder, tmp_path / "given", "--epochs", "2", "--weights", str(weights))
+    rows = (folder / "labels.csv").read_text().splitlines()
+    first = next(p.id for p in data.read(folder) if p.split == "train")
+    drawn = [f"{row},{'by class' if row.startswith(f'{first},') else 'as it came'}" for row in rows[1:]]
+    (folder / "labels.csv").write_text("\n".join([f"{rows[0]},drawn", *drawn]) + "\n")
+    with pytest.raises(SystemExit, match="is of a run with other drawn: choose another folder"):
+        run_here(folder, tmp_path / "random", "--epochs", "2")
+
+
+def test_a_checkpoint_of_an_older_version_continues(tmp_path: Path) -> None:
+    """It says neither what it started from nor which photographs were chosen by their count."""
+    learner = Learner(Counter(), Processes(0, 1, torch.device("cpu")), peak=0.01, weight_decay=0.0, label_smoothing=0.0)
+    file, asked = tmp_path / "checkpoint.pt", {"photographs": "p", "drawn": "d", "start": "s", "seed": 0}
+    checkpoints.Checkpoint(file, {"photographs": "p", "seed": 0}).save(learner, checkpoints.Done(3))
+    resumed = checkpoints.Checkpoint(file, asked).resume(learner, torch.device("cpu"))
+    assert resumed == checkpoints.Done(3)
+    with pytest.raises(checkpoints.OtherRun, match="other seed"):
+        checkpoints.Checkpoint(file, asked | {"seed": 1}).resume(learner, torch.device("cpu"))
+    checkpoints.Checkpoint(file, asked | {"answers": "a"}).save(learner, checkpoints.Done(3))
+    with pytest.raises(checkpoints.OtherRun, match="other answers"):  # a student's
+        checkpoints.Checkpoint(file, asked).resume(learner, torch.device("cpu"))
 
 
 def test_a_job_takes_the_only_file_of_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
