@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 
 from model import network, package
-from model.answer import CLASSES
+from model.answer import CLASSES, probabilities
 from model.preprocess import SIZE, BadImage
 from training import container
 from training.dataset import layout
@@ -401,7 +401,11 @@ def train(run: Run) -> None:
         logits = run.learner.predict(run.judged[: len(watched)])
         if not run.first:
             continue
-        seen = metrics.summary(metrics.softmax(logits), np.array([p.quantity for p in watched]))
+        # Calibrated, as the models that the verdict compares are: otherwise tuning would prefer trials for their
+        # confidence, which the package's temperature corrects anyway.
+        quantities = np.array([p.quantity for p in watched])
+        p = probabilities(logits, metrics.fit_temperature(logits, quantities))
+        seen = metrics.summary(p, quantities)
         report_epoch(epoch, run.sizes[epoch], loss / run.steps, clock, trained, seen)
         if last or time.monotonic() - saved > CHECKPOINT_SECONDS:
             run.checkpoint.save(run.learner, start)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -91,6 +92,9 @@ def test_a_run_stopped_in_the_middle_ends_as_one_that_was_not(labelled: Path, tm
     # The figures are those of the stored predictions.
     report = metrics.report(metrics.read_predictions(tmp_path / "whole" / "predictions.csv"))
     assert metrics.table(report) in whole.stdout
+    # Tuning reads the last of these: of the calibrated network, as the verdict is.
+    logged = [float(rps) for rps in re.findall(r"validation_rps ([0-9.]+)", whole.stdout)]
+    assert logged[-1] == pytest.approx(report["validation"]["as_shipped"]["rps"], abs=2e-4)
     assert set(report) == {"temperature", "validation"}  # choosing a recipe takes no look at test
     # A checkpoint goes on with its own recipe.
     other = ["--data", str(labelled), "--out", str(tmp_path / "whole"), "--epochs", "2", *SMALL]
