@@ -72,7 +72,8 @@ def stored(stack: Deployed, first: str, second: str) -> Compared | None:
         if digest in sides[1]:
             a, b = sides[0][digest], sides[1][digest]
             one, other = predictions(stack, a), predictions(stack, b)
-            if one and other:
+            # The answers are paired by their place, and older digests did not say when the audited bins alone judged.
+            if one and other and np.array_equal(one.ids, other.ids):
                 seen = replace(
                     one,
                     champion=one.champion if a.champion == first else one.challenger,

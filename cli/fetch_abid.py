@@ -21,6 +21,8 @@ from cli.errors import CliError
 BUCKET = "aft-vbi-pds"
 ADDRESS = "https://s3.us-east-1.amazonaws.com"
 AT_ONCE = 16
+CARRIED = ("group", "drawn")
+"""Columns of an --ids file that labels.csv takes over: training.learning.data reads them."""
 
 
 @click.command()
@@ -30,7 +32,7 @@ AT_ONCE = 16
     "sheets",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Take the ids in this CSV's column id, with its groups if it has any. May be repeated.",
+    help="Take the ids in this CSV's column id, with its columns group and drawn if it has them. May be repeated.",
 )
 @click.option(
     "--to",
@@ -43,10 +45,10 @@ AT_ONCE = 16
 def command(count: int | None, sheets: tuple[Path, ...], folder: Path) -> None:
     """Download the first photographs of the Amazon Bin Image Dataset, or those in --ids, with their records.
 
-    Writes images/<id>.jpg, metadata/<id>.json and labels.csv (id, quantity, group). An
-    interrupted download continues when it is run again; a larger --count adds photographs. Groups in an --ids file
-    apply only to the run that it is given to. No AWS account is needed. The photographs are licensed CC BY-NC-SA 3.0
-    US.
+    Writes images/<id>.jpg, metadata/<id>.json and labels.csv (id, quantity, group, and drawn if an --ids file has it).
+    An interrupted download continues when it is run again; a larger --count adds photographs. The columns group and
+    drawn of an --ids file apply only to the run that it is given to. No AWS account is needed. The photographs are
+    licensed CC BY-NC-SA 3.0 US.
     """
     listed = listed_in(sheets)
     # Unsigned, and with an explicit address: credentials and AWS_ENDPOINT_URL must not interfere.
@@ -78,16 +80,17 @@ def command(count: int | None, sheets: tuple[Path, ...], folder: Path) -> None:
     console.print(f"Count them with: ABID={folder} make demo")
 
 
-def listed_in(sheets: tuple[Path, ...]) -> dict[str, str]:
-    """The group of each id in the CSV files, in their order; "" for an id without a group. Raises CliError."""
-    groups: dict[str, str] = {}
+def listed_in(sheets: tuple[Path, ...]) -> dict[str, dict[str, str]]:
+    """What the CSV files say in the columns CARRIED, by id and in their order. Raises CliError."""
+    listed: dict[str, dict[str, str]] = {}
     for path in sheets:
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as sheet:
             rows = csv.DictReader(sheet)
             if "id" not in (rows.fieldnames or ()):
                 raise CliError(f"{path} has no column id")
-            groups |= {row["id"]: row.get("group") or "" for row in rows}
-    return groups
+            for row in rows:
+                listed.setdefault(row["id"], {}).update({name: row[name] for name in CARRIED if row.get(name)})
+    return listed
 
 
 def identities(s3: Any, count: int) -> list[str]:
@@ -128,10 +131,10 @@ def get(s3: Any, key: str, path: Path) -> None:
     part.replace(path)
 
 
-def write_labels(folder: Path, known: dict[str, str]) -> tuple[int, int]:
+def write_labels(folder: Path, listed: dict[str, dict[str, str]]) -> tuple[int, int]:
     """Writes labels.csv for every photograph with a record. Returns the numbers of photographs with and without one.
 
-    `known` are groups by id; for other photographs the contents determine the groups.
+    `listed` is the result of `listed_in`; for photographs without a group there, the contents determine the group.
     """
     contents: dict[str, dict[str, int]] = {}
     images = sorted(path.stem for path in (folder / "images").glob("*.jpg"))
@@ -144,11 +147,15 @@ def write_labels(folder: Path, known: dict[str, str]) -> tuple[int, int]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         rows.append((identity, quantity))
-    groups = groups_of(contents) | {identity: group for identity, group in known.items() if group}
+    groups = groups_of(contents)
+    drawn = ["drawn"] if any("drawn" in known for known in listed.values()) else []
     with (folder / "labels.csv").open("w", newline="") as sheet:
-        writer = csv.writer(sheet, lineterminator="\n")
-        writer.writerow(("id", "quantity", "group"))
-        writer.writerows((identity, quantity, groups[identity]) for identity, quantity in rows)
+        writer = csv.DictWriter(sheet, ["id", "quantity", "group", *drawn], restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            {"id": identity, "quantity": quantity, "group": groups[identity], **listed.get(identity, {})}
+            for identity, quantity in rows
+        )
     return len(rows), len(images) - len(rows)
 
 

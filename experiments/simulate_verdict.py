@@ -61,6 +61,7 @@ CHALLENGERS = [
     Challenger("better by 0.03, but worse by 0.10 in 1-2", 0.03, apart={1: -0.10}),
     Challenger("better by 0.03, but worse by 0.10 in 6 or more", 0.03, apart={3: -0.10}),
     Challenger("better by 0.03, but sees three items in empty bins", 0.03, blind=True),
+    Challenger("better by 0.03, but worse by 0.05 in 1-2", 0.03, apart={1: -0.05}),
 ]
 
 

@@ -134,6 +134,7 @@ def main(a: argparse.Namespace) -> None:
     names = ("share", "rendered", "appearance", "sizes", "batch_size", "learning_rate", "weight_decay", "seed")
     of = {name: getattr(a, name) for name in names}
     of |= {"photographs": digest_of(training), "answers": answers.digest, "world": processes.world}
+    of |= {"drawn": digest_of([p for p in training if p.by_class]), "start": package.sha256(a.champion or a.network)}
     learner = Learner(
         initial(a, training),
         processes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torchvision.models import ResNet50_Weights, resnet50
@@ -54,13 +55,27 @@ def load(weights: str) -> tuple[torch.nn.Module, bool]:
     )
 
 
-def _read(file: Path) -> dict[str, torch.Tensor]:
+def photographs_of(weights: str) -> str | None:
+    """The digest of the photographs that a run's `network.pt` was trained on; None for weights that name none.
+
+    Raises `BadWeights`.
+    """
+    found = {} if weights == IMAGENET else _contents(Path(weights))
+    named = found.get("photographs") if isinstance(found, dict) else None
+    return named if isinstance(named, str) else None
+
+
+def _contents(file: Path) -> Any:
     if not file.is_file():
         raise BadWeights(f"there is no file {file} with weights; '{IMAGENET}' downloads torchvision's")
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds
         raise BadWeights(f"{file} cannot be read as weights: torch.save of a state dict writes such a file") from error
+
+
+def _read(file: Path) -> dict[str, torch.Tensor]:
+    found = _contents(file)
     found = found.get("network", found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise BadWeights(f"{file} contains a {type(found).__name__}, no state dict: torch.save(net.state_dict(), …)")

@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 
 from model import network, package
-from model.answer import CLASSES
+from model.answer import CLASSES, probabilities
 from model.preprocess import SIZE, BadImage
 from training import container
 from training.dataset import layout
@@ -200,10 +200,12 @@ def main(a: argparse.Namespace) -> None:
             version=a.model_version,
             calibration=a.calibration_photographs,
         )
+    splits = split(photographs, share=a.share, limit=a.limit)
+    check_weights(recipe.weights, splits["train"], a.fold)
     run = prepare(
         recipe,
         processes,
-        split(photographs, share=a.share, limit=a.limit),
+        splits,
         # A recipe is chosen without a look at the test split; a package says how good it is there.
         tested=packaging is not None,
         champion=a.champion or (champion_of_job() if job else None),
@@ -260,6 +262,23 @@ def weights_of_job() -> str | None:
     return str(files[0]) if files else None
 
 
+def check_weights(weights: str | None, training: list[data.Photograph], fold: int | None) -> None:
+    """Refuses the weights of a run that may have learned from what this one holds out. Raises SystemExit."""
+    try:
+        learned = network.photographs_of(weights) if weights else None
+    except network.BadWeights as error:
+        raise SystemExit(str(error)) from error
+    if learned is None:
+        return
+    if fold is not None:
+        raise SystemExit(f"--fold is not for {weights}, the network of a run, which may have seen what is held out")
+    if learned != digest_of(training):
+        raise SystemExit(
+            f"{weights} was trained on other photographs than this run's, so it may have seen what is held out: give"
+            " the network of a run with the same training photographs, or, if it has not, its state dict alone"
+        )
+
+
 def prepare(
     recipe: Recipe,
     processes: Processes,
@@ -308,7 +327,13 @@ def prepare(
         body=BODY_RATE if transferred else 1.0,
         compiled=processes.device.type == "cuda" and pays_to_compile(sizes, steps * recipe.batch_size),
     )
-    kept = Checkpoint(checkpoint, {"photographs": digest_of(splits["train"]), "batch": batch, **recipe.kept()})
+    of = {
+        "photographs": digest_of(splits["train"]),
+        "drawn": digest_of([p for p in splits["train"] if p.by_class]),
+        "start": start_of(champion, recipe.weights),
+        "batch": batch,
+    }
+    kept = Checkpoint(checkpoint, of | recipe.kept())
     try:
         done = kept.resume(learner, processes.device)
     except OtherRun as error:
@@ -344,6 +369,12 @@ def initial(archive: Path | None, training: list[data.Photograph], weights: str 
             raise SystemExit(f"cannot start from {archive}: {error}") from error
 
 
+def start_of(archive: Path | None, weights: str | None) -> str | None:
+    """The SHA-256 of the file that training starts from; None for random weights and those of torchvision."""
+    file = archive or (Path(weights) if weights and weights != network.IMAGENET else None)
+    return package.sha256(file) if file else None
+
+
 # Train
 
 
@@ -370,7 +401,11 @@ def train(run: Run) -> None:
         logits = run.learner.predict(run.judged[: len(watched)])
         if not run.first:
             continue
-        seen = metrics.summary(metrics.softmax(logits), np.array([p.quantity for p in watched]))
+        # Calibrated, as the models that the verdict compares are: otherwise tuning would prefer trials for their
+        # confidence, which the package's temperature corrects anyway.
+        quantities = np.array([p.quantity for p in watched])
+        p = probabilities(logits, metrics.fit_temperature(logits, quantities))
+        seen = metrics.summary(p, quantities)
         report_epoch(epoch, run.sizes[epoch], loss / run.steps, clock, trained, seen)
         if last or time.monotonic() - saved > CHECKPOINT_SECONDS:
             run.checkpoint.save(run.learner, start)

@@ -97,6 +97,14 @@ def test_two_retrainings_on_one_test_set_are_compared(retrained: Callable[..., N
     assert "Neither is shown to be better: ranked probability score +0.0000" in shown.stdout
 
 
+def test_answers_to_a_part_of_a_test_set_are_not_paired_with_those_to_all_of_it(
+    retrained: Callable[..., None],
+) -> None:
+    retrained("261108-bbbbbb", OLD, NEW, seen(1.0, 2.0))
+    retrained("261115-cccccc", OLD, NEWER, seen(1.0, 2.0, photographs=200))
+    assert run(NEW, NEWER).stderr.startswith("Error: no retraining has made a test set yet")
+
+
 def test_stored_answers_to_other_photographs_are_not_compared(retrained: Callable[..., None]) -> None:
     retrained("261108-bbbbbb", OLD, NEW, seen(1.0, 2.0), digest="one")
     retrained("261115-cccccc", OLD, NEWER, seen(1.0, 2.0), digest="other")

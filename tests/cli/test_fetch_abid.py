@@ -78,6 +78,20 @@ def test_listed_ones_come_in_the_groups_that_the_files_say(bucket: Any, tmp_path
     assert [path.name for path in (tmp_path / "one/images").iterdir()] == ["10.jpg"]
 
 
+def test_photographs_that_were_chosen_by_their_count_stay_named(bucket: Any, tmp_path: Path) -> None:
+    """Otherwise training takes the counts of such photographs for as frequent as those of any bin."""
+    (tmp_path / "training.csv").write_text("id,group,drawn\n00001,g00001,as it came\n10,g10,by class\n")
+    (tmp_path / "predictions.csv").write_text("id,split,group\n00010,test,g00010\n")
+    listed = ["--ids", str(tmp_path / "training.csv"), "--ids", str(tmp_path / "predictions.csv")]
+    assert run(tmp_path, *listed).exit_code == 0
+    assert (tmp_path / "labels.csv").read_text().splitlines() == [
+        "id,quantity,group,drawn",
+        "00001,3,g00001,as it came",
+        "00010,2,g00010,",
+        "10,0,g10,by class",
+    ]
+
+
 def test_a_list_without_ids_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("name,count\n1,2\n")
     result = run(tmp_path, "--ids", str(tmp_path / "other.csv"))

@@ -272,6 +272,9 @@ def test_a_student_resumes_and_leaves_the_average(
     assert not torch.equal(average["fc.weight"], start["fc.weight"])
     with pytest.raises(SystemExit, match="choose another folder"):
         run(tmp_path / "whole", "--share", "0.5")
+    torch.save({"network": Colours(2).state_dict(), "photographs": digest_of(training)}, tmp_path / "start.pt")
+    with pytest.raises(SystemExit, match="is of a run with other start"):
+        run(tmp_path / "whole")
     torch.save({"network": start, "photographs": "others"}, tmp_path / "start.pt")
     with pytest.raises(SystemExit, match="may have seen the others"):
         run(tmp_path / "other")

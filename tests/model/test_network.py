@@ -44,6 +44,7 @@ def test_weights_of_a_counter_are_taken_whole(tmp_path: Path, wrapped: bool) -> 
     net, other_task = network.load(str(tmp_path / "network.pt"))
     assert not other_task
     assert all(torch.equal(net.state_dict()[name], value) for name, value in counter.items())
+    assert network.photographs_of(str(tmp_path / "network.pt")) == ("digest" if wrapped else None)
 
 
 def emptied(classes: int) -> dict[str, torch.Tensor]:

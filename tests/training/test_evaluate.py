@@ -116,10 +116,12 @@ def run(given: Path, out: Path) -> dict[str, Any]:
     return evaluate.evaluate(given, out, CHAMPION, CHALLENGER)
 
 
-def test_it_says_what_was_compared(found: dict[str, Any]) -> None:
+def test_it_says_what_was_compared(given: Path, found: dict[str, Any]) -> None:
     bins = {(k % 3 == 0, k // 2) for k in range(PHOTOGRAPHS) if k % 10 != 9}
     judged = {"judged_by": "records", "audited": 0}
-    assert found["test_set"] == {"digest": "t" * 64, "photographs": 135, "bins": len(bins), **judged}
+    tests = [line for line in layout.read_index(given / "dataset" / "index.jsonl") if line.split == "test"]
+    digest = layout.digest(tests)
+    assert found["test_set"] == {"digest": digest, "photographs": 135, "bins": len(bins), **judged}
     assert found["dataset_digest"] == "d" * 64 and found["code_version"] == "abc1234"
     assert (found["champion"]["model_version"], found["challenger"]["model_version"]) == (CHAMPION, CHALLENGER)
     assert (found["golden"]["asked"], found["golden"]["faults"]) == (1, [])
@@ -201,7 +203,7 @@ def test_the_report_needs_nothing_else(job: Path, page: Page) -> None:
 
 def test_the_report_says_it_all(page: Page, found: dict[str, Any]) -> None:
     text = " ".join(page.text.split())
-    for words in (CHAMPION, CHALLENGER, "d" * 64, "t" * 64, "abc1234", "as recorded", "brighter"):
+    for words in (CHAMPION, CHALLENGER, "d" * 64, found["test_set"]["digest"], "abc1234", "as recorded", "brighter"):
         assert words in text
     for group in found["groups"]:
         assert f"{group['difference']:+.4f}".replace("-", "−") in text
@@ -339,7 +341,9 @@ def test_the_random_audit_alone_judges_once_it_has_enough_bins(
     monkeypatch.setattr(evaluate, "AUDITED", len({line.group for line in audited}) + lacking)
     found = evaluate.evaluate(broken, tmp_path / "out", CHAMPION, CHALLENGER)
     photographs = len(audited if judged_by == "audit" else tests)
-    told = {"photographs": photographs, "judged_by": judged_by, "audited": len(audited)}
+    # Only answers to the same photographs have one digest: `bintally model compare` pairs them by it.
+    digest = layout.digest(audited if judged_by == "audit" else tests)
+    told = {"digest": digest, "photographs": photographs, "judged_by": judged_by, "audited": len(audited)}
     assert told.items() <= found["test_set"].items()
     assert sum(map(sum, found["champion"]["confusion"])) == photographs
     assert ("drawn at random" in (tmp_path / "out" / "report.html").read_text()) == (judged_by == "audit")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from torchvision.models import resnet50
 
 import training.train
+from model import network
 from training.learning import checkpoints, data
 from training.learning.learner import Learner
 from training.learning.processes import Processes
@@ -90,6 +92,9 @@ def test_a_run_stopped_in_the_middle_ends_as_one_that_was_not(labelled: Path, tm
     # The figures are those of the stored predictions.
     report = metrics.report(metrics.read_predictions(tmp_path / "whole" / "predictions.csv"))
     assert metrics.table(report) in whole.stdout
+    # Tuning reads the last of these: of the calibrated network, as the verdict is.
+    logged = [float(rps) for rps in re.findall(r"validation_rps ([0-9.]+)", whole.stdout)]
+    assert logged[-1] == pytest.approx(report["validation"]["as_shipped"]["rps"], abs=2e-4)
     assert set(report) == {"temperature", "validation"}  # choosing a recipe takes no look at test
     # A checkpoint goes on with its own recipe.
     other = ["--data", str(labelled), "--out", str(tmp_path / "whole"), "--epochs", "2", *SMALL]
@@ -260,6 +265,73 @@ def test_a_run_from_weights_of_another_task(labelled: Path, tmp_path: Path, monk
         training.train.initial(tmp_path / "model.tar.gz", [], str(tmp_path / "resnet50.pth"))
     with pytest.raises(SystemExit, match=r"there is no file .*absent"):
         training.train.initial(None, [], str(tmp_path / "absent"))
+
+
+def run_here(labelled: Path, out: Path, *arguments: str) -> None:
+    """In this process, on so few photographs that it takes seconds."""
+    given = ["--data", str(labelled), "--out", str(out), *SMALL, "--limit", "16", *arguments]
+    training.train.main(training.train.flags.parse_args(given))
+
+
+def test_weights_of_a_run_that_may_have_seen_what_is_held_out_are_refused(labelled: Path, tmp_path: Path) -> None:
+    """`network.pt` names the photographs that it was trained on; without those of the weights, nothing is known."""
+    own = [p for p in data.read(labelled) if p.split == "train"]
+    for name, photographs in (("own", own), ("others", own[1:])):
+        content = {"network": {}, "photographs": checkpoints.digest_of(photographs)}
+        torch.save(content, tmp_path / f"{name}.pt")
+    torch.save({}, tmp_path / "plain.pt")
+    for name in ("own", "plain"):
+        training.train.check_weights(str(tmp_path / f"{name}.pt"), own, None)
+    training.train.check_weights("imagenet", own, 0)
+    training.train.check_weights(str(tmp_path / "plain.pt"), own, 0)
+    for name, more, why in (
+        ("others", [], r"others.pt was trained on other photographs than this run's, so it may have seen what is held"),
+        ("own", ["--fold", "0"], r"--fold is not for .*own.pt, the network of a run, which may have seen what is held"),
+        ("absent", [], r"there is no file .*absent.pt with weights"),
+    ):
+        with pytest.raises(SystemExit, match=why) as refused:
+            run_here(labelled, tmp_path / "out", "--weights", str(tmp_path / f"{name}.pt"), *more)
+        assert "\n" not in str(refused.value.code)
+
+
+def test_a_checkpoint_continues_only_what_it_is_of(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The archive, the weights and the photographs' prior, whose names or labels do not change, are part of that."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(training.train, "initial", lambda *_: (network.build(), False))
+    folder, champion, weights = shutil.copytree(labelled, tmp_path / "data"), tmp_path / "a.tar.gz", tmp_path / "b.pt"
+    champion.write_bytes(b"an archive")
+    torch.save(network.build().state_dict(), weights)
+    run_here(folder, tmp_path / "random", "--epochs", "1")
+    run_here(folder, tmp_path / "given", "--epochs", "1", "--weights", str(weights))
+    with pytest.raises(SystemExit, match="is of a run with other start: choose another folder"):
+        run_here(folder, tmp_path / "random", "--epochs", "2", "--champion", str(champion))
+    with pytest.raises(SystemExit, match="is of a run with other start, weights: choose another folder"):
+        run_here(folder, tmp_path / "random", "--epochs", "2", "--weights", str(weights))
+    torch.save({**network.build().state_dict()}, weights)
+    with pytest.raises(SystemExit, match="is of a run with other start: choose another folder"):
+        run_here(folder, tmp_path / "given", "--epochs", "2", "--weights", str(weights))
+    rows = (folder / "labels.csv").read_text().splitlines()
+    first = next(p.id for p in data.read(folder) if p.split == "train")
+    drawn = [f"{row},{'by class' if row.startswith(f'{first},') else 'as it came'}" for row in rows[1:]]
+    (folder / "labels.csv").write_text("\n".join([f"{rows[0]},drawn", *drawn]) + "\n")
+    with pytest.raises(SystemExit, match="is of a run with other drawn: choose another folder"):
+        run_here(folder, tmp_path / "random", "--epochs", "2")
+
+
+def test_a_checkpoint_of_an_older_version_continues(tmp_path: Path) -> None:
+    """It says neither what it started from nor which photographs were chosen by their count."""
+    learner = Learner(Counter(), Processes(0, 1, torch.device("cpu")), peak=0.01, weight_decay=0.0, label_smoothing=0.0)
+    file, asked = tmp_path / "checkpoint.pt", {"photographs": "p", "drawn": "d", "start": "s", "seed": 0}
+    checkpoints.Checkpoint(file, {"photographs": "p", "seed": 0}).save(learner, checkpoints.Done(3))
+    resumed = checkpoints.Checkpoint(file, asked).resume(learner, torch.device("cpu"))
+    assert resumed == checkpoints.Done(3)
+    with pytest.raises(checkpoints.OtherRun, match="other seed"):
+        checkpoints.Checkpoint(file, asked | {"seed": 1}).resume(learner, torch.device("cpu"))
+    checkpoints.Checkpoint(file, asked | {"answers": "a"}).save(learner, checkpoints.Done(3))
+    with pytest.raises(checkpoints.OtherRun, match="other answers"):  # a student's
+        checkpoints.Checkpoint(file, asked).resume(learner, torch.device("cpu"))
 
 
 def test_a_job_takes_the_only_file_of_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

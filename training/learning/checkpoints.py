@@ -13,6 +13,10 @@ import torch
 from training.learning.data import Photograph
 from training.learning.learner import Learner
 
+LATER = ("drawn", "start")
+"""Parts of `of` that a checkpoint of 0.1.0 lacks. It continues all the same: it may be of a spot job whose image was
+updated while it was interrupted."""
+
 
 class OtherRun(ValueError):
     """The checkpoint is of a run that this one cannot continue; the message says by what they differ."""
@@ -39,8 +43,9 @@ class Checkpoint:
         if not self.path.exists():
             return None
         state = torch.load(self.path, map_location=device, weights_only=True)
-        if state["of"] != self.of:
-            other = ", ".join(sorted(name for name in self.of if state["of"].get(name) != self.of[name]))
+        was = {name: self.of[name] for name in LATER if name in self.of} | state["of"]
+        if was != self.of:
+            other = ", ".join(sorted(name for name in was | self.of if was.get(name) != self.of.get(name)))
             raise OtherRun(f"{self.path} is of a run with other {other}: choose another folder")
         learner.resume(state)
         return Done(**state["done"])

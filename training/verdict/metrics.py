@@ -223,7 +223,7 @@ def without_chance(excess: Floats, drawn: Floats) -> Floats:
     return np.array([observed * np.interp(observed, end, scales) for end in ends])
 
 
-def fit_temperature(logits: Floats, quantities: Ints) -> float:
+def fit_temperature(logits: NDArray[np.floating], quantities: Ints) -> float:
     """The temperature of least log loss (Guo et al. 2017), by golden-section search."""
     labels = np.minimum(quantities, AT_LEAST)
 
