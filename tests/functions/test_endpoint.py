@@ -44,7 +44,7 @@ def test_reads_the_contracts_answer(stubbed: Any) -> None:
     client, stubber = stubbed
     stubber.add_response("invoke_endpoint", body(json.dumps(ANSWER).encode()), endpoint.request("e", b"jpeg"))
     found, milliseconds = endpoint.ask(client, "e", b"jpeg")
-    assert found == Answer(**ANSWER | {"probabilities": tuple(ANSWER["probabilities"])})
+    assert found == Answer(**ANSWER | {name: tuple(ANSWER[name]) for name in ("probabilities", "prior")})
     assert 0 <= milliseconds < 5000
 
 
@@ -136,6 +136,9 @@ def broken(**changes: Any) -> bytes:
         broken(probabilities=[float("nan")] * 7),
         broken(probabilities=[2, -1, 0, 0, 0, 0, 0]),
         broken(probabilities=None),
+        broken(prior=[0.5, 0.5]),
+        broken(prior=[0, 0.2, 0.2, 0.2, 0.2, 0.1, 0.1]),
+        broken(prior=None),
         broken(model_version=""),
         broken(model_version=None),
     ],

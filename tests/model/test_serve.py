@@ -37,7 +37,7 @@ Body = bytes | str | Iterator[bytes]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COLOURS = {"red": "red", "lime": "lime", "blue": "blue", "black": "black"}
-ANSWER_KEYS = {"count", "is_minimum", "expected_capped", "confidence", "probabilities", "model_version"}
+ANSWER_KEYS = {"count", "is_minimum", "expected_capped", "confidence", "probabilities", "model_version", "prior"}
 
 
 # ---- A package and its process ----
@@ -73,7 +73,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, colour in COLOURS.items():
         (folder / f"golden/{name}.png").write_bytes(picture(colour))
         golden[f"golden/{name}.png"] = counter.count(picture(colour))
-    package.build(folder, model_version="colours-1", golden=golden)
+    package.build(folder, model_version="colours-1", golden=golden, details={"prior": [1 / 7] * 7})
     return folder
 
 
