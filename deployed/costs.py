@@ -65,6 +65,8 @@ class Usage:
     """LATEST, in the transaction, and its copy in the index `site`."""
     read_units: float = 0.5 + 1 + 3 + 1
     """`count`: RECORD, eventually. `follow`: RECORD. `review`: LATEST, RECORD and REVIEW; newer counts."""
+    provisioned: float = 0
+    """Share of the table's provisioned units that are used; 0: they are on demand (BillingMode)."""
     table_bytes: float = 969 + 162 + 200
     """COUNT and IMAGE, for good, and 100 bytes for each item, which AWS adds."""
 
@@ -164,7 +166,8 @@ def counting(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: 
         "SQS": (photographs * use.queue_requests + 2 * calls) * prices["sqs_request"],
         "Lambda": (calls + reviews + follows) * prices["lambda_request"]
         + gigabyte_seconds * prices[use.gigabyte_second],
-        "DynamoDB": photographs * (units * prices["dynamodb_write"] + use.read_units * prices["dynamodb_read"]),
+        "DynamoDB": photographs
+        * (units * per_unit(use, prices, "dynamodb_write") + use.read_units * per_unit(use, prices, "dynamodb_read")),
         "SageMaker, compute": compute(use, prices, per_day, endpoint),
         "SageMaker, data": data * prices["endpoint_data"],
         "CloudWatch, logs": log_gigabytes * (prices["logs_ingestion"] + use.log_months * prices["logs_storage"]),
@@ -177,6 +180,13 @@ def compute(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: E
     if endpoint == "realtime":
         return instances(use, per_day) * HOURS * prices["ml.c7i.large"]
     return per_day * DAYS * per_request(use, prices)
+
+
+def per_unit(use: Usage, prices: Mapping[str, float], name: str) -> float:
+    """What a million units of the table cost: an hour of a provisioned one is worth 3,600."""
+    if not use.provisioned:
+        return prices[name]
+    return prices[f"{name}_provisioned"] / 3600 * MILLION / use.provisioned
 
 
 def per_request(use: Usage, prices: Mapping[str, float]) -> float:
@@ -309,6 +319,7 @@ LEVERS: dict[str, Callable[[Usage], Usage]] = {
         latest_units=2,
         count_milliseconds=use.count_milliseconds + 3 * use.request_milliseconds,
     ),
+    "provisioned units of the table, half used": lambda use: replace(use, provisioned=0.5),
     "five photographs a call (wait for a batch)": lambda use: replace(use, batch=5),
     "a review for a tenth of the photographs": lambda use: replace(use, reviewed=0.1),
     "count function of 1,024 MB, as fast": lambda use: replace(use, count_megabytes=1024),
