@@ -88,7 +88,8 @@ def deploy(stack: Target, wanted: Wanted, shell: Shell, say: Say, note: Say) -> 
     say("Deploying the stack")
     parameters = {"ServingImage": serving, "TrainingImage": training, "DeletionProtection": "false"}
     protection = wanted.settings().get("DeletionProtection", defaults(wanted.folder)["DeletionProtection"])
-    if stack.find() is None and protection != "false":
+    found = stack.find()
+    if protection != "false" and (found is None or found["StackStatus"] == "REVIEW_IN_PROGRESS"):
         # CloudFormation could not take back a first deployment that fails: what is protected would stay, and cost.
         sam_deploy(stack, wanted, parameters, shell)
         say("Protecting its data from deletion")

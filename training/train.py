@@ -483,7 +483,8 @@ def finish(run: Run, out: Path, packaging: Packaging | None, *, keeps_network: b
         photographs = run.checkpoint.of["photographs"]
         torch.save({"network": trained.state_dict(), "photographs": photographs}, out / "network.pt")
     if packaging:
-        report = make_package(trained, run.splits["train"], run.held_out, packaging, predictions)
+        even = run.recipe.balance != "none"
+        report = make_package(trained, run.splits["train"], run.held_out, packaging, predictions, even=even)
     else:
         metrics.write_predictions(predictions, run.held_out, logits)
         report = metrics.report(metrics.read_predictions(predictions))
@@ -500,8 +501,10 @@ def make_package(
     held_out: list[data.Photograph],
     wanted: Packaging,
     predictions: Path,
+    *,
+    even: bool,
 ) -> dict[str, Any]:
-    """The report of the int8 network, whose package is in its folder then."""
+    """The report of the int8 network, whose package is in its folder then. `even`: its classes were balanced."""
     from training.learning import pack  # needs OpenVINO too
 
     digest = layout.summary_of(wanted.dataset)["digest"] if wanted.dataset else data.digest(training)
@@ -512,7 +515,8 @@ def make_package(
             held_out,
             wanted.folder,
             predictions=predictions,
-            details={"training_data_digest": digest, "parent": wanted.parent},
+            details={"training_data_digest": digest, "parent": wanted.parent}
+            | ({"prior": [round(1 / len(CLASSES), 2)] * len(CLASSES)} if even else {}),
             calibration=wanted.calibration or pack.CALIBRATION_PHOTOGRAPHS,
             version=wanted.version,
         ).report

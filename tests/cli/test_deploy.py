@@ -156,9 +156,11 @@ def test_a_new_stack_is_protected_once_it_is_there(nobody: None, monkeypatch: py
     shown = run("deploy", "--dry-run", "--environment", "production")
     said = re.findall(r"^  sam deploy .*DeletionProtection=(\w+)", shown.stdout, re.MULTILINE)
     assert said == ["false", "true"]
-    shell = Quiet()
-    deploying.deploy(account(), Wanted(REPOSITORY, **GIVEN), shell, print, print)
-    assert [word for words in shell.ran for word in words if "Protection" in word] == ["DeletionProtection=true"]  # type: ignore[attr-defined]
+    for status, expected in (("UPDATE_COMPLETE", ["true"]), ("REVIEW_IN_PROGRESS", ["false", "true"])):
+        shell = Quiet()
+        deploying.deploy(account(StackStatus=status), Wanted(REPOSITORY, **GIVEN), shell, print, print)
+        ran: list[tuple[str, ...]] = shell.ran  # type: ignore[attr-defined]
+        assert [word.partition("=")[2] for words in ran for word in words if "Protection=" in word] == expected
 
 
 def test_a_failed_stack_that_cannot_be_removed_ends_the_deployment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from math import ceil
 from types import SimpleNamespace
 from typing import Any
@@ -104,6 +105,13 @@ def test_a_photograph_takes_the_units_that_usage_says(world: World, counted: dic
     assert sum(size_of(as_on_aws(world.only(prefix))) + 100 for prefix in ("COUNT#", "IMAGE")) == pytest.approx(
         USE.table_bytes, rel=0.02
     )
+
+
+def test_the_prior_of_a_retrained_model_costs_no_unit(world: World, counted: dict[str, Any]) -> None:
+    prior = [Decimal(share) for share in ("0.016", "0.078", "0.15", "0.18", "0.16", "0.12", "0.29")]
+    for kind in ("COUNT#", "LATEST"):
+        item = world.only(kind) | {"prior": prior, "recorded_value": Decimal("129.95")}
+        assert size_of(as_on_aws(item)) <= 1024
 
 
 def test_a_review_takes_the_units_that_usage_says(

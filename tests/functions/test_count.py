@@ -121,6 +121,7 @@ def test_reads_the_record_item_unless_the_metadata_say(world: Any, photo: Photo)
     [
         *({"expected_quantity": quantity} for quantity in ("four", None, -20, 10**37)),
         *({}, {"expected_quantity": 4, "value": "dear"}),
+        *({"expected_quantity": 4, "as_of": as_of} for as_of in ("yesterday", 20261122)),
     ],
 )
 def test_a_record_that_nobody_can_read_is_none(

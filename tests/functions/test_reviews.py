@@ -261,15 +261,20 @@ def test_an_undo_takes_the_difference_of_a_review_of_an_older_version_back(opene
 
 def test_an_undo_that_leaves_a_review_resolved_is_counted_as_that(opened: Desk) -> None:
     """After the record was corrected to the number of both, the first one's is enough."""
+
+    def scored() -> int:
+        return sum(int(item["listed"]) for item in opened.table.beginning(f"SCORE#{SITE}", "20"))
+
     counted(opened, ANA, 5)
     counted(opened, BEN, 5)
     shows(opened, recorded=5)
-    assert ended(opened) == {"RECORD_WRONG": 1}
+    assert (ended(opened), scored()) == ({"RECORD_WRONG": 1}, 1)
     opened.undo(BIN, BEN, NOON)
     assert (review(opened)["outcome"], ended(opened)) == ("RECORD_RIGHT", {"RECORD_RIGHT": 1})
+    assert (scored(), review(opened)["scored"]["listed_wrong"]) == (1, 0)
     assert opened.differences(SITE, NOON, NOON) == []
     opened.undo(BIN, ANA, NOON)
-    assert (review(opened)["stage"], ended(opened)) == ("FIRST", {})
+    assert (review(opened)["stage"], ended(opened), scored()) == ("FIRST", {}, 0)
     told = [event["DetailType"] for line in opened.trail(BIN)[-3:] for event in events_of(line)]
     assert told == ["Bin Discrepancy Resolved", "Bin Discrepancy Resolved", "Bin Discrepancy Reopened"]
 

@@ -153,6 +153,15 @@ def test_the_excess_of_photographs_chosen_by_their_count(drawn: Path) -> None:
     assert np.isfinite(data.excess([p for p in training if p.by_class])).all()
 
 
+def test_the_prior_is_of_photographs_that_came_and_never_0(drawn: Path) -> None:
+    training = [p for p in data.read(drawn) if p.split == "train"]
+    came = [p.label for p in training if not p.by_class]
+    for k, share in enumerate(data.prior(training)):
+        assert share == pytest.approx((came.count(k) + 1) / (len(came) + 7), rel=0.05)
+    many = [p for p in training if p.label != 0] * 1000
+    assert 0 < data.prior(many)[0] < 1e-4
+
+
 def test_a_larger_share_holds_a_smaller_one(folder: Path) -> None:
     photographs = data.read(folder)
     shares = [data.share_of(photographs, share) for share in (0.1, 0.25, 0.5, 1)]

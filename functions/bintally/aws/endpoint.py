@@ -92,5 +92,5 @@ def _is_sound(answer: Answer) -> bool:
         and 0 <= answer.expected_capped < OUTPUTS
         and isinstance(answer.model_version, str)
         and answer.model_version != ""
-        and (answer.prior is None or (len(answer.prior) == OUTPUTS and all(0 < p < 1 for p in answer.prior)))
+        and (answer.prior is None or (len(answer.prior) == OUTPUTS and all(0 < p <= 1 for p in answer.prior)))
     )

@@ -5,7 +5,7 @@ from decimal import Decimal
 from bintally.aws.items import MALFORMED, Item, outranks, record_digest
 from bintally.aws.telemetry import logger
 from bintally.common.counts import Recorded
-from bintally.common.keys import quantity
+from bintally.common.keys import moment, quantity
 
 
 def recorded_by(record: Item | None) -> Recorded | None:
@@ -16,7 +16,9 @@ def recorded_by(record: Item | None) -> Recorded | None:
         expected, value = quantity(str(int(record["expected_quantity"]))), record.get("value")
         if expected is None or not isinstance(value, Decimal | None):
             raise ValueError(f"expected_quantity {record['expected_quantity']!r}, value {value!r}")
-        return Recorded(expected, "record", record.get("as_of"), record_digest(record), value)
+        if (as_of := record.get("as_of")) is not None:
+            moment(as_of)
+        return Recorded(expected, "record", as_of, record_digest(record), value)
     except MALFORMED as error:
         logger.error("unreadable record", item=record["PK"], reason=repr(error))
         return None

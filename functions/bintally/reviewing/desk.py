@@ -316,9 +316,14 @@ class Desk:
             return [adding(key, scores.score_of(item))]
         if action == "UNDONE" and before and "scored" in before:
             added = dict(before["scored"])
-            key = scores.score_key(item["site"], item["PK"], "") | {"SK": added.pop("SK")}
+            changes = {added.pop("SK"): {name: -value for name, value in added.items()}}
+            key = scores.score_key(item["site"], item["PK"], utc(now)[:7])
             del item["scored"]
-            return [adding(key, {name: -value for name, value in added.items()})]
+            if "quantity" in item:  # by the number of another person, which is left
+                item["scored"] = {"SK": key["SK"], **scores.score_of(item)}
+                numbers = changes.setdefault(key["SK"], {})
+                numbers |= {name: numbers.get(name, 0) + value for name, value in scores.score_of(item).items()}
+            return [adding(key | {"SK": each}, numbers) for each, numbers in changes.items()]
         return []
 
     def _listed(self, action: str, review: Review, before: Item, item: Item) -> list[Item]:
