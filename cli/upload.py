@@ -1,5 +1,6 @@
 """`bintally upload`: uploads photographs to the images bucket, by site and bin."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cli.errors import USAGE, CliError
-from cli.photographs import IPHONES, Photograph, Uploaded, find, kinds, left_out, of_systems, send
+from cli.photographs import DEFAULT_SITE, IPHONES, Photograph, Uploaded, find, kinds, left_out, of_systems, send
 from cli.progress import progress_bar
 from cli.readings import Count, counted
 from cli.stacks import chosen
@@ -25,8 +26,9 @@ PATIENCE_SECONDS = 300.0
 def command(paths: tuple[Path, ...], site: str | None, bin_: str | None, wait: bool) -> None:
     """Upload photographs: files, or folders with all subfolders.
 
-    The site and the bin are the last two folders of a photograph's path (<site>/<bin>/<name>). Without folders the
-    site is "default" and the bin is the photograph's name. --site and --bin override both. A labels.csv (columns id,
+    The site and the bin are the last two folders of a photograph's path below a folder that you name
+    (<site>/<bin>/<name>). Without them the site is "default" and the bin is the photograph's name; a line says so.
+    --site and --bin override both. A labels.csv (columns id,
     quantity) in the photographs' folder or above it contains the recorded quantities. Files of other formats are left
     out and reported; those of a NAS, macOS or Windows (@eaDir, ._*, Thumbs.db) are skipped.
 
@@ -47,10 +49,18 @@ def command(paths: tuple[Path, ...], site: str | None, bin_: str | None, wait: b
         raise CliError(f"no photographs in {', '.join(map(str, paths))}{also}{advice(skipped)}", USAGE)
     if odd := next((photograph for photograph in photographs if not is_id(photograph.site, photograph.bin)), None):
         raise CliError(f"{odd.path} gives no site and bin: {odd.key}. Give both with --site and --bin", USAGE)
+    if unsendable := next((photograph for photograph in photographs if not is_utf8(photograph.key)), None):
+        raise CliError(f"the name {os.fsencode(unsendable.path)!r} is not UTF-8. Rename it", USAGE)
     stack, console = chosen(), Console(highlight=False)
     bucket = stack.outputs()["ImagesBucket"]
     uploads = send_all(stack.client("s3"), bucket, photographs, console)
     console.print(summary(photographs, skipped, of_systems(paths)), soft_wrap=True, markup=False)
+    if site is None and (elsewhere := sum(photograph.site == DEFAULT_SITE for photograph in photographs)):
+        console.print(
+            f'{elsewhere} have no folder for their site, which is "{DEFAULT_SITE}" then: give it with --site',
+            soft_wrap=True,
+            markup=False,
+        )
     if unnamed := unknown(paths, (photograph.path for photograph in photographs)):
         shown = ", ".join(unnamed[:3]) + (", …" if len(unnamed) > 3 else "")
         console.print(
@@ -82,6 +92,14 @@ def send_all(s3: Any, bucket: str, photographs: list[Photograph], console: Conso
 def is_id(*texts: str) -> bool:
     """Whether texts can be a site or a bin: parts of a key that the count function takes."""
     return all(text.strip() and not {"/", "\\"} & set(text) and text not in (".", "..") for text in texts)
+
+
+def is_utf8(key: str) -> bool:
+    """Whether it can be a key of S3: names on a Linux disk can have any bytes."""
+    try:
+        return bool(key.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def summary(photographs: list[Photograph], skipped: list[Path], systems: int = 0) -> str:

@@ -57,7 +57,11 @@ def test_uploading_puts_every_photograph_with_its_record(aws: SimpleNamespace, f
     os.utime(folder / "SEA1/P-4-B217/a.jpg", (modified, modified))
     result = CliRunner().invoke(main, ["upload", str(folder)])
     assert result.exit_code == 0, result.output
-    assert result.output == "4 uploaded, 2 with a record, 1 left out (TXT)\nSee their counts with: bintally counts\n"
+    assert result.output.splitlines() == [
+        "4 uploaded, 2 with a record, 1 left out (TXT)",
+        '2 have no folder for their site, which is "default" then: give it with --site',
+        "See their counts with: bintally counts",
+    ]
     stored = aws.s3.head_object(Bucket="images", Key="incoming/SEA1/P-4-B217/a.jpg")
     assert stored["Metadata"] == {"expected-quantity": "4", "modified-at": "2026-11-20T08:30:00Z"}
     assert stored["ContentType"] == "image/jpeg"
@@ -131,8 +135,9 @@ def test_waiting_ends_with_what_was_counted_and_rejected(counting: SimpleNamespa
     counting.rejected = {"b.PNG"}
     result = CliRunner(env={"COLUMNS": "80"}).invoke(main, ["upload", "--wait", str(folder)])
     assert result.exit_code == 0, result.output
-    assert result.output.splitlines()[-3:] == [
+    assert result.output.splitlines()[-4:] == [
         "4 uploaded, 2 with a record, 1 left out (TXT)",
+        '2 have no folder for their site, which is "default" then: give it with --site',
         "3 counted, 1 rejected",
         "incoming/SEA1/P-4-B217/b.PNG: the file is empty",
     ]
@@ -293,3 +298,14 @@ def test_ids_that_name_no_photograph_are_said(aws: SimpleNamespace, folder: Path
     assert "labels.csv" not in CliRunner().invoke(main, ["upload", str(folder / "d.jpeg")]).output, (
         "it is of others too"
     )
+
+
+def test_a_name_that_is_no_utf_8_is_told_before_anything_is_sent(aws: SimpleNamespace, tmp_path: Path) -> None:
+    """As disks of an old NAS have them."""
+    folder = tmp_path / "SEA1" / "P-1"
+    folder.mkdir(parents=True)
+    for name in (b"a.jpg", b"Regal\xfc.jpg", b"z.jpg"):
+        Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_bytes(b"x")  # noqa: PTH118 - of bytes
+    result = CliRunner().invoke(main, ["upload", str(tmp_path)])
+    assert (result.exit_code, "Contents" in aws.s3.list_objects_v2(Bucket="images")) == (2, False)
+    assert "Regal\\xfc.jpg' is not UTF-8" in result.stderr
