@@ -308,4 +308,4 @@ def test_a_name_that_is_no_utf_8_is_told_before_anything_is_sent(aws: SimpleName
         Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_bytes(b"x")  # noqa: PTH118 - of bytes
     result = CliRunner().invoke(main, ["upload", str(tmp_path)])
     assert (result.exit_code, "Contents" in aws.s3.list_objects_v2(Bucket="images")) == (2, False)
-    assert "Regal\\xfc.jpg' is not UTF-8" in result.stderr
+    assert "Regal\\xfc.jpg' is not UTF-8" in result.output
