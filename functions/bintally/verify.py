@@ -1,6 +1,6 @@
 """The verify function: checks that an endpoint answers a package's golden images as recorded, and as that version.
 
-The release state machine branches on this function's answer, never on an exception.
+The release state machine branches on this function's answer; after an exception it asks again.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ REASON_LIMIT = 2000
 
 def handler(event: dict[str, str], context: object) -> dict[str, Any]:
     """`event`: endpoint, model_version, model_data_url, package_digest (goldens.digest_of; empty: any). Returns
-    {"ok": bool, "reason": str}. Raises WrongEvent."""
+    {"ok": bool, "reason": str}. Raises WrongEvent, and ClientError where the endpoint is busy, which says nothing."""
     wanted = ("endpoint", "model_version", "model_data_url", "package_digest")
     check_fields(event, "verify", "an endpoint to verify", *wanted)
     logger.info("asked to verify", extra=event)
@@ -29,10 +29,18 @@ def handler(event: dict[str, str], context: object) -> dict[str, Any]:
         for golden in goldens:
             ask(clients.endpoint_for_golden_images(), event["endpoint"], golden)
     except (BintallyError, ClientError, BotoCoreError) as error:
+        if isinstance(error, ClientError) and is_busy(error):
+            raise
         reason = printable(str(error))
         logger.warning("not verified", extra={"reason": reason})
         return {"ok": False, "reason": reason}
     return {"ok": True, "reason": f"{len(goldens)} golden images answered as recorded"}
+
+
+def is_busy(error: ClientError) -> bool:
+    """True for throttling, and for the 503 of a container whose queue is full."""
+    code, status = error.response["Error"]["Code"], error.response.get("OriginalStatusCode")
+    return "Throttling" in code or str(status) == "503"
 
 
 def printable(reason: str) -> str:

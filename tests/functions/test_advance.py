@@ -659,6 +659,53 @@ def test_a_release_by_the_registry_waits_and_takes_the_newest(
     assert cloud.items == {}
 
 
+def test_however_long_a_release_has_waited_it_leaves_a_clean_up_its_seconds(machine: Machine, cloud: Cloud) -> None:
+    request, arn = machine.register("2"), hold(cloud, "9", "RUNNING")
+    stopped: list[float] = []
+    taken: list[float] = []
+
+    def follow(_number: int, name: str, done: bool) -> None:
+        if cloud.now > 400 and not stopped:
+            cloud.executions[arn] = "ABORTED"
+            stopped.append(cloud.now)
+        if stopped and not taken and cloud.items["LOCK#release"]["owner"] != arn:
+            taken.append(cloud.now)
+
+    cloud.fault, cloud.now = follow, 100
+    assert machine.run(request)[0]["outcome"] == "released"
+    assert taken[0] - stopped[0] >= sum(range(1, STOPPED_POLLS + 1)) - 1
+
+
+def test_a_list_that_lacks_what_was_approved_just_now_supersedes_nothing(
+    machine: Machine, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.register("1")
+    request, listed = machine.register("2"), cloud.do_list_model_packages()["ModelPackageSummaryList"]
+    monkeypatch.setattr(cloud, "do_list_model_packages", lambda **_: {"ModelPackageSummaryList": listed[1:]})
+    assert (machine.run(request)[0]["outcome"], cloud.live()) == ("released", "2")
+
+
+def test_a_restore_that_is_refused_is_told(machine: Machine, cloud: Cloud) -> None:
+    cloud.wrong = {ENDPOINT}
+
+    def refuse(_number: int, name: str, done: bool) -> None:
+        if cloud.now and name == "describe_endpoint" and not done and asked:
+            raise refusal("ValidationException", "Could not find endpoint")
+
+    asked: list[str] = []
+    verified = machine.verified
+
+    def verify(payload: Any) -> Any:
+        asked.extend([payload["endpoint"]] if payload["endpoint"] == ENDPOINT else [])
+        return verified(payload)
+
+    machine.verified = verify  # type: ignore[method-assign]
+    cloud.fault = refuse
+    output, execution = machine.run(machine.upload("2"))
+    assert execution.variables["release"]["restored"] is False
+    assert "could not be restored" in output["Cause"] and "LiveWrong" in (output["Error"], output["Cause"])
+
+
 def test_of_two_approvals_the_newest_becomes_live(machine: Machine, cloud: Cloud) -> None:
     older = machine.register("2")
     machine.register("3")

@@ -230,7 +230,8 @@ def test_a_record_that_came_after_the_review_is_not_told(ask: Ask) -> None:  # n
     pass_claim_length(pk)
     assert not ask(COUNTER + "bins/P-1")[1]["blind"]
     table.put(
-        {"PK": pk, "SK": "RECORD", "site": "SEA1", "bin": "P-1", "expected_quantity": 7, "as_of": "2027", "order": "1"}
+        {"PK": pk, "SK": "RECORD", "site": "SEA1", "bin": "P-1", "expected_quantity": 7, "order": "1"}
+        | {"as_of": "2027-01-01T00:00:00.000000Z"}
     )
     assert ask(COUNTER + "bins/P-1")[1]["blind"]
     assert ask(MANAGER + "bins/P-1")[1]["record"]["expected_quantity"] == 7

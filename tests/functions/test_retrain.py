@@ -4,8 +4,10 @@ import importlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -434,16 +436,35 @@ def test_the_state_is_that_of_the_run_that_holds_the_lock(outside: Outside, seco
 
 
 def test_a_conclusion_that_is_tried_again_keeps_its_state(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The event or the message failed after the state was stored and the lock released."""
+    """The event failed after the state was stored and the lock released."""
     outside.label(0)
     made = outside.plan(force=True)
     with monkeypatch.context() as failing:
-        failing.setattr(conclude_run, "tell", lambda *_: (_ for _ in ()).throw(Transient("no")))
+        failing.setattr(conclude_run, "send", lambda *_: (_ for _ in ()).throw(Transient("no")))
         with pytest.raises(Transient):
             outside.conclude(made, "registered")
     assert outside.conclude(made, "registered")["outcome"] == "registered"
     assert runs.state(Table("counts", outside.dynamodb))["run"] == made["run"]
     assert outside.lock() is None and len(outside.told()) == 1
+
+
+def test_a_topic_that_refuses_the_message_undoes_no_conclusion(
+    outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one with a key that lets nobody use it."""
+    outside.label(0)
+    made, services = outside.plan(force=True), conclude.services()
+
+    def refuse(**_: Any) -> None:
+        raise Transient("the key")
+
+    refusing = replace(services, sns=SimpleNamespace(publish=refuse))  # type: ignore[arg-type]
+    with monkeypatch.context() as failing:
+        failing.setattr(conclude, "services", lambda: refusing)
+        with pytest.raises(Transient):
+            outside.conclude(made, "registered")
+    assert outside.run(made["run"])["outcome"] == "registered" and outside.lock() is None
+    assert outside.conclude(made, "registered")["outcome"] == "registered"
 
 
 def test_a_failed_run_leaves_its_labels_for_the_next(outside: Outside) -> None:

@@ -15,6 +15,7 @@ import pytest
 from bintally import verify
 from bintally.aws import clients
 from bintally.releasing import goldens
+from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
@@ -131,6 +132,17 @@ def test_an_endpoint_that_fails(aws: Aws) -> None:
     ok, reason = aws.verify()
     assert not ok
     assert "the model is out of order" in reason
+
+
+@pytest.mark.parametrize(("code", "status", "original"), [("ThrottlingException", 400, None), ("ModelError", 424, 503)])
+def test_a_busy_endpoint_answers_neither_right_nor_wrong(
+    aws: Aws, code: str, status: int, original: int | None
+) -> None:
+    aws.package(archive())
+    modelled = {"modeled_fields": {"OriginalStatusCode": original}} if original else {}
+    aws.endpoint.add_client_error("invoke_endpoint", code, "busy", status, **modelled)
+    with pytest.raises(ClientError, match="busy"):
+        aws.verify()
 
 
 def test_a_package_of_another_version(aws: Aws) -> None:

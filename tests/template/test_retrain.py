@@ -57,7 +57,7 @@ def test_a_plan_that_is_called_again_is_given_the_same_input() -> None:
     assert STATES["Plan"]["Arguments"]["Payload"]["input"] == "{% $request %}"
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if name != "Conclude"])
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("Conclude", "Live")])
 def test_a_failed_task_is_concluded_under_its_own_name(name: str) -> None:
     state = STATES[name]
     assert state["TimeoutSeconds"] > 0
@@ -184,7 +184,16 @@ def test_nothing_but_an_approval_starts_a_release() -> None:
     text = json.dumps(DEFINITION)
     assert "startExecution" not in text
     assert "updateEndpoint" not in text
-    assert STATES["Register"]["Arguments"]["ModelApprovalStatus"] == "{% $plan.approval %}"
+    assert STATES["Register"]["Arguments"]["ModelApprovalStatus"] == "{% $approval %}"
+
+
+@pytest.mark.parametrize(("config", "approval"), [("then", "Approved"), ("later", "PendingManualApproval")])
+def test_a_challenger_of_a_model_that_is_no_longer_live_waits_for_a_person(config: str, approval: str) -> None:
+    plan = {"approval": "Approved", "champion": {"config": "then"}}
+    expression = STATES["Live"]["Assign"]["approval"]
+    states = {"result": {"EndpointConfigName": config}}
+    assert evaluated(expression, SUBSTITUTED, states=states, plan=plan) == approval
+    assert STATES["Live"]["Catch"][0]["Assign"]["approval"] == "PendingManualApproval"
 
 
 def test_every_substitution_is_given_and_used() -> None:
@@ -199,6 +208,7 @@ def test_every_substitution_is_given_and_used() -> None:
 def test_the_role_allows_what_the_tasks_do_and_no_more() -> None:
     needed = {"lambda:InvokeFunction", "iam:PassRole", "sagemaker:CreateModel", "sagemaker:CreateModelPackage"}
     needed |= {"s3:GetObject", "s3:PutObject"}  # of the package
+    needed |= {"sagemaker:DescribeEndpoint"}  # whether the champion is live still
     needed |= {"sagemaker:AddTags", "sagemaker:ListTags", "events:PutTargets", "events:PutRule", "events:DescribeRule"}
     for name in JOBS:
         job = STATES[name]["Resource"].removeprefix("arn:${Partition}:states:::sagemaker:create").removesuffix(".sync")
@@ -299,7 +309,7 @@ def test_tuning_searches_what_is_not_given(given: dict[str, str], searched: set[
         ("IsPlanned", {"outcome": "refused"}, "Conclude"),
         ("IsTuned", {"plan": {"trials": 1}}, "Tune"),
         ("IsTuned", {"plan": {"trials": 0}}, "PrepareTraining"),
-        ("IsBetter", {"promote": True}, "Publish"),
+        ("IsBetter", {"promote": True}, "Live"),
         ("IsBetter", {"promote": False}, "Conclude"),
         ("IsPlanned", {"outcome": "under way"}, "Conclude"),
         ("HowItEnded", {"outcome": "nothing to do"}, "NothingToDo"),

@@ -178,8 +178,9 @@ class Step:
         holder, status = held["owner"], lock.status(self.services.states, held["owner"])
         version = held.get("model_version", "")
         self.release = replace(self.release, holder=holder, holder_version=version, holder_status=status)
-        if waits_for(status, by_registry=bool(self.release.package), polls=self.polls("lock")):
-            return self.wait("lock", longest=60)
+        what = "stopped" if status in STOPPED else "lock"  # a clean-up has its seconds, however long this has waited
+        if waits_for(status, by_registry=bool(self.release.package), polls=self.polls(what)):
+            return self.wait(what, longest=60)
         if status in RUNNING:
             raise Failed("ReleaseRunning", f"another release runs: {holder}", "refused")
         return None if lock.take(table, self.owner, item, stale=holder) else self.wait("lock", longest=60)
@@ -194,9 +195,10 @@ class Step:
         if not newest:
             reason = f"model package {release.package} is no longer approved, and no other is"
             return Answer("end", release.end("not approved", reason))
-        if newest != release.package and not release.holder_status:
+        is_newer = number_of(newest) > number_of(release.package)  # a list may lack what was approved just now
+        if is_newer and not release.holder_status:
             return Answer("end", release.end("superseded", f"a newer model package is approved: {newest}"))
-        if newest != release.package:
+        if is_newer:
             return Answer("wait", replace(release, package=newest, package_digest="", name=""), 1)
         if release.holder_version == release.model_version and release.holder_status == "RUNNING":
             reason = f"another release of this version has just ended: {release.holder}"
@@ -446,6 +448,11 @@ def known_digest(properties: Mapping[str, Any]) -> str:
     return "" if digest == UNKNOWN else digest
 
 
+def number_of(package: str) -> int:
+    """The version's number in its group, which its ARN ends with."""
+    return int(package.rpartition("/")[2])
+
+
 def waits_for(status: str, *, by_registry: bool, polls: int) -> bool:
     """Whether a release waits for the lock's holder. A stopped holder is first left to the execution that cleans up
     after it, which knows what to restore. A person sees at once that another release runs."""
@@ -474,7 +481,7 @@ def advance(step: Step, name: str) -> Answer:
         cause = "; ".join(filter(None, [why["Cause"], f"{error}: nothing was restored"]))
         return Answer("end", step.release.end(step.release.outcome, cause, why["Error"] or "LockLost"))
     except ClientError as error:
-        if may_pass(error):
+        if may_pass(error) or name == "restore":  # the machine then says that it could not be restored
             raise
         ended = step.release.end("failed", str(error), error.response["Error"]["Code"])
     return Answer("end" if name in ("prepare", "restore") else "restore", ended)

@@ -53,12 +53,21 @@ def conclude_run(services: Services, settings: RetrainSettings, ended: dict[str,
         # Its labels are new again for the next run, unless this is a second try and the state is stored.
         logger.warning("the lock is another run's by now, or free", extra={"run": run})
     runs.release_lock(table, execution)
-    tell(services, settings, run, execution, answer, plan.get("model_version", ""))
+    detail = {"stack": settings.stack_name, "run": run, "execution": execution, **answer}
+    detail["model_version"] = plan.get("model_version", "")
+    send(services, detail)
     table.put(
         {**runs.run_key(run), "run": run, "execution": execution, **known, **answer}
         | {name: plan[name] for name in ("model_version", "labels", "champion") if name in plan}
         | {"concluded_at": utc(datetime.now(UTC))},
     )
+    # The message comes last: a topic that refuses it, as with a key that lets nobody use it, must not undo the end.
+    services.sns.publish(
+        TopicArn=settings.alerts_topic,
+        Subject=f"{settings.stack_name}: retraining {answer['outcome']}"[:100],
+        Message=f"Retraining run {run}: {answer['outcome']}. {answer['reason']}\n{execution}",
+    )
+    logger.info("concluded", extra=detail)
     return answer
 
 
@@ -90,24 +99,14 @@ def one_line(reason: str) -> str:
     return " ".join(reason.split())[:1000]
 
 
-def tell(
-    services: Services, settings: RetrainSettings, run: str, execution: str, answer: dict[str, str], version: str
-) -> None:
-    """Sends the event and the message."""
-    detail = {"stack": settings.stack_name, "run": run, "execution": execution, "model_version": version, **answer}
+def send(services: Services, detail: dict[str, str]) -> None:
     services.events.put_events(
         Entries=[
             {
                 "Source": "bintally",
                 "DetailType": "Retrain Finished",
-                "Resources": [execution],
+                "Resources": [detail["execution"]],
                 "Detail": json.dumps(detail),
             }
         ]
     )
-    services.sns.publish(
-        TopicArn=settings.alerts_topic,
-        Subject=f"{settings.stack_name}: retraining {answer['outcome']}"[:100],
-        Message=f"Retraining run {run}: {answer['outcome']}. {answer['reason']}\n{execution}",
-    )
-    logger.info("concluded", extra=detail)

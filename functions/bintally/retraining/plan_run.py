@@ -130,7 +130,8 @@ def take_lock(services: Services, settings: RetrainSettings, wanted: Holder) -> 
 
 
 def live_model(sagemaker: "SageMakerClient", endpoint_name: str) -> dict[str, str]:
-    """Version and package of the live model, the champion. Raises Refused when no model is live."""
+    """Version and package of the live model, the champion, and the endpoint's configuration. Raises Refused when no
+    model is live."""
     try:
         endpoint = sagemaker.describe_endpoint(EndpointName=endpoint_name)
         config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
@@ -140,7 +141,7 @@ def live_model(sagemaker: "SageMakerClient", endpoint_name: str) -> dict[str, st
             raise Refused("NoChampion", f"no model is live, release one first: {error}") from error
         raise
     url = model["PrimaryContainer"]["ModelDataUrl"]  # s3://<artifacts bucket>/models/<version>/…
-    return {"model_version": url.split("/")[4], "model_data_url": url}
+    return {"model_version": url.split("/")[4], "model_data_url": url, "config": endpoint["EndpointConfigName"]}
 
 
 def read_labels(
