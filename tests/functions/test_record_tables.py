@@ -314,6 +314,7 @@ def test_rows_that_contradict_each_other_are_told_and_none_is_taken(rows: str) -
     assert read.kept == {"B": 1}
     assert list(read.faults) == list(range(2, 2 + rows.count("\n")))
     assert all("bin 'A' has 3 (line 2) and 2 (line 3)" in reason for reason in read.faults.values())
+    assert all("contradict each other" in reason for reason in read.faults.values())
 
 
 def test_without_a_column_of_products_rows_contradict() -> None:
@@ -324,6 +325,21 @@ def test_without_a_column_of_products_rows_contradict() -> None:
 def test_equal_rows_are_one() -> None:
     assert Read(f"{HEAD}A,X,3,{TIME}\nA,X,3,{TIME}\nA,Y,1,{TIME}\n").kept == {"A": 4}
     assert Read("bin,qty\nA,3\nA,3\n").kept == {"A": 3}
+
+
+@pytest.mark.parametrize(
+    ("names", "one", "other"),
+    [
+        *(("description", "Red mug", "Blue mug"), ("sku,expiry", "X,2027-01", "X,2027-02"), ("stock status", "ok", "")),
+        *(("sku,unit cost", "X,5", "X,6"), ("sku,n/a,note", "X,,?", "X,,!"), ("sku,a,b", "X,,y", "X,y,"), ("sku,,note", "X,1,", "X,2,")),
+    ],
+)
+def test_rows_that_differ_in_a_column_that_is_not_read_are_not_equal(names: str, one: str, other: str) -> None:
+    """Two lots of five, or one line of five twice: nobody can tell."""
+    read = Read(f"bin,qty,{names}\nA,5,{one}\nA,5,{other}\nB,5,{one}\nB,5,{one}\n")
+    assert read.kept == {"B": 5} and list(read.faults) == [2, 3]
+    assert all("has 5 (line 2) and 5 (line 3)" in reason for reason in read.faults.values())
+    assert all("differ in columns that are not read" in reason for reason in read.faults.values())
 
 
 def test_two_lots_of_a_product_are_two_lines() -> None:

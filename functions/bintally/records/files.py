@@ -7,6 +7,7 @@
 under the names of `columns`, in the encodings of `text`; numbers and dates are spelled as in `values`.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ class Row:
     as_of_text: str = ""
     value: str = ""
     """Of one item, as it is written; no row is refused for it."""
+    rest: bytes = b""
+    """A digest of the cells that say none of the above and of the value: lines that differ there are not equal."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,9 @@ class Sheet:
         self.conventions = Conventions()
         self.skipped: list[Skipped] = []
         self.delimiter, self._names, self.columns = self._head()
+        places = self.columns.places.items()
+        used = {*self.columns.product, *(place for target, place in places if target != "value")}
+        self._rest = [at for at in range(len(self._names)) if at not in used]
         self._site = setting.site() if "site" not in self.columns.places else None
         self._total = 0
         self._shortest = 0  # cells of the shortest row so far
@@ -219,7 +225,13 @@ class Sheet:
         goods = [values[at] if at < len(values) else "" for at in self.columns.product]
         product = "\x1f".join(value or "" for value in goods).casefold() if any(goods) else ""
         texts = found["expected_quantity"], found["as_of"], self._cell(values, "value") or ""
-        return Row(line, found["site"], found["bin"], quantity, as_of, product, *texts)
+        rest = self._digest_of_rest(values) if self._rest else b""
+        return Row(line, found["site"], found["bin"], quantity, as_of, product, *texts, rest)
+
+    def _digest_of_rest(self, values: Sequence[str | None]) -> bytes:
+        """Eight bytes: of a bin's few rows of one product and quantity, no two have the same by chance."""
+        rest = "\x1f".join([(values[at] or "") if at < len(values) else "" for at in self._rest])
+        return hashlib.blake2b(rest.casefold().encode(), digest_size=8).digest()
 
 
 def read_json(data: bytes, site: str, bin_: str, setting: Setting) -> Row:

@@ -23,8 +23,8 @@ from bintally.records.values import EPOCH, MOST, Conventions, Reading, microseco
 # The cache is bounded, and what it cannot hold is on disk: "" names a temporary database.
 _OPEN = "PRAGMA cache_size=-65536; PRAGMA temp_store=FILE; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
 _TABLE = """CREATE TABLE rows (bin_key TEXT, line INTEGER, site TEXT, bin TEXT, product TEXT, quantity INTEGER,
-    other_quantity INTEGER, quantity_text TEXT, as_of INTEGER, other_as_of INTEGER, as_of_text TEXT, value TEXT)"""
-_INSERT = "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    other_quantity INTEGER, quantity_text TEXT, as_of INTEGER, other_as_of INTEGER, as_of_text TEXT, value TEXT, rest BLOB)"""
+_INSERT = "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 T = TypeVar("T")
 
@@ -55,6 +55,12 @@ class _One:
     quantity: int
     as_of: datetime
     value: Decimal | None
+    rest: bytes
+
+    @property
+    def says(self) -> tuple[int, bytes]:
+        """What rows of one product and time have in common if they are equal."""
+        return self.quantity, self.rest
 
 
 def merge(
@@ -98,13 +104,14 @@ def _decide(row: Row, setting: Setting, conventions: Conventions, *, comma_group
         return Fault(row.line, two_dates(row.as_of_text, row.as_of))
     if reason := not_later(as_of, row.as_of_text, setting):
         return Fault(row.line, reason)
-    return _One(row.line, row.site, row.bin, row.product, quantity, as_of, worth(row.value, numbers))
+    return _One(row.line, row.site, row.bin, row.product, quantity, as_of, worth(row.value, numbers), row.rest)
 
 
 def _of_bin(rows: Iterable[_One | Fault]) -> Iterator[Record | Fault]:
     """The record of one bin, from its rows by time. Rows of one time are summed when they name different products.
 
-    Rows that are equal are one. Different quantities of one product, or of no product, contradict each other. When the
+    Rows that are equal in all columns are one. Of one product, or of no product, rows with different quantities
+    contradict each other, and rows that differ in a column that is not read may be two lots or one line twice. When the
     newest rows lack a product of older ones, nobody can tell whether it is gone or has only not changed.
     """
     good: list[_One] = []
@@ -119,7 +126,7 @@ def _of_bin(rows: Iterable[_One | Fault]) -> Iterator[Record | Fault]:
     for _, at_once in groupby(good, key=lambda row: row.as_of):
         group = list(at_once)
         goods: dict[str, _One] = {}
-        clash = next((f for row in group if (f := goods.setdefault(row.product, row)).quantity != row.quantity), None)
+        clash = next((f for row in group if (f := goods.setdefault(row.product, row)).says != row.says), None)
         if clash or ("" in goods and len(goods) > 1):
             yield from (Fault(row.line, _contradiction(group)) for row in group)
             continue
@@ -154,6 +161,13 @@ def _mean_value(rows: Collection[_One]) -> Decimal | None:
 def _contradiction(group: list[_One]) -> str:
     shown = " and ".join(f"{row.quantity} (line {row.line})" for row in group[:3])
     more = ", …" if len(group) > 3 else ""
+    goods = {row.product for row in group}
+    if len({(row.product, row.quantity) for row in group}) == len(goods) and not ("" in goods and len(goods) > 1):
+        return (
+            f"bin {group[0].bin!r} has {shown}{more} at one time, {utc(group[0].as_of)}: lines of the same product that"
+            " differ in columns that are not read. For different goods, choose the column that names them, such as"
+            " product=Description; otherwise keep one of the lines"
+        )
     which = "a column such as sku must name the products" if not any(row.product for row in group) else "one row each"
     return (
         f"bin {group[0].bin!r} has {shown}{more} at one time, {utc(group[0].as_of)}: these contradict each other."
@@ -187,11 +201,11 @@ def _packed(row: Row) -> tuple[Any, ...]:
         bin_key(Place(row.site, row.bin, "")),
         *(row.line, row.site, row.bin, row.product, row.quantity.first, row.quantity.second),
         *("" if row.quantity.certain else row.quantity_text, *as_of, "" if row.as_of.certain else row.as_of_text),
-        row.value,
+        *(row.value, row.rest),
     )
 
 
 def _unpacked(found: tuple[Any, ...]) -> Row:
-    _, line, site, bin_, product, quantity, other, quantity_text, as_of, other_as_of, as_of_text, value = found
+    _, line, site, bin_, product, quantity, other, quantity_text, as_of, other_as_of, as_of_text, *more = found
     times = (None if each is None else EPOCH + timedelta(microseconds=each) for each in (as_of, other_as_of))
-    return Row(line, site, bin_, Reading(quantity, other), Reading(*times), product, quantity_text, as_of_text, value)
+    return Row(line, site, bin_, Reading(quantity, other), Reading(*times), product, quantity_text, as_of_text, *more)
