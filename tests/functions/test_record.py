@@ -177,6 +177,14 @@ def test_bad_rows_are_reported_and_good_rows_kept(inventory: Inventory) -> None:
     assert report["faults"] == told["faults"] and report["faults_left_out"] == 0
 
 
+def test_a_bin_of_which_a_row_is_bad_is_not_stored(inventory: Inventory) -> None:
+    told = inventory.read("site,bin,sku,qty\nSEA1,A,x,5\nSEA1,A,y,n/a\nSEA1,B,x,1\n")
+    assert inventory.records() == {"BIN#SEA1#B": 1}
+    assert (told["kept"], told["bins"], told["malformed"]) == (1, 1, 2)
+    assert told["faults"][0] == {"line": 2, "reason": "bin 'A' was not stored: line 3 of it cannot be read"}
+    assert told["faults"][1].keys() == {"line", "reason"}
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

@@ -317,6 +317,36 @@ def test_rows_that_contradict_each_other_are_told_and_none_is_taken(rows: str) -
     assert all("contradict each other" in reason for reason in read.faults.values())
 
 
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        *(("A,X,5,\nA,Y,n/a,\n", 3), ("A,X,,\nA,Y,5,\n", 2), ("A,X,5,\na,Y,2.5,\n", 3), ("A,X,5,\nA,Y,5,soon\n", 3)),
+        *(("A,X,5,\nA,Y,5,2099-01-01\n", 3), ("A,X,5,\nA,Y,1.000,\n", 3), ("A,X,5,\nA,Y,1,000,x\n", 3)),
+        ("A,X,5,2026-11-22\nA,Y,1,05/06/2026\n", 3),
+        *(("A,X,5,\n,Y,7,\n", 3), ("A,X,5,\n,,7,\n", 3), ("A,X,5,\n,Y,,\n", 3), ("A,X,5,\nB,X,1,\nA,Y,x,\n", 4)),
+        ("A,X,5,\n,Y,0,\n,Z,7,\n", 3),
+    ],
+)
+def test_a_bin_with_a_row_that_cannot_be_read_is_not_stored(rows: str, line: int) -> None:
+    """Its other rows would be stored as all that is in it."""
+    read = Read(f"{HEAD}{rows}B,X,1,\nC,X,1,\n")
+    assert "A" not in read.kept and read.kept["C"] == 1
+    assert f"bin 'A' was not stored: line {line} of it cannot be read" in read.faults.values()
+
+
+def test_rows_below_the_only_name_of_their_site_and_bin_are_of_it() -> None:
+    read = Read("site,bin,sku,qty\nS,A,X,5\n,,Y,7\n,B,X,1\nT,A,X,2\nT,B,X,2\n")
+    assert [(one.site, one.bin, one.quantity) for one in read.records] == [("T", "A", 2), ("T", "B", 2)]
+    assert sorted(read.faults) == [2, 3, 4] and read.faults[2].endswith("line 3 of it cannot be read")
+
+
+@pytest.mark.parametrize(
+    "line", ["Total,,8,", ",Total,8,", ",,8,", ",,,note", ",,,", "x/y,X,1,", "Printed by N,,,", "D,X,n/a,\n,X,7,"]
+)
+def test_a_line_of_no_bin_costs_no_bin(line: str) -> None:
+    assert Read(f"{HEAD}A,X,5,\nB,X,3,\n{line}\n").kept == {"A": 5, "B": 3}
+
+
 def test_without_a_column_of_products_rows_contradict() -> None:
     read = Read("bin,qty,description\nA,3,red\nA,2,blue\n")
     assert read.kept == {} and "a column such as sku must name the products" in read.faults[2]

@@ -66,6 +66,9 @@ class Fault:
 
     line: int
     reason: str
+    site: str = ""
+    bin: str = ""
+    """The bin whose record lacks this row; "" when nobody can tell."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ class Sheet:
         self._rest = [at for at in range(len(self._names)) if at not in used]
         self._site = setting.site() if "site" not in self.columns.places else None
         self._total = 0
+        self._above = ("", "")  # site and bin of the row above
+        self._rows = 0
         self._shortest = 0  # cells of the shortest row so far
 
     @property
@@ -146,6 +151,7 @@ class Sheet:
             number_ = lines[0].number
             if not texts:
                 if lines[0].text is None:
+                    self._above = ("", "")
                     yield Fault(number_, f"the line has more than {LONGEST_LINE:,} characters")
                 continue
             values = [legible(cell) for cell in texts]
@@ -156,8 +162,11 @@ class Sheet:
             try:
                 row = self._row(number_, values, cut=lines[-1].cut)
             except ValueError as error:
-                yield Fault(number_, str(error))
+                self._above, of = self._bin_of(values)
+                yield Fault(number_, str(error), *of)
             else:
+                self._above = row.site, row.bin
+                self._rows += 1
                 self._total += row.quantity.first or 0
                 self._shortest = min(self._shortest or len(values), len(values))
                 yield row
@@ -183,6 +192,24 @@ class Sheet:
         if not bin_ or ("site" in self.columns.places and not site) or sums:
             return self._skip(line, "it is a total")
         return False
+
+    def _bin_of(self, values: Sequence[str | None]) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Site and bin of a row that cannot be read, for the rows below it, and for itself.
+
+        A report that names a bin, or a site, only once leaves it empty in the rows below. A row without a bin is of
+        the bin above when it names a product, or a quantity that is not the sum of the rows above.
+        """
+        nowhere = "", ""
+        site = self._cell(values, "site") if self._site is None else self._site
+        bin_, quantity = self._cell(values, "bin"), self._cell(values, "expected_quantity")
+        of = site or self._above[0], bin_ or self._above[1]
+        if site is None or bin_ is None or not all(of) or any("/" in each for each in of):
+            return nowhere, nowhere
+        if bin_ or any(values[at] for at in self.columns.product if at < len(values)):
+            return of, of
+        sums = number(quantity or "", Marks())
+        is_total = self._rows > 1 and sums is not None and self._total in (sums.first, sums.second)
+        return of, nowhere if quantity == "" or is_total else of
 
     def _skip(self, line: int, reason: str) -> bool:
         if len(self.skipped) < MOST_SKIPPED:

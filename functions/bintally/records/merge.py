@@ -24,7 +24,9 @@ from bintally.records.values import EPOCH, MOST, Conventions, Reading, microseco
 _OPEN = "PRAGMA cache_size=-65536; PRAGMA temp_store=FILE; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
 _TABLE = """CREATE TABLE rows (bin_key TEXT, line INTEGER, site TEXT, bin TEXT, product TEXT, quantity INTEGER,
     other_quantity INTEGER, quantity_text TEXT, as_of INTEGER, other_as_of INTEGER, as_of_text TEXT, value TEXT, rest BLOB)"""
-_INSERT = "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS, _LINE, _PRODUCT = 13, 1, 4
+"""How many columns the table has, and the places of two; the product is NULL for a row that cannot be read."""
+_INSERT = f"INSERT INTO rows VALUES ({', '.join('?' * _COLUMNS)})"
 
 T = TypeVar("T")
 
@@ -73,15 +75,33 @@ def merge(
         for row in rows:
             if isinstance(row, Fault):
                 yield row
+                if row.bin:
+                    db.execute(_INSERT, _lost(row))
             elif row.as_of.certain and (reason := not_later(_certain(row.as_of), row.as_of_text, setting)):
-                yield Fault(row.line, reason)
+                lost = Fault(row.line, reason, row.site, row.bin)
+                yield lost
+                db.execute(_INSERT, _lost(lost))
             else:
                 db.execute(_INSERT, _packed(row))
         when = "other_as_of" if conventions.dates.decided == 1 else "as_of"
         found = db.execute(f"SELECT * FROM rows ORDER BY bin_key, {when}, line")
         for _, of_bin in groupby(found, key=itemgetter(0)):
-            in_bin = map(_unpacked, of_bin)
-            yield from _of_bin(_decide(row, setting, conventions, comma_groups=comma_groups) for row in in_bin)
+            lost: list[int] = []
+            rows_of_bin: list[_One] = []
+            for packed in of_bin:
+                if packed[_PRODUCT] is None:
+                    lost.append(packed[_LINE])
+                    continue
+                one = _decide(_unpacked(packed), setting, conventions, comma_groups=comma_groups)
+                if isinstance(one, _One):
+                    rows_of_bin.append(one)
+                else:
+                    lost.append(one.line)
+                    yield one
+            if lost:
+                yield from (Fault(row.line, _incomplete(row, min(lost))) for row in rows_of_bin)
+            else:
+                yield from _of_bin(rows_of_bin)
 
 
 def only(row: Row, setting: Setting) -> Record | Fault:
@@ -107,23 +127,17 @@ def _decide(row: Row, setting: Setting, conventions: Conventions, *, comma_group
     return _One(row.line, row.site, row.bin, row.product, quantity, as_of, worth(row.value, numbers), row.rest)
 
 
-def _of_bin(rows: Iterable[_One | Fault]) -> Iterator[Record | Fault]:
+def _of_bin(rows: Iterable[_One]) -> Iterator[Record | Fault]:
     """The record of one bin, from its rows by time. Rows of one time are summed when they name different products.
 
     Rows that are equal in all columns are one. Of one product, or of no product, rows with different quantities
     contradict each other, and rows that differ in a column that is not read may be two lots or one line twice. When the
     newest rows lack a product of older ones, nobody can tell whether it is gone or has only not changed.
     """
-    good: list[_One] = []
-    for row in rows:
-        if isinstance(row, Fault):
-            yield row
-        else:
-            good.append(row)
     newest: dict[str, _One] = {}
     before: dict[str, _One] = {}
     kept: list[_One] = []
-    for _, at_once in groupby(good, key=lambda row: row.as_of):
+    for _, at_once in groupby(rows, key=lambda row: row.as_of):
         group = list(at_once)
         goods: dict[str, _One] = {}
         clash = next((f for row in group if (f := goods.setdefault(row.product, row)).says != row.says), None)
@@ -156,6 +170,10 @@ def _mean_value(rows: Collection[_One]) -> Decimal | None:
     of = sum(row.quantity for row in rows)
     together = sum((row.value or 0) * (row.quantity if of else 1) for row in rows)
     return (Decimal(together) / (of or len(rows))).quantize(Decimal("1e-6")).normalize()
+
+
+def _incomplete(row: _One, lost: int) -> str:
+    return f"bin {row.bin!r} was not stored: line {lost} of it cannot be read"
 
 
 def _contradiction(group: list[_One]) -> str:
@@ -203,6 +221,11 @@ def _packed(row: Row) -> tuple[Any, ...]:
         *("" if row.quantity.certain else row.quantity_text, *as_of, "" if row.as_of.certain else row.as_of_text),
         *(row.value, row.rest),
     )
+
+
+def _lost(row: Fault) -> tuple[Any, ...]:
+    """Of a row that cannot be read, its place among its bin's rows."""
+    return bin_key(Place(row.site, row.bin, "")), row.line, *([None] * (_COLUMNS - 2))
 
 
 def _unpacked(found: tuple[Any, ...]) -> Row:

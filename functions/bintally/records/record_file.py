@@ -244,7 +244,7 @@ def tell(services: Services, arrival: Arrival, report: Report) -> None:
         "read_as": report.read_as,
         "unknown_columns": report.unknown_columns[:MOST_NAMES],
         "skipped": [asdict(line) for line in report.skipped],
-        "faults": [asdict(fault) for fault in report.faults],
+        "faults": [{"line": fault.line, "reason": fault.reason} for fault in report.faults],
     }
     entry = {"Source": "bintally", "DetailType": "Records Read"}
     try:
