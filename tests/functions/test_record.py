@@ -323,7 +323,9 @@ def test_a_report_names_some_thousands_of_faults_and_counts_all(
 # Rows, whatever is in them
 
 plain = st.text(st.characters(exclude_characters='\r\n",\x1a', exclude_categories=["Cs"]), max_size=12)
-ids = st.text(st.characters(categories=["L", "N"], include_characters="#%-"), min_size=1, max_size=12)
+ids = st.text(st.characters(categories=["L", "N"], include_characters="#%-"), min_size=1, max_size=12).filter(
+    lambda text: text.strip("#") not in ("", "NV")  # what spreadsheets write for lost ids
+)
 moments = st.datetimes(datetime(2000, 1, 1), datetime(2026, 11, 22)).map(lambda moment: moment.isoformat() + "Z")
 good_rows = st.tuples(ids, ids, st.integers(0, 999_999_999).map(str), st.one_of(st.just(""), moments)).map(",".join)
 bad_rows = st.one_of(

@@ -9,6 +9,7 @@ under the names of `columns`, in the encodings of `text`; numbers and dates are 
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
@@ -31,6 +32,9 @@ TOTALS = {
     *("total", "totals", "grandtotal", "subtotal", "sum", "sumtotal", "overalltotal", "alltotal", "totalgeneral"),
     *("gesamt", "summe", "gesamtsumme", "totaal", "totale", "soma", "suma"),
 }
+_ROUNDED = re.compile(r"\d(?:[.,]\d+)?E\+\d{2,}", re.IGNORECASE | re.ASCII)
+_BROKEN = re.compile(r"#+|#N/A|#NV|#¿?[^\W\d_]+(?:/0)?[!?]")
+"""#REF!, in the languages of spreadsheets, and ####, which stands for what does not fit into a narrow column."""
 EXAMPLE = "2026-11-22T06:00:00+01:00"
 SIGNATURES = {
     b"PK\x03\x04": "an Excel workbook or another archive",
@@ -244,12 +248,19 @@ class Sheet:
             found[target] = cell
         if self._site is not None:
             found["site"] = self._site
+        goods = [values[at] if at < len(values) else "" for at in self.columns.product]
+        for name, cell in [
+            ("site", found["site"]),
+            ("bin", found["bin"]),
+            *(("product", each or "") for each in goods),
+        ]:
+            if reason := _no_id(name, cell):
+                raise ValueError(reason)
         for name in ("site", "bin"):
             if not found[name] or "/" in found[name]:
                 raise ValueError(f"{name} is {_shown(found[name])}; no photograph's key can contain that")
         quantity = quantity_of(found["expected_quantity"], conventions.numbers)
         as_of = as_of_of(found["as_of"], self._setting, conventions.dates, self.columns.zone or self._setting.zone)
-        goods = [values[at] if at < len(values) else "" for at in self.columns.product]
         product = "\x1f".join(value or "" for value in goods).casefold() if any(goods) else ""
         texts = found["expected_quantity"], found["as_of"], self._cell(values, "value") or ""
         rest = self._digest_of_rest(values) if self._rest else b""
@@ -303,6 +314,18 @@ def _without_end(values: Sequence[str | None]) -> list[str | None]:
     while found and not found[-1]:
         del found[-1]
     return found
+
+
+def _no_id(name: str, text: str) -> str | None:
+    """The reason against an id that a spreadsheet lost: of several that are rounded to one, the rows would be summed or
+    taken as one."""
+    if "+" in text and _ROUNDED.fullmatch(text):
+        return f"{name} is {_shown(text)}, a number that a spreadsheet rounded: format the column as text and export again"
+    if text.startswith("#") and _BROKEN.fullmatch(text):
+        return (
+            f"{name} is {_shown(text)}, which a spreadsheet writes for a text that it lost: correct it and export again"
+        )
+    return None
 
 
 def quantity_of(text: str, marks: Marks) -> Reading[int]:

@@ -23,7 +23,8 @@ from bintally.records.values import EPOCH, MOST, Conventions, Reading, microseco
 # The cache is bounded, and what it cannot hold is on disk: "" names a temporary database.
 _OPEN = "PRAGMA cache_size=-65536; PRAGMA temp_store=FILE; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
 _TABLE = """CREATE TABLE rows (bin_key TEXT, line INTEGER, site TEXT, bin TEXT, product TEXT, quantity INTEGER,
-    other_quantity INTEGER, quantity_text TEXT, as_of INTEGER, other_as_of INTEGER, as_of_text TEXT, value TEXT, rest BLOB)"""
+    other_quantity INTEGER, quantity_text TEXT, as_of INTEGER, other_as_of INTEGER, as_of_text TEXT, value TEXT,
+    rest BLOB)"""
 _COLUMNS, _LINE, _PRODUCT = 13, 1, 4
 """How many columns the table has, and the places of two; the product is NULL for a row that cannot be read."""
 _INSERT = f"INSERT INTO rows VALUES ({', '.join('?' * _COLUMNS)})"
@@ -78,9 +79,9 @@ def merge(
                 if row.bin:
                     db.execute(_INSERT, _lost(row))
             elif row.as_of.certain and (reason := not_later(_certain(row.as_of), row.as_of_text, setting)):
-                lost = Fault(row.line, reason, row.site, row.bin)
-                yield lost
-                db.execute(_INSERT, _lost(lost))
+                fault = Fault(row.line, reason, row.site, row.bin)
+                yield fault
+                db.execute(_INSERT, _lost(fault))
             else:
                 db.execute(_INSERT, _packed(row))
         when = "other_as_of" if conventions.dates.decided == 1 else "as_of"
