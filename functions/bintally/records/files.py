@@ -119,8 +119,9 @@ class Sheet:
 
     @property
     def comma_groups(self) -> bool:
-        """Whether 1,000 is a thousand where the file shows nothing else: not in one from where the comma is decimal."""
-        return self.delimiter != ";"
+        """Whether 1,000 is a thousand where the file shows nothing else: only where commas separate the cells, for who
+        writes decimal commas separates cells otherwise (SAP by tabs, with three decimals: 4,000 is four)."""
+        return self.delimiter == ","
 
     def _head(self) -> tuple[str, list[str | None], Columns]:
         """The delimiter is the one with which a line names the columns."""
@@ -320,7 +321,9 @@ def _no_id(name: str, text: str) -> str | None:
     """The reason against an id that a spreadsheet lost: of several that are rounded to one, the rows would be summed or
     taken as one."""
     if "+" in text and _ROUNDED.fullmatch(text):
-        return f"{name} is {_shown(text)}, a number that a spreadsheet rounded: format the column as text and export again"
+        return (
+            f"{name} is {_shown(text)}, a number that a spreadsheet rounded: format the column as text and export again"
+        )
     if text.startswith("#") and _BROKEN.fullmatch(text):
         return (
             f"{name} is {_shown(text)}, which a spreadsheet writes for a text that it lost: correct it and export again"

@@ -107,7 +107,7 @@ def merge(
 
 def only(row: Row, setting: Setting) -> Record | Fault:
     """The record of a file that has no other row."""
-    one = _decide(row, setting, Conventions(), comma_groups=True)
+    one = _decide(row, setting, Conventions(), comma_groups=False)
     if isinstance(one, Fault):
         return one
     return Record(one.line, one.site, one.bin, one.quantity, one.as_of, value=one.value)
