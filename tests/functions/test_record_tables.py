@@ -116,6 +116,27 @@ def test_more_cells_than_columns_may_have_moved_the_quantity() -> None:
     assert reason.startswith("4 fields; the columns have 3 names. Put quotation marks around")
 
 
+@pytest.mark.parametrize("row", ["A,X,1,250,", 'A,X," 1",250,', "A,Mug, red,5,", "A,X,1,250,,", "A,X,1,,x,"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_empty_last_cell_hides_no_moved_quantity(row: str, alone: bool) -> None:
+    """1,250 with an empty remark is not 1 with the remark 250."""
+    read = Read(f"bin,sku,qty,remarks\n{row}\n" + ("" if alone else "B,X,1,\n"))
+    assert read.kept == ({} if alone else {"B": 1})
+    assert "fields; the columns have 4 names. Put quotation marks around" in read.faults[2]
+
+
+def test_delimiters_with_which_every_row_ends_are_nothing() -> None:
+    more = "".join(f"B{number},1,x,\n" for number in range(30))
+    assert Read(f'bin,qty,note\nA,1,"a\nb",\n{more}').kept["A"] == 1
+    assert Read("bin,qty,note,\nA,1,x,\n").kept == {"A": 1}
+    assert Read("bin,qty\nA,1\nB,2,\nC,3,,\n").kept == {"A": 1, "B": 2, "C": 3}
+    assert Read("bin\tqty\tmin\nA\t1\t250\t\nB\t2\t100\t\n").kept == {"A": 1, "B": 2}
+    assert Read("bin,qty,min\nA,1,250,\nB,2,100,\n").kept == {}, "1,250 and 2,100 without a minimum?"
+    assert Read("bin,qty,min\nA,1,250,\nB,2,,\nC,3,,\n").kept == {"A": 1, "B": 2, "C": 3}
+    late = Read(f"bin,qty,note\n{more}A,1,250,,\n")
+    assert "A" not in late.kept and late.kept["B29"] == 1 and list(late.faults) == [32]
+
+
 # Names of columns
 
 

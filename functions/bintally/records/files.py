@@ -10,6 +10,7 @@ under the names of `columns`, in the encodings of `text`; numbers and dates are 
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
@@ -19,7 +20,7 @@ from bintally.common.errors import Rejected
 from bintally.common.keys import CLOCK_TOLERANCE, utc
 from bintally.records import columns
 from bintally.records.columns import Columns, Wanted
-from bintally.records.text import LONGEST_LINE, Lines, is_utf8, legible, opened
+from bintally.records.text import LONGEST_LINE, Line, Lines, is_utf8, legible, opened
 from bintally.records.values import Conventions, Marks, Reading, date, number, whole
 
 LARGEST_JSON = 1024**2
@@ -28,6 +29,7 @@ DELIMITERS = ",;\t|"
 MOST_PREAMBLE = 30
 """Lines before the one that names the columns: a report's title, its date, its filters."""
 MOST_SKIPPED = 20
+SAMPLE = 20  # rows that show with how many delimiters all of them end
 TOTALS = {
     *("total", "totals", "grandtotal", "subtotal", "sum", "sumtotal", "overalltotal", "alltotal", "totalgeneral"),
     *("gesamt", "summe", "gesamtsumme", "totaal", "totale", "soma", "suma"),
@@ -107,7 +109,8 @@ class Sheet:
         self._lines, self._setting = Lines(text), setting
         self.conventions = Conventions()
         self.skipped: list[Skipped] = []
-        self.delimiter, self._names, self.columns = self._head()
+        self.delimiter, names, self.columns = self._head()
+        self._names = _without_end(names)
         places = self.columns.places.items()
         used = {*self.columns.product, *(place for target, place in places if target != "value")}
         self._rest = [at for at in range(len(self._names)) if at not in used]
@@ -115,6 +118,8 @@ class Sheet:
         self._total = 0
         self._above = ("", "")  # site and bin of the row above
         self._rows = 0
+        self._widest = sys.maxsize  # cells of a row, while `_usual_width` reads some
+        self._widest = max(len(names), self._usual_width())
         self._shortest = 0  # cells of the shortest row so far
 
     @property
@@ -123,8 +128,8 @@ class Sheet:
         writes decimal commas separates cells otherwise (SAP by tabs, with three decimals: 4,000 is four)."""
         return self.delimiter == ","
 
-    def _head(self) -> tuple[str, list[str | None], Columns]:
-        """The delimiter is the one with which a line names the columns."""
+    def _head(self) -> tuple[str, list[str], Columns]:
+        """The delimiter is the one with which a line names the columns. The names are those of all of its cells."""
         delimiters, nearest = DELIMITERS, (0, 1, [""])
         for _ in range(MOST_PREAMBLE):
             first = self._lines.next()
@@ -139,7 +144,7 @@ class Sheet:
                 lines, found = self._lines.row(delimiter, lambda _: False) or ([first], [])
                 names = [legible(cell) or "" for cell in found]
                 if (known := columns.find(names, self._setting.wanted)) is not None:
-                    return delimiter, _without_end(names), known
+                    return delimiter, names, known
                 near = columns.nearness(names, self._setting.wanted)
                 more = first.number == nearest[1] and near == nearest[0] and len(names) > len(nearest[2])
                 if near > nearest[0] or more or not any(nearest[2]):
@@ -148,6 +153,23 @@ class Sheet:
             if (first.text or "").strip():
                 self._skip(first.number, "it is above the line that names the columns")
         raise Rejected(columns.explain(nearest[2], nearest[1], self._setting.wanted))
+
+    def _usual_width(self) -> int:
+        """The cells that each of the first rows has at least: all may end with delimiters that the names do not. Of one
+        row nobody can tell, and digits behind the quantity may be a part of it: 1,250."""
+        behind = self.columns.places["expected_quantity"] + 1
+        read: list[Line] = []
+        widths: list[int] = []
+        for _ in range(SAMPLE):
+            if (found := self._lines.row(self.delimiter, self._is_row)) is None:
+                break
+            read += found[0]
+            values = [legible(cell) for cell in found[1]]
+            in_parts = self.delimiter == "," and any(cell and cell.isdigit() for cell in values[behind : behind + 1])
+            if self._cell(values, "bin") and self._cell(values, "expected_quantity") and not in_parts:
+                widths.append(len(values))
+        self._lines.put_back(read)
+        return min(widths) if len(widths) > 1 else 0
 
     def rows(self) -> Iterator[Row | Fault]:
         """Every row that is not empty, in file order."""
@@ -232,7 +254,12 @@ class Sheet:
         """Raises ValueError, which says what is wrong."""
         conventions = conventions or self.conventions
         width = len(self._names)
-        if any(value or value is None for value in values[width:]):
+        # A comma in a cell moves those after it. Behind an empty last cell that does not show in what is beyond the
+        # names. Where nothing is behind the needed cells, nothing has moved: one of them would be empty.
+        places = self.columns.places
+        needed = 1 + max(places["bin"], places["expected_quantity"])
+        first_extra = needed if len(values) > self._widest else width
+        if any(value or value is None for value in values[first_extra:]):
             raise ValueError(
                 f"{len(values)} fields; the columns have {width} names. Put quotation marks around a text, or a"
                 f" number, that contains {self.delimiter!r}"
