@@ -137,6 +137,15 @@ def test_spellings_of_one_bin_are_stored_as_one_record(inventory: Inventory) -> 
     assert inventory.records() == {"BIN#SEA1#A-1": 7}
 
 
+def test_bins_that_have_a_newer_record_are_told(inventory: Inventory) -> None:
+    event = inventory.put(KEY, HEAD + "SEA1,A,3,2020-11-22\nSEA1,B,3,2020-11-22\n")
+    assert inventory.deliver(event) == inventory.deliver(event) == []
+    assert [told["outdated"] for told in inventory.told] == [0, 0], "a retry outdates nothing"
+    told = inventory.read(HEAD + "SEA1,A,4,2020-11-21\nSEA1,B,4,2020-11-23\nSEA1,C,4,2020-11-21\n")
+    assert (told["kept"], told["bins"], told["outdated"]) == (3, 3, 1)
+    assert inventory.records() == {"BIN#SEA1#A": 3, "BIN#SEA1#B": 4, "BIN#SEA1#C": 4}
+
+
 def test_a_count_is_compared_with_the_record_as_of_then(inventory: Inventory, photo: Callable[..., bytes]) -> None:
     inventory.read(HEAD + "SEA1,A,3,2020-11-22T06:00:00Z\n")
     inventory.world.deliver(inventory.world.put("incoming/SEA1/A/a.jpg", photo()))
