@@ -117,10 +117,10 @@ class Sheet:
         self._site = setting.site() if "site" not in self.columns.places else None
         self._total = 0
         self._above = ("", "")  # site and bin of the row above
-        self._rows = 0
+        self._rows = 0  # that could be read
+        self._shortest = 0  # cells of the shortest row so far
         self._widest = sys.maxsize  # cells of a row, while `_usual_width` reads some
         self._widest = max(len(names), self._usual_width())
-        self._shortest = 0  # cells of the shortest row so far
 
     @property
     def comma_groups(self) -> bool:
