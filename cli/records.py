@@ -130,11 +130,13 @@ def _read(s3: Any, bucket: str, key: str) -> Summary | None:
 
 
 def outcome(summary: Summary) -> str:
-    """3 rows kept for 2 bins, 1 refused; or what a dry run would give."""
+    """3 rows kept for 2 bins (1 has a newer record already), 1 refused; or what a dry run would give."""
     kept = f"{summary['kept']} row{'s' * (summary['kept'] != 1)}"
     bins = f"{summary['bins']} bin{'s' * (summary['bins'] != 1)}"
     verb = "would be kept" if summary["dry_run"] else "kept"
-    return f"{kept} {verb} for {bins}, {summary['malformed']} refused"
+    outdated = summary.get("outdated", 0)  # missing in the summaries of 0.1.0
+    newer = f" ({outdated} {'have' if outdated > 1 else 'has'} a newer record already)" if outdated else ""
+    return f"{kept} {verb} for {bins}{newer}, {summary['malformed']} refused"
 
 
 def read_as(summary: Summary) -> str:

@@ -177,6 +177,13 @@ def test_upload_says_where_a_table_goes(stack: SimpleNamespace, tmp_path: Path) 
     assert "stock.csv is a table, no photograph. Load it with: bintally records load " in shown.stderr
 
 
+def test_bins_that_have_a_newer_record_are_said() -> None:
+    summary = {"kept": 3, "bins": 2, "malformed": 0, "dry_run": False}
+    assert records.outcome(summary) == "3 rows kept for 2 bins, 0 refused"
+    said = records.outcome(summary | {"outdated": 1})
+    assert said == "3 rows kept for 2 bins (1 has a newer record already), 0 refused"
+
+
 def test_the_functions_own_words_are_these() -> None:
     """The command line cannot import the functions."""
     assert records.TABLES == TABLES and columns.TARGETS == records.TARGETS

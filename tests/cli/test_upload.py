@@ -276,6 +276,18 @@ def test_whole_numbers(text: str, quantity: int | None) -> None:
     assert labels.whole(text) == quantity
 
 
+@pytest.mark.parametrize("delimiter", ["\t", ";"])
+def test_a_comma_may_be_decimal_where_none_separates_cells(tmp_path: Path, delimiter: str) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text(f"id{delimiter}quantity\na{delimiter}4,00\nb{delimiter}1,234,567\n")
+    assert labels.read(file) == {"a": 4, "b": 1234567}
+    file.write_text(f"id{delimiter}quantity\na{delimiter}4,000\n")
+    with pytest.raises(ValueError, match="line 2: quantity is '4,000'; a whole number from 0 is expected"):
+        labels.read(file)
+    file.write_text('id,quantity\na,"4,000"\n')
+    assert labels.read(file) == {"a": 4000}
+
+
 def test_a_quantity_that_is_none_is_named_with_its_line(folder: Path) -> None:
     (folder / "labels.csv").write_text("id,quantity\na,4\nd,about 5\n")
     result = CliRunner().invoke(main, ["upload", str(folder)])

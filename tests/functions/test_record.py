@@ -137,6 +137,15 @@ def test_spellings_of_one_bin_are_stored_as_one_record(inventory: Inventory) -> 
     assert inventory.records() == {"BIN#SEA1#A-1": 7}
 
 
+def test_bins_that_have_a_newer_record_are_told(inventory: Inventory) -> None:
+    event = inventory.put(KEY, HEAD + "SEA1,A,3,2020-11-22\nSEA1,B,3,2020-11-22\n")
+    assert inventory.deliver(event) == inventory.deliver(event) == []
+    assert [told["outdated"] for told in inventory.told] == [0, 0], "a retry outdates nothing"
+    told = inventory.read(HEAD + "SEA1,A,4,2020-11-21\nSEA1,B,4,2020-11-23\nSEA1,C,4,2020-11-21\n")
+    assert (told["kept"], told["bins"], told["outdated"]) == (3, 3, 1)
+    assert inventory.records() == {"BIN#SEA1#A": 3, "BIN#SEA1#B": 4, "BIN#SEA1#C": 4}
+
+
 def test_a_count_is_compared_with_the_record_as_of_then(inventory: Inventory, photo: Callable[..., bytes]) -> None:
     inventory.read(HEAD + "SEA1,A,3,2020-11-22T06:00:00Z\n")
     inventory.world.deliver(inventory.world.put("incoming/SEA1/A/a.jpg", photo()))
@@ -175,6 +184,14 @@ def test_bad_rows_are_reported_and_good_rows_kept(inventory: Inventory) -> None:
     assert told["report"] == {"bucket": "artifacts", "key": f"reports/records/{KEY}/{version}.json"}
     report = inventory.report(told)
     assert report["faults"] == told["faults"] and report["faults_left_out"] == 0
+
+
+def test_a_bin_of_which_a_row_is_bad_is_not_stored(inventory: Inventory) -> None:
+    told = inventory.read("site,bin,sku,qty\nSEA1,A,x,5\nSEA1,A,y,n/a\nSEA1,B,x,1\n")
+    assert inventory.records() == {"BIN#SEA1#B": 1}
+    assert (told["kept"], told["bins"], told["malformed"]) == (1, 1, 2)
+    assert told["faults"][0] == {"line": 2, "reason": "bin 'A' was not stored: line 3 of it cannot be read"}
+    assert told["faults"][1].keys() == {"line", "reason"}
 
 
 @pytest.mark.parametrize(
@@ -223,19 +240,20 @@ def test_a_file_of_which_nothing_is_kept_has_an_event_and_a_metric_of_its_own(
         b'{"expected_quantity": true}',
         b'{"expected_quantity": "three"}',
         b'{"expected_quantity": "1.000"}',
+        b'{"expected_quantity": "1,000"}',
         b'{"expected_quantity": NaN}',
         b'{"expected_quantity": 3, "as_of": "yesterday"}',
         b'{"expected_quantity": 3, "as_of": 1795342503}',
         b'{"expected_quantity": ' + b"9" * 9000 + b"}",
         b'{"BIN_FCSKU_DATA": {}}',
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_a_json_file_that_says_no_quantity_is_reported(inventory: Inventory, data: bytes) -> None:
     told = inventory.read(data, "records/SEA1/A.json")
     assert (told["kept"], told["malformed"], inventory.records()) == (0, 1, {})
     reason = inventory.report(told)["faults"][0]["reason"]
-    assert reason.startswith("not a record in JSON: ") or "which may be 1 or 1000" in reason
+    assert reason.startswith("not a record in JSON: ") or "which may be 1" in reason
 
 
 def test_a_folder_that_the_console_makes_is_no_file(inventory: Inventory) -> None:
@@ -315,7 +333,9 @@ def test_a_report_names_some_thousands_of_faults_and_counts_all(
 # Rows, whatever is in them
 
 plain = st.text(st.characters(exclude_characters='\r\n",\x1a', exclude_categories=["Cs"]), max_size=12)
-ids = st.text(st.characters(categories=["L", "N"], include_characters="#%-"), min_size=1, max_size=12)
+ids = st.text(st.characters(categories=["L", "N"], include_characters="#%-"), min_size=1, max_size=12).filter(
+    lambda text: text.strip("#") not in ("", "NV")  # what spreadsheets write for lost ids
+)
 moments = st.datetimes(datetime(2000, 1, 1), datetime(2026, 11, 22)).map(lambda moment: moment.isoformat() + "Z")
 good_rows = st.tuples(ids, ids, st.integers(0, 999_999_999).map(str), st.one_of(st.just(""), moments)).map(",".join)
 bad_rows = st.one_of(

@@ -116,6 +116,27 @@ def test_more_cells_than_columns_may_have_moved_the_quantity() -> None:
     assert reason.startswith("4 fields; the columns have 3 names. Put quotation marks around")
 
 
+@pytest.mark.parametrize("row", ["A,X,1,250,", 'A,X," 1",250,', "A,Mug, red,5,", "A,X,1,250,,", "A,X,1,,x,"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_empty_last_cell_hides_no_moved_quantity(row: str, alone: bool) -> None:
+    """1,250 with an empty remark is not 1 with the remark 250."""
+    read = Read(f"bin,sku,qty,remarks\n{row}\n" + ("" if alone else "B,X,1,\n"))
+    assert read.kept == ({} if alone else {"B": 1})
+    assert "fields; the columns have 4 names. Put quotation marks around" in read.faults[2]
+
+
+def test_delimiters_with_which_every_row_ends_are_nothing() -> None:
+    more = "".join(f"B{number},1,x,\n" for number in range(30))
+    assert Read(f'bin,qty,note\nA,1,"a\nb",\n{more}').kept["A"] == 1
+    assert Read("bin,qty,note,\nA,1,x,\n").kept == {"A": 1}
+    assert Read("bin,qty\nA,1\nB,2,\nC,3,,\n").kept == {"A": 1, "B": 2, "C": 3}
+    assert Read("bin\tqty\tmin\nA\t1\t250\t\nB\t2\t100\t\n").kept == {"A": 1, "B": 2}
+    assert Read("bin,qty,min\nA,1,250,\nB,2,100,\n").kept == {}, "1,250 and 2,100 without a minimum?"
+    assert Read("bin,qty,min\nA,1,250,\nB,2,,\nC,3,,\n").kept == {"A": 1, "B": 2, "C": 3}
+    late = Read(f"bin,qty,note\n{more}A,1,250,,\n")
+    assert "A" not in late.kept and late.kept["B29"] == 1 and list(late.faults) == [32]
+
+
 # Names of columns
 
 
@@ -167,6 +188,29 @@ def test_a_bin_may_be_called_total_unless_it_is_the_sum(quantity: str, kept: boo
     assert ("Total" in Read(f"bin,qty\nA,1\nB,2\nTotal,{quantity}\n").kept) == kept
 
 
+# Ids that a spreadsheet lost
+
+
+@pytest.mark.parametrize("text", ["4.00638E+12", "4,00638e+12", "1E+05"])
+@pytest.mark.parametrize("place", ["site", "bin", "sku"])
+def test_ids_that_a_spreadsheet_rounded_are_refused(text: str, place: str) -> None:
+    row = {"site": "S", "bin": "A", "sku": "X"} | {place: text}
+    read = Read("site;bin;sku;qty\n" + 2 * (";".join(row.values()) + ";4\n") + "S;B;1E05;1\n")
+    assert read.kept == {"B": 1} and list(read.faults) == [2, 3]
+    name = "product" if place == "sku" else place
+    assert read.faults[2].startswith(
+        f"{name} is {text!r}, a number that a spreadsheet rounded: format the column as text"
+    )
+
+
+@pytest.mark.parametrize("text", ["#####", "#REF!", "#NAME?", "#VALUE!", "#N/A", "#DIV/0!", "#BEZUG!", "#ÜBERLAUF!"])
+def test_what_a_spreadsheet_writes_for_a_lost_id_is_refused(text: str) -> None:
+    read = Read(f"bin,sku,qty\n{text},X,4\nA,{text},4\nA,X,1\nB,#12,1\n#7,X,1\n1E12,A+B,1\n")
+    assert read.kept == {"B": 1, "#7": 1, "1E12": 1}
+    assert read.faults[2].startswith(f"bin is {text!r}, which a spreadsheet writes for a text that it lost")
+    assert read.faults[3].startswith(f"product is {text!r}") and read.faults[4].endswith("line 3 of it cannot be read")
+
+
 # Whole numbers
 
 
@@ -174,7 +218,7 @@ def test_a_bin_may_be_called_total_unless_it_is_the_sum(quantity: str, kept: boo
     ("text", "whole"),
     [
         *[("4", 4), ("4.0", 4), ("4.", 4), ("+4", 4), ("007", 7), ("0.000", 0), ("4,0", 4), ("4,00", 4), (" 4 ", 4)],
-        *[("1,000", 1000), ("1,234,567", 1234567), ("1,00,000", 100000), ("1 000", 1000), ("1\u00a0000", 1000)],
+        *[("1,234,567", 1234567), ("1,00,000", 100000), ("1 000", 1000), ("1\u00a0000", 1000)],
         *[("1\u202f000,0", 1000), ("1'000", 1000), ("1\u2019000.00", 1000), ("1.234,00", 1234), ("1,234.00", 1234)],
         *[("1.000.000", 1000000), ("1000.000", 1000), ("\uff14", 4), ('="4"', 4), ("'4", 4), ("999999999", 999999999)],
     ],
@@ -204,6 +248,8 @@ def test_what_is_no_whole_number_is_told(text: str) -> None:
         (",", ["3.0", "1.000.000"], "1.000", None),  # it shows both
         (",", [], "1,000", 1000),
         (";", [], "1,000", None),
+        *(("\t", [], "1,000", None), ("|", [], "1,000", None)),
+        *(("\t", ["2,500.5"], "1,000", 1000), ("\t", ["2,5"], "1,000", 1), ("|", ["0,500"], "1,000", 1)),
         (";", ["3,0"], "1,000", 1),
         (";", ["3.0"], "1,000", 1000),
     ],
@@ -314,6 +360,37 @@ def test_rows_that_contradict_each_other_are_told_and_none_is_taken(rows: str) -
     assert read.kept == {"B": 1}
     assert list(read.faults) == list(range(2, 2 + rows.count("\n")))
     assert all("bin 'A' has 3 (line 2) and 2 (line 3)" in reason for reason in read.faults.values())
+    assert all("contradict each other" in reason for reason in read.faults.values())
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        *(("A,X,5,\nA,Y,n/a,\n", 3), ("A,X,,\nA,Y,5,\n", 2), ("A,X,5,\na,Y,2.5,\n", 3), ("A,X,5,\nA,Y,5,soon\n", 3)),
+        *(("A,X,5,\nA,Y,5,2099-01-01\n", 3), ("A,X,5,\nA,Y,1.000,\n", 3), ("A,X,5,\nA,Y,1,000,x\n", 3)),
+        ("A,X,5,2026-11-22\nA,Y,1,05/06/2026\n", 3),
+        *(("A,X,5,\n,Y,7,\n", 3), ("A,X,5,\n,,7,\n", 3), ("A,X,5,\n,Y,,\n", 3), ("A,X,5,\nB,X,1,\nA,Y,x,\n", 4)),
+        ("A,X,5,\n,Y,0,\n,Z,7,\n", 3),
+    ],
+)
+def test_a_bin_with_a_row_that_cannot_be_read_is_not_stored(rows: str, line: int) -> None:
+    """Its other rows would be stored as all that is in it."""
+    read = Read(f"{HEAD}{rows}B,X,1,\nC,X,1,\n")
+    assert "A" not in read.kept and read.kept["C"] == 1
+    assert f"bin 'A' was not stored: line {line} of it cannot be read" in read.faults.values()
+
+
+def test_rows_below_the_only_name_of_their_site_and_bin_are_of_it() -> None:
+    read = Read("site,bin,sku,qty\nS,A,X,5\n,,Y,7\n,B,X,1\nT,A,X,2\nT,B,X,2\n")
+    assert [(one.site, one.bin, one.quantity) for one in read.records] == [("T", "A", 2), ("T", "B", 2)]
+    assert sorted(read.faults) == [2, 3, 4] and read.faults[2].endswith("line 3 of it cannot be read")
+
+
+@pytest.mark.parametrize(
+    "line", ["Total,,8,", ",Total,8,", ",,8,", ",,,note", ",,,", "x/y,X,1,", "Printed by N,,,", "D,X,n/a,\n,X,7,"]
+)
+def test_a_line_of_no_bin_costs_no_bin(line: str) -> None:
+    assert Read(f"{HEAD}A,X,5,\nB,X,3,\n{line}\n").kept == {"A": 5, "B": 3}
 
 
 def test_without_a_column_of_products_rows_contradict() -> None:
@@ -324,6 +401,22 @@ def test_without_a_column_of_products_rows_contradict() -> None:
 def test_equal_rows_are_one() -> None:
     assert Read(f"{HEAD}A,X,3,{TIME}\nA,X,3,{TIME}\nA,Y,1,{TIME}\n").kept == {"A": 4}
     assert Read("bin,qty\nA,3\nA,3\n").kept == {"A": 3}
+
+
+@pytest.mark.parametrize(
+    ("names", "one", "other"),
+    [
+        *(("description", "Red mug", "Blue mug"), ("sku,expiry", "X,2027-01", "X,2027-02"), ("stock status", "ok", "")),
+        *(("sku,unit cost", "X,5", "X,6"), ("sku,n/a,note", "X,,?", "X,,!"), ("sku,a,b", "X,,y", "X,y,")),
+        ("sku,,note", "X,1,", "X,2,"),
+    ],
+)
+def test_rows_that_differ_in_a_column_that_is_not_read_are_not_equal(names: str, one: str, other: str) -> None:
+    """Two lots of five, or one line of five twice: nobody can tell."""
+    read = Read(f"bin,qty,{names}\nA,5,{one}\nA,5,{other}\nB,5,{one}\nB,5,{one}\n")
+    assert read.kept == {"B": 5} and list(read.faults) == [2, 3]
+    assert all("has 5 (line 2) and 5 (line 3)" in reason for reason in read.faults.values())
+    assert all("differ in columns that are not read" in reason for reason in read.faults.values())
 
 
 def test_two_lots_of_a_product_are_two_lines() -> None:

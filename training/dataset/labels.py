@@ -94,8 +94,10 @@ def read(path: Path) -> dict[str, int]:
         cells = [row[at].strip() if at < len(row) else "" for at in (id_at, quantity_at)]
         if not cells[0] or not cells[1]:
             continue  # a row of a photograph that nobody recorded
-        if (quantity := whole(cells[1])) is None:
-            raise ValueError(f"{path}, line {number}: quantity is {cells[1]!r}; a whole number from 0 is expected")
+        if (quantity := whole(cells[1], delimiter)) is None:
+            raise ValueError(
+                f"{path}, line {number}: quantity is {cells[1]!r}; a whole number from 0 is expected, such as 4000"
+            )
         quantities[spelled(cells[0])] = quantity
     return quantities
 
@@ -114,9 +116,12 @@ def column(names: list[str], known: tuple[str, ...]) -> int | None:
     return next((names.index(name) for name in known if name in names), None)
 
 
-def whole(text: str) -> int | None:
-    """4, 4.0, 4,00 and 1,000 are whole numbers. None for another text, also for 4.000: 4 or 4,000, by the country."""
+def whole(text: str, delimiter: str = ",") -> int | None:
+    """4, 4.0 and 4,00 are whole numbers. None for another text, also for 4.000: 4 or 4000, by the country. So is 4,000,
+    unless commas separate the cells: who writes decimal commas separates cells otherwise."""
     text = unicodedata.normalize("NFKC", text).strip()
+    if delimiter != "," and re.fullmatch(r"\d{1,3},\d{3}", text, re.ASCII):
+        return None
     if re.fullmatch(r"\d{1,3}([, '’]\d{3})+", text, re.ASCII):
         text = re.sub(r"\D", "", text)
     found = re.fullmatch(r"(\d{1,9})(?:[.,]0{0,2})?", text, re.ASCII)

@@ -38,7 +38,10 @@ is stored again: another file may have come between, whose undated rows it repla
 MOST_FAULTS = 5000
 """Faults of some 300 bytes in an answer, which Lambda limits to 6 MB."""
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-TOLD = ("kept", "bins", "malformed", "read_as", "unknown_columns", "skipped", "records", "uploaded_at", "dry_run")
+TOLD = (
+    *("kept", "bins", "outdated", "malformed", "read_as", "unknown_columns", "skipped", "records", "uploaded_at"),
+    "dry_run",
+)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,10 @@
 under the names of `columns`, in the encodings of `text`; numbers and dates are spelled as in `values`.
 """
 
+import hashlib
 import json
+import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
@@ -17,7 +20,7 @@ from bintally.common.errors import Rejected
 from bintally.common.keys import CLOCK_TOLERANCE, utc
 from bintally.records import columns
 from bintally.records.columns import Columns, Wanted
-from bintally.records.text import LONGEST_LINE, Lines, is_utf8, legible, opened
+from bintally.records.text import LONGEST_LINE, Line, Lines, is_utf8, legible, opened
 from bintally.records.values import Conventions, Marks, Reading, date, number, whole
 
 LARGEST_JSON = 1024**2
@@ -26,10 +29,14 @@ DELIMITERS = ",;\t|"
 MOST_PREAMBLE = 30
 """Lines before the one that names the columns: a report's title, its date, its filters."""
 MOST_SKIPPED = 20
+SAMPLE = 20  # rows that show with how many delimiters all of them end
 TOTALS = {
     *("total", "totals", "grandtotal", "subtotal", "sum", "sumtotal", "overalltotal", "alltotal", "totalgeneral"),
     *("gesamt", "summe", "gesamtsumme", "totaal", "totale", "soma", "suma"),
 }
+_ROUNDED = re.compile(r"\d(?:[.,]\d+)?E\+\d{2,}", re.IGNORECASE | re.ASCII)
+_BROKEN = re.compile(r"#+|#N/A|#NV|#¿?[^\W\d_]+(?:/0)?[!?]")
+"""#REF!, in the languages of spreadsheets, and ####, which stands for what does not fit into a narrow column."""
 EXAMPLE = "2026-11-22T06:00:00+01:00"
 SIGNATURES = {
     b"PK\x03\x04": "an Excel workbook or another archive",
@@ -55,6 +62,8 @@ class Row:
     as_of_text: str = ""
     value: str = ""
     """Of one item, as it is written; no row is refused for it."""
+    rest: bytes = b""
+    """A digest of the cells that say none of the above and of the value: lines that differ there are not equal."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,9 @@ class Fault:
 
     line: int
     reason: str
+    site: str = ""
+    bin: str = ""
+    """The bin whose record lacks this row; "" when nobody can tell."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +109,27 @@ class Sheet:
         self._lines, self._setting = Lines(text), setting
         self.conventions = Conventions()
         self.skipped: list[Skipped] = []
-        self.delimiter, self._names, self.columns = self._head()
+        self.delimiter, names, self.columns = self._head()
+        self._names = _without_end(names)
+        places = self.columns.places.items()
+        used = {*self.columns.product, *(place for target, place in places if target != "value")}
+        self._rest = [at for at in range(len(self._names)) if at not in used]
         self._site = setting.site() if "site" not in self.columns.places else None
         self._total = 0
+        self._above = ("", "")  # site and bin of the row above
+        self._rows = 0  # that could be read
         self._shortest = 0  # cells of the shortest row so far
+        self._widest = sys.maxsize  # cells of a row, while `_usual_width` reads some
+        self._widest = max(len(names), self._usual_width())
 
     @property
     def comma_groups(self) -> bool:
-        """Whether 1,000 is a thousand where the file shows nothing else: not in one from where the comma is decimal."""
-        return self.delimiter != ";"
+        """Whether 1,000 is a thousand where the file shows nothing else: only where commas separate the cells, for who
+        writes decimal commas separates cells otherwise (SAP by tabs, with three decimals: 4,000 is four)."""
+        return self.delimiter == ","
 
-    def _head(self) -> tuple[str, list[str | None], Columns]:
-        """The delimiter is the one with which a line names the columns."""
+    def _head(self) -> tuple[str, list[str], Columns]:
+        """The delimiter is the one with which a line names the columns. The names are those of all of its cells."""
         delimiters, nearest = DELIMITERS, (0, 1, [""])
         for _ in range(MOST_PREAMBLE):
             first = self._lines.next()
@@ -123,7 +144,7 @@ class Sheet:
                 lines, found = self._lines.row(delimiter, lambda _: False) or ([first], [])
                 names = [legible(cell) or "" for cell in found]
                 if (known := columns.find(names, self._setting.wanted)) is not None:
-                    return delimiter, _without_end(names), known
+                    return delimiter, names, known
                 near = columns.nearness(names, self._setting.wanted)
                 more = first.number == nearest[1] and near == nearest[0] and len(names) > len(nearest[2])
                 if near > nearest[0] or more or not any(nearest[2]):
@@ -133,6 +154,23 @@ class Sheet:
                 self._skip(first.number, "it is above the line that names the columns")
         raise Rejected(columns.explain(nearest[2], nearest[1], self._setting.wanted))
 
+    def _usual_width(self) -> int:
+        """The cells that each of the first rows has at least: all may end with delimiters that the names do not. Of one
+        row nobody can tell, and digits behind the quantity may be a part of it: 1,250."""
+        behind = self.columns.places["expected_quantity"] + 1
+        read: list[Line] = []
+        widths: list[int] = []
+        for _ in range(SAMPLE):
+            if (found := self._lines.row(self.delimiter, self._is_row)) is None:
+                break
+            read += found[0]
+            values = [legible(cell) for cell in found[1]]
+            in_parts = self.delimiter == "," and any(cell and cell.isdigit() for cell in values[behind : behind + 1])
+            if self._cell(values, "bin") and self._cell(values, "expected_quantity") and not in_parts:
+                widths.append(len(values))
+        self._lines.put_back(read)
+        return min(widths) if len(widths) > 1 else 0
+
     def rows(self) -> Iterator[Row | Fault]:
         """Every row that is not empty, in file order."""
         while (found := self._lines.row(self.delimiter, self._is_row)) is not None:
@@ -140,6 +178,7 @@ class Sheet:
             number_ = lines[0].number
             if not texts:
                 if lines[0].text is None:
+                    self._above = ("", "")
                     yield Fault(number_, f"the line has more than {LONGEST_LINE:,} characters")
                 continue
             values = [legible(cell) for cell in texts]
@@ -150,8 +189,11 @@ class Sheet:
             try:
                 row = self._row(number_, values, cut=lines[-1].cut)
             except ValueError as error:
-                yield Fault(number_, str(error))
+                self._above, of = self._bin_of(values)
+                yield Fault(number_, str(error), *of)
             else:
+                self._above = row.site, row.bin
+                self._rows += 1
                 self._total += row.quantity.first or 0
                 self._shortest = min(self._shortest or len(values), len(values))
                 yield row
@@ -178,6 +220,24 @@ class Sheet:
             return self._skip(line, "it is a total")
         return False
 
+    def _bin_of(self, values: Sequence[str | None]) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Site and bin of a row that cannot be read, for the rows below it, and for itself.
+
+        A report that names a bin, or a site, only once leaves it empty in the rows below. A row without a bin is of
+        the bin above when it names a product, or a quantity that is not the sum of the rows above.
+        """
+        nowhere = "", ""
+        site = self._cell(values, "site") if self._site is None else self._site
+        bin_, quantity = self._cell(values, "bin"), self._cell(values, "expected_quantity")
+        of = site or self._above[0], bin_ or self._above[1]
+        if site is None or bin_ is None or not all(of) or any("/" in each for each in of):
+            return nowhere, nowhere
+        if bin_ or any(values[at] for at in self.columns.product if at < len(values)):
+            return of, of
+        sums = number(quantity or "", Marks())
+        is_total = self._rows > 1 and sums is not None and self._total in (sums.first, sums.second)
+        return of, nowhere if quantity == "" or is_total else of
+
     def _skip(self, line: int, reason: str) -> bool:
         if len(self.skipped) < MOST_SKIPPED:
             self.skipped.append(Skipped(line, reason))
@@ -194,7 +254,12 @@ class Sheet:
         """Raises ValueError, which says what is wrong."""
         conventions = conventions or self.conventions
         width = len(self._names)
-        if any(value or value is None for value in values[width:]):
+        # A comma in a cell moves those after it. Behind an empty last cell that does not show in what is beyond the
+        # names. Where nothing is behind the needed cells, nothing has moved: one of them would be empty.
+        places = self.columns.places
+        needed = 1 + max(places["bin"], places["expected_quantity"])
+        first_extra = needed if len(values) > self._widest else width
+        if any(value or value is None for value in values[first_extra:]):
             raise ValueError(
                 f"{len(values)} fields; the columns have {width} names. Put quotation marks around a text, or a"
                 f" number, that contains {self.delimiter!r}"
@@ -211,15 +276,28 @@ class Sheet:
             found[target] = cell
         if self._site is not None:
             found["site"] = self._site
+        goods = [values[at] if at < len(values) else "" for at in self.columns.product]
+        for name, cell in [
+            ("site", found["site"]),
+            ("bin", found["bin"]),
+            *(("product", each or "") for each in goods),
+        ]:
+            if reason := _no_id(name, cell):
+                raise ValueError(reason)
         for name in ("site", "bin"):
             if not found[name] or "/" in found[name]:
                 raise ValueError(f"{name} is {_shown(found[name])}; no photograph's key can contain that")
         quantity = quantity_of(found["expected_quantity"], conventions.numbers)
         as_of = as_of_of(found["as_of"], self._setting, conventions.dates, self.columns.zone or self._setting.zone)
-        goods = [values[at] if at < len(values) else "" for at in self.columns.product]
         product = "\x1f".join(value or "" for value in goods).casefold() if any(goods) else ""
         texts = found["expected_quantity"], found["as_of"], self._cell(values, "value") or ""
-        return Row(line, found["site"], found["bin"], quantity, as_of, product, *texts)
+        rest = self._digest_of_rest(values) if self._rest else b""
+        return Row(line, found["site"], found["bin"], quantity, as_of, product, *texts, rest)
+
+    def _digest_of_rest(self, values: Sequence[str | None]) -> bytes:
+        """Eight bytes: of a bin's few rows of one product and quantity, no two have the same by chance."""
+        rest = "\x1f".join([(values[at] or "") if at < len(values) else "" for at in self._rest])
+        return hashlib.blake2b(rest.casefold().encode(), digest_size=8).digest()
 
 
 def read_json(data: bytes, site: str, bin_: str, setting: Setting) -> Row:
@@ -264,6 +342,20 @@ def _without_end(values: Sequence[str | None]) -> list[str | None]:
     while found and not found[-1]:
         del found[-1]
     return found
+
+
+def _no_id(name: str, text: str) -> str | None:
+    """The reason against an id that a spreadsheet lost: of several that are rounded to one, the rows would be summed or
+    taken as one."""
+    if "+" in text and _ROUNDED.fullmatch(text):
+        return (
+            f"{name} is {_shown(text)}, a number that a spreadsheet rounded: format the column as text and export again"
+        )
+    if text.startswith("#") and _BROKEN.fullmatch(text):
+        return (
+            f"{name} is {_shown(text)}, which a spreadsheet writes for a text that it lost: correct it and export again"
+        )
+    return None
 
 
 def quantity_of(text: str, marks: Marks) -> Reading[int]:

@@ -23,8 +23,11 @@ from bintally.records.values import EPOCH, MOST, Conventions, Reading, microseco
 # The cache is bounded, and what it cannot hold is on disk: "" names a temporary database.
 _OPEN = "PRAGMA cache_size=-65536; PRAGMA temp_store=FILE; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
 _TABLE = """CREATE TABLE rows (bin_key TEXT, line INTEGER, site TEXT, bin TEXT, product TEXT, quantity INTEGER,
-    other_quantity INTEGER, quantity_text TEXT, as_of INTEGER, other_as_of INTEGER, as_of_text TEXT, value TEXT)"""
-_INSERT = "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    other_quantity INTEGER, quantity_text TEXT, as_of INTEGER, other_as_of INTEGER, as_of_text TEXT, value TEXT,
+    rest BLOB)"""
+_COLUMNS, _LINE, _PRODUCT = 13, 1, 4
+"""How many columns the table has, and the places of two; the product is NULL for a row that cannot be read."""
+_INSERT = f"INSERT INTO rows VALUES ({', '.join('?' * _COLUMNS)})"
 
 T = TypeVar("T")
 
@@ -55,6 +58,12 @@ class _One:
     quantity: int
     as_of: datetime
     value: Decimal | None
+    rest: bytes
+
+    @property
+    def says(self) -> tuple[int, bytes]:
+        """What rows of one product and time have in common if they are equal."""
+        return self.quantity, self.rest
 
 
 def merge(
@@ -67,20 +76,38 @@ def merge(
         for row in rows:
             if isinstance(row, Fault):
                 yield row
+                if row.bin:
+                    db.execute(_INSERT, _lost(row))
             elif row.as_of.certain and (reason := not_later(_certain(row.as_of), row.as_of_text, setting)):
-                yield Fault(row.line, reason)
+                fault = Fault(row.line, reason, row.site, row.bin)
+                yield fault
+                db.execute(_INSERT, _lost(fault))
             else:
                 db.execute(_INSERT, _packed(row))
         when = "other_as_of" if conventions.dates.decided == 1 else "as_of"
         found = db.execute(f"SELECT * FROM rows ORDER BY bin_key, {when}, line")
         for _, of_bin in groupby(found, key=itemgetter(0)):
-            in_bin = map(_unpacked, of_bin)
-            yield from _of_bin(_decide(row, setting, conventions, comma_groups=comma_groups) for row in in_bin)
+            lost: list[int] = []
+            rows_of_bin: list[_One] = []
+            for packed in of_bin:
+                if packed[_PRODUCT] is None:
+                    lost.append(packed[_LINE])
+                    continue
+                one = _decide(_unpacked(packed), setting, conventions, comma_groups=comma_groups)
+                if isinstance(one, _One):
+                    rows_of_bin.append(one)
+                else:
+                    lost.append(one.line)
+                    yield one
+            if lost:
+                yield from (Fault(row.line, _incomplete(row, min(lost))) for row in rows_of_bin)
+            else:
+                yield from _of_bin(rows_of_bin)
 
 
 def only(row: Row, setting: Setting) -> Record | Fault:
     """The record of a file that has no other row."""
-    one = _decide(row, setting, Conventions(), comma_groups=True)
+    one = _decide(row, setting, Conventions(), comma_groups=False)
     if isinstance(one, Fault):
         return one
     return Record(one.line, one.site, one.bin, one.quantity, one.as_of, value=one.value)
@@ -98,28 +125,23 @@ def _decide(row: Row, setting: Setting, conventions: Conventions, *, comma_group
         return Fault(row.line, two_dates(row.as_of_text, row.as_of))
     if reason := not_later(as_of, row.as_of_text, setting):
         return Fault(row.line, reason)
-    return _One(row.line, row.site, row.bin, row.product, quantity, as_of, worth(row.value, numbers))
+    return _One(row.line, row.site, row.bin, row.product, quantity, as_of, worth(row.value, numbers), row.rest)
 
 
-def _of_bin(rows: Iterable[_One | Fault]) -> Iterator[Record | Fault]:
+def _of_bin(rows: Iterable[_One]) -> Iterator[Record | Fault]:
     """The record of one bin, from its rows by time. Rows of one time are summed when they name different products.
 
-    Rows that are equal are one. Different quantities of one product, or of no product, contradict each other. When the
+    Rows that are equal in all columns are one. Of one product, or of no product, rows with different quantities
+    contradict each other, and rows that differ in a column that is not read may be two lots or one line twice. When the
     newest rows lack a product of older ones, nobody can tell whether it is gone or has only not changed.
     """
-    good: list[_One] = []
-    for row in rows:
-        if isinstance(row, Fault):
-            yield row
-        else:
-            good.append(row)
     newest: dict[str, _One] = {}
     before: dict[str, _One] = {}
     kept: list[_One] = []
-    for _, at_once in groupby(good, key=lambda row: row.as_of):
+    for _, at_once in groupby(rows, key=lambda row: row.as_of):
         group = list(at_once)
         goods: dict[str, _One] = {}
-        clash = next((f for row in group if (f := goods.setdefault(row.product, row)).quantity != row.quantity), None)
+        clash = next((f for row in group if (f := goods.setdefault(row.product, row)).says != row.says), None)
         if clash or ("" in goods and len(goods) > 1):
             yield from (Fault(row.line, _contradiction(group)) for row in group)
             continue
@@ -151,9 +173,20 @@ def _mean_value(rows: Collection[_One]) -> Decimal | None:
     return (Decimal(together) / (of or len(rows))).quantize(Decimal("1e-6")).normalize()
 
 
+def _incomplete(row: _One, lost: int) -> str:
+    return f"bin {row.bin!r} was not stored: line {lost} of it cannot be read"
+
+
 def _contradiction(group: list[_One]) -> str:
     shown = " and ".join(f"{row.quantity} (line {row.line})" for row in group[:3])
     more = ", …" if len(group) > 3 else ""
+    goods = {row.product for row in group}
+    if len({(row.product, row.quantity) for row in group}) == len(goods) and not ("" in goods and len(goods) > 1):
+        return (
+            f"bin {group[0].bin!r} has {shown}{more} at one time, {utc(group[0].as_of)}: lines of the same product that"
+            " differ in columns that are not read. For different goods, choose the column that names them, such as"
+            " product=Description; otherwise keep one of the lines"
+        )
     which = "a column such as sku must name the products" if not any(row.product for row in group) else "one row each"
     return (
         f"bin {group[0].bin!r} has {shown}{more} at one time, {utc(group[0].as_of)}: these contradict each other."
@@ -187,11 +220,16 @@ def _packed(row: Row) -> tuple[Any, ...]:
         bin_key(Place(row.site, row.bin, "")),
         *(row.line, row.site, row.bin, row.product, row.quantity.first, row.quantity.second),
         *("" if row.quantity.certain else row.quantity_text, *as_of, "" if row.as_of.certain else row.as_of_text),
-        row.value,
+        *(row.value, row.rest),
     )
 
 
+def _lost(row: Fault) -> tuple[Any, ...]:
+    """Of a row that cannot be read, its place among its bin's rows."""
+    return bin_key(Place(row.site, row.bin, "")), row.line, *([None] * (_COLUMNS - 2))
+
+
 def _unpacked(found: tuple[Any, ...]) -> Row:
-    _, line, site, bin_, product, quantity, other, quantity_text, as_of, other_as_of, as_of_text, value = found
+    _, line, site, bin_, product, quantity, other, quantity_text, as_of, other_as_of, as_of_text, *more = found
     times = (None if each is None else EPOCH + timedelta(microseconds=each) for each in (as_of, other_as_of))
-    return Row(line, site, bin_, Reading(quantity, other), Reading(*times), product, quantity_text, as_of_text, value)
+    return Row(line, site, bin_, Reading(quantity, other), Reading(*times), product, quantity_text, as_of_text, *more)

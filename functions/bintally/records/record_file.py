@@ -55,11 +55,13 @@ class Services:
 
 @dataclass
 class Report:
-    """The result of reading a file; the same however often the file is read."""
+    """The result of reading a file; the same however often the file is read, but for `outdated`."""
 
     uploaded: datetime
     kept: int = 0
     """Good rows, including those that a later record outdates."""
+    outdated: int = 0
+    """Bins, of those kept, that have a newer record already: nothing changed there. A dry run does not look."""
     malformed: int = 0
     faults: list[Fault] = field(default_factory=list)
     """The first MOST_FAULTS."""
@@ -112,7 +114,8 @@ def record_file(services: Services, arrival: Arrival, in_time: Callable[[], bool
                 for _ in found:
                     pass
             else:
-                keep(services, (item_of(record, arrival, stored.uploaded) for record in found), in_time)
+                items_of_file = (item_of(record, arrival, stored.uploaded) for record in found)
+                report.outdated = keep(services, items_of_file, in_time)
             if not report.kept and not report.malformed:
                 raise Rejected("the file has no rows")
     except Rejected as error:
@@ -205,30 +208,36 @@ def item_of(row: Record, arrival: Arrival, uploaded: datetime) -> Item:
     }
 
 
-def keep(services: Services, records: Iterable[Item], in_time: Callable[[], bool]) -> None:
-    """Puts every record that is later than the stored one. Raises Transient."""
+def keep(services: Services, records: Iterable[Item], in_time: Callable[[], bool]) -> int:
+    """Puts every record that is later than the stored one; how many bins have a later one. Raises Transient."""
+    outdated = 0
     with ThreadPoolExecutor(WRITERS) as writers:
 
-        def put_all() -> None:
+        def put_all() -> int:
             if not in_time():
                 raise Transient("no time is left for the rest of the file")
             standing = services.table.get_many(latest.values())
             later = [item for item in latest.values() if is_later(item, standing.get((item["PK"], item["SK"])))]
             list(writers.map(services.table.put_record, later))
+            # A record that an earlier try stored is not later than itself.
+            return sum(is_later(standing.get((item["PK"], item["SK"]), {}), item) for item in latest.values())
 
         latest: dict[str, Item] = {}
         for item in records:
             if is_later(item, latest.get(item["PK"])):
                 latest[item["PK"]] = item
             if len(latest) == AT_ONCE:
-                put_all()
+                outdated += put_all()
                 latest.clear()
-        put_all()
+        return outdated + put_all()
 
 
 def is_later(record: Item, other: Item | None) -> bool:
     """The condition of Table.put_record, which has the last word."""
-    return other is None or (record["as_of"], record["order"]) > (other.get("as_of", ""), other.get("order", ""))
+    if other is None:
+        return True
+    one, two = ((item.get("as_of", ""), item.get("order", "")) for item in (record, other))
+    return one > two
 
 
 def tell(services: Services, arrival: Arrival, report: Report) -> None:
@@ -240,11 +249,12 @@ def tell(services: Services, arrival: Arrival, report: Report) -> None:
         "file": {"bucket": arrival.bucket, "key": arrival.key, "version_id": arrival.version_id},
         "kept": report.kept,
         "bins": report.bins,
+        "outdated": report.outdated,
         "malformed": report.malformed,
         "read_as": report.read_as,
         "unknown_columns": report.unknown_columns[:MOST_NAMES],
         "skipped": [asdict(line) for line in report.skipped],
-        "faults": [asdict(fault) for fault in report.faults],
+        "faults": [{"line": fault.line, "reason": fault.reason} for fault in report.faults],
     }
     entry = {"Source": "bintally", "DetailType": "Records Read"}
     try:
