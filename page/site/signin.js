@@ -1,21 +1,21 @@
 // The form that signs a person in: for the first time, or again over the work that they were at.
 import { Refused } from "./api.js";
 import { html, useState } from "./html.js";
-import { session, signIn, signOut } from "./session.js";
+import { session, signIn } from "./session.js";
 import { useStore } from "./store.js";
 import { texts } from "./texts.js";
 
 const t = texts.signIn;
 
-/** Over the page, for the person whose session has ended: what they were at stays below it. */
-export function SignInAgain() {
+/** Over the page, for the person whose session has ended: what they were at stays below it. `leave` signs them out. */
+export function SignInAgain({ leave }) {
   const { me } = useStore(session);
   return html`<div class="over" role="dialog" aria-modal="true" aria-labelledby="sign-in-title">
-    <${SignIn} name=${me.name} again />
+    <${SignIn} name=${me.name} leave=${leave} again />
   </div>`;
 }
 
-export function SignIn({ name = "", again = false }) {
+export function SignIn({ name = "", again = false, leave }) {
   const [problem, setProblem] = useState("");
   const [fresh, setFresh] = useState(false);
   const [busy, setBusy] = useState(false);
@@ -52,6 +52,6 @@ export function SignIn({ name = "", again = false }) {
     </label>`}
     <p class="problem" role="alert">${problem}</p>
     <button class="primary" disabled=${busy}>${busy ? t.busy : t.submit}</button>
-    ${again && html`<button type="button" class="quiet" onClick=${signOut}>${t.other}</button>`}
+    ${again && html`<button type="button" class="quiet" onClick=${leave}>${t.other}</button>`}
   </form>`;
 }

@@ -346,6 +346,73 @@ def test_another_person_on_the_same_device_does_not_send_what_the_first_entered(
     assert bins.review(first)["entries"][0]["person"] == "ana"
 
 
+def sends_as_ana(page: Page, server: Server, bins: Bins, bin_: str, quantity: int) -> None:
+    """Ben's page: nothing was sent as his; ana's entry is sent as hers once she signs in on this device."""
+    expect(page.get_by_label("Account of ben")).to_be_visible()
+    page.wait_for_timeout(300)
+    assert not bins.recounts()
+    assert [each["person"] for each in page.evaluate(KEPT + "(all => all)")] == ["ana"]
+    page.get_by_label("Account of ben").click()
+    page.get_by_role("button", name="Sign out").click()
+    sign_in(page, server.url, "ana")
+    entered(page, bins, 1)
+    (entry,) = bins.review(bin_)["entries"]
+    assert (entry["person"], entry["quantity"]) == ("ana", quantity)
+
+
+def test_a_renewal_for_another_person_sends_nothing_of_the_first(device: Opens, server: Server, bins: Bins) -> None:
+    """Ana counts in one tab; in another she signed out and ben signed in, and the cookie renews his session."""
+    for name in ("P-1", "P-2", "P-3", "P-4", "P-5"):
+        bins.add(name)
+    context = device()
+    hers, his = context.new_page(), context.new_page()
+    sign_in(hers, server.url, "ana")
+    first = in_hand(hers)
+    his.goto(server.url)
+    in_hand(his)
+    his.get_by_label("Account of ana").click()
+    his.get_by_role("button", name="Sign out").click()
+    sign_in(his, server.url, "ben")
+    in_hand(his)
+    for token in [token for token, name in server.gate.tokens.items() if name == "ana"]:
+        del server.gate.tokens[token]
+    hers.keyboard.type("5")
+    hers.keyboard.press("Enter")
+    sends_as_ana(hers, server, bins, first, 5)
+
+
+def test_somebody_else_who_signs_in_over_the_page_sends_nothing_of_the_first(
+    signed_in: SignedIn, server: Server, bins: Bins
+) -> None:
+    """Not even when the network returns after ben's token is there and before the page knows his name."""
+    for name in ("P-1", "P-2", "P-3", "P-4"):
+        bins.add(name)
+    page = signed_in("ana")
+    first = in_hand(page)
+    server.gate.end_sessions()
+    page.keyboard.type("5")
+    page.keyboard.press("Enter")
+    questions: list[str] = []
+    page.on("dialog", lambda dialog: (questions.append(dialog.message), dialog.accept()))
+    page.get_by_role("button", name="I am somebody else").click()
+    assert [each for each in questions if each.startswith("1 entry not sent yet.")], "as at every other way out"
+    asked: list[Route] = []
+    page.route("**/api/me", lambda route: asked.append(route))
+    page.get_by_label("Name").fill("ben")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    for _ in range(400):
+        if asked:
+            break
+        page.wait_for_timeout(50)
+    page.evaluate("dispatchEvent(new Event('online'))")
+    page.wait_for_timeout(300)
+    assert not bins.recounts()
+    asked[0].continue_()
+    page.unroute("**/api/me")
+    sends_as_ana(page, server, bins, first, 5)
+
+
 # Tabs and people
 
 
