@@ -7,7 +7,7 @@ import { Line } from "./line.js";
 import { complain, hush, tell } from "./notice.js";
 import * as outbox from "./outbox.js";
 import { keepFocus, Photo, View } from "./photo.js";
-import { ask } from "./session.js";
+import { ask, session } from "./session.js";
 import { Store, useStore } from "./store.js";
 import { texts } from "./texts.js";
 
@@ -113,7 +113,9 @@ export function Queue({ me, site }) {
 function Count({ claim, view, enter, skip, undo, reload, done }) {
   const [text, setText] = useState(() => draftOf(claim));
   const [busy, setBusy] = useState(false);
+  const began = useRef(false); // the same at once: the next key may come before the page is drawn again
   const [hint, setHint] = useState("");
+  const { expired } = useStore(session);
   const said = useRef({});
   const field = useRef();
   const typed = useRef(text); // the next key or a reload may come before the page is drawn again
@@ -122,6 +124,9 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
     field.current.focus({ preventScroll: true });
     measure();
   }, []);
+  useEffect(() => {
+    if (!expired) field.current.focus({ preventScroll: true }); // back from signing in again
+  }, [expired]);
 
   function change(next) {
     typed.current = next;
@@ -139,7 +144,8 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
   const add = (digit) => change((typed.current + digit).slice(0, DIGITS));
 
   async function once(what) {
-    if (busy) return;
+    if (began.current) return;
+    began.current = true;
     setBusy(true);
     await enter({ ...what, ...said.current });
   }
@@ -161,8 +167,10 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
   useLayoutEffect(() => {
     function key(event) {
       if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+      if (field.current.closest("[inert]")) return; // what is typed now is a password
       const inField = event.target === field.current;
       if (!inField && event.target.closest?.("input, textarea, select, [inert], [role=dialog]")) return;
+      if (event.repeat && (event.key === "Enter" || event.key.toLowerCase() in actions)) return event.preventDefault();
       if (/^[0-9]$/.test(event.key) && !inField) {
         field.current.focus();
         add(event.key);

@@ -41,17 +41,22 @@ export function SignIn({ name = "", again = false, leave }) {
     <p class="quiet">${again ? t.nothingLost : t.lead}</p>
     <label>${t.name}
       <input name="name" autocomplete="username" autocapitalize="none" spellcheck="false" required
-        autofocus=${!again} disabled=${again} defaultValue=${name} />
+        ref=${again ? null : focus} disabled=${again} defaultValue=${name} />
     </label>
     <label>${t.password}
-      <input name="password" type="password" autocomplete="current-password" required autofocus=${again} />
+      <input name="password" type="password" autocomplete="current-password" required ref=${again ? focus : null} />
     </label>
     ${fresh &&
     html`<label>${t.newPassword}
-      <input name="new" type="password" autocomplete="new-password" minlength="12" required autofocus />
+      <input name="new" type="password" autocomplete="new-password" minlength="12" required ref=${focus} />
     </label>`}
     <p class="problem" role="alert">${problem}</p>
     <button class="primary" disabled=${busy}>${busy ? t.busy : t.submit}</button>
     ${again && html`<button type="button" class="quiet" onClick=${leave}>${t.other}</button>`}
   </form>`;
+}
+
+/** A browser heeds `autofocus` in the first page alone, not in what is inserted later. */
+function focus(field) {
+  field?.focus();
 }

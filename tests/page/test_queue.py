@@ -75,6 +75,29 @@ def test_what_cannot_be_counted_is_said_by_one_key(signed_in: SignedIn, bins: Bi
     assert item["outcome"] == outcome and "quantity" not in item
 
 
+def test_a_key_that_is_held_acts_once(signed_in: SignedIn, bins: Bins) -> None:
+    for number in range(6):
+        bins.add(f"P-{number}")
+    page = signed_in()
+    first = in_hand(page)
+    for _ in range(8):
+        page.keyboard.down("c")  # from the second time on, as a key repeats that is held
+        page.wait_for_timeout(120)
+    page.keyboard.up("c")
+    (item,) = entered(page, bins, 1)
+    assert item["bin"] == first
+    after(page, first)
+    second = in_hand(page)
+    page.keyboard.type("4")
+    for _ in range(8):
+        page.keyboard.down("Enter")
+        page.wait_for_timeout(60)
+    page.keyboard.up("Enter")
+    after(page, second)
+    assert len(entered(page, bins, 2)) == 2
+    expect(page.get_by_text("Type how many items you count")).to_have_count(0)
+
+
 def test_skipped_bins_come_back_when_asked(signed_in: SignedIn, bins: Bins) -> None:
     for name in ("P-1", "P-2"):
         bins.add(name)
@@ -304,6 +327,32 @@ def test_a_session_that_ends_in_mid_work_loses_nothing(signed_in: SignedIn, serv
     assert item["bin"] == first
     assert in_hand(page) != first
     expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_password_that_is_typed_over_the_page_is_no_key(signed_in: SignedIn, server: Server, bins: Bins) -> None:
+    """It contains c, u, s and t. Its field has the focus, and where that was lost no key acts either."""
+    for name in ("P-1", "P-2", "P-3"):
+        bins.add(name)
+    page = signed_in()
+    in_hand(page)
+    server.gate.end_sessions()
+    page.keyboard.press("s")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    expect(page.get_by_label("Password")).to_be_focused()
+    bin_ = page.locator(".of .id").inner_text()
+    page.evaluate("document.activeElement.blur()")
+    for key in "tcs57":
+        page.keyboard.press(key, delay=60)
+    page.wait_for_timeout(300)
+    assert page.evaluate(KEPT + "(all => all)") == []
+    assert page.locator(".of .id").inner_text() == bin_
+    expect(page.locator(".number input")).to_have_value("")
+    page.get_by_label("Password").focus()
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert not bins.recounts()
+    expect(page.get_by_label("Items in the bin")).to_be_focused()
 
 
 def test_a_token_that_ends_is_renewed_without_a_word(signed_in: SignedIn, server: Server, bins: Bins) -> None:
