@@ -98,6 +98,51 @@ def test_a_key_that_is_held_acts_once(signed_in: SignedIn, bins: Bins) -> None:
     expect(page.get_by_text("Type how many items you count")).to_have_count(0)
 
 
+@pytest.mark.parametrize("pause", [0, 15])
+@pytest.mark.parametrize("label", ["C-12-A7\n", "S12\n", "Trbu", "T1\n", "4006381333931\n", "00012345", "B+R+U127\n\n"])
+def test_what_a_scanner_types_is_dropped_whole(signed_in: SignedIn, bins: Bins, label: str, pause: int) -> None:
+    for name in ("P-1", "P-2"):
+        bins.add(name)
+    page = signed_in()
+    first = in_hand(page)
+    page.keyboard.type("7")
+    page.wait_for_timeout(100)
+    page.keyboard.type(label, delay=pause)
+    expect(page.get_by_text(f"A scanner typed {label.strip()}; nothing was entered.")).to_be_visible()
+    page.wait_for_timeout(300)
+    assert not bins.recounts()
+    assert page.evaluate(KEPT + "(all => all)") == []
+    assert in_hand(page) == first
+    expect(page.get_by_label("Items in the bin")).to_have_value("7")
+    style = page.locator(".frame img").get_attribute("style") or ""
+    assert "translate(0px, 0px) rotate(0deg) scale(1)" in style and "brightness" not in style
+    page.keyboard.press("Enter")
+    (item,) = entered(page, bins, 1)
+    assert (item["bin"], item["quantity"]) == (first, 7)
+
+
+def test_five_digits_are_entered_by_a_second_enter(signed_in: SignedIn, bins: Bins) -> None:
+    for name in ("P-1", "P-2"):
+        bins.add(name)
+    page = signed_in()
+    first = in_hand(page)
+    question = page.get_by_text("Press Enter again to confirm.")
+    page.keyboard.type("12345\n\n")  # a scanner that ends with two
+    expect(question).to_have_text("Enter 12,345 items? Press Enter again to confirm.")
+    page.wait_for_timeout(60)
+    page.keyboard.press("Backspace")
+    page.keyboard.press("6")
+    expect(question).to_have_count(0)
+    page.wait_for_timeout(60)
+    page.keyboard.press("Enter")
+    expect(question).to_have_text("Enter 12,346 items? Press Enter again to confirm.")
+    page.wait_for_timeout(60)
+    assert not bins.recounts()
+    page.keyboard.press("Enter")
+    (item,) = entered(page, bins, 1)
+    assert (item["bin"], item["quantity"]) == (first, 12346)
+
+
 def test_skipped_bins_come_back_when_asked(signed_in: SignedIn, bins: Bins) -> None:
     for name in ("P-1", "P-2"):
         bins.add(name)
@@ -121,7 +166,7 @@ def test_nothing_but_a_number_is_typed_and_an_empty_entry_is_explained(signed_in
     expect(page.get_by_text("Type how many items you count")).to_be_visible()
     for text, shown in (("12345678901", "123456789"), ("-3", "3"), ("2.5", "25"), ("1e5", "15")):
         field.fill("")
-        page.keyboard.type(text)
+        page.keyboard.type(text, delay=60)  # as a person does; a scanner is faster
         expect(field).to_have_value(shown)
     field.fill("4")
     for pasted in ("-3", "2.5", "1e5", "٣", "９", "<b>", "99999999999"):
@@ -613,6 +658,7 @@ def test_the_photograph_is_zoomed_moved_turned_and_brightened(signed_in: SignedI
     page.mouse.move(frame["x"] + 200, frame["y"] + 200)
     page.mouse.wheel(0, -100)
     assert "scale(1.4" not in page.evaluate(f"{style}.transform"), "of what fits, turned"
+    page.wait_for_timeout(60)
     page.keyboard.type("4")
     page.keyboard.press("Enter")
     after(page, first)
