@@ -17,7 +17,17 @@ const DIGITS = 9; // the largest quantity is 999,999,999
 const MANY = 10000; // a quantity of so many items is entered by a second Enter
 const DRAFT = "bintally.draft";
 const PROGRESS = "bintally.progress";
+const SINGLE = "bintally.single-keys"; // "off", or not there
 const WAIT_FOR_NEW = 15000; // ms between looks at an empty queue
+
+/** `on`: a letter, sign or digit acts without the focus in a field (WCAG 2.1.4). */
+const single = new Store({ on: localStorage.getItem(SINGLE) !== "off" });
+
+function switchSingle(on) {
+  if (on) localStorage.removeItem(SINGLE);
+  else localStorage.setItem(SINGLE, "off");
+  single.set({ on });
+}
 
 /** The work of one person at one site, which goes on when they come back from another page. */
 let work = null;
@@ -187,7 +197,7 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
       if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
       if (field.current.closest("[inert]")) return; // what is typed now is a password
       const inField = event.target === field.current;
-      if (!inField && event.target.closest?.("input, textarea, select, [inert], [role=dialog]")) return;
+      if (!inField && event.target.closest?.("input:not([type=checkbox]), textarea, select, [role=dialog]")) return;
       if (event.repeat && (event.key === "Enter" || event.key.toLowerCase() in actions)) return event.preventDefault();
       if (!event.repeat && keys.note(event)) before.current = { text: typed.current, view: view.value };
       if (keys.scanned && !event.repeat) {
@@ -195,6 +205,7 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
         return event.preventDefault();
       }
       if (keys.text.endsWith("\n\n")) return event.preventDefault(); // a scanner's, or a worn key
+      if (event.key.length === 1 && !single.value.on) return;
       if (/^[0-9]$/.test(event.key) && !inField) {
         field.current.focus();
         add(event.key);
@@ -245,8 +256,9 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
 }
 
 function Act({ name, sign, act }) {
+  const { on } = useStore(single);
   return html`<button type="button" onClick=${act} onMouseDown=${keepFocus}>
-    ${name} <kbd aria-hidden="true">${sign}</kbd>
+    ${name} ${on && html`<kbd aria-hidden="true">${sign}</kbd>`}
   </button>`;
 }
 
@@ -277,9 +289,13 @@ function Done({ done }) {
 }
 
 function KeyList() {
+  const { on } = useStore(single);
   return html`<details class="keys">
     <summary>${t.keys}</summary>
     <dl>${t.keyList.map(([key, what]) => html`<div><dt><kbd>${key}</kbd></dt><dd>${what}</dd></div>`)}</dl>
+    <label class="check"><input type="checkbox" checked=${on} aria-describedby="single"
+      onChange=${(event) => switchSingle(event.target.checked)} /> ${t.single}</label>
+    <p id="single">${t.singleAbout}</p>
   </details>`;
 }
 

@@ -102,6 +102,8 @@ export const texts = {
       ["R", "rotate"],
       ["B", "brightness"],
     ],
+    single: "Single keys",
+    singleAbout: "If off, letters and signs do nothing, and digits count in the field only.",
   },
 
   number: (value, digits = 0) => value.toLocaleString("en-GB", { maximumFractionDigits: digits }),

@@ -121,6 +121,40 @@ def test_what_a_scanner_types_is_dropped_whole(signed_in: SignedIn, bins: Bins, 
     assert (item["bin"], item["quantity"]) == (first, 7)
 
 
+def test_single_keys_can_be_switched_off(signed_in: SignedIn, bins: Bins) -> None:
+    """WCAG 2.1.4; who speaks to the device may say a word that it types."""
+    for name in ("P-1", "P-2"):
+        bins.add(name)
+    page = signed_in()
+    bin_ = in_hand(page)
+    page.get_by_text("Keys", exact=True).click()
+    switch = page.get_by_role("checkbox", name="Single keys")
+    expect(switch).to_be_checked()
+    switch.uncheck()
+    page.reload()
+    assert in_hand(page) == bin_
+    field = page.get_by_label("Items in the bin")
+    for focused in (True, False):
+        if not focused:
+            page.evaluate("document.activeElement.blur()")
+        for key in ("c", "t", "s", "r", "b", "+"):
+            page.keyboard.press(key, delay=80)
+    page.keyboard.press("5", delay=80)
+    expect(field).to_have_value("")
+    assert "rotate(0deg) scale(1)" in (page.locator(".frame img").get_attribute("style") or "")
+    assert in_hand(page) == bin_ and page.evaluate(KEPT + "(all => all)") == []
+    field.focus()
+    page.keyboard.type("5")
+    page.keyboard.press("Enter")
+    after(page, bin_)
+    (item,) = entered(page, bins, 1)
+    assert item["quantity"] == 5
+    page.get_by_text("Keys", exact=True).click()
+    switch.check()
+    page.keyboard.press("c", delay=80)  # the focus is on the box
+    assert len(entered(page, bins, 2)) == 2
+
+
 def test_five_digits_are_entered_by_a_second_enter(signed_in: SignedIn, bins: Bins) -> None:
     for name in ("P-1", "P-2"):
         bins.add(name)
