@@ -6,7 +6,7 @@ from typing import Any
 
 import boto3
 import pytest
-from playwright.sync_api import Page, Playwright, Route, expect
+from playwright.sync_api import Dialog, Page, Playwright, Route, expect
 
 from tests.functions.conftest import BUCKET
 from tests.page.conftest import PASSWORD, Bins, Opens, sign_in
@@ -521,7 +521,12 @@ def test_somebody_else_who_signs_in_over_the_page_sends_nothing_of_the_first(
     page.keyboard.type("5")
     page.keyboard.press("Enter")
     questions: list[str] = []
-    page.on("dialog", lambda dialog: (questions.append(dialog.message), dialog.accept()))
+
+    def confirm(dialog: Dialog) -> None:
+        questions.append(dialog.message)
+        dialog.accept()
+
+    page.on("dialog", confirm)
     page.get_by_role("button", name="I am somebody else").click()
     assert [each for each in questions if each.startswith("1 entry not sent yet.")], "as at every other way out"
     asked: list[Route] = []
