@@ -18,7 +18,7 @@ function App() {
   const { started, me, expired } = useStore(session);
   if (!started) return html`<main class="entrance"><p class="brand" role="status"><${Mark} />${texts.loading}</p></main>`;
   if (!me) return html`<${Entrance} />`;
-  return html`<${Shell} key=${me.name} me=${me} covered=${expired} />${expired && html`<${SignInAgain} />`}`;
+  return html`<${Shell} key=${me.name} me=${me} covered=${expired} />${expired && html`<${SignInAgain} leave=${leave} />`}`;
 }
 
 function Entrance() {
@@ -123,6 +123,7 @@ function Account({ me }) {
   </details>`;
 }
 
+/** Stops the work before the session: what waits stays under the name of who entered it. */
 function leave() {
   const unsent = outbox.value.waiting.length;
   if (unsent && !confirm(texts.unsent(unsent))) return;

@@ -1,21 +1,33 @@
 // The queue: one photograph after the other, counted blind. What is entered goes to the outbox, and the next photograph
 // is there already.
 import { encodeId } from "./api.js";
-import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./html.js";
 import { Icon } from "./icons.js";
+import { Keys } from "./keys.js";
 import { Line } from "./line.js";
 import { complain, hush, tell } from "./notice.js";
 import * as outbox from "./outbox.js";
 import { keepFocus, Photo, View } from "./photo.js";
-import { ask } from "./session.js";
+import { ask, session } from "./session.js";
 import { Store, useStore } from "./store.js";
 import { texts } from "./texts.js";
 
 const t = texts.queue;
 const DIGITS = 9; // the largest quantity is 999,999,999
+const MANY = 10000; // a quantity of so many items is entered by a second Enter
 const DRAFT = "bintally.draft";
 const PROGRESS = "bintally.progress";
+const SINGLE = "bintally.single-keys"; // "off", or not there
 const WAIT_FOR_NEW = 15000; // ms between looks at an empty queue
+
+/** `on`: a letter, sign or digit acts without the focus in a field (WCAG 2.1.4). */
+const single = new Store({ on: localStorage.getItem(SINGLE) !== "off" });
+
+function switchSingle(on) {
+  if (on) localStorage.removeItem(SINGLE);
+  else localStorage.setItem(SINGLE, "off");
+  single.set({ on });
+}
 
 /** The work of one person at one site, which goes on when they come back from another page. */
 let work = null;
@@ -113,18 +125,28 @@ export function Queue({ me, site }) {
 function Count({ claim, view, enter, skip, undo, reload, done }) {
   const [text, setText] = useState(() => draftOf(claim));
   const [busy, setBusy] = useState(false);
-  const [hint, setHint] = useState("");
+  const began = useRef(false); // the same at once: the next key may come before the page is drawn again
+  const [hint, setHint] = useState({}); // what to say, and of which text
+  const { expired } = useStore(session);
   const said = useRef({});
   const field = useRef();
+  const sure = useRef(null); // the text that a second Enter enters
+  const keys = useMemo(() => new Keys(), []);
+  const before = useRef({}); // what a scanner's keys changed
   const typed = useRef(text); // the next key or a reload may come before the page is drawn again
 
   useLayoutEffect(() => {
     field.current.focus({ preventScroll: true });
     measure();
+    return () => keys.cancel();
   }, []);
+  useEffect(() => {
+    if (!expired) field.current.focus({ preventScroll: true }); // back from signing in again
+  }, [expired]);
 
   function change(next) {
     typed.current = next;
+    sure.current = null;
     sessionStorage.setItem(DRAFT, JSON.stringify([claim.bin, claim.image_version, next]));
     setText(next);
   }
@@ -139,15 +161,27 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
   const add = (digit) => change((typed.current + digit).slice(0, DIGITS));
 
   async function once(what) {
-    if (busy) return;
+    if (began.current) return;
+    began.current = true;
     setBusy(true);
     await enter({ ...what, ...said.current });
   }
 
   function submit(event) {
     event?.preventDefault();
-    if (typed.current) once({ quantity: Number(typed.current) });
-    else setHint(t.typeFirst);
+    const [text, quantity] = [typed.current, Number(typed.current)];
+    if (!text) return setHint({ text, line: t.typeFirst });
+    if (quantity < MANY || sure.current === text) return once({ quantity });
+    sure.current = text;
+    setHint({ text, line: t.sure(quantity) });
+  }
+
+  /** Takes back what a scanner's keys did before they were many enough to tell. */
+  function drop() {
+    view.set(before.current.view);
+    if (typed.current !== before.current.text) change(before.current.text);
+    field.current.value = typed.current;
+    keys.later(() => complain(t.scanned(keys.text.trim().slice(0, 40))));
   }
 
   const actions = {
@@ -161,15 +195,25 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
   useLayoutEffect(() => {
     function key(event) {
       if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+      if (field.current.closest("[inert]")) return; // what is typed now is a password
       const inField = event.target === field.current;
-      if (!inField && event.target.closest?.("input, textarea, select, [inert], [role=dialog]")) return;
+      if (!inField && event.target.closest?.("input:not([type=checkbox]), textarea, select, [role=dialog]")) return;
+      if (event.repeat && (event.key === "Enter" || event.key.toLowerCase() in actions)) return event.preventDefault();
+      if (!event.repeat && keys.note(event)) before.current = { text: typed.current, view: view.value };
+      if (keys.scanned && !event.repeat) {
+        drop();
+        return event.preventDefault();
+      }
+      if (keys.text.endsWith("\n\n")) return event.preventDefault(); // a scanner's, or a worn key
+      if (event.key.length === 1 && !single.value.on) return;
       if (/^[0-9]$/.test(event.key) && !inField) {
         field.current.focus();
         add(event.key);
       } else if (event.key === "Backspace" && !inField) erase();
       else if (event.key === "Enter" && !inField && !event.target.closest?.("button, a, summary")) submit();
-      else if (event.key.toLowerCase() in actions) actions[event.key.toLowerCase()]();
-      else if (!view.key(event.key)) return;
+      else if (event.key.toLowerCase() in actions) {
+        if (keys.text.length === 1) keys.later(actions[event.key.toLowerCase()]);
+      } else if (!view.key(event.key)) return;
       event.preventDefault();
     }
     document.addEventListener("keydown", key);
@@ -189,7 +233,7 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
       <label class="number"><span>${t.items}</span>
         <input ref=${field} value=${text} inputmode="none" aria-describedby="hint" enterkeyhint="next" onInput=${type} />
       </label>
-      <p id="hint" class="problem" role="status">${!text && hint}</p>
+      <p id="hint" class="problem" role="status">${hint.text === text && hint.line}</p>
       <div class="keypad">
         ${[..."1234567890"].map(
           (digit) => html`<button type="button" class=${`digit d${digit}`} onMouseDown=${keepFocus}
@@ -206,14 +250,15 @@ function Count({ claim, view, enter, skip, undo, reload, done }) {
       </div>
       <${Why} said=${said.current} />
       <${Done} done=${done} />
-      <${Keys} />
+      <${KeyList} />
     </form>
   `;
 }
 
 function Act({ name, sign, act }) {
+  const { on } = useStore(single);
   return html`<button type="button" onClick=${act} onMouseDown=${keepFocus}>
-    ${name} <kbd aria-hidden="true">${sign}</kbd>
+    ${name} ${on && html`<kbd aria-hidden="true">${sign}</kbd>`}
   </button>`;
 }
 
@@ -243,10 +288,14 @@ function Done({ done }) {
   </p>`;
 }
 
-function Keys() {
+function KeyList() {
+  const { on } = useStore(single);
   return html`<details class="keys">
     <summary>${t.keys}</summary>
     <dl>${t.keyList.map(([key, what]) => html`<div><dt><kbd>${key}</kbd></dt><dd>${what}</dd></div>`)}</dl>
+    <label class="check"><input type="checkbox" checked=${on} aria-describedby="single"
+      onChange=${(event) => switchSingle(event.target.checked)} /> ${t.single}</label>
+    <p id="single">${t.singleAbout}</p>
   </details>`;
 }
 

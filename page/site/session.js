@@ -36,9 +36,11 @@ export async function start() {
 /** Signs a person in. Raises Refused (its code is NEW_PASSWORD where `newPassword` is needed) or Unreachable. */
 export async function signIn(name, password, newPassword) {
   const body = { name, password, ...(newPassword && { new_password: newPassword }) };
-  keep(await request("/session", { body }));
+  const answer = await request("/session", { body });
   localStorage.setItem(SIGNED_IN, "yes");
-  session.set({ me: await request("/api/me", { token }), expired: false });
+  const me = await request("/api/me", { token: answer.token });
+  keep(answer); // not before `me`: nothing is sent with a token of one person and the name of another
+  session.set({ me, expired: false });
 }
 
 /** Forgets the session here and, if it can be reached, in the stack. */
@@ -49,10 +51,12 @@ export function signOut() {
   return request("/session", { body: { sign_out: true }, keepalive: true }).catch(() => {});
 }
 
-/** The answer to a request of the signed-in person. Raises Refused, Unreachable or SignedOut. */
+/** The answer to a request of the signed-in person, never sent for another. Raises Refused, Unreachable or SignedOut. */
 export async function ask(path, body, options) {
-  if (Date.now() > ends - MARGIN) await renewed().catch(() => {});
+  const name = session.value.me?.name;
+  if (Date.now() > ends - MARGIN) await renewed().catch(unlessSignedOut);
   for (const last of [false, true]) {
+    if (session.value.me?.name !== name) throw new SignedOut(texts.signedOut);
     try {
       return await request(path, { body, token, ...options });
     } catch (problem) {
@@ -60,26 +64,35 @@ export async function ask(path, body, options) {
       if (last || !(await renewed())) break;
     }
   }
-  if (session.value.me) session.set({ expired: true });
+  if (session.value.me && session.value.me.name === name) session.set({ expired: true });
   throw new SignedOut(texts.signedOut);
 }
 
-/** Whether there is a new token. Raises Unreachable. */
+/** Whether there is a new token. Raises Unreachable, or SignedOut where another person is signed in. */
 function renewed() {
   renewing ??= renew().finally(() => (renewing = null));
   return renewing;
 }
 
 async function renew() {
+  const name = session.value.me?.name;
+  let answer;
   try {
-    keep(await request("/session", { body: { refresh: true } }));
+    answer = await request("/session", { body: { refresh: true } });
   } catch (problem) {
     if (problem instanceof Unreachable) throw problem;
     return false;
   }
-  // Another tab may have signed another person in.
-  if (session.value.me && nameIn(token) !== session.value.me.name) location.reload();
+  // Another tab may have signed another person in: the token is theirs, and what waits for it here is not.
+  const other = name && nameIn(answer.token) !== name;
+  if (other && session.value.me) location.reload();
+  if (other || session.value.me?.name !== name) throw new SignedOut(texts.signedOut);
+  keep(answer);
   return true;
+}
+
+function unlessSignedOut(problem) {
+  if (problem instanceof SignedOut) throw problem;
 }
 
 function keep(answer) {

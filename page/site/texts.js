@@ -73,6 +73,8 @@ export const texts = {
     counted: (count) => `${count} counted`,
     skipped: (count) => `${count} skipped`,
     typeFirst: "Type how many items you count, then press Enter.",
+    sure: (quantity) => `Enter ${texts.number(quantity)} items? Press Enter again to confirm.`,
+    scanned: (keys) => `A scanner typed ${keys}; nothing was entered.`,
     stored: (bin, said) => `${bin}: ${said}`,
     said: { CANNOT_COUNT: "cannot count", RETAKE: "retake" },
     undone: (bin) => `Taken back: bin ${bin}. Count it again.`,
@@ -100,6 +102,8 @@ export const texts = {
       ["R", "rotate"],
       ["B", "brightness"],
     ],
+    single: "Single keys",
+    singleAbout: "If off, letters and signs do nothing, and digits count in the field only.",
   },
 
   number: (value, digits = 0) => value.toLocaleString("en-GB", { maximumFractionDigits: digits }),

@@ -6,7 +6,7 @@ from typing import Any
 
 import boto3
 import pytest
-from playwright.sync_api import Page, Playwright, Route, expect
+from playwright.sync_api import Dialog, Page, Playwright, Route, expect
 
 from tests.functions.conftest import BUCKET
 from tests.page.conftest import PASSWORD, Bins, Opens, sign_in
@@ -75,6 +75,108 @@ def test_what_cannot_be_counted_is_said_by_one_key(signed_in: SignedIn, bins: Bi
     assert item["outcome"] == outcome and "quantity" not in item
 
 
+def test_a_key_that_is_held_acts_once(signed_in: SignedIn, bins: Bins) -> None:
+    for number in range(6):
+        bins.add(f"P-{number}")
+    page = signed_in()
+    first = in_hand(page)
+    for _ in range(8):
+        page.keyboard.down("c")  # from the second time on, as a key repeats that is held
+        page.wait_for_timeout(120)
+    page.keyboard.up("c")
+    (item,) = entered(page, bins, 1)
+    assert item["bin"] == first
+    after(page, first)
+    second = in_hand(page)
+    page.keyboard.type("4")
+    for _ in range(8):
+        page.keyboard.down("Enter")
+        page.wait_for_timeout(60)
+    page.keyboard.up("Enter")
+    after(page, second)
+    assert len(entered(page, bins, 2)) == 2
+    expect(page.get_by_text("Type how many items you count")).to_have_count(0)
+
+
+@pytest.mark.parametrize("pause", [0, 15])
+@pytest.mark.parametrize("label", ["C-12-A7\n", "S12\n", "Trbu", "T1\n", "4006381333931\n", "00012345", "B+R+U127\n\n"])
+def test_what_a_scanner_types_is_dropped_whole(signed_in: SignedIn, bins: Bins, label: str, pause: int) -> None:
+    for name in ("P-1", "P-2"):
+        bins.add(name)
+    page = signed_in()
+    first = in_hand(page)
+    page.keyboard.type("7")
+    page.wait_for_timeout(100)
+    page.keyboard.type(label, delay=pause)
+    expect(page.get_by_text(f"A scanner typed {label.strip()}; nothing was entered.")).to_be_visible()
+    page.wait_for_timeout(300)
+    assert not bins.recounts()
+    assert page.evaluate(KEPT + "(all => all)") == []
+    assert in_hand(page) == first
+    expect(page.get_by_label("Items in the bin")).to_have_value("7")
+    style = page.locator(".frame img").get_attribute("style") or ""
+    assert "translate(0px, 0px) rotate(0deg) scale(1)" in style and "brightness" not in style
+    page.keyboard.press("Enter")
+    (item,) = entered(page, bins, 1)
+    assert (item["bin"], item["quantity"]) == (first, 7)
+
+
+def test_single_keys_can_be_switched_off(signed_in: SignedIn, bins: Bins) -> None:
+    """WCAG 2.1.4; who speaks to the device may say a word that it types."""
+    for name in ("P-1", "P-2"):
+        bins.add(name)
+    page = signed_in()
+    bin_ = in_hand(page)
+    page.get_by_text("Keys", exact=True).click()
+    switch = page.get_by_role("checkbox", name="Single keys")
+    expect(switch).to_be_checked()
+    switch.uncheck()
+    page.reload()
+    assert in_hand(page) == bin_
+    field = page.get_by_label("Items in the bin")
+    for focused in (True, False):
+        if not focused:
+            page.evaluate("document.activeElement.blur()")
+        for key in ("c", "t", "s", "r", "b", "+"):
+            page.keyboard.press(key, delay=80)
+    page.keyboard.press("5", delay=80)
+    expect(field).to_have_value("")
+    assert "rotate(0deg) scale(1)" in (page.locator(".frame img").get_attribute("style") or "")
+    assert in_hand(page) == bin_ and page.evaluate(KEPT + "(all => all)") == []
+    field.focus()
+    page.keyboard.type("5")
+    page.keyboard.press("Enter")
+    after(page, bin_)
+    (item,) = entered(page, bins, 1)
+    assert item["quantity"] == 5
+    page.get_by_text("Keys", exact=True).click()
+    switch.check()
+    page.keyboard.press("c", delay=80)  # the focus is on the box
+    assert len(entered(page, bins, 2)) == 2
+
+
+def test_five_digits_are_entered_by_a_second_enter(signed_in: SignedIn, bins: Bins) -> None:
+    for name in ("P-1", "P-2"):
+        bins.add(name)
+    page = signed_in()
+    first = in_hand(page)
+    question = page.get_by_text("Press Enter again to confirm.")
+    page.keyboard.type("12345\n\n")  # a scanner that ends with two
+    expect(question).to_have_text("Enter 12,345 items? Press Enter again to confirm.")
+    page.wait_for_timeout(60)
+    page.keyboard.press("Backspace")
+    page.keyboard.press("6")
+    expect(question).to_have_count(0)
+    page.wait_for_timeout(60)
+    page.keyboard.press("Enter")
+    expect(question).to_have_text("Enter 12,346 items? Press Enter again to confirm.")
+    page.wait_for_timeout(60)
+    assert not bins.recounts()
+    page.keyboard.press("Enter")
+    (item,) = entered(page, bins, 1)
+    assert (item["bin"], item["quantity"]) == (first, 12346)
+
+
 def test_skipped_bins_come_back_when_asked(signed_in: SignedIn, bins: Bins) -> None:
     for name in ("P-1", "P-2"):
         bins.add(name)
@@ -98,7 +200,7 @@ def test_nothing_but_a_number_is_typed_and_an_empty_entry_is_explained(signed_in
     expect(page.get_by_text("Type how many items you count")).to_be_visible()
     for text, shown in (("12345678901", "123456789"), ("-3", "3"), ("2.5", "25"), ("1e5", "15")):
         field.fill("")
-        page.keyboard.type(text)
+        page.keyboard.type(text, delay=60)  # as a person does; a scanner is faster
         expect(field).to_have_value(shown)
     field.fill("4")
     for pasted in ("-3", "2.5", "1e5", "٣", "９", "<b>", "99999999999"):
@@ -306,6 +408,32 @@ def test_a_session_that_ends_in_mid_work_loses_nothing(signed_in: SignedIn, serv
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+def test_a_password_that_is_typed_over_the_page_is_no_key(signed_in: SignedIn, server: Server, bins: Bins) -> None:
+    """It contains c, u, s and t. Its field has the focus, and where that was lost no key acts either."""
+    for name in ("P-1", "P-2", "P-3"):
+        bins.add(name)
+    page = signed_in()
+    in_hand(page)
+    server.gate.end_sessions()
+    page.keyboard.press("s")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    expect(page.get_by_label("Password")).to_be_focused()
+    bin_ = page.locator(".of .id").inner_text()
+    page.evaluate("document.activeElement.blur()")
+    for key in "tcs57":
+        page.keyboard.press(key, delay=60)
+    page.wait_for_timeout(300)
+    assert page.evaluate(KEPT + "(all => all)") == []
+    assert page.locator(".of .id").inner_text() == bin_
+    expect(page.locator(".number input")).to_have_value("")
+    page.get_by_label("Password").focus()
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert not bins.recounts()
+    expect(page.get_by_label("Items in the bin")).to_be_focused()
+
+
 def test_a_token_that_ends_is_renewed_without_a_word(signed_in: SignedIn, server: Server, bins: Bins) -> None:
     for name in ("P-1", "P-2"):
         bins.add(name)
@@ -344,6 +472,78 @@ def test_another_person_on_the_same_device_does_not_send_what_the_first_entered(
     (item,) = entered(page, bins, 1)
     assert item["bin"] == first
     assert bins.review(first)["entries"][0]["person"] == "ana"
+
+
+def sends_as_ana(page: Page, server: Server, bins: Bins, bin_: str, quantity: int) -> None:
+    """Ben's page: nothing was sent as his; ana's entry is sent as hers once she signs in on this device."""
+    expect(page.get_by_label("Account of ben")).to_be_visible()
+    page.wait_for_timeout(300)
+    assert not bins.recounts()
+    assert [each["person"] for each in page.evaluate(KEPT + "(all => all)")] == ["ana"]
+    page.get_by_label("Account of ben").click()
+    page.get_by_role("button", name="Sign out").click()
+    sign_in(page, server.url, "ana")
+    entered(page, bins, 1)
+    (entry,) = bins.review(bin_)["entries"]
+    assert (entry["person"], entry["quantity"]) == ("ana", quantity)
+
+
+def test_a_renewal_for_another_person_sends_nothing_of_the_first(device: Opens, server: Server, bins: Bins) -> None:
+    """Ana counts in one tab; in another she signed out and ben signed in, and the cookie renews his session."""
+    for name in ("P-1", "P-2", "P-3", "P-4", "P-5"):
+        bins.add(name)
+    context = device()
+    hers, his = context.new_page(), context.new_page()
+    sign_in(hers, server.url, "ana")
+    first = in_hand(hers)
+    his.goto(server.url)
+    in_hand(his)
+    his.get_by_label("Account of ana").click()
+    his.get_by_role("button", name="Sign out").click()
+    sign_in(his, server.url, "ben")
+    in_hand(his)
+    for token in [token for token, name in server.gate.tokens.items() if name == "ana"]:
+        del server.gate.tokens[token]
+    hers.keyboard.type("5")
+    hers.keyboard.press("Enter")
+    sends_as_ana(hers, server, bins, first, 5)
+
+
+def test_somebody_else_who_signs_in_over_the_page_sends_nothing_of_the_first(
+    signed_in: SignedIn, server: Server, bins: Bins
+) -> None:
+    """Not even when the network returns after ben's token is there and before the page knows his name."""
+    for name in ("P-1", "P-2", "P-3", "P-4"):
+        bins.add(name)
+    page = signed_in("ana")
+    first = in_hand(page)
+    server.gate.end_sessions()
+    page.keyboard.type("5")
+    page.keyboard.press("Enter")
+    questions: list[str] = []
+
+    def confirm(dialog: Dialog) -> None:
+        questions.append(dialog.message)
+        dialog.accept()
+
+    page.on("dialog", confirm)
+    page.get_by_role("button", name="I am somebody else").click()
+    assert [each for each in questions if each.startswith("1 entry not sent yet.")], "as at every other way out"
+    asked: list[Route] = []
+    page.route("**/api/me", lambda route: asked.append(route))
+    page.get_by_label("Name").fill("ben")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    for _ in range(400):
+        if asked:
+            break
+        page.wait_for_timeout(50)
+    page.evaluate("dispatchEvent(new Event('online'))")
+    page.wait_for_timeout(300)
+    assert not bins.recounts()
+    asked[0].continue_()
+    page.unroute("**/api/me")
+    sends_as_ana(page, server, bins, first, 5)
 
 
 # Tabs and people
@@ -497,6 +697,7 @@ def test_the_photograph_is_zoomed_moved_turned_and_brightened(signed_in: SignedI
     page.mouse.move(frame["x"] + 200, frame["y"] + 200)
     page.mouse.wheel(0, -100)
     assert "scale(1.4" not in page.evaluate(f"{style}.transform"), "of what fits, turned"
+    page.wait_for_timeout(60)
     page.keyboard.type("4")
     page.keyboard.press("Enter")
     after(page, first)
