@@ -240,20 +240,19 @@ def test_a_file_of_which_nothing_is_kept_has_an_event_and_a_metric_of_its_own(
         b'{"expected_quantity": true}',
         b'{"expected_quantity": "three"}',
         b'{"expected_quantity": "1.000"}',
-        b'{"expected_quantity": "1,000"}',
         b'{"expected_quantity": NaN}',
         b'{"expected_quantity": 3, "as_of": "yesterday"}',
         b'{"expected_quantity": 3, "as_of": 1795342503}',
         b'{"expected_quantity": ' + b"9" * 9000 + b"}",
         b'{"BIN_FCSKU_DATA": {}}',
     ],
-    ids=range(16),
+    ids=range(15),
 )
 def test_a_json_file_that_says_no_quantity_is_reported(inventory: Inventory, data: bytes) -> None:
     told = inventory.read(data, "records/SEA1/A.json")
     assert (told["kept"], told["malformed"], inventory.records()) == (0, 1, {})
     reason = inventory.report(told)["faults"][0]["reason"]
-    assert reason.startswith("not a record in JSON: ") or "which may be 1" in reason
+    assert reason.startswith("not a record in JSON: ") or "which may be 1 or 1000" in reason
 
 
 def test_a_folder_that_the_console_makes_is_no_file(inventory: Inventory) -> None:

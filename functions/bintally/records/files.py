@@ -288,6 +288,7 @@ class Sheet:
             if not found[name] or "/" in found[name]:
                 raise ValueError(f"{name} is {_shown(found[name])}; no photograph's key can contain that")
         quantity = quantity_of(found["expected_quantity"], conventions.numbers)
+        conventions.plain |= self.delimiter != ";" and found["expected_quantity"].isdigit()
         as_of = as_of_of(found["as_of"], self._setting, conventions.dates, self.columns.zone or self._setting.zone)
         product = "\x1f".join(value or "" for value in goods).casefold() if any(goods) else ""
         texts = found["expected_quantity"], found["as_of"], self._cell(values, "value") or ""

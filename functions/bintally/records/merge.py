@@ -107,7 +107,7 @@ def merge(
 
 def only(row: Row, setting: Setting) -> Record | Fault:
     """The record of a file that has no other row."""
-    one = _decide(row, setting, Conventions(), comma_groups=False)
+    one = _decide(row, setting, Conventions(), comma_groups=True)
     if isinstance(one, Fault):
         return one
     return Record(one.line, one.site, one.bin, one.quantity, one.as_of, value=one.value)
@@ -116,7 +116,7 @@ def only(row: Row, setting: Setting) -> Record | Fault:
 def _decide(row: Row, setting: Setting, conventions: Conventions, *, comma_groups: bool) -> _One | Fault:
     """The row in the meaning that its file shows."""
     numbers = conventions.numbers.decided
-    if numbers is None and comma_groups and "," in row.quantity_text:
+    if numbers is None and (comma_groups or conventions.plain) and "," in row.quantity_text:
         numbers = 0
     quantity, as_of = _meant(row.quantity, numbers), _meant(row.as_of, conventions.dates.decided)
     if quantity is None:

@@ -53,6 +53,8 @@ class Conventions:
 
     numbers: Marks = field(default_factory=Marks)
     dates: Marks = field(default_factory=Marks)
+    plain: bool = False
+    """Whether a quantity is written by digits alone: then none has decimals for show, and 1,000 is a thousand."""
 
 
 # Numbers
