@@ -211,6 +211,32 @@ def test_what_a_spreadsheet_writes_for_a_lost_id_is_refused(text: str) -> None:
     assert read.faults[3].startswith(f"product is {text!r}") and read.faults[4].endswith("line 3 of it cannot be read")
 
 
+def test_one_lost_id_of_several_costs_no_row() -> None:
+    rows = "A1,5.01235E+12,B-1,4\nA2,5.01235E+12,B-1,5\nA3,#N/A,B-2,6\nA4,5.01235E+12,B-3,1\nA4,5.01235E+12,B-3,1\n"
+    read = Read(f"SKU,EAN,Bin,Qty\n{rows}")
+    assert read.kept == {"B-1": 9, "B-2": 6}, "two of B-3 may be two lots"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Bin,Quantity,SKU\nB-1,4,10001,\nB-2,5,10002,\n", {"B-1": 4, "B-2": 5}),
+        ("Bin,Quantity,Min,Note\nB-1,4,2,x,\nB-2,5,1,y,\n", {"B-1": 4, "B-2": 5}),
+        ("Bin,Quantity,Unit\nB-1,4,EA,\nB-2,5,EA,\nBin,Quantity,Unit\nB-3,6,EA,\n", {"B-1": 4, "B-2": 5, "B-3": 6}),
+        ("Bin,Quantity,Unit\nB-1,4,EA,\nB-2,5,EA,\nB-3,6\n", {"B-1": 4, "B-2": 5, "B-3": 6}),
+        ("Bin;Quantity;Unit\nB-1;4;ST;\nB-2;5;ST;\nGesamt;9\n", {"B-1": 4, "B-2": 5}),
+        ("item|bin|qty\nA1|B-1|4\nA2|B-2|5\n(2 rows)\n", {"B-1": 4, "B-2": 5}),
+        ("item,bin,qty\nA1,B-1,4\nZone B\nA2,B-2,5\n\n2 rows selected.\n", {"B-1": 4, "B-2": 5}),
+        (
+            "Aisle,Bin,SKU,Qty\n1,B-1,A,4\n1,B-2,B,5\n1 Total,,,9\n2,B-3,A,1\n2,B-4,B,2\n2 Total,,,3\nTotal,,,12\n",
+            {"B-1": 4, "B-2": 5, "B-3": 1, "B-4": 2},
+        ),
+    ],
+)
+def test_what_surrounds_the_rows_of_an_export_costs_no_bin(text: str, kept: dict[str, int]) -> None:
+    assert Read(text).kept == kept
+
+
 # Whole numbers
 
 

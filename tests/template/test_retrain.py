@@ -187,11 +187,20 @@ def test_nothing_but_an_approval_starts_a_release() -> None:
     assert STATES["Register"]["Arguments"]["ModelApprovalStatus"] == "{% $approval %}"
 
 
-@pytest.mark.parametrize(("config", "approval"), [("then", "Approved"), ("later", "PendingManualApproval")])
-def test_a_challenger_of_a_model_that_is_no_longer_live_waits_for_a_person(config: str, approval: str) -> None:
+@pytest.mark.parametrize(
+    ("config", "status", "approval"),
+    [
+        ("then", "InService", "Approved"),
+        ("later", "InService", "PendingManualApproval"),
+        ("then", "Updating", "PendingManualApproval"),
+    ],
+)
+def test_a_challenger_of_a_model_that_is_no_longer_live_waits_for_a_person(
+    config: str, status: str, approval: str
+) -> None:
     plan = {"approval": "Approved", "champion": {"config": "then"}}
     expression = STATES["Live"]["Assign"]["approval"]
-    states = {"result": {"EndpointConfigName": config}}
+    states = {"result": {"EndpointConfigName": config, "EndpointStatus": status}}
     assert evaluated(expression, SUBSTITUTED, states=states, plan=plan) == approval
     assert STATES["Live"]["Catch"][0]["Assign"]["approval"] == "PendingManualApproval"
 

@@ -118,6 +118,7 @@ class Sheet:
         self._total = 0
         self._above = ("", "")  # site and bin of the row above
         self._rows = 0  # that could be read
+        self._part = 0  # their sum since the last subtotal
         self._shortest = 0  # cells of the shortest row so far
         self._widest = sys.maxsize  # cells of a row, while `_usual_width` reads some
         self._widest = max(len(names), self._usual_width())
@@ -156,7 +157,7 @@ class Sheet:
 
     def _usual_width(self) -> int:
         """The cells that each of the first rows has at least: all may end with delimiters that the names do not. Of one
-        row nobody can tell, and digits behind the quantity may be a part of it: 1,250."""
+        row nobody can tell, and three digits behind the quantity may be a part of it: 1,250."""
         behind = self.columns.places["expected_quantity"] + 1
         read: list[Line] = []
         widths: list[int] = []
@@ -165,8 +166,9 @@ class Sheet:
                 break
             read += found[0]
             values = [legible(cell) for cell in found[1]]
-            in_parts = self.delimiter == "," and any(cell and cell.isdigit() for cell in values[behind : behind + 1])
-            if self._cell(values, "bin") and self._cell(values, "expected_quantity") and not in_parts:
+            next_ = "".join(value or "" for value in values[behind : behind + 1])
+            in_parts = self.delimiter == "," and len(next_) == 3 and next_.isdigit()
+            if self._is_row(found[1]) and len(values) >= len(self._names) and not in_parts:
                 widths.append(len(values))
         self._lines.put_back(read)
         return min(widths) if len(widths) > 1 else 0
@@ -195,6 +197,7 @@ class Sheet:
                 self._above = row.site, row.bin
                 self._rows += 1
                 self._total += row.quantity.first or 0
+                self._part += row.quantity.first or 0
                 self._shortest = min(self._shortest or len(values), len(values))
                 yield row
 
@@ -224,7 +227,8 @@ class Sheet:
         """Site and bin of a row that cannot be read, for the rows below it, and for itself.
 
         A report that names a bin, or a site, only once leaves it empty in the rows below. A row without a bin is of
-        the bin above when it names a product, or a quantity that is not the sum of the rows above.
+        the bin above when it names a product, or a quantity that is not the sum of all rows above, or of those since
+        the last such sum.
         """
         nowhere = "", ""
         site = self._cell(values, "site") if self._site is None else self._site
@@ -232,10 +236,16 @@ class Sheet:
         of = site or self._above[0], bin_ or self._above[1]
         if site is None or bin_ is None or not all(of) or any("/" in each for each in of):
             return nowhere, nowhere
+        if len(values) == 1 and not bin_:
+            return of, nowhere  # a title, or a footer such as (25 rows)
         if bin_ or any(values[at] for at in self.columns.product if at < len(values)):
             return of, of
         sums = number(quantity or "", Marks())
-        is_total = self._rows > 1 and sums is not None and self._total in (sums.first, sums.second)
+        is_total = (
+            self._rows > 1 and sums is not None and not {sums.first, sums.second}.isdisjoint((self._total, self._part))
+        )
+        if is_total:
+            self._part = 0
         return of, nowhere if quantity == "" or is_total else of
 
     def _skip(self, line: int, reason: str) -> bool:
@@ -277,13 +287,13 @@ class Sheet:
         if self._site is not None:
             found["site"] = self._site
         goods = [values[at] if at < len(values) else "" for at in self.columns.product]
-        for name, cell in [
-            ("site", found["site"]),
-            ("bin", found["bin"]),
-            *(("product", each or "") for each in goods),
-        ]:
-            if reason := _no_id(name, cell):
-                raise ValueError(reason)
+        lost = [_no_id("product", each) for each in goods if each]
+        if (
+            reason := _no_id("site", found["site"])
+            or _no_id("bin", found["bin"])
+            or (all(lost) and next(iter(lost), ""))
+        ):
+            raise ValueError(reason)
         for name in ("site", "bin"):
             if not found[name] or "/" in found[name]:
                 raise ValueError(f"{name} is {_shown(found[name])}; no photograph's key can contain that")
@@ -293,6 +303,8 @@ class Sheet:
         product = "\x1f".join(value or "" for value in goods).casefold() if any(goods) else ""
         texts = found["expected_quantity"], found["as_of"], self._cell(values, "value") or ""
         rest = self._digest_of_rest(values) if self._rest else b""
+        if any(lost):  # what tells two lots apart may be lost with one of several ids: no row is equal to another
+            rest += str(line).encode()
         return Row(line, found["site"], found["bin"], quantity, as_of, product, *texts, rest)
 
     def _digest_of_rest(self, values: Sequence[str | None]) -> bytes:
