@@ -94,7 +94,7 @@ def put_records(dynamodb: Any, size: int, at: datetime) -> None:
 def follow(size: int) -> Numbers:
     s3, dynamodb = clients.s3(), clients.dynamodb()
     services = Following(s3, Table("counts", dynamodb), BUCKET, timedelta(hours=24))
-    now = datetime.now(UTC)
+    now = datetime.now(UTC) - timedelta(seconds=1)  # so that the rows of `records` are later than these
     put_records(dynamodb, size, now)
     labels, seconds, cpu, slowest = 0, 0.0, 0.0, 0.0
     with counted(s3, "s3") as stored, counted(dynamodb, "dynamodb") as read:

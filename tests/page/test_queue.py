@@ -98,6 +98,20 @@ def test_a_key_that_is_held_acts_once(signed_in: SignedIn, bins: Bins) -> None:
     expect(page.get_by_text("Type how many items you count")).to_have_count(0)
 
 
+SCAN = """async ([keys, pause]) => {
+    let at = performance.now();
+    for (const key of keys) {
+        const field = document.activeElement;
+        const pressed = new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true });
+        Object.defineProperty(pressed, "timeStamp", { value: (at += pause) });
+        const types = field.dispatchEvent(pressed) && key.length === 1 && field.matches("input");
+        if (types) document.execCommand("insertText", false, key);
+        await null;
+    }
+}"""
+"""Keys with times of their own, since a busy machine presses real ones later than a scanner does."""
+
+
 @pytest.mark.parametrize("pause", [0, 15])
 @pytest.mark.parametrize("label", ["C-12-A7\n", "S12\n", "Trbu", "T1\n", "4006381333931\n", "00012345", "B+R+U127\n\n"])
 def test_what_a_scanner_types_is_dropped_whole(signed_in: SignedIn, bins: Bins, label: str, pause: int) -> None:
@@ -107,7 +121,7 @@ def test_what_a_scanner_types_is_dropped_whole(signed_in: SignedIn, bins: Bins, 
     first = in_hand(page)
     page.keyboard.type("7")
     page.wait_for_timeout(100)
-    page.keyboard.type(label, delay=pause)
+    page.evaluate(SCAN, [["Enter" if key == "\n" else key for key in label], pause])
     expect(page.get_by_text(f"A scanner typed {label.strip()}; nothing was entered.")).to_be_visible()
     page.wait_for_timeout(300)
     assert not bins.recounts()

@@ -216,7 +216,7 @@ def test_record_may_do_what_its_role_allows_and_loses_nothing_without(clerk: Cle
     bin_ = action.partition(":")[2]
     before = len(clerk.log("RecordFunction"))
     with clerk.without("RecordFunction", action):
-        clerk.tell(f"records/{bin_}.csv", f"{HEAD}LAB8,{bin_},3,\nLAB8,{bin_},-1,\n")
+        clerk.tell(f"records/{bin_}.csv", f"{HEAD}LAB8,{bin_},3,\nLAB8,{bin_}-bad,-1,\n")
         user.wait_for(
             "a failed try",
             lambda: any("AccessDenied" in json.dumps(line) for line in clerk.log("RecordFunction")[before:]),
