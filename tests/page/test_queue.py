@@ -428,6 +428,7 @@ def test_a_password_that_is_typed_over_the_page_is_no_key(signed_in: SignedIn, s
         bins.add(name)
     page = signed_in()
     in_hand(page)
+    page.wait_for_load_state("networkidle")  # the next bin is claimed, so that one is in hand under the dialog
     server.gate.end_sessions()
     page.keyboard.press("s")
     expect(page.get_by_role("dialog")).to_be_visible()
