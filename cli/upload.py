@@ -28,9 +28,9 @@ def command(paths: tuple[Path, ...], site: str | None, bin_: str | None, wait: b
 
     The site and the bin are the last two folders of a photograph's path below a folder that you name
     (<site>/<bin>/<name>). Without them the site is "default" and the bin is the photograph's name; a line says so.
-    --site and --bin override both. A labels.csv (columns id,
-    quantity) in the photographs' folder or above it contains the recorded quantities. Files of other formats are left
-    out and reported; those of a NAS, macOS or Windows (@eaDir, ._*, Thumbs.db) are skipped.
+    --site and --bin override both. A labels.csv (columns id, quantity) in the photographs' folder or above it contains
+    the recorded quantities. Files of other formats are left out and reported; those of a NAS, macOS or Windows (@eaDir,
+    ._*, Thumbs.db) are skipped.
 
     With --wait the command exits 1 when some are not counted: it stops when no count arrives for 5 minutes.
     """

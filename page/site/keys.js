@@ -14,9 +14,10 @@ export class Keys {
   note({ key, timeStamp }) {
     const begins = timeStamp - this.#last >= FAST;
     this.#last = timeStamp;
-    if (begins) this.#now();
-    else this.cancel();
-    if (begins) this.text = "";
+    if (begins) {
+      this.#now();
+      this.text = "";
+    } else this.cancel();
     if (key.length === 1) this.text += key;
     if (key === "Enter") this.text += "\n";
     return begins;

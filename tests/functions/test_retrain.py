@@ -440,7 +440,7 @@ def test_a_conclusion_that_is_tried_again_keeps_its_state(outside: Outside, monk
     outside.label(0)
     made = outside.plan(force=True)
     with monkeypatch.context() as failing:
-        failing.setattr(conclude_run, "send", lambda *_: (_ for _ in ()).throw(Transient("no")))
+        failing.setattr(conclude_run, "send_event", lambda *_: (_ for _ in ()).throw(Transient("no")))
         with pytest.raises(Transient):
             outside.conclude(made, "registered")
     assert outside.conclude(made, "registered")["outcome"] == "registered"

@@ -288,11 +288,8 @@ class Sheet:
             found["site"] = self._site
         goods = [values[at] if at < len(values) else "" for at in self.columns.product]
         lost = [_no_id("product", each) for each in goods if each]
-        if (
-            reason := _no_id("site", found["site"])
-            or _no_id("bin", found["bin"])
-            or (all(lost) and next(iter(lost), ""))
-        ):
+        reasons = _no_id("site", found["site"]), _no_id("bin", found["bin"]), *(lost[:1] if all(lost) else ())
+        if reason := next(filter(None, reasons), None):
             raise ValueError(reason)
         for name in ("site", "bin"):
             if not found[name] or "/" in found[name]:

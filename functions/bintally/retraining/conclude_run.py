@@ -55,7 +55,7 @@ def conclude_run(services: Services, settings: RetrainSettings, ended: dict[str,
     runs.release_lock(table, execution)
     detail = {"stack": settings.stack_name, "run": run, "execution": execution, **answer}
     detail["model_version"] = plan.get("model_version", "")
-    send(services, detail)
+    send_event(services, detail)
     table.put(
         {**runs.run_key(run), "run": run, "execution": execution, **known, **answer}
         | {name: plan[name] for name in ("model_version", "labels", "champion") if name in plan}
@@ -99,7 +99,7 @@ def one_line(reason: str) -> str:
     return " ".join(reason.split())[:1000]
 
 
-def send(services: Services, detail: dict[str, str]) -> None:
+def send_event(services: Services, detail: dict[str, str]) -> None:
     services.events.put_events(
         Entries=[
             {
