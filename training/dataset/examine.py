@@ -28,9 +28,9 @@ FETCHED = 4
 """Photographs that a thread gets together: handing them over singly costs a tenth of their decoding."""
 MEASURED_AT = 224
 """Edge in pixels of the square grey picture from which brightness and blur are measured."""
-LARGEST_UNTOUCHED = 1024**2
+LARGEST_UNTOUCHED = 128 * 1024
 LONGEST_UNTOUCHED = 4096
-SHORT_SIDE = 512
+SHORT_SIDE = 384
 QUALITY = 90
 """A photograph is stored unchanged up to this many bytes and pixels of its longer side. A larger one is shrunk as the
 count function shrinks it for the endpoint, to that shorter side and JPEG quality."""

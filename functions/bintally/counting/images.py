@@ -12,12 +12,13 @@ from bintally.counting.pixels import BROKEN, File, Unreadable, is_whole, take_ap
 
 MOST_PIXELS = 50_000_000
 """Read from the header. 50 million pixels with alpha are 200 MB, and a conversion holds a few copies."""
-SHORT_SIDE = 512
+SHORT_SIDE = 384
 """Pixels that the shorter side keeps: more than twice the network's input size."""
 LONG_SIDE = 4096
 """Pixels that the longer side keeps at most, so that even noise of this size stays below the endpoint's 4 MB."""
-LARGEST_UNTOUCHED = 1024**2
-"""Bytes; a JPEG up to this size and up to LONG_SIDE is passed on unchanged, without a second compression."""
+LARGEST_UNTOUCHED = 128 * 1024
+"""Bytes; a JPEG up to this size and up to LONG_SIDE is passed on unchanged, without a second compression. The endpoint
+charges by the byte: a larger one would cost more than shrinking it does (docs/decisions/photographs.md)."""
 QUALITY = 90
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit above applies, with a reason that names the size
