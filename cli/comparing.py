@@ -149,7 +149,7 @@ def counted_here(
         def answers(test: Labelled) -> list[list[float]] | None:
             try:
                 photograph = test.read()
-                return [counter.count(photograph, alone=False)["probabilities"] for counter in both]
+                return [counter.count(photograph)["probabilities"] for counter in both]
             except BadImage:
                 return None
             except ClientError as error:  # it has expired (DatasetDays)

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -245,37 +246,72 @@ def test_one_image_as_json_is_a_list_of_the_same_answer(endpoint: Endpoint) -> N
     assert endpoint.invoke(encoded(picture("red")), "application/json").json == [alone]
 
 
-def test_after_photographs_together_the_next_one_has_a_core_and_not_all() -> None:
-    asked: list[bool] = []
+def test_photographs_that_come_while_the_network_works_are_taken_together(colours: Path) -> None:
+    counter = serve.Counter(package.load(colours), threads=2)
+    answers, sizes = counter._answers, []
+    started, go_on = threading.Event(), threading.Event()
 
-    class Counter:
-        def faults(self) -> list[str]:
-            return []
+    def first_waits(pixels: list[Any]) -> Any:
+        sizes.append(len(pixels))
+        started.set()
+        assert go_on.wait(20)
+        return answers(pixels)
 
-        def count(self, photograph: bytes, *, alone: bool) -> dict[str, int]:
-            asked.append(alone)
-            return {}
+    counter._answers = first_waits  # type: ignore[method-assign]
+    asked = ["red", "lime", "blue", "red", "blue", "lime"]
+    futures = [counter.submit(picture(asked[0]))]
+    assert started.wait(20)
+    futures += [counter.submit(picture(colour)) for colour in asked[1:]]
+    until(lambda: len(counter._waiting) == 5)
+    go_on.set()
+    counts = [one.result(20)["count"] for one in futures]
+    assert counts == [{"red": 1, "lime": 3, "blue": 6}[colour] for colour in asked]
+    assert sizes == [1, 4, 1]
 
-    app = serve.App(Counter(), 1, 8)  # type: ignore[arg-type]
 
-    async def one() -> None:
-        app.take(1)
-        await app.count(b"")
-        app.load -= 1
+def test_a_network_that_fails_says_so_to_each_that_waits_and_goes_on(colours: Path) -> None:
+    counter = serve.Counter(package.load(colours), threads=2)
+    answers, failed = counter._answers, []
 
-    async def story() -> None:
-        await one()
-        await asyncio.gather(one(), one())
-        await one()
-        app.crowded_until = 0.0  # later
-        await one()
+    def first_fails(pixels: list[Any]) -> Any:
+        if not failed:
+            failed.append(len(pixels))
+            until(lambda: len(counter._waiting) == 1)
+            raise RuntimeError("out of memory")
+        return answers(pixels)
 
-    asyncio.run(story())
-    assert asked == [True, True, False, False, True]
+    counter._answers = first_fails  # type: ignore[method-assign]
+    futures = [counter.submit(picture("blue")) for _ in range(2)]
+    assert sorted(str(one.exception(20)) for one in futures) == ["None", "out of memory"]
+    assert counter.count(picture("blue"))["count"] == 6
+
+
+def test_a_caller_who_left_is_not_counted_and_stops_nobody(colours: Path) -> None:
+    counter = serve.Counter(package.load(colours), threads=1)
+    go_on = threading.Event()
+    counter.threads.submit(go_on.wait, 20)
+    left, stayed = counter.submit(picture("red")), counter.submit(picture("blue"))
+    assert left.cancel()
+    go_on.set()
+    assert stayed.result(20)["count"] == 6
+
+
+def test_a_network_that_answers_otherwise_in_company_is_unsound(colours: Path) -> None:
+    counter = serve.Counter(package.load(colours), threads=1)
+    assert counter.faults() == []
+    answers = counter._answers
+    counter._answers = lambda pixels: answers(pixels)[::-1]  # type: ignore[method-assign]
+    assert [fault.partition(":")[0] for fault in counter.faults()] == [f"golden/{name}.png" for name in COLOURS]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_many_at_once_are_answered_as_one_alone(endpoint: Endpoint) -> None:
-    """One photograph and several take different ways through the processor."""
     alone = {colour: endpoint.invoke(picture(colour), "image/png").json for colour in COLOURS}
     asked = list(COLOURS) * 6
     with ThreadPoolExecutor(8) as pool:
