@@ -31,6 +31,7 @@ IDENTIFIERS = {
     "AWS::Cognito::UserPool": "UserPoolId",
     "AWS::Cognito::UserPoolGroup": "GroupName",
 }
+UNITS = ("ReadCapacityUnits", "WriteCapacityUnits")
 CHANGE = "adopt"
 BEGUN = ("REVIEW_IN_PROGRESS", "IMPORT_ROLLBACK_COMPLETE")
 """A stack whose import did not happen: it has no resources, and is deleted before another try."""
@@ -161,16 +162,11 @@ def table(stack: Target, name: str, wanted: Mapping[str, Any]) -> dict[str, Any]
         raise DeployFailed(f"table {name} is {status}. Wait until it is ACTIVE, then run it again")
     if found["KeySchema"] != wanted["KeySchema"]:
         raise DeployFailed(f"table {name} has the key {found['KeySchema']}: it is not a table of counts")
-    if found.get("BillingModeSummary", {}).get("BillingMode") != wanted["BillingMode"]:
-        raise DeployFailed(
-            f"table {name} has provisioned capacity. Change that first: aws dynamodb update-table --table-name {name} "
-            f"--billing-mode {wanted['BillingMode']}"
-        )
     indexes = {index["IndexName"]: index for index in found.get("GlobalSecondaryIndexes", ())}
     if missing := sorted({index["IndexName"] for index in wanted["GlobalSecondaryIndexes"]} - indexes.keys()):
         raise DeployFailed(f"table {name} has no index {missing[0]}. Restore or import it with its indexes")
     described: dict[str, Any] = {
-        "BillingMode": wanted["BillingMode"],
+        "BillingMode": found.get("BillingModeSummary", {}).get("BillingMode", "PROVISIONED"),
         "AttributeDefinitions": in_order(found["AttributeDefinitions"], wanted["AttributeDefinitions"]),
         "KeySchema": found["KeySchema"],
         "GlobalSecondaryIndexes": [
@@ -178,6 +174,12 @@ def table(stack: Target, name: str, wanted: Mapping[str, Any]) -> dict[str, Any]
         ],
         "DeletionProtectionEnabled": found.get("DeletionProtectionEnabled", False),
     }
+    if described["BillingMode"] == "PROVISIONED":  # TableUnits of the deployment decides what comes then
+        for part, of in (
+            (described, found),
+            *((each, indexes[each["IndexName"]]) for each in described["GlobalSecondaryIndexes"]),
+        ):
+            part["ProvisionedThroughput"] = {unit: of["ProvisionedThroughput"][unit] for unit in UNITS}
     if (stream := found.get("StreamSpecification") or {}).get("StreamEnabled"):
         described["StreamSpecification"] = {"StreamViewType": stream["StreamViewType"]}
     if (key := found.get("SSEDescription", {})).get("SSEType") == "KMS":

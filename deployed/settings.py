@@ -45,6 +45,11 @@ def protection(dynamodb: Any, table: str) -> str:
     return on(dynamodb.describe_table(TableName=table)["Table"].get("DeletionProtectionEnabled", False))
 
 
+def billing(dynamodb: Any, table: str) -> str:
+    found = dynamodb.describe_table(TableName=table)["Table"].get("BillingModeSummary", {})
+    return "on demand" if found.get("BillingMode") == "PAY_PER_REQUEST" else "provisioned"
+
+
 def on(value: bool) -> str:
     return "on" if value else "off"
 
@@ -103,6 +108,13 @@ SETTINGS = (
         protection,
         lambda patient: on(patient.parameters["DeletionProtection"] == "true"),
         "aws dynamodb update-table --table-name NAME, and --deletion-protection-enabled or its --no- form",
+    ),
+    Setting(
+        *(TABLE, "dynamodb", "its capacity mode"),
+        billing,
+        lambda patient: "on demand" if patient.parameters.get("TableUnits", "0") == "0" else "provisioned",
+        "deploy with another TableUnits, then with this one",
+        is_local=False,
     ),
     Setting(
         *(RULE, "events", "its state"),

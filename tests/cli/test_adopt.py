@@ -22,10 +22,14 @@ NAMES = {
 }
 KINDS = ("S3::Bucket", "S3::Bucket", "DynamoDB::Table", "Cognito::UserPool")
 WANTED = adopting.template(REPOSITORY)["CountsTable"]["Properties"]
+INDEXES = [
+    {part: index[part] for part in ("IndexName", "KeySchema", "Projection")}
+    for index in WANTED["GlobalSecondaryIndexes"]
+]
 TABLE = {
     "KeySchema": WANTED["KeySchema"],
     "AttributeDefinitions": WANTED["AttributeDefinitions"][::-1],
-    "GlobalSecondaryIndexes": [index | {"IndexSizeBytes": 3} for index in reversed(WANTED["GlobalSecondaryIndexes"])],
+    "GlobalSecondaryIndexes": [index | {"IndexSizeBytes": 3} for index in reversed(INDEXES)],
     "BillingModeSummary": {"BillingMode": "PAY_PER_REQUEST"},
     "StreamSpecification": {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
     "TableSizeBytes": 10,
@@ -88,8 +92,9 @@ def test_it_finds_what_the_deleted_stack_has_kept_and_imports_that() -> None:
     table = resources["CountsTable"]["Properties"]
     assert "TableName" not in table, "leaving it out later would replace the table"
     assert table["StreamSpecification"] == {"StreamViewType": "NEW_AND_OLD_IMAGES"}
-    for part in ("GlobalSecondaryIndexes", "AttributeDefinitions"):
-        assert table[part] == WANTED[part]
+    assert table["GlobalSecondaryIndexes"] == INDEXES and "ProvisionedThroughput" not in table
+    assert table["AttributeDefinitions"] == WANTED["AttributeDefinitions"]
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
     kept = {"UserPoolName": "bins", "DeletionProtection": "ACTIVE", "UsernameConfiguration": {"CaseSensitive": False}}
     assert resources["UserPool"]["Properties"] == kept
 
@@ -114,6 +119,22 @@ def test_a_table_keeps_the_key_that_encrypts_it() -> None:
     assert table["SSESpecification"] == {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": key}
 
 
+@pytest.mark.parametrize("summary", [{}, {"BillingModeSummary": {"BillingMode": "PROVISIONED"}}])
+def test_a_table_with_provisioned_capacity_keeps_it_until_the_deployment(summary: dict[str, Any]) -> None:
+    """DynamoDB says nothing of the mode of a table that was never on demand."""
+    table = {name: value for name, value in TABLE.items() if name != "BillingModeSummary"} | summary
+    has = {"ReadCapacityUnits": 40, "WriteCapacityUnits": 90, "NumberOfDecreasesToday": 1}
+    indexes = [index | {"ProvisionedThroughput": has | {"WriteCapacityUnits": 9}} for index in INDEXES]
+    answer = {"Table": table | {"ProvisionedThroughput": has, "GlobalSecondaryIndexes": indexes}}
+    stack = lost(dynamodb_DescribeTable=answer)
+    adopting.adopt(stack, NAMES, REPOSITORY)
+    made = json.loads(created(stack)["TemplateBody"])["Resources"]["CountsTable"]["Properties"]
+    assert made["BillingMode"] == "PROVISIONED"
+    assert made["ProvisionedThroughput"] == {"ReadCapacityUnits": 40, "WriteCapacityUnits": 90}
+    for index in made["GlobalSecondaryIndexes"]:
+        assert index["ProvisionedThroughput"] == {"ReadCapacityUnits": 40, "WriteCapacityUnits": 9}
+
+
 def test_a_table_that_was_restored_has_no_stream_yet() -> None:
     restored = {name: value for name, value in TABLE.items() if name != "StreamSpecification"}
     stack = lost(dynamodb_DescribeTable={"Table": restored})
@@ -130,7 +151,6 @@ def test_a_table_that_was_restored_has_no_stream_yet() -> None:
         ({"s3_GetBucketVersioning": {}}, "bucket bins-imagesbucket-1 keeps no versions"),
         ({"dynamodb_DescribeTable": {"Table": TABLE | {"KeySchema": []}}}, "it is not a table of counts"),
         ({"dynamodb_DescribeTable": {"Table": TABLE | {"TableStatus": "CREATING"}}}, "is CREATING. Wait until"),
-        ({"dynamodb_DescribeTable": {"Table": TABLE | {"BillingModeSummary": {}}}}, "has provisioned capacity"),
         ({"dynamodb_DescribeTable": {"Table": TABLE | {"GlobalSecondaryIndexes": []}}}, "has no index review"),
         ({"s3_GetBucketVersioning": missing("NoSuchBucket")}, "there is no bins-imagesbucket-1 to adopt"),
     ],

@@ -368,6 +368,23 @@ def test_the_role_of_cloudformation_may_make_every_resource_of_the_template() ->
             assert may(action, arn), (logical_id, action, arn)
 
 
+def test_the_role_of_cloudformation_may_make_the_roles_of_all_that_scales() -> None:
+    """Application Auto Scaling makes one for each service, with the first target of an account."""
+    resources = translated()["Resources"].values()
+    scaled = {
+        each["Properties"]["ServiceNamespace"]
+        for each in resources
+        if each["Type"] == "AWS::ApplicationAutoScaling::ScalableTarget"
+    }
+    (statement,) = (
+        each
+        for each in json.loads(policy("cloudformation", "bins"))["Statement"]
+        if each["Action"] == "iam:CreateServiceLinkedRole"
+    )
+    roles = "arn:aws:iam::000000000000:role/aws-service-role/{}.application-autoscaling.amazonaws.com/*"
+    assert statement["Resource"] == [roles.format(name) for name in sorted(scaled)]
+
+
 def listed(found: str | list[str]) -> list[str]:
     return [found] if isinstance(found, str) else found
 

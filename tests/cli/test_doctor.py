@@ -489,6 +489,14 @@ def encrypted(algorithm: str) -> dict[str, Any]:
             *("dynamodb", "update_table", {"DeletionProtectionEnabled": False}),
             *("CountsTable", "deletion protection is off, and the template says on"),
         ),
+        (
+            *("dynamodb", "update_table"),
+            {
+                "BillingMode": "PROVISIONED",
+                "ProvisionedThroughput": {"ReadCapacityUnits": 5, "WriteCapacityUnits": 5},
+            },
+            *("CountsTable", "its capacity mode is provisioned, and the template says on demand"),
+        ),
         ("events", "disable_rule", {}, "CountRule", "its state is DISABLED, and the template says ENABLED"),
         ("events", "delete_rule", {}, "CountRule", "it was deleted by hand"),
         ("stepfunctions", "delete_state_machine", {}, "ReleaseStateMachine", "it was deleted by hand"),

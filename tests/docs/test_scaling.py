@@ -1,6 +1,6 @@
 """The arithmetic of docs/scaling.md, from the figures that it names."""
 
-from math import ceil
+from math import ceil, log
 from pathlib import Path
 
 from deployed.costs import Usage
@@ -47,3 +47,26 @@ def test_one_site() -> None:
     under_way = round(rate * USE.request_milliseconds / 1000)
     assert under_way == 5 and f"each for {USE.request_milliseconds} ms" in PAGE
     assert 0.2 < 1 - (15 / 16) ** under_way < 0.3, "a quarter"
+
+
+def test_table_units() -> None:
+    """Of a photograph and its share of a review: `review` and `site` have a unit of their own."""
+    index = 1
+    units = USE.count_units + USE.marker_units + USE.totals_units + USE.latest_units - index
+    units += USE.reviewed * (USE.review_units - index)
+    assert f"A photograph takes {units:.1f} write units of the table and one of an index" in PAGE
+    assert f"So 500 are enough for {500 / units:.0f} photographs a second" in PAGE
+    assert units / index > 10, "an index begins with a tenth"
+    peak = 3 * 1_000_000 / A_DAY
+    assert peak * units < 500 and "| 500, if they come all day | 20000, for 1,490 a second |" in PAGE
+    assert 1490 * units < 20_000 == max(source()["Parameters"]["TableUnits"]["AllowedValues"])
+    steps = ceil(log(10) / log(1 / 0.7))
+    assert f"{steps} steps, 20 minutes" in PAGE and steps * 3 == 21
+    assert USE.read_units < 0.6 * units, "about half as many"
+
+
+def test_photographs_wait_for_longer_than_scaling_takes() -> None:
+    waits = [min(30 * 2**number, 900) for number in range(7)]
+    assert f"they have {sum(waits) // 60} minutes" in PAGE and sum(waits) / 60 > 2 * 20
+    queue = source()["Resources"]["CountQueue"]["Properties"]["RedrivePolicy"]
+    assert queue["maxReceiveCount"] == len(waits) + 1 and source()["Parameters"]["RetrySeconds"]["Default"] == 30

@@ -297,7 +297,8 @@ def test_no_other_role_and_no_path_tricks(ask: Ask, path: str) -> None:
     assert ask(path)[0] in (400, 404)
 
 
-def test_a_busy_table_asks_to_try_again(ask: Ask, refuse: Any) -> None:
-    refuse(clients.dynamodb(), "Query", "ThrottlingException")
+@pytest.mark.parametrize("code", ["ThrottlingException", "ProvisionedThroughputExceededException"])
+def test_a_busy_table_asks_to_try_again(ask: Ask, refuse: Any, code: str) -> None:
+    refuse(clients.dynamodb(), "Query", code)
     status, said = ask("/machine/viewer/sites/SEA1/recounts")
     assert (status, said["code"]) == (503, "TRY_AGAIN")

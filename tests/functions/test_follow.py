@@ -405,14 +405,19 @@ def test_broken_items_beside_a_change_are_none_of_its_faults(stream: Stream) -> 
 
 
 @pytest.mark.parametrize(
-    ("client", "operation"),
-    [(clients.dynamodb, "BatchGetItem"), (clients.dynamodb, "Query"), (clients.s3, "PutObject")],
+    ("client", "operation", "code", "status"),
+    [
+        (clients.dynamodb, "BatchGetItem", "InternalServerError", 500),
+        (clients.dynamodb, "BatchGetItem", "ThrottlingException", 400),
+        (clients.dynamodb, "Query", "ProvisionedThroughputExceededException", 400),
+        (clients.s3, "PutObject", "InternalServerError", 500),
+    ],
 )
 def test_what_may_pass_has_the_whole_batch_come_again(
-    stream: Stream, refuse: Any, client: Callable[[], Any], operation: str
+    stream: Stream, refuse: Any, client: Callable[[], Any], operation: str, code: str, status: int
 ) -> None:
     batch = [stream.put(count("a", **by_metadata(4))), stream.put(record())]
-    recover = refuse(client(), operation, "InternalServerError", 500)
+    recover = refuse(client(), operation, code, status)
     with pytest.raises(Transient):
         stream.follow(*batch)
     assert stream.objects() == {}

@@ -485,6 +485,7 @@ def test_a_record_put_by_hand_gives_way_to_one_as_of_later(inventory: Inventory)
         (clients.s3, "GetObject", "SlowDown", 503),
         (clients.dynamodb, "BatchGetItem", "ProvisionedThroughputExceededException", 400),
         (clients.dynamodb, "PutItem", "InternalServerError", 500),
+        (clients.dynamodb, "PutItem", "ProvisionedThroughputExceededException", 400),
         (clients.s3, "PutObject", "SlowDown", 503),
         (clients.events, "PutEvents", "InternalException", 500),
     ],

@@ -719,6 +719,67 @@ def test_a_scaled_endpoint_has_between_instance_count_and_maximum_instances() ->
     assert tracking["ScaleOutCooldown"] < tracking["ScaleInCooldown"], "a queue waits while there are too few"
 
 
+def test_the_table_is_on_demand_unless_units_are_asked_for() -> None:
+    """On AWS alone: the emulator knows nothing that scales."""
+    assert source()["Parameters"]["TableUnits"]["Default"] == 0
+    asked = {"Fn::Not": [{"Fn::Equals": [{"Ref": "TableUnits"}, 0]}]}
+    assert source()["Conditions"]["HasUnits"] == {"Fn::And": [{"Condition": "IsOnAws"}, asked]}
+    table = chosen(of_type("AWS::DynamoDB::Table")["CountsTable"], "HasUnits", False)
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    for part in (table, *table["GlobalSecondaryIndexes"]):
+        assert "ProvisionedThroughput" not in part
+
+
+def test_every_number_of_units_has_its_parts() -> None:
+    allowed, parts = source()["Parameters"]["TableUnits"]["AllowedValues"], source()["Mappings"]["Units"]
+    assert list(parts) == list(map(str, allowed)), "the key of 0 too"
+    for units in allowed[1:]:
+        assert parts[str(units)] == {"Tenth": units / 10, "Hundredth": units / 100}
+
+
+@pytest.mark.parametrize("units", [100, 500, 20_000])
+def test_the_capacity_of_the_table_and_of_each_index_follows_its_load(units: int) -> None:
+    """It starts between its limits: registering a target changes no table."""
+    parts = source()["Mappings"]["Units"][str(units)]
+
+    def number(value: Any) -> int:
+        match value:
+            case {"Ref": "TableUnits"}:
+                return units
+            case {"Fn::FindInMap": ["Units", {"Ref": "TableUnits"}, part]}:
+                return int(parts[part])
+        return int(value)
+
+    resources = translated()["Resources"]
+    table = chosen(of_type("AWS::DynamoDB::Table")["CountsTable"], "HasUnits", True)
+    assert table["BillingMode"] == "PROVISIONED"
+    starts = {"table/${CountsTable} dynamodb:table": table} | {
+        f"table/${{CountsTable}}/index/{index['IndexName']} dynamodb:index": index
+        for index in table["GlobalSecondaryIndexes"]
+    }
+    wanted = {
+        f"{about}:{kind}": number(start)
+        for about, part in starts.items()
+        for kind, start in part["ProvisionedThroughput"].items()
+    }
+    assert sum(start for about, start in wanted.items() if "Write" in about) <= 40_000, "the least quota there is"
+    policies = of_type("AWS::ApplicationAutoScaling::ScalingPolicy")
+    del policies["EndpointScaling"]
+    for name, policy in policies.items():
+        target = policy["ScalingTargetId"]["Ref"]
+        assert (resources[name]["Condition"], resources[target]["Condition"]) == ("HasUnits", "HasUnits")
+        scaled = resources[target]["Properties"]
+        start = wanted.pop(f"{scaled['ResourceId']['Fn::Sub']} {scaled['ScalableDimension']}")
+        assert 1 <= number(scaled["MinCapacity"]) <= start <= number(scaled["MaxCapacity"]) == units
+        kind = scaled["ScalableDimension"].split(":")[2].removesuffix("Units")
+        assert (scaled["ServiceNamespace"], policy["PolicyType"]) == ("dynamodb", "TargetTrackingScaling")
+        assert policy["TargetTrackingScalingPolicyConfiguration"] == {
+            "TargetValue": 70,
+            "PredefinedMetricSpecification": {"PredefinedMetricType": f"DynamoDB{kind}Utilization"},
+        }
+    assert not wanted, "nothing is left without a target"
+
+
 @pytest.mark.parametrize(
     ("parameter", "right", "wrong"),
     [
@@ -747,7 +808,6 @@ def test_a_value_that_no_service_takes_is_refused_at_deployment(
 
 def test_the_table_is_the_contracts() -> None:
     table = of_type("AWS::DynamoDB::Table")["CountsTable"]
-    assert table["BillingMode"] == "PAY_PER_REQUEST"
     assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     assert table["StreamSpecification"] == {"StreamViewType": "NEW_AND_OLD_IMAGES"}
     assert [index["IndexName"] for index in table["GlobalSecondaryIndexes"]] == ["review", "site"]
