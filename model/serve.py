@@ -111,7 +111,7 @@ class Counter:
             return  # the caller has closed the connection
         try:
             pixels = self._pixels(photograph)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the caller gets it
             future.set_exception(error)
             return
         self._waiting.append(Waiting(pixels, future))
@@ -127,7 +127,7 @@ class Counter:
         del self._waiting[: len(together)]
         try:
             answers = self._answers([one.pixels for one in together]) if together else []
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the caller gets it
             for one in together:
                 one.future.set_exception(error)
         else:

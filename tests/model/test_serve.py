@@ -1,6 +1,5 @@
 """The serving app over real HTTP, as a process of its own, with a small network that tells colours apart."""
 
-import asyncio
 import base64
 import http.client
 import io
@@ -248,7 +247,8 @@ def test_one_image_as_json_is_a_list_of_the_same_answer(endpoint: Endpoint) -> N
 
 def test_photographs_that_come_while_the_network_works_are_taken_together(colours: Path) -> None:
     counter = serve.Counter(package.load(colours), threads=2)
-    answers, sizes = counter._answers, []
+    answers = counter._answers
+    sizes: list[int] = []
     started, go_on = threading.Event(), threading.Event()
 
     def first_waits(pixels: list[Any]) -> Any:
@@ -271,7 +271,8 @@ def test_photographs_that_come_while_the_network_works_are_taken_together(colour
 
 def test_a_network_that_fails_says_so_to_each_that_waits_and_goes_on(colours: Path) -> None:
     counter = serve.Counter(package.load(colours), threads=2)
-    answers, failed = counter._answers, []
+    answers = counter._answers
+    failed: list[int] = []
 
     def first_fails(pixels: list[Any]) -> Any:
         if not failed:
