@@ -18,7 +18,7 @@ from bintally import reconcile, record, report_strays
 from bintally.answering.requests import ROLES
 from bintally.answering.sessions import WEAK_PASSWORD
 from bintally.aws.queues import LONGEST_WAIT
-from bintally.count import WORST_SECONDS
+from bintally.count import BATCH_SECONDS, PHOTOGRAPH_SECONDS
 from bintally.releasing.endpoints import VARIANT
 from bintally.retraining import LONGEST_STACK_NAME
 from bintally.sign_in import SHIFT_SECONDS
@@ -452,8 +452,10 @@ def test_the_report_of_strays_has_time_for_its_requests() -> None:
     assert of_type("AWS::Lambda::Function")["ReportStraysFunction"]["Timeout"] >= report_strays.WORST_SECONDS
 
 
-def test_the_time_limit_holds_two_photographs_at_worst() -> None:
-    assert of_type("AWS::Lambda::Function")["CountFunction"]["Timeout"] >= 2 * WORST_SECONDS
+def test_the_time_limit_holds_a_batch_of_photographs_at_worst() -> None:
+    batch = of_type("AWS::Lambda::EventSourceMapping")["CountMapping"]["BatchSize"]
+    worst = BATCH_SECONDS + batch * PHOTOGRAPH_SECONDS
+    assert of_type("AWS::Lambda::Function")["CountFunction"]["Timeout"] > worst
 
 
 def test_most_of_the_time_limit_is_for_the_rows_of_a_file() -> None:
