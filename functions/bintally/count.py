@@ -1,7 +1,8 @@
 """The count function: from an SQS batch of S3 events to one item per image version in the counts table."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, partial
 from typing import Any
@@ -16,7 +17,7 @@ from bintally.aws.items import Item, image_of, record_key
 from bintally.aws.queues import postpone
 from bintally.aws.table import Table
 from bintally.aws.telemetry import logger, metrics
-from bintally.common.arrivals import parse_arrival
+from bintally.common.arrivals import Arrival, parse_arrival
 from bintally.common.counts import Count, Counted
 from bintally.common.errors import Transient
 from bintally.common.events import check_messages
@@ -24,11 +25,12 @@ from bintally.common.keys import is_folder_marker, parse_key
 from bintally.counting.count_photograph import Records, Services, count_photograph
 from bintally.counting.settings import count_settings
 
-# One photograph at worst: S3 25 s (objects.DOWNLOAD_SECONDS); endpoint 20 s (endpoint.LAST_START); the table 9 s each
-# (clients.DYNAMODB) for four tries to read the records, four of the transaction, the stored count, and LATEST; the
-# image itself IMAGE_SECONDS. 25 + 20 + 10 x 9 + 15 = 150 s. The time limit is twice that, and more; no photograph is
-# started that might not end in time.
-WORST_SECONDS = 155
+# A batch at worst. All photographs at once: S3 25 s (objects.DOWNLOAD_SECONDS), and the table 9 s each
+# (clients.DYNAMODB) for four tries to read the records, four of the transaction, the stored count, and LATEST:
+# 25 + 10 x 9 = 115 s. One after the other: the image itself IMAGE_SECONDS, endpoint 20 s (endpoint.LAST_START), and 4 s
+# (clients.SQS) to postpone it: 15 + 20 + 4 = 39 s. The time limit holds five photographs, and more; none is started
+# that might not end in time.
+BATCH_SECONDS, PHOTOGRAPH_SECONDS = 115, 40
 IMAGE_SECONDS = 15
 """Three times what the slowest files take that tests/functions/test_images.py knows; MOST_PIXELS and the bounds of
 pixels.py keep worse ones out. An ordinary photograph takes 0.02 s."""
@@ -39,43 +41,80 @@ clients.CHECKS_REQUESTS = False
 processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
 
 
+Outcome = Callable[[], tuple[Count, bool] | None]
+"""The count and whether it is new, None for a folder. Raises what kept the photograph from being counted."""
+
+
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Returns the messages that go back to the queue. Raises WrongEvent."""
     check_messages(event, "count", "EventBridge events about new photographs")
-    records = Records(record_keys(event))
-    return dict(process_partial_response(event, partial(count, records=records), processor, context))
+    outcomes = count_together(dict(arrivals(event)), context.get_remaining_time_in_millis() / 1000)
+    return dict(process_partial_response(event, partial(count, outcomes=outcomes), processor))
 
 
-def record_keys(event: dict[str, Any]) -> Iterator[Item]:
-    """The keys of the RECORD items of a batch's bins."""
+def arrivals(event: dict[str, Any]) -> Iterator[tuple[str, Arrival]]:
+    """A batch's photographs, by their messages' receipts."""
     for message in event["Records"]:
-        with suppress(Exception):  # whatever is wrong with a message is said when it is counted, and harms no other
-            yield record_key(parse_key(parse_arrival(message["body"]).key))
+        with suppress(Exception):  # whatever is wrong with a message is said by `count`, and harms no other
+            yield message["receiptHandle"], parse_arrival(message["body"])
 
 
-def count(record: SQSRecord, lambda_context: LambdaContext, records: Records) -> None:
-    """Counts the photograph that a message names. Any exception returns the message to the queue."""
+def record_keys(photographs: Iterable[Arrival]) -> Iterator[Item]:
+    """The keys of the RECORD items of their bins."""
+    for arrival in photographs:
+        with suppress(Exception):
+            yield record_key(parse_key(arrival.key))
+
+
+def count_together(photographs: Mapping[str, Arrival], seconds: float) -> dict[str, Outcome]:
+    """Counts photographs at once, each in a thread: Lambda charges for waiting too, and so they wait together. One
+    alone needs no thread: it is counted when its outcome is asked for.
+
+    `seconds` are left for all. No thread outlives this: after an answer Lambda stops them until the next batch.
+    """
+    records, room = Records(record_keys(photographs.values())), (seconds - BATCH_SECONDS) // PHOTOGRAPH_SECONDS
+    calls = {
+        receipt: partial(count_one, arrival, records, in_time=number <= room)
+        for number, (receipt, arrival) in enumerate(photographs.items(), 1)
+    }
+    if len(calls) < 2:
+        return dict(calls)
+    services()  # before the threads, since boto3 makes one client at a time
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return {receipt: threads.submit(call).result for receipt, call in calls.items()}
+
+
+def count_one(arrival: Arrival, records: Records, in_time: bool) -> tuple[Count, bool] | None:
+    """See Outcome."""
+    logger.thread_safe_append_keys(correlation_id=arrival.event_id)
+    if not in_time:
+        raise Transient("too little time is left in this batch")
+    if count_settings().is_traced:
+        from bintally.aws.trace import trace_wait  # imported only where someone pays for traces
+
+        trace_wait(arrival.time.timestamp(), arrival.key, arrival.event_id)
+    if is_folder_marker(arrival.key, arrival.size):
+        return None
+    return count_photograph(services(), arrival, records)
+
+
+def count(record: SQSRecord, outcomes: Mapping[str, Outcome]) -> None:
+    """Reports the outcome of the photograph that a message names. Any exception returns the message to the queue."""
     try:
-        if lambda_context.get_remaining_time_in_millis() < WORST_SECONDS * 1000:
-            raise Transient("too little time is left in this batch")
         arrival = parse_arrival(record.body)
-        logger.set_correlation_id(arrival.event_id)
-        if count_settings().is_traced:
-            from bintally.aws.trace import trace_wait  # imported only where someone pays for traces
-
-            trace_wait(arrival.time.timestamp(), arrival.key, arrival.event_id)
-        if is_folder_marker(arrival.key, arrival.size):
-            logger.info("folder", key=arrival.key)
-            return
-        found, is_new = count_photograph(services(), arrival, records)
+        logger.thread_safe_append_keys(correlation_id=arrival.event_id)
+        outcome = outcomes[record.receipt_handle]()
     except Exception:
         logger.exception("postponed", message_id=record.message_id, tries=record.attributes.approximate_receive_count)
         metrics.add_metric("Postponed", MetricUnit.Count, 1)
         postpone(record, count_settings().count_queue_url, count_settings().retry_seconds)
         raise
-    report(found, is_new)
+    if outcome is None:
+        logger.info("folder", key=arrival.key)
+    else:
+        report(*outcome)
 
 
 def report(found: Count, is_new: bool) -> None:

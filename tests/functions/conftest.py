@@ -5,6 +5,7 @@ import copy
 import functools
 import io
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,14 +128,18 @@ def http(status: int, body: bytes, **headers: str) -> AWSResponse:
 
 @dataclass
 class Endpoint:
-    """Answers with `script`'s entries in turn (a response, or an error to raise), then with `answer`."""
+    """Answers about a photograph in `about` with that; else with `script`'s entries in turn (a response, or an error to
+    raise), then with `answer`. Photographs of one batch come in any order."""
 
+    about: dict[bytes, AWSResponse] = field(default_factory=dict)
     script: list[AWSResponse | Exception] = field(default_factory=list)
     answer: bytes = ANSWER
     asked: list[bytes] = field(default_factory=list)
 
     def __call__(self, request: Any, **_: Any) -> AWSResponse:
         self.asked.append(request.body)
+        if request.body in self.about:
+            return self.about[request.body]
         if not self.script:
             return http(200, self.answer, content_type="application/json")
         step = self.script.pop(0)
@@ -164,7 +169,7 @@ class World:
         event["detail"]["object"] |= {"key": key, "version-id": version_id, "sequencer": sequencer}
         return event
 
-    def deliver(self, *events: Any, tries: int = 1, remaining_ms: int = 240_000) -> list[int]:
+    def deliver(self, *events: Any, tries: int = 1, remaining_ms: int = 900_000) -> list[int]:
         """Hands events to the function as one SQS batch; the places of those that go back to the queue."""
         sample = json.loads((ROOT / "events" / "count.json").read_bytes())["Records"][0]
         records = []
@@ -215,6 +220,17 @@ def counts_table() -> dict[str, Any]:
     return {"BillingMode": "PAY_PER_REQUEST"} | {name: properties[name] for name in known}
 
 
+def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Moto's transactions put the whole table back where one is cancelled, whatever others wrote in the meantime."""
+    lock = threading.Lock()
+
+    def call(*given: Any) -> Any:
+        with lock:
+            return function(*given)
+
+    return call
+
+
 @pytest.fixture
 def world(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with mock_aws():
@@ -229,6 +245,7 @@ def world(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]
         events.unregister("before-send", botocore_stubber)  # moto reads every body as text
         events.register("before-send.sagemaker-runtime.InvokeEndpoint", answering)
         monkeypatch.setattr("time.sleep", lambda _: None)
+        monkeypatch.setattr(botocore_stubber, "process_request", one_by_one(botocore_stubber.process_request))
         yield World(s3, dynamodb, sqs, queue, answering)
         events.unregister("before-send.sagemaker-runtime.InvokeEndpoint", answering)
 

@@ -547,9 +547,10 @@ def test_a_latest_that_an_older_version_left_out_is_made_up(world: Any, photo: P
 
 
 def test_one_bad_message_spoils_no_batch(world: Any, photo: Photo, respond: Any) -> None:
-    events = [world.put(f"incoming/SEA1/b/{n}.jpg", photo() if n != 1 else b"text") for n in range(4)]
-    world.endpoint.script = [respond(400, b'{"__type": "ValidationError"}')]
-    assert world.deliver(*events, "nonsense") == [0, 4]
+    files = [photo(), b"text", photo(quality=50), photo()]
+    events = [world.put(f"incoming/SEA1/b/{n}.jpg", data) for n, data in enumerate(files)]
+    world.endpoint.about[files[2]] = respond(400, b'{"__type": "ValidationError"}')
+    assert world.deliver(*events, "nonsense") == [2, 4]
     assert world.totals() == {"counted": 2, "rejected": 1}
 
 
@@ -570,14 +571,14 @@ def test_tells_alarms_of_low_confidence_and_disagreement(
     monkeypatch.setattr(telemetry.metrics.provider, "service", "count")
     answer = json.loads(world.endpoint.answer)
     low = count.LOW_CONFIDENCE
-    world.endpoint.script = [
-        respond(200, json.dumps(answer | {"confidence": confidence}).encode()) for confidence in (low - 0.01, low, 0.9)
-    ]
+    files = [photo(quality=quality) for quality in (70, 80, 90)]
+    for data, confidence in zip(files, (low - 0.01, low, 0.9), strict=True):
+        world.endpoint.about[data] = respond(200, json.dumps(answer | {"confidence": confidence}).encode())
     agrees, differs = str(answer["count"]), str(answer["count"] + 1)
     photographs = [
-        world.put("incoming/SEA1/b/0.jpg", photo(), expected_quantity=agrees),
-        world.put("incoming/SEA1/b/1.jpg", photo(), expected_quantity=differs),
-        world.put("incoming/SEA1/b/2.jpg", photo()),
+        world.put("incoming/SEA1/b/0.jpg", files[0], expected_quantity=agrees),
+        world.put("incoming/SEA1/b/1.jpg", files[1], expected_quantity=differs),
+        world.put("incoming/SEA1/b/2.jpg", files[2]),
         world.put("incoming/SEA1/b/3.jpg", b"text", expected_quantity="1"),
     ]
     assert world.deliver(*photographs) == []

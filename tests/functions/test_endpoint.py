@@ -151,4 +151,6 @@ def test_a_malformed_answer_is_transient(content: bytes) -> None:
 def test_the_worst_case_is_what_the_comment_says() -> None:
     s3 = clients.S3.worst + objects.DOWNLOAD_SECONDS + clients.S3.read
     dynamodb = (table.TRIES + table.TRIES + 1 + 1) * clients.DYNAMODB.worst
-    assert s3 + endpoint.LAST_START + clients.ENDPOINT.worst + dynamodb + count.IMAGE_SECONDS <= count.WORST_SECONDS
+    assert s3 + dynamodb <= count.BATCH_SECONDS
+    asked = endpoint.LAST_START + clients.ENDPOINT.worst
+    assert count.IMAGE_SECONDS + asked + clients.SQS.worst <= count.PHOTOGRAPH_SECONDS

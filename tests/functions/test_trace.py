@@ -68,6 +68,20 @@ def test_a_photograph_has_one_trace_from_upload_to_table(
     assert not any(each["error"] or each["fault"] or each["throttle"] for each in requests)
 
 
+def test_photographs_of_a_batch_are_in_one_trace_each_with_its_wait(
+    world: World, photo: Callable[..., bytes], daemon: Daemon
+) -> None:
+    events = [world.put(f"incoming/SEA1/P-{number}/a.jpg", photo()) for number in range(3)]
+    assert world.deliver(*events) == []
+    found = daemon.heard()
+    waits = [each["annotations"]["photograph"] for each in found if each["name"] == "waiting"]
+    assert sorted(waits) == [event["detail"]["object"]["key"] for event in events]
+    asked = [each["aws"]["operation"] for each in found if each["name"] != "waiting"]
+    assert [asked.count(name) for name in ("GetObject", "InvokeEndpoint", "TransactWriteItems")] == [3, 3, 3]
+    assert {each["parent_id"] for each in found} == {"53995c3f42cd8ad8"}
+    assert all(each["start_time"] <= each["end_time"] for each in found)
+
+
 def test_a_request_that_fails_is_marked(world: World, daemon: Daemon) -> None:
     trace.trace_requests(clients.s3())
     with pytest.raises(clients.s3().exceptions.ClientError):

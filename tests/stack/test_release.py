@@ -183,10 +183,11 @@ def test_a_changed_setting_reaches_mapping_and_endpoint_and_counting_goes_on(
 ) -> None:
     functions, mapping = releases.stack.client("lambda"), releases.outputs["CountMapping"]
     try:
-        for concurrency in ("10", "7"):
-            update(releases.stack, CountConcurrency=concurrency)
+        for concurrency, wait in (("10", "20"), ("7", "0")):
+            update(releases.stack, CountConcurrency=concurrency, CountWait=wait)
             found = functions.get_event_source_mapping(UUID=mapping)
             assert found["ScalingConfig"]["MaximumConcurrency"] == int(concurrency)
+            assert found["MaximumBatchingWindowInSeconds"] == int(wait)
             assert found["State"] == "Enabled"
         version = releases.live_version()
         url = f"s3://{releases.bucket}/models/{version}/model.tar.gz"

@@ -18,7 +18,7 @@ from bintally import reconcile, record, report_strays
 from bintally.answering.requests import ROLES
 from bintally.answering.sessions import WEAK_PASSWORD
 from bintally.aws.queues import LONGEST_WAIT
-from bintally.count import WORST_SECONDS
+from bintally.count import BATCH_SECONDS, PHOTOGRAPH_SECONDS
 from bintally.releasing.endpoints import VARIANT
 from bintally.retraining import LONGEST_STACK_NAME
 from bintally.sign_in import SHIFT_SECONDS
@@ -301,12 +301,14 @@ def test_every_function_behind_a_queue_or_a_stream_has_an_errors_alarm() -> None
         assert next(references(mapping["FunctionName"])) in alarmed
 
 
-def test_visibility_is_six_time_limits() -> None:
+def test_visibility_is_six_time_limits_and_the_time_in_which_a_batch_gathers() -> None:
     queues, functions = of_type("AWS::SQS::Queue"), of_type("AWS::Lambda::Function")
     for mapping in mappings_of("AWS::SQS::Queue").values():
         queue = queues[next(references(mapping["EventSourceArn"]))]
         function = functions[next(references(mapping["FunctionName"]))]
-        assert queue["VisibilityTimeout"] >= 6 * function["Timeout"]
+        waits = mapping.get("MaximumBatchingWindowInSeconds", {"Ref": ""})["Ref"]
+        window = source()["Parameters"][waits]["MaxValue"] if waits else 0
+        assert queue["VisibilityTimeout"] >= 6 * function["Timeout"] + window
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"] and mapping["BatchSize"] <= 5
         assert "Enabled" not in mapping, "a change of the mapping would switch a released stack off"
 
@@ -348,6 +350,13 @@ def test_follow_gathers_changes_and_its_function_can_take_what_lambda_sends() ->
     assert (mapping["MaximumBatchingWindowInSeconds"], mapping["BatchSize"]) == (60, 10_000)
     function = of_type("AWS::Lambda::Function")[next(references(mapping["FunctionName"]))]
     assert function["MemorySize"] >= 1769 and function["Timeout"] >= 300
+
+
+def test_photographs_wait_for_no_others_unless_the_owner_says_so() -> None:
+    wait = source()["Parameters"]["CountWait"]
+    assert (wait["Default"], wait["MinValue"], wait["MaxValue"]) == (0, 0, 60)
+    mapping = of_type("AWS::Lambda::EventSourceMapping")["CountMapping"]
+    assert (mapping["MaximumBatchingWindowInSeconds"], mapping["BatchSize"]) == ({"Ref": "CountWait"}, 5)
 
 
 def matches(pattern: Any, value: Any) -> bool:
@@ -452,8 +461,10 @@ def test_the_report_of_strays_has_time_for_its_requests() -> None:
     assert of_type("AWS::Lambda::Function")["ReportStraysFunction"]["Timeout"] >= report_strays.WORST_SECONDS
 
 
-def test_the_time_limit_holds_two_photographs_at_worst() -> None:
-    assert of_type("AWS::Lambda::Function")["CountFunction"]["Timeout"] >= 2 * WORST_SECONDS
+def test_the_time_limit_holds_a_batch_of_photographs_at_worst() -> None:
+    batch = of_type("AWS::Lambda::EventSourceMapping")["CountMapping"]["BatchSize"]
+    worst = BATCH_SECONDS + batch * PHOTOGRAPH_SECONDS
+    assert of_type("AWS::Lambda::Function")["CountFunction"]["Timeout"] > worst
 
 
 def test_most_of_the_time_limit_is_for_the_rows_of_a_file() -> None:

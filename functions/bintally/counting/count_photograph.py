@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from bintally.aws import endpoint, items, objects
@@ -12,14 +13,20 @@ from bintally.aws.recorded import recorded_by
 from bintally.aws.table import Table
 from bintally.common.arrivals import Arrival
 from bintally.common.counts import Count, Counted, Photograph, Recorded, Unusable
-from bintally.common.errors import Gone, Rejected
+from bintally.common.errors import Gone, Rejected, Transient
 from bintally.common.keys import NOWHERE, Place, fold, parse_key, quantity, utc
 from bintally.counting import images
+from bintally.counting.pixels import File
 from bintally.counting.taken import taken_at
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
+
+# The photographs of a batch are counted at once, each in a thread. But one is decoded at a time, since it takes about
+# 1 GB at the pixel limit, and the endpoint is asked about one at a time, since CountConcurrency is its concurrency too.
+DECODING, ASKING = Lock(), Lock()
 
 
 @dataclass(frozen=True)
@@ -35,17 +42,26 @@ class Services:
 
 
 class Records:
-    """The RECORD items of a batch's bins, read together once the first of them is needed."""
+    """The RECORD items of a batch's bins, read together once the first of them is needed, by whichever thread that is.
+    Where they cannot be read, no photograph that needs them is counted."""
 
     def __init__(self, keys: Iterable[Item]) -> None:
         self.keys = list(keys)
-        self.found: Mapping[tuple[str, str], Item] | None = None
+        self.found: Mapping[tuple[str, str], Item] | str | None = None
+        """Or why they cannot be read: an error itself would keep a thread's photograph."""
+        self.reading = Lock()
 
     def of(self, table: Table, place: Place) -> Recorded | None:
         """What the inventory system says of a bin, one of the batch's; None when it says nothing that can be read.
         Raises Transient."""
-        if self.found is None:
-            self.found = table.get_many(self.keys, consistent=False)
+        with self.reading:
+            if self.found is None:
+                try:
+                    self.found = table.get_many(self.keys, consistent=False)
+                except Transient as error:
+                    self.found = str(error)
+        if isinstance(self.found, str):
+            raise Transient(self.found)
         return recorded_by(self.found.get((items.bin_key(place), "RECORD")))
 
 
@@ -68,16 +84,9 @@ def count_photograph(services: Services, arrival: Arrival, records: Records) -> 
         return _write(services, gone, Unusable(str(error)))
 
     recorded, record_flags = expected_quantity(stored.metadata, stored.uploaded)
-    digest = file = None
-    prepared: images.Prepared | Unusable
-    try:
-        data = objects.read(stored, body)
-        digest = hashlib.sha256(data).hexdigest()
-        file = images.read(data)
-        prepared = images.prepare(data, file)
-    except Rejected as error:
-        prepared = Unusable(str(error))  # the error itself would keep the decoded picture until the next collection
+    digest, file, prepared = _prepare(stored, body)
     taken = taken_at(stored.metadata, place.name, file, stored.uploaded, services.zone)
+    del file  # up to 30 MB, and others of the batch are decoded while this one waits
     flags = (*taken.flags, *record_flags)
     photograph = Photograph(arrival, place, taken.at, stored.uploaded, flags, taken.source)
     if isinstance(prepared, Unusable):
@@ -85,8 +94,24 @@ def count_photograph(services: Services, arrival: Arrival, records: Records) -> 
     photograph = replace(photograph, flags=(*flags, *prepared.flags))
 
     recorded = recorded or records.of(services.table, place)
-    answer, latency_ms = endpoint.ask(services.runtime, services.endpoint_name, prepared.jpeg)
+    with ASKING:
+        answer, latency_ms = endpoint.ask(services.runtime, services.endpoint_name, prepared.jpeg)
     return _write(services, photograph, Counted(answer, recorded, latency_ms), digest)
+
+
+def _prepare(
+    stored: objects.Stored, body: "StreamingBody"
+) -> tuple[str | None, File | None, images.Prepared | Unusable]:
+    """Digest and parts of a photograph's file, as far as it can be read, and a JPEG of it or what is wrong with it."""
+    digest = file = None
+    try:
+        data = objects.read(stored, body)
+        digest = hashlib.sha256(data).hexdigest()
+        with DECODING:
+            file = images.read(data)
+            return digest, file, images.prepare(data, file)
+    except Rejected as error:
+        return digest, file, Unusable(str(error))  # the error itself would keep the decoded picture for the collector
 
 
 def expected_quantity(metadata: Mapping[str, str], uploaded: datetime) -> tuple[Recorded | None, tuple[str, ...]]:
