@@ -4,7 +4,7 @@ Usage is the table: every number with its origin. tests/functions/test_costs.py 
 it with the code and the template. "Assumed" numbers could only be measured on an account.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,8 +18,10 @@ DAYS, HOURS = 365 / 12, 730
 SECONDS = 3600 * HOURS
 WEEKS = DAYS / 7
 TO_MILLIONS = 1 / MILLION
-LARGEST = 4
-"""Megabytes of a request to the endpoint: the count function shrinks a larger photograph."""
+TABLE_UNITS = (100, 200, 500, 1000, 2000, 5000, 10000, 20000)
+"""Of the parameter TableUnits. A tenth is the table's least, a hundredth each index's for writes."""
+UNTOUCHED, SHRUNK = 0.066, 0.036
+"""Megabytes: a photograph above the first is shrunk for the endpoint (docs/decisions/photographs.md)."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Usage:
 
     # The photograph
     megabytes: float = 0.2
-    """In S3 and, if it has at most LARGEST, in the request to the endpoint."""
+    """In S3."""
     puts: float = 1
     """The upload."""
     gets: float = 1
@@ -37,8 +39,10 @@ class Usage:
     """S3's Object Created."""
 
     # The count queue
-    batch: float = 1
-    """Messages of a call: the mapping takes up to 5 and waits for none, so they come alone unless they pile up."""
+    wait: float = 0
+    """CountWait, in seconds: without it they come alone unless they pile up."""
+    most: float = 5
+    """Messages of a call."""
     queue_requests: float = 1
     """SendMessage, by EventBridge. ReceiveMessage and DeleteMessage come once for each batch."""
     pollers: float = 10
@@ -51,8 +55,14 @@ class Usage:
     """The price, by Architectures."""
     request_milliseconds: float = 13.5
     """Of the count function's wait for S3 or DynamoDB. Assumed."""
-    count_milliseconds: float = 10.4 + 16 + 3 * request_milliseconds
-    """Own CPU and the endpoint's answer (docs/benchmarks.md, `bench function`), and three requests to AWS."""
+    requests: float = 3
+    """To AWS: GetObject, BatchGetItem and TransactWriteItems (test_costs)."""
+    own_milliseconds: float = 10.4
+    """Own CPU (docs/benchmarks.md, `bench function`)."""
+    shrinking_milliseconds: float = 1.4
+    """Own CPU to shrink a photograph (docs/decisions/photographs.md)."""
+    further_milliseconds: float = 19.3
+    """Of each further photograph of a call: five took 144 ms where one takes 67 (docs/decisions/functions-build.md)."""
 
     # DynamoDB: units, by item. A unit writes 1 KB; a transaction takes twice the units (test_costs)
     count_units: float = 2
@@ -66,7 +76,11 @@ class Usage:
     read_units: float = 0.5 + 1 + 3 + 1
     """`count`: RECORD, eventually. `follow`: RECORD. `review`: LATEST, RECORD and REVIEW; newer counts."""
     provisioned: float = 0
-    """Share of the table's provisioned units that are used; 0: they are on demand (BillingMode)."""
+    """Share of the table's provisioned units that are used, with TableUnits; 0: they are on demand."""
+    index_reads: float = 50
+    """Least read units of the two indexes, with TableUnits."""
+    scaling_alarms: float = 24
+    """That target tracking makes, with TableUnits: four for each of six policies. Assumed."""
     table_bytes: float = 969 + 162 + 200
     """COUNT and IMAGE, for good, and 100 bytes for each item, which AWS adds."""
 
@@ -90,11 +104,11 @@ class Usage:
     label_bytes: float = 600
 
     # CloudWatch
-    count_log: float = 760 + 26
+    count_log: float = 563 + 26
     """The line of a photograph (test_costs), and what CloudWatch adds to each event."""
     count_metrics: float = 560 + 26
     """Embedded metrics of a call, one photograph in it (test_costs)."""
-    review_log: float = 500 + 26 + 290 + 26
+    review_log: float = 303 + 26 + 290 + 26
     """The line and the embedded metrics of a call (test_costs)."""
     platform_log: float = 160 + 26 + 330 + 26
     """Lambda's own lines at the start and the end of a call. Assumed, from AWS's examples."""
@@ -131,17 +145,22 @@ class Usage:
     check_rate: float = 1000
     """Photographs/s of the reconcile function (template.yaml)."""
 
+    @property
+    def count_milliseconds(self) -> float:
+        """Of a call with one photograph that is not shrunk."""
+        return self.own_milliseconds + self.endpoint_milliseconds + self.requests * self.request_milliseconds
+
 
 def counting(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: Endpoint) -> Costs:
     """What a month of counting costs, by service. Without what is there when nothing is counted (`idle`), and without
     keeping photographs and counts (`keeping`)."""
     photographs = per_day * DAYS * TO_MILLIONS
     """A month, in millions; so are all numbers of requests and units."""
-    calls = photographs / use.batch
+    calls = photographs / batch(use, per_day)
     changes = photographs * (1 + use.reviewed)
     reviews = min(changes, use.polls * SECONDS * TO_MILLIONS * shards(per_day))
     follows = min(photographs, HOURS * 60 * TO_MILLIONS * shards(per_day))
-    count_seconds = photographs * use.count_milliseconds * 1e3
+    count_seconds = calls * call_milliseconds(use, per_day) * 1e3
     review_seconds = reviews * use.review_milliseconds * 1e3
     follow_seconds = (follows * use.follow_milliseconds + photographs * use.change_milliseconds) * 1e3
     gigabyte_seconds = (
@@ -149,7 +168,6 @@ def counting(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: 
         + review_seconds * use.review_megabytes
         + follow_seconds * use.follow_megabytes
     ) / 1024
-    units = use.count_units + use.marker_units + use.totals_units + use.latest_units + use.reviewed * use.review_units
     log_bytes = (
         photographs * use.count_log
         + calls * (use.count_metrics + use.platform_log)
@@ -157,7 +175,8 @@ def counting(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: 
         + follows * (use.review_log + use.platform_log)
     )
     log_gigabytes = log_bytes * MILLION / 1e9
-    data = photographs * MILLION * (min(use.megabytes, LARGEST) + use.answer_megabytes) / 1000
+    sent = SHRUNK if use.megabytes > UNTOUCHED else use.megabytes
+    data = photographs * MILLION * (sent + use.answer_megabytes) / 1000
     return {
         "S3, requests": (photographs * use.puts + follows) * prices["s3_put"]
         + photographs * use.gets * prices["s3_get"],
@@ -166,8 +185,7 @@ def counting(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: 
         "SQS": (photographs * use.queue_requests + 2 * calls) * prices["sqs_request"],
         "Lambda": (calls + reviews + follows) * prices["lambda_request"]
         + gigabyte_seconds * prices[use.gigabyte_second],
-        "DynamoDB": photographs
-        * (units * per_unit(use, prices, "dynamodb_write") + use.read_units * per_unit(use, prices, "dynamodb_read")),
+        "DynamoDB": table(use, prices, per_day),
         "SageMaker, compute": compute(use, prices, per_day, endpoint),
         "SageMaker, data": data * prices["endpoint_data"],
         "CloudWatch, logs": log_gigabytes * (prices["logs_ingestion"] + use.log_months * prices["logs_storage"]),
@@ -182,11 +200,37 @@ def compute(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: E
     return per_day * DAYS * per_request(use, prices)
 
 
-def per_unit(use: Usage, prices: Mapping[str, float], name: str) -> float:
-    """What a million units of the table cost: an hour of a provisioned one is worth 3,600."""
+def batch(use: Usage, per_day: float) -> float:
+    """Photographs of a call. While it waits, each of Lambda's five pollers gathers a fifth of what comes."""
+    return min(use.most, 1 + rate(per_day) * use.wait / 5)
+
+
+def call_milliseconds(use: Usage, per_day: float) -> float:
+    """Of a call of the count function. Its photographs wait for AWS together."""
+    photographs = batch(use, per_day)
+    shrinking = use.shrinking_milliseconds if use.megabytes > UNTOUCHED else 0
+    return use.count_milliseconds + (photographs - 1) * use.further_milliseconds + photographs * shrinking
+
+
+def table(use: Usage, prices: Mapping[str, float], per_day: float) -> float:
+    """What the table's units cost in a month."""
+    writes = use.count_units + use.marker_units + use.totals_units + use.latest_units + use.reviewed * use.review_units
     if not use.provisioned:
-        return prices[name]
-    return prices[f"{name}_provisioned"] / 3600 * MILLION / use.provisioned
+        photographs = per_day * DAYS * TO_MILLIONS
+        return photographs * (writes * prices["dynamodb_write"] + use.read_units * prices["dynamodb_read"])
+    most = next(most for most in TABLE_UNITS if most >= rate(per_day) * use.peak * writes or most == TABLE_UNITS[-1])
+    write_units = max(rate(per_day) * writes / use.provisioned, 0.12 * most)
+    read_units = max(rate(per_day) * use.read_units / use.provisioned, 0.1 * most) + use.index_reads
+    return (
+        HOURS * write_units * prices["dynamodb_write_provisioned"]
+        + HOURS * read_units * prices["dynamodb_read_provisioned"]
+        + use.scaling_alarms * prices["alarm"]
+    )
+
+
+def rate(per_day: float) -> float:
+    """Photographs a second, as a mean."""
+    return per_day / (24 * 3600)
 
 
 def per_request(use: Usage, prices: Mapping[str, float]) -> float:
@@ -195,12 +239,12 @@ def per_request(use: Usage, prices: Mapping[str, float]) -> float:
 
 def instances(use: Usage, per_day: float) -> int:
     """Instances of a real-time endpoint that hold the busiest hour."""
-    return max(int(use.instances), -int(-per_day * use.peak // (24 * 3600 * use.instance_rate)))
+    return max(int(use.instances), -int(-rate(per_day) * use.peak // use.instance_rate))
 
 
 def shards(per_day: float) -> int:
     """Of the table's stream. Assumed: one for each 1,000 write units a second, of which a photograph takes 15."""
-    return max(1, round(per_day / (24 * 3600) * 15 / 1000))
+    return max(1, round(rate(per_day) * 15 / 1000))
 
 
 def keeping(use: Usage, prices: Mapping[str, float]) -> Costs:
@@ -231,8 +275,8 @@ def idle(use: Usage, prices: Mapping[str, float], free: Mapping[str, float] | No
 def tracing(prices: Mapping[str, float], per_day: float) -> float:
     """What traces cost in a month with Tracing=Active. Lambda samples one call a second and 5 % of the others, and lets
     nobody choose; each call counts one photograph, evenly over the day."""
-    rate = per_day * DAYS / SECONDS
-    return (min(rate, 1) + 0.05 * max(0, rate - 1)) * SECONDS * TO_MILLIONS * prices["trace"]
+    calls = rate(per_day)
+    return (min(calls, 1) + 0.05 * max(0, calls - 1)) * SECONDS * TO_MILLIONS * prices["trace"]
 
 
 @dataclass(frozen=True)
@@ -309,18 +353,20 @@ def break_even(use: Usage, prices: Mapping[str, float]) -> float:
     return use.instances * HOURS * prices["ml.c7i.large"] / per_request(use, prices) / DAYS
 
 
-LEVERS: dict[str, Callable[[Usage], Usage]] = {
-    "upload photographs of 0.05 MB": lambda use: replace(use, megabytes=min(use.megabytes, 0.05)),
+PARAMETERS: dict[str, Callable[[Usage], Usage]] = {
+    "TableUnits: the table's capacity follows the load": lambda use: replace(use, provisioned=0.6),
+    "CountWait=5: up to five photographs a call": lambda use: replace(use, wait=5),
+}
+"""What the template has parameters for. That 0.6 of the units are used is simulated (docs/experiments.md)."""
+LEVERS: dict[str, Callable[[Usage], Usage]] = PARAMETERS | {
     "no transaction: four items one by one": lambda use: replace(
         use,
         count_units=use.count_units / 2,
         marker_units=1,
         totals_units=1,
         latest_units=2,
-        count_milliseconds=use.count_milliseconds + 3 * use.request_milliseconds,
+        requests=use.requests + 3,
     ),
-    "provisioned units of the table, half used": lambda use: replace(use, provisioned=0.5),
-    "five photographs a call (wait for a batch)": lambda use: replace(use, batch=5),
     "a review for a tenth of the photographs": lambda use: replace(use, reviewed=0.1),
     "count function of 1,024 MB, as fast": lambda use: replace(use, count_megabytes=1024),
     "functions on arm64, as fast": lambda use: replace(use, gigabyte_second="lambda_arm_gb_second"),
@@ -340,11 +386,21 @@ def levers(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: En
     return dict(sorted(saved.items(), key=lambda each: -each[1]))
 
 
-def all_levers(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: Endpoint) -> float:
-    """What a million photographs cost with all of them."""
-    for change in LEVERS.values():
-        use = change(use)
-    return per_million(counting(use, prices, per_day, endpoint), per_day)
+def with_all(
+    changes: Iterable[Callable[[Usage], Usage]],
+    use: Usage,
+    prices: Mapping[str, float],
+    per_day: float,
+    endpoint: Endpoint,
+) -> float:
+    """What a million photographs cost with all of the changes that save something."""
+
+    def cost(use: Usage) -> float:
+        return per_million(counting(use, prices, per_day, endpoint), per_day)
+
+    for change in changes:
+        use = min(use, change(use), key=cost)
+    return cost(use)
 
 
 def per_million(costs: Costs, per_day: float) -> float:

@@ -86,11 +86,31 @@ def test_more_photographs_need_more_instances() -> None:
     assert costs.instances(use, 50 * 24 * 3600 * 3 / 2 + 1) == 4
 
 
-def test_a_larger_photograph_costs_more_and_a_request_has_at_most_4_mb() -> None:
-    def data(megabytes: float) -> float:
-        return costs.counting(replace(Usage(), megabytes=megabytes), PRICES, 1000, "serverless")["SageMaker, data"]
+def test_a_large_photograph_is_shrunk_for_the_endpoint_and_kept_as_it_is() -> None:
+    def cost(megabytes: float) -> tuple[float, float]:
+        use = replace(Usage(), megabytes=megabytes)
+        data = costs.counting(use, PRICES, 1000, "serverless")["SageMaker, data"]
+        return data, costs.keeping(use, PRICES)["S3, photographs"]
 
-    assert data(0.1) < data(1) < data(4) == data(12)
+    (small, _), (medium, _), (large, kept), (larger, kept_longer) = map(cost, (0.02, 0.06, 1, 12))
+    assert small < medium and large == larger < medium
+    assert kept < kept_longer
+
+
+def test_capacity_that_is_hardly_used_costs_more_than_requests_and_is_not_advised() -> None:
+    small, large = 1000, costs.MILLION
+    name = next(name for name in costs.PARAMETERS if name.startswith("TableUnits"))
+    assert costs.levers(Usage(), PRICES, small, "serverless")[name] < 0
+    assert costs.levers(Usage(), PRICES, large, "serverless")[name] > 0
+    plain = costs.per_million(costs.counting(Usage(), PRICES, small, "serverless"), small)
+    assert costs.with_all(costs.PARAMETERS.values(), Usage(), PRICES, small, "serverless") <= plain
+
+
+def test_a_call_has_more_photographs_the_more_come_and_five_at_most() -> None:
+    waiting = replace(Usage(), wait=5)
+    assert costs.batch(Usage(), costs.MILLION) == 1
+    assert 1 < costs.batch(waiting, 1000) < 1.1
+    assert costs.batch(waiting, costs.MILLION) == 5
 
 
 def test_what_is_free_never_makes_a_cost_negative() -> None:

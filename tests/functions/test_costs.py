@@ -14,8 +14,9 @@ from bintally.aws import telemetry
 from bintally.aws.items import storage_order, wire
 from bintally.common.arrivals import parse_arrival
 from bintally.common.keys import moment
+from bintally.counting import images
 
-from deployed.costs import Usage
+from deployed.costs import UNTOUCHED, Usage
 from tests.functions.conftest import ROOT, World, table
 
 USE = Usage()
@@ -90,7 +91,12 @@ def put_record(event: dict[str, Any]) -> None:
 
 def test_a_photograph_is_read_as_often_as_usage_says(counted: dict[str, Any], calls: list[str]) -> None:
     assert calls == ["GetObject", "BatchGetItem", "TransactWriteItems"]
+    assert len(calls) == USE.requests
     assert sum(name.endswith("Object") for name in calls) == USE.gets
+
+
+def test_photographs_are_shrunk_above_the_size_that_usage_says() -> None:
+    assert round(images.LARGEST_UNTOUCHED / 1e6, 3) == UNTOUCHED < USE.megabytes
 
 
 def test_a_photograph_takes_the_units_that_usage_says(world: World, counted: dict[str, Any]) -> None:

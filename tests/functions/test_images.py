@@ -57,7 +57,7 @@ def test_passes_a_small_jpeg_on_as_it_is(photo: Photo) -> None:
 
 def test_shrinks_a_large_one(photo: Photo) -> None:
     image = opened(prepare(photo(size=(6000, 4000))))
-    assert image.size == (576, 384)
+    assert image.size == (750, 500)
 
 
 @pytest.mark.slow
@@ -144,7 +144,7 @@ def test_lays_a_transparent_palette_on_white() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_turns_upright(kind: str, orientation: int) -> None:
-    times = 5 if kind == "JPEG" else 1  # a small JPEG would be passed on, for the endpoint to turn
+    times = 4 if kind == "JPEG" else 1  # a small JPEG would be passed on, for the endpoint to turn
     upright = Image.linear_gradient("L").resize((900 * times, 600 * times)).convert("RGB")
     upright.paste((255, 0, 0), (0, 0, 300 * times, 200 * times))
     turns = {
@@ -160,21 +160,21 @@ def test_turns_upright(kind: str, orientation: int) -> None:
     exif[0x0112] = orientation
     stored = upright.transpose(turns[orientation]) if orientation in turns else upright
     found = opened(prepare(saved(stored, kind, exif=exif)))
-    assert found.size == (576, 384)
+    assert found.size == (450, 300)
     red, green, _ = found.getpixel((60, 60))  # type: ignore[misc]
     assert red > 200 and green < 60
 
 
 def test_broken_exif_spoils_nothing(photo: Photo) -> None:
-    data = photo(size=(4500, 3000), exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xff" + bytes(8))
-    assert opened(prepare(data)).size == (576, 384)
+    data = photo(size=(3600, 2400), exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xff" + bytes(8))
+    assert opened(prepare(data)).size == (450, 300)
 
 
 def test_broken_exif_is_no_reason_not_to_turn(photo: Photo) -> None:
     """As the endpoint and training do it, which read an untouched photograph themselves."""
     entries = struct.pack(">HHHI4sHHIHH", 2, 0x0100, 2, 4, b"abc\0", 0x0112, 3, 1, 6, 0)
     exif = b"Exif\0\0MM\0\x2a" + struct.pack(">I", 8) + entries + bytes(4)
-    assert opened(prepare(photo(size=(4500, 3000), exif=exif))).size == (384, 576)
+    assert opened(prepare(photo(size=(3600, 2400), exif=exif))).size == (300, 450)
 
 
 def test_takes_the_first_frame_of_an_animation() -> None:

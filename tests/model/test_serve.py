@@ -4,6 +4,7 @@ import base64
 import http.client
 import io
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -303,6 +304,21 @@ def test_a_network_that_answers_otherwise_in_company_is_unsound(colours: Path) -
     answers = counter._answers
     counter._answers = lambda pixels: answers(pixels)[::-1]  # type: ignore[method-assign]
     assert [fault.partition(":")[0] for fault in counter.faults()] == [f"golden/{name}.png" for name in COLOURS]
+
+
+def test_pages_of_a_mapped_file_are_given_back_and_read_again(tmp_path: Path) -> None:
+    def resident() -> int:
+        """Kilobytes of the file."""
+        smaps = Path("/proc/self/smaps").read_text().partition(str(tmp_path / "weights"))[2]
+        return int(smaps.partition("Rss:")[2].split()[0])
+
+    (tmp_path / "weights").write_bytes(b"weights!" * 2**17)
+    with (tmp_path / "weights").open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        assert mapped[:] == b"weights!" * 2**17
+        assert resident() == 1024
+        serve.release_pages(tmp_path / "weights")
+        assert resident() == 0
+        assert mapped[-8:] == b"weights!"
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -1,8 +1,9 @@
 """The usage that `bintally stack cost` computes with is the template's, and a budget watches the real costs."""
 
+import json
 from typing import Any
 
-from deployed.costs import Recount, Retraining, Usage
+from deployed.costs import TABLE_UNITS, Recount, Retraining, Usage
 from deployed.prices import prices
 from tests.template.test_template import of_type, source, translated
 
@@ -25,13 +26,29 @@ def test_functions_have_the_memory_that_usage_says() -> None:
 
 def test_mappings_gather_messages_and_changes_as_usage_says() -> None:
     mappings = of_type("AWS::Lambda::EventSourceMapping")
-    assert "MaximumBatchingWindowInSeconds" not in mappings["CountMapping"], "so messages come alone"
-    assert mappings["CountMapping"]["BatchSize"] == 5, "what a lever of LEVERS takes"
+    assert mappings["CountMapping"]["MaximumBatchingWindowInSeconds"] == {"Ref": "CountWait"}
+    assert (default("CountWait"), mappings["CountMapping"]["BatchSize"]) == (USE.wait, USE.most)
     assert mappings["ReviewMapping"]["MaximumBatchingWindowInSeconds"] == 0
     assert mappings["FollowMapping"]["MaximumBatchingWindowInSeconds"] == 60
     queues = [each for each in mappings.values() if "Queue" in str(each["EventSourceArn"])]
     assert 5 * len(queues) == USE.pollers
     assert sum("MetricsConfig" in each for each in mappings.values()) == USE.idle_metrics
+
+
+def test_the_table_s_units_are_those_that_usage_says() -> None:
+    on_demand, *allowed = source()["Parameters"]["TableUnits"]["AllowedValues"]
+    assert (default("TableUnits"), on_demand) == (USE.provisioned, 0)
+    assert tuple(allowed) == TABLE_UNITS
+    policies, targets = (
+        of_type(f"AWS::ApplicationAutoScaling::{kind}") for kind in ("ScalingPolicy", "ScalableTarget")
+    )
+    assert 4 * sum("DynamoDB" in json.dumps(each) for each in policies.values()) == USE.scaling_alarms
+    least = [
+        each["MinCapacity"]
+        for each in targets.values()
+        if each["ScalableDimension"] == "dynamodb:index:ReadCapacityUnits"
+    ]
+    assert sum(least) == USE.index_reads
 
 
 def test_a_month_has_as_many_alarms_and_checks_as_usage_says() -> None:

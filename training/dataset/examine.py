@@ -28,12 +28,12 @@ FETCHED = 4
 """Photographs that a thread gets together: handing them over singly costs a tenth of their decoding."""
 MEASURED_AT = 224
 """Edge in pixels of the square grey picture from which brightness and blur are measured."""
-LARGEST_UNTOUCHED = 128 * 1024
+LARGEST_UNTOUCHED = 64 * 1024
 LONGEST_UNTOUCHED = 4096
-SHORT_SIDE = 384
+SHORT_SIDE = 256
 QUALITY = 90
 """A photograph is stored unchanged up to this many bytes and pixels of its longer side. A larger one is shrunk as the
-count function shrinks it for the endpoint, to that shorter side and JPEG quality."""
+count function shrinks it for the endpoint: by a whole factor, to a shorter side of at least so many pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +150,7 @@ def _suffix(data: bytes) -> str:
 
 
 def _shrunk(picture: Image.Image) -> bytes:
-    scale = min(1.0, SHORT_SIDE / min(picture.size), LONGEST_UNTOUCHED / max(picture.size))
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    factor = max(1, min(picture.size) // SHORT_SIDE, -(-max(picture.size) // LONGEST_UNTOUCHED))
     out = io.BytesIO()
-    picture.resize(size, Image.Resampling.BICUBIC).save(out, "JPEG", quality=QUALITY)
+    picture.reduce(factor).save(out, "JPEG", quality=QUALITY)
     return out.getvalue()

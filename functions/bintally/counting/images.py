@@ -12,11 +12,12 @@ from bintally.counting.pixels import BROKEN, File, Unreadable, is_whole, take_ap
 
 MOST_PIXELS = 50_000_000
 """Read from the header. 50 million pixels with alpha are 200 MB, and a conversion holds a few copies."""
-SHORT_SIDE = 384
-"""Pixels that the shorter side keeps: more than twice the network's input size."""
+SHORT_SIDE = 256
+"""Pixels that the shorter side keeps at least, and less than twice as many: a picture is shrunk by a whole factor, as a
+JPEG's decoder does for nothing. The network sees fewer."""
 LONG_SIDE = 4096
 """Pixels that the longer side keeps at most, so that even noise of this size stays below the endpoint's 4 MB."""
-LARGEST_UNTOUCHED = 128 * 1024
+LARGEST_UNTOUCHED = 64 * 1024
 """Bytes; a JPEG up to this size and up to LONG_SIDE is passed on unchanged, without a second compression. The endpoint
 charges by the byte: a larger one would cost more than shrinking it does (docs/decisions/photographs.md)."""
 QUALITY = 90
@@ -60,7 +61,7 @@ def prepare(data: bytes, file: File) -> Prepared:
     fits = file.kind == "JPEG" and len(data) <= LARGEST_UNTOUCHED and max(size) <= LONG_SIDE
     if fits and image.mode in ("RGB", "L") and not file.unended and (passed := _decoded(data, size)):
         return Prepared(data, clarity.faults(passed))
-    target = _target(size)
+    target = (size[0] // _factor(size), size[1] // _factor(size))
     try:
         _load(image, target)
         whole = not file.unended or is_whole(
@@ -70,7 +71,7 @@ def prepare(data: bytes, file: File) -> Prepared:
         raise Rejected(f"the {file.kind} image is truncated or corrupt: {error}") from error
     if not whole:
         raise Rejected(f"the {file.kind} image is truncated or corrupt: a part of its pixels is missing")
-    picture = upright(_shrunk(_eight_bits(image), target), file, image.info)
+    picture = upright(_shrunk(_eight_bits(image)), file, image.info)
     return Prepared(_jpeg(picture), (*(("end_mark_missing",) if file.unended else ()), *clarity.faults(picture)))
 
 
@@ -99,10 +100,8 @@ def _load(image: Image.Image, target: tuple[int, int], mode: str | None = None) 
     return image
 
 
-def _target(size: tuple[int, int]) -> tuple[int, int]:
-    """Width and height to shrink to; never larger than the original."""
-    scale = min(1.0, SHORT_SIDE / min(size), LONG_SIDE / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+def _factor(size: tuple[int, int]) -> int:
+    return max(1, min(size) // SHORT_SIDE, -(-max(size) // LONG_SIDE))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -111,12 +110,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def _shrunk(image: Image.Image, target: tuple[int, int]) -> Image.Image:
+def _shrunk(image: Image.Image) -> Image.Image:
     """RGB, transparent parts on white. Shrinks before it composes, to save memory."""
+    factor = _factor(image.size)
     if "A" not in image.getbands() and "transparency" not in image.info:
-        return image.convert("RGB").resize(target, Image.Resampling.BICUBIC)
-    clear = image.convert("RGBA").resize(target, Image.Resampling.BICUBIC)
-    flat = Image.new("RGB", target, "white")
+        return (image if image.mode == "RGB" else image.convert("RGB")).reduce(factor)
+    clear = image.convert("RGBA").reduce(factor)
+    flat = Image.new("RGB", clear.size, "white")
     flat.paste(clear, mask=clear)
     return flat
 
