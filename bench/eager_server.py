@@ -2,8 +2,8 @@
 
     SAGEMAKER_BIND_TO_PORT=8081 .venv-train/bin/python -m bench.eager_server
 
-Same decoding, preprocessing, queue and answers as `model.serve`; only the network runs differently: torch in
-eval and inference mode, with all cores for a single photograph and one core for each of several.
+Same decoding, preprocessing, queue and answers as `model.serve`; the network runs in torch, in eval and inference mode,
+with all cores for a single photograph and one core for each of several, which are not taken together.
 The weights are random, since they do not change the time.
 """
 

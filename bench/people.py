@@ -75,11 +75,13 @@ def now() -> datetime:
 
 
 def made_table(client: Any = None) -> Table:
-    """The template's table, in an account that lacks it."""
+    """The template's table, on demand, in an account that lacks it."""
     client = client or boto3.client("dynamodb")
     properties = yaml_parse((REPOSITORY / "template.yaml").read_text())["Resources"]["CountsTable"]["Properties"]
-    known = ("BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
-    client.create_table(TableName="counts", **{name: properties[name] for name in known})
+    for index in properties["GlobalSecondaryIndexes"]:
+        del index["ProvisionedThroughput"]
+    known = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
+    client.create_table(TableName="counts", BillingMode="PAY_PER_REQUEST", **{name: properties[name] for name in known})
     return Table("counts", client)
 
 

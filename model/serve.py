@@ -117,6 +117,10 @@ class Counter:
             return  # the caller has closed the connection
         try:
             pixels = self._pixels(photograph)
+        except preprocess.BadImage as error:
+            # A new one: the old one's frames keep the picture, and the future itself, until the collector comes.
+            future.set_exception(type(error)(str(error)))
+            return
         except Exception as error:  # noqa: BLE001 - the caller gets it
             future.set_exception(error)
             return
@@ -124,21 +128,23 @@ class Counter:
         # If another thread has the network, that one takes this photograph too: it looks again after it let go.
         while self._waiting and self._inferring.acquire(blocking=False):
             try:
-                self._answer_waiting()
+                if self._waiting:
+                    self._answer_waiting()
             finally:
                 self._inferring.release()
 
     def _answer_waiting(self) -> None:
         together = self._waiting[: self.together]
         del self._waiting[: len(together)]
+        futures = [one.future for one in together]
         try:
-            answers = self._answers([one.pixels for one in together]) if together else []
-        except Exception as error:  # noqa: BLE001 - the caller gets it
-            for one in together:
-                one.future.set_exception(error)
-        else:
-            for one, found in zip(together, answers, strict=True):
-                one.future.set_result(found)
+            answers = self._answers([one.pixels for one in together])
+            for future, found in zip(futures, answers, strict=True):
+                future.set_result(found)
+        except Exception as error:  # noqa: BLE001 - the callers get it
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
 
     def _pixels(self, photograph: bytes) -> NDArray[np.float32]:
         size = self.source.size

@@ -50,6 +50,7 @@ Outcome = Callable[[], tuple[Count, bool] | None]
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Returns the messages that go back to the queue. Raises WrongEvent."""
     check_messages(event, "count", "EventBridge events about new photographs")
+    processor.exceptions.clear()  # of the last batch: they keep its photographs
     outcomes = count_together(dict(arrivals(event)), context.get_remaining_time_in_millis() / 1000)
     return dict(process_partial_response(event, partial(count, outcomes=outcomes), processor))
 
@@ -81,7 +82,8 @@ def count_together(photographs: Mapping[str, Arrival], seconds: float) -> dict[s
     }
     if len(calls) < 2:
         return dict(calls)
-    services()  # before the threads, since boto3 makes one client at a time
+    with suppress(Exception):  # each photograph's own thread says it
+        services()  # before the threads, since boto3 makes one client at a time
     with ThreadPoolExecutor(len(calls)) as threads:
         return {receipt: threads.submit(call).result for receipt, call in calls.items()}
 
@@ -100,12 +102,12 @@ def count_one(arrival: Arrival, records: Records, in_time: bool) -> tuple[Count,
     return count_photograph(services(), arrival, records)
 
 
-def count(record: SQSRecord, outcomes: Mapping[str, Outcome]) -> None:
+def count(record: SQSRecord, outcomes: dict[str, Outcome]) -> None:
     """Reports the outcome of the photograph that a message names. Any exception returns the message to the queue."""
     try:
         arrival = parse_arrival(record.body)
         logger.thread_safe_append_keys(correlation_id=arrival.event_id)
-        outcome = outcomes[record.receipt_handle]()
+        outcome = outcomes.pop(record.receipt_handle)()  # kept, its error would keep it, and the photograph
     except Exception:
         logger.exception("postponed", message_id=record.message_id, tries=record.attributes.approximate_receive_count)
         metrics.add_metric("Postponed", MetricUnit.Count, 1)

@@ -20,6 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from training.dataset import examine
+
 ENDPOINT_LIMIT = 4 * 1024**2
 Photo = Callable[..., bytes]
 
@@ -58,6 +60,29 @@ def test_passes_a_small_jpeg_on_as_it_is(photo: Photo) -> None:
 def test_shrinks_a_large_one(photo: Photo) -> None:
     image = opened(prepare(photo(size=(6000, 4000))))
     assert image.size == (750, 500)
+
+
+SIZES = [
+    *[(1, 5000), (5000, 1), (12_000, 2), (255, 300), (511, 700), (512, 700), (1024, 768), (1025, 513), (2047, 2730)],
+    *[(4096, 256), (4097, 256), (4095, 3000), (3000, 2049)],
+]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_shrinks_by_a_power_of_two_and_as_a_dataset_does(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (images, examine):
+        monkeypatch.setattr(module, "LARGEST_UNTOUCHED", 0)
+    picture = Image.linear_gradient("L").resize(size).convert("RGB")
+    for kind in ("JPEG", "PNG"):
+        data = saved(picture, kind)
+        found = opened(prepare(data)).size
+        assert found == opened(examine.examine(data)[0]).size
+        factor = round(max(size) / max(found))
+        assert found == (-(-size[0] // factor), -(-size[1] // factor)) and factor & (factor - 1) == 0
+        assert max(found) <= 4096 and (factor == 1 or min(found) >= 256 or max(size) > 4096)
+        assert min(found) <= 512
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """The photographs of a batch are counted at once: they wait together, and each counts as it would alone."""
 
+import gc
 import io
 import json
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 from aws_lambda_powertools.utilities.batch import process_partial_response
 from bintally import count
-from bintally.aws import clients, telemetry
+from bintally.aws import clients, endpoint, telemetry
 from bintally.aws.table import Table
 from bintally.common.errors import Transient
 from bintally.counting import images
@@ -148,6 +150,60 @@ def test_an_error_that_nobody_expects_returns_its_message_alone(
     good = put_all(world, photo(), 4)
     assert world.deliver(*good[:2], world.put("incoming/SEA1/P-9/a.jpg", bad), *good[2:]) == [2]
     assert world.totals() == {"counted": 4, "rejected": 0}
+
+
+def test_a_batch_that_failed_leaves_no_photograph_behind(
+    world: World, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of each, its thread's frames and its future would keep one another until the collector comes."""
+
+    class Photograph:
+        pass
+
+    left: list[weakref.ref[Photograph]] = []
+
+    def fail(*_: Any) -> Any:
+        photograph = Photograph()
+        left.append(weakref.ref(photograph))
+        raise Transient("the endpoint is busy")
+
+    monkeypatch.setattr(endpoint, "ask", fail)
+    monkeypatch.setattr(count.logger, "exception", lambda *_, **__: None)  # pytest keeps its errors
+    events = put_all(world, photo())
+    gc.collect()
+    gc.disable()
+    try:
+        assert world.deliver(*events) == list(range(BATCH))
+        count.processor.exceptions.clear()  # as the next batch does first
+        assert [each() for each in left] == [None] * BATCH
+    finally:
+        gc.enable()
+
+
+def test_the_errors_of_the_last_batch_are_gone_before_the_next_is_counted(
+    world: World, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = put_all(world, photo(), 2)
+    kept: list[int] = []
+
+    def fail(*_: Any) -> Any:
+        kept.append(len(count.processor.exceptions))
+        raise Transient("the endpoint is busy")
+
+    monkeypatch.setattr(endpoint, "ask", fail)
+    assert world.deliver(first) == [0]
+    assert world.deliver(second, first) == [0, 1]
+    assert kept == [0, 0, 0]
+
+
+def test_clients_that_cannot_be_made_postpone_each_photograph(
+    world: World, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> Any:
+        raise Transient("no credentials")
+
+    monkeypatch.setattr(count, "services", fail)
+    assert world.deliver(*put_all(world, photo())) == list(range(BATCH))
 
 
 def test_records_are_read_once_for_a_batch_also_where_they_cannot_be(

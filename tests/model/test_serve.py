@@ -1,6 +1,7 @@
 """The serving app over real HTTP, as a process of its own, with a small network that tells colours apart."""
 
 import base64
+import gc
 import http.client
 import io
 import json
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -289,13 +291,54 @@ def test_a_network_that_fails_says_so_to_each_that_waits_and_goes_on(colours: Pa
 
 
 def test_a_caller_who_left_is_not_counted_and_stops_nobody(colours: Path) -> None:
-    counter = serve.Counter(package.load(colours), threads=1)
-    go_on = threading.Event()
-    counter.threads.submit(go_on.wait, 20)
+    counter = serve.Counter(package.load(colours), threads=2)
+    answers = counter._answers
+    sizes: list[int] = []
+    started, go_on = threading.Event(), threading.Event()
+
+    def first_waits(pixels: list[Any]) -> Any:
+        sizes.append(len(pixels))
+        started.set()
+        assert go_on.wait(20)
+        return answers(pixels)
+
+    counter._answers = first_waits  # type: ignore[method-assign]
+    first = counter.submit(picture("red"))
+    assert started.wait(20)
+    counter.threads.submit(go_on.wait, 20)  # the other thread: what follows waits to be decoded
     left, stayed = counter.submit(picture("red")), counter.submit(picture("blue"))
     assert left.cancel()
     go_on.set()
-    assert stayed.result(20)["count"] == 6
+    assert (first.result(20)["count"], stayed.result(20)["count"]) == (1, 6)
+    assert sizes == [1, 1]
+
+
+def test_nothing_keeps_a_broken_picture(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error, the thread and its future would keep one another, and the picture, until the collector comes."""
+    counter = serve.Counter(package.load(colours), threads=1)
+
+    class Picture:
+        pass
+
+    left: list[weakref.ref[Picture]] = []
+
+    def fail(*_: Any, **__: Any) -> Any:
+        picture = Picture()
+        left.append(weakref.ref(picture))
+        try:
+            raise OSError("truncated")
+        except OSError as error:
+            raise preprocess.ImageTooLarge("too large") from error
+
+    monkeypatch.setattr(preprocess, "decode", fail)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(preprocess.ImageTooLarge, match="too large"):
+            counter.count(b"")
+        until(lambda: left[0]() is None)
+    finally:
+        gc.enable()
 
 
 def test_a_network_that_answers_otherwise_in_company_is_unsound(colours: Path) -> None:

@@ -33,7 +33,7 @@ LONGEST_UNTOUCHED = 4096
 SHORT_SIDE = 256
 QUALITY = 90
 """A photograph is stored unchanged up to this many bytes and pixels of its longer side. A larger one is shrunk as the
-count function shrinks it for the endpoint: by a whole factor, to a shorter side of at least so many pixels."""
+count function shrinks it for the endpoint: by a power of two, to a shorter side of at least so many pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _suffix(data: bytes) -> str:
 
 
 def _shrunk(picture: Image.Image) -> bytes:
-    factor = max(1, min(picture.size) // SHORT_SIDE, -(-max(picture.size) // LONGEST_UNTOUCHED))
+    short, long = min(picture.size) // SHORT_SIDE, -(-max(picture.size) // LONGEST_UNTOUCHED)
     out = io.BytesIO()
-    picture.reduce(factor).save(out, "JPEG", quality=QUALITY)
+    picture.reduce(2 ** max(0, short.bit_length() - 1, (long - 1).bit_length())).save(out, "JPEG", quality=QUALITY)
     return out.getvalue()

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from PIL import Image, ImageOps
+from PIL import Image
 
 from bintally.answering.problems import Problem
 from bintally.aws import objects
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SECONDS = 300
 """A link's life."""
 LONG_SIDE = 1600
+SHORT_SIDE = 1200
+"""Pixels of the shorter side that are decoded at least: of 4:3, what LONG_SIDE shows."""
 THUMBNAIL = 240
 """The long side of a thumbnail, which stands beside its copy: display/<digest>-240.jpg."""
 QUALITY = 85
@@ -50,7 +52,7 @@ class Copies:
         if not self._exists(key):
             large = copy_key(image)
             jpeg = self._read(large) if self._exists(large) else self._make(large, image)
-            self._put(key, bare(jpeg, THUMBNAIL))
+            self._put(key, bare(Image.open(io.BytesIO(jpeg), formats=["JPEG"]), THUMBNAIL))
         return self._link(key)
 
     def _link(self, key: str) -> str:
@@ -73,10 +75,10 @@ class Copies:
         arrival = Arrival("", datetime.now(UTC), *names, image.get("sequencer", ""))
         try:
             data = objects.read(*objects.fetch(self.s3, arrival))
-            jpeg = images.prepare(data, images.read(data)).jpeg
+            picture = images.decode(images.read(data), SHORT_SIDE)
         except (Gone, Rejected) as error:
             raise Problem(410, "GONE", f"the photograph cannot be shown: {error}") from error
-        copy = bare(jpeg, LONG_SIDE)
+        copy = bare(picture, LONG_SIDE)
         self._put(key, copy)
         return copy
 
@@ -100,9 +102,8 @@ def copy_key(image: Mapping[str, Any], size: int = LONG_SIDE) -> str:
     return f"display/{image['digest']}.jpg" if size == LONG_SIDE else f"display/{image['digest']}-{size}.jpg"
 
 
-def bare(jpeg: bytes, size: int) -> bytes:
-    """The pixels alone, upright, at most `size` on a side."""
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(jpeg), formats=["JPEG"])).convert("RGB")
+def bare(image: Image.Image, size: int) -> bytes:
+    """A JPEG of the pixels alone, at most `size` on a side."""
     image.thumbnail((size, size))
     out = io.BytesIO()
     Image.frombytes("RGB", image.size, image.tobytes()).save(out, "JPEG", quality=QUALITY)

@@ -13,8 +13,8 @@ from bintally.counting.pixels import BROKEN, File, Unreadable, is_whole, take_ap
 MOST_PIXELS = 50_000_000
 """Read from the header. 50 million pixels with alpha are 200 MB, and a conversion holds a few copies."""
 SHORT_SIDE = 256
-"""Pixels that the shorter side keeps at least, and less than twice as many: a picture is shrunk by a whole factor, as a
-JPEG's decoder does for nothing. The network sees fewer."""
+"""Pixels that the shorter side keeps at least, and less than twice as many: a picture is shrunk by a power of two, as
+a JPEG's decoder does for nothing. The network sees fewer."""
 LONG_SIDE = 4096
 """Pixels that the longer side keeps at most, so that even noise of this size stays below the endpoint's 4 MB."""
 LARGEST_UNTOUCHED = 64 * 1024
@@ -55,13 +55,22 @@ def prepare(data: bytes, file: File) -> Prepared:
     Decodes the whole file even if it is passed on unchanged: only this detects a truncated one.
     """
     image = _open(file.data, file.kind)
+    fits = file.kind == "JPEG" and len(data) <= LARGEST_UNTOUCHED and max(image.size) <= LONG_SIDE
+    if fits and image.mode in ("RGB", "L") and not file.unended and (passed := _decoded(data, image.size)):
+        return Prepared(data, clarity.faults(passed))
+    picture = decode(file)
+    return Prepared(_jpeg(picture), (*(("end_mark_missing",) if file.unended else ()), *clarity.faults(picture)))
+
+
+def decode(file: File, short_side: int = SHORT_SIDE) -> Image.Image:
+    """The upright RGB picture of a file that `read` took apart, shrunk by a power of two to a shorter side of at least
+    so many pixels. Raises Rejected, whose message names the fault."""
+    image = _open(file.data, file.kind)
     size = image.size
     if size[0] * size[1] > MOST_PIXELS:
         raise Rejected(f"{size[0]} x {size[1]} pixels; at most {MOST_PIXELS:,} are decoded")
-    fits = file.kind == "JPEG" and len(data) <= LARGEST_UNTOUCHED and max(size) <= LONG_SIDE
-    if fits and image.mode in ("RGB", "L") and not file.unended and (passed := _decoded(data, size)):
-        return Prepared(data, clarity.faults(passed))
-    target = (size[0] // _factor(size), size[1] // _factor(size))
+    factor = _factor(size, short_side)
+    target = (max(1, size[0] // factor), max(1, size[1] // factor))
     try:
         _load(image, target)
         whole = not file.unended or is_whole(
@@ -71,8 +80,8 @@ def prepare(data: bytes, file: File) -> Prepared:
         raise Rejected(f"the {file.kind} image is truncated or corrupt: {error}") from error
     if not whole:
         raise Rejected(f"the {file.kind} image is truncated or corrupt: a part of its pixels is missing")
-    picture = upright(_shrunk(_eight_bits(image)), file, image.info)
-    return Prepared(_jpeg(picture), (*(("end_mark_missing",) if file.unended else ()), *clarity.faults(picture)))
+    left = factor // round(max(size) / max(image.size))
+    return upright(_shrunk(_eight_bits(image), left), file, image.info)
 
 
 def _decoded(data: bytes, size: tuple[int, int]) -> Image.Image | None:
@@ -100,8 +109,10 @@ def _load(image: Image.Image, target: tuple[int, int], mode: str | None = None) 
     return image
 
 
-def _factor(size: tuple[int, int]) -> int:
-    return max(1, min(size) // SHORT_SIDE, -(-max(size) // LONG_SIDE))
+def _factor(size: tuple[int, int], short_side: int) -> int:
+    """By which a picture is shrunk: a power of two, as by a JPEG's decoder."""
+    short, long = min(size) // short_side, -(-max(size) // LONG_SIDE)
+    return int(2 ** max(0, short.bit_length() - 1, (long - 1).bit_length()))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -110,9 +121,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def _shrunk(image: Image.Image) -> Image.Image:
+def _shrunk(image: Image.Image, factor: int) -> Image.Image:
     """RGB, transparent parts on white. Shrinks before it composes, to save memory."""
-    factor = _factor(image.size)
     if "A" not in image.getbands() and "transparency" not in image.info:
         return (image if image.mode == "RGB" else image.convert("RGB")).reduce(factor)
     clear = image.convert("RGBA").reduce(factor)
