@@ -44,7 +44,8 @@ class Usage:
     most: float = 5
     """Messages of a call."""
     queue_requests: float = 1
-    """SendMessage, by EventBridge. ReceiveMessage and DeleteMessage come once for each batch."""
+    """SendMessage, by EventBridge. DeleteMessage comes once for each batch; ReceiveMessage may come for each photograph,
+    which ends a long poll."""
     pollers: float = 10
     """Lambda starts with 5 for each of two mappings; each polls for 20 seconds while its queue is empty."""
 
@@ -108,10 +109,14 @@ class Usage:
     """The line of a photograph (test_costs), and what CloudWatch adds to each event."""
     count_metrics: float = 560 + 26
     """Embedded metrics of a call, one photograph in it (test_costs)."""
+    further_metrics: float = 28
+    """Each further photograph in it (test_costs)."""
     review_log: float = 303 + 26 + 290 + 26
     """The line and the embedded metrics of a call (test_costs)."""
     platform_log: float = 160 + 26 + 330 + 26
     """Lambda's own lines at the start and the end of a call. Assumed, from AWS's examples."""
+    count_platform_log: float = platform_log
+    """Those of the count function."""
     log_months: float = 1
     """LogRetentionDays."""
     metrics: float = 10
@@ -170,7 +175,8 @@ def counting(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: 
     ) / 1024
     log_bytes = (
         photographs * use.count_log
-        + calls * (use.count_metrics + use.platform_log)
+        + calls * (use.count_metrics + use.count_platform_log)
+        + (photographs - calls) * use.further_metrics
         + reviews * (use.review_log + use.platform_log)
         + follows * (use.review_log + use.platform_log)
     )
@@ -182,7 +188,7 @@ def counting(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: 
         + photographs * use.gets * prices["s3_get"],
         "EventBridge": photographs
         * (use.opt_in_events * prices["eventbridge_opt_in"] + use.reviewed * prices["eventbridge_custom"]),
-        "SQS": (photographs * use.queue_requests + 2 * calls) * prices["sqs_request"],
+        "SQS": (photographs * (use.queue_requests + 1) + calls) * prices["sqs_request"],
         "Lambda": (calls + reviews + follows) * prices["lambda_request"]
         + gigabyte_seconds * prices[use.gigabyte_second],
         "DynamoDB": table(use, prices, per_day),
@@ -356,6 +362,9 @@ def break_even(use: Usage, prices: Mapping[str, float]) -> float:
 PARAMETERS: dict[str, Callable[[Usage], Usage]] = {
     "TableUnits: the table's capacity follows the load": lambda use: replace(use, provisioned=0.6),
     "CountWait=5: up to five photographs a call": lambda use: replace(use, wait=5),
+    "CountLogLevel=WARN: no line for a photograph or a call": lambda use: replace(
+        use, count_log=0, count_platform_log=0
+    ),
 }
 """What the template has parameters for. That 0.6 of the units are used is simulated (docs/experiments.md)."""
 LEVERS: dict[str, Callable[[Usage], Usage]] = PARAMETERS | {
@@ -370,7 +379,7 @@ LEVERS: dict[str, Callable[[Usage], Usage]] = PARAMETERS | {
     "a review for a tenth of the photographs": lambda use: replace(use, reviewed=0.1),
     "count function of 1,024 MB, as fast": lambda use: replace(use, count_megabytes=1024),
     "functions on arm64, as fast": lambda use: replace(use, gigabyte_second="lambda_arm_gb_second"),
-    "no lines of Lambda's own in the logs": lambda use: replace(use, platform_log=0),
+    "no lines of Lambda's own in the logs": lambda use: replace(use, platform_log=0, count_platform_log=0),
     "serverless endpoint of 2 GB, as fast": lambda use: replace(use, serverless_gigabytes=2),
 }
 """What would make counting cheaper. None is set: each costs something, which docs/costs.md says."""

@@ -42,7 +42,7 @@ def context_of(function: str) -> Any:
         memory_limit_in_mb=1769,
         invoked_function_arn=f"arn:aws:lambda:us-east-1:123456789012:function:{name}",
         aws_request_id="2d4eba74-fd51-3966-4bfa-b013c9da8ff1",
-        get_remaining_time_in_millis=lambda: 240_000,
+        get_remaining_time_in_millis=lambda: 320_000,
     )
 
 
@@ -155,6 +155,24 @@ def test_a_photograph_is_logged_in_as_many_bytes_as_usage_says(
     assert len(printed) == pytest.approx(USE.count_metrics - 26, rel=0.05)
     named = json.loads(printed)["_aws"]["CloudWatchMetrics"][0]["Metrics"]
     assert len(named) + len(FOLLOW) + len(REVIEW) == USE.metrics
+
+
+def test_further_photographs_of_a_call_add_to_its_metrics_what_usage_says(
+    world: World, photo: Callable[..., bytes], log: io.StringIO, capsys: Any
+) -> None:
+    world.endpoint.answer = json.dumps(ANSWER).encode()
+    sample = json.loads((ROOT / "events" / "count.json").read_bytes())["Records"][0]
+
+    def printed(number: int) -> int:
+        records = []
+        for each in range(number):
+            event = world.put(f"incoming/SEA1/P-{number}-{each}/a.jpg", photo(), expected_quantity="1")
+            records.append(sample | {"messageId": f"m{each}", "receiptHandle": f"r{each}", "body": json.dumps(event)})
+        capsys.readouterr()
+        assert count.handler({"Records": records}, context_of("CountFunction")) == {"batchItemFailures": []}
+        return len(capsys.readouterr().out)
+
+    assert (printed(5) - printed(1)) / 4 == pytest.approx(USE.further_metrics, rel=0.15)
 
 
 def as_on_aws(item: dict[str, Any]) -> dict[str, Any]:
