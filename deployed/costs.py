@@ -44,7 +44,7 @@ class Usage:
     most: float = 5
     """Messages of a call."""
     queue_requests: float = 1
-    """SendMessage, by EventBridge. DeleteMessage comes once for each batch; ReceiveMessage may come for each photograph,
+    """SendMessage, by EventBridge. DeleteMessage comes once a batch; ReceiveMessage may come for each photograph,
     which ends a long poll."""
     pollers: float = 10
     """Lambda starts with 5 for each of two mappings; each polls for 20 seconds while its queue is empty."""

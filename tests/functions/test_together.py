@@ -168,7 +168,7 @@ def test_a_batch_that_failed_leaves_no_photograph_behind(
         raise Transient("the endpoint is busy")
 
     monkeypatch.setattr(endpoint, "ask", fail)
-    monkeypatch.setattr(count.logger, "exception", lambda *_, **__: None)  # pytest keeps its errors
+    monkeypatch.setattr(telemetry.logger, "exception", lambda *_, **__: None)  # pytest keeps its errors
     events = put_all(world, photo())
     gc.collect()
     gc.disable()
