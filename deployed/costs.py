@@ -155,6 +155,11 @@ class Usage:
         """Of a call with one photograph that is not shrunk."""
         return self.own_milliseconds + self.endpoint_milliseconds + self.requests * self.request_milliseconds
 
+    @property
+    def most_a_second(self) -> float:
+        """Photographs that a count function counts where its calls are full."""
+        return 1000 * self.most / (self.count_milliseconds + (self.most - 1) * self.further_milliseconds)
+
 
 def counting(use: Usage, prices: Mapping[str, float], per_day: float, endpoint: Endpoint) -> Costs:
     """What a month of counting costs, by service. Without what is there when nothing is counted (`idle`), and without

@@ -141,10 +141,10 @@ def check_endpoint(parameters: Mapping[str, str], now: Mapping[str, str], note: 
             " set it: docs/scaling.md"
         )
     instances = max(int(parameters["InstanceCount"]), int(parameters["MaximumInstances"]))
-    answered, asked = instances * USE.instance_rate, 1000 * int(parameters["CountConcurrency"]) / USE.count_milliseconds
+    answered, asked = instances * USE.instance_rate, int(parameters["CountConcurrency"]) * USE.most_a_second
     if asked > answered:
         note(
-            f"CountConcurrency of {parameters['CountConcurrency']} asks for {asked:,.0f} photographs a second, and"
+            f"CountConcurrency of {parameters['CountConcurrency']} asks for up to {asked:,.0f} photographs a second, and"
             f" {instances} instances answer some {answered:,.0f}. The rest waits in the queue: docs/scaling.md"
         )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, partial
+from threading import Lock
 from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
@@ -38,6 +39,8 @@ LOW_CONFIDENCE = 0.2
 """19 % of the shipped model's test photographs are below. It is right about 16 % of those, about 46 % of the rest."""
 
 clients.CHECKS_REQUESTS = False
+MAKING = Lock()
+"""boto3 makes one client at a time."""
 processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
 
 
@@ -82,8 +85,6 @@ def count_together(photographs: Mapping[str, Arrival], seconds: float) -> dict[s
     }
     if len(calls) < 2:
         return dict(calls)
-    with suppress(Exception):  # each photograph's own thread says it
-        services()  # before the threads, since boto3 makes one client at a time
     with ThreadPoolExecutor(len(calls)) as threads:
         return {receipt: threads.submit(call).result for receipt, call in calls.items()}
 
@@ -99,7 +100,9 @@ def count_one(arrival: Arrival, records: Records, in_time: bool) -> tuple[Count,
         trace_wait(arrival.time.timestamp(), arrival.key, arrival.event_id)
     if is_folder_marker(arrival.key, arrival.size):
         return None
-    return count_photograph(services(), arrival, records)
+    with MAKING:
+        made = services()
+    return count_photograph(made, arrival, records)
 
 
 def count(record: SQSRecord, outcomes: dict[str, Outcome]) -> None:
@@ -113,21 +116,24 @@ def count(record: SQSRecord, outcomes: dict[str, Outcome]) -> None:
         metrics.add_metric("Postponed", MetricUnit.Count, 1)
         postpone(record, count_settings().count_queue_url, count_settings().retry_seconds)
         raise
-    if outcome is None:
-        logger.info("folder", key=arrival.key)
-    else:
+    if outcome is not None:
         report(*outcome)
+    elif count_settings().logs_photographs:
+        logger.info("folder", key=arrival.key)
 
 
 def report(found: Count, is_new: bool) -> None:
     outcome = found.status.capitalize() if is_new else "Repeated"
     metrics.add_metric(outcome, MetricUnit.Count, 1)
+    said: dict[str, Any] = {"reason": None, "count": None}
     if isinstance(found.outcome, Counted):
+        said["count"] = found.outcome.answer.count
         if is_new:
             measure(found.outcome)
-        logger.info(outcome.lower(), image=image_of(found), reason=None, count=found.outcome.answer.count)
     else:
-        logger.info(outcome.lower(), image=image_of(found), reason=found.outcome.reason, count=None)
+        said["reason"] = found.outcome.reason
+    if count_settings().logs_photographs:
+        logger.info(outcome.lower(), image=image_of(found), **said)
 
 
 def measure(counted: Counted) -> None:

@@ -623,7 +623,7 @@ def test_a_realtime_endpoint_is_large_enough_and_scales_once_it_is_there() -> No
     assert noted == []
     check({}, CountConcurrency="100")
     assert noted == [
-        "CountConcurrency of 100 asks for 1,495 photographs a second, and 2 instances answer some 200. "
+        "CountConcurrency of 100 asks for up to 3,470 photographs a second, and 2 instances answer some 200. "
         "The rest waits in the queue: docs/scaling.md"
     ]
     for now in ({}, {"EndpointMode": "serverless"}):

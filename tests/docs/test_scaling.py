@@ -15,7 +15,7 @@ def test_functions_and_endpoint() -> None:
     seconds = USE.count_milliseconds / 1000
     assert f"some {1000 * seconds:.0f} ms" in PAGE
     call = USE.count_milliseconds + (USE.most - 1) * USE.further_milliseconds
-    in_five = call / USE.most / 1000
+    in_five = 1 / USE.most_a_second
     assert f"A call of five takes some {call:.0f} ms, {1000 * in_five:.0f} for each" in PAGE
     assert f"C / {seconds:.3f} photographs" in PAGE and f"C / {in_five:.3f} where" in PAGE
     peak = 3 * 100_000_000 / A_DAY

@@ -46,6 +46,7 @@ ENVIRONMENT = {
     "ENDPOINT_NAME": "bintally-serverless",
     "RETRY_SECONDS": "30",
     "LOW_CONFIDENCE_SHARE": "0.5",
+    "COUNT_LOG_LEVEL": "INFO",
     "DISAGREEMENT_LIMIT": "0.75",
     "RECORD_WRONG_SHARE": "0.05",
     "AUDIT_SHARE": "0",

@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import io
 import json
 import weakref
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from bintally.aws import clients, objects, table, telemetry
 from bintally.aws.items import assessment
 from bintally.common.evidence import weigh
 from bintally.counting import count_photograph, images, taken
+from bintally.counting.settings import count_settings
 from boto3.dynamodb.conditions import Key
 from botocore.exceptions import ReadTimeoutError
 from botocore.response import StreamingBody
@@ -200,6 +202,25 @@ def test_rejects_a_key_that_fits_no_pattern(world: Any, photo: Photo, key: str) 
     assert item["PK"] == "BIN##" and item["status"] == "REJECTED"
     assert "expected incoming/<site>/<bin>/<name> or incoming/<bin>.<ext>" in item["reason"]
     assert world.totals() == {"counted": 0, "rejected": 1}
+
+
+def test_without_lines_for_photographs_faults_and_metrics_are_still_logged(
+    world: Any, photo: Photo, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_LOG_LEVEL", "INFO")  # Lambda's own, which Powertools would follow
+    monkeypatch.setenv("COUNT_LOG_LEVEL", "WARN")
+    count_settings.cache_clear()
+    stream = io.StringIO()
+    monkeypatch.setattr(telemetry.logger.registered_handler, "stream", stream)
+    event = world.put("incoming/SEA1/P-1/a.jpg", photo())
+    broken = world.put("incoming/SEA1/P-2/a.jpg", b"no photograph")
+    folder = world.put("incoming/SEA1/", b"")
+    capsys.readouterr()
+    assert world.deliver(event, event, broken, folder) == []
+    assert stream.getvalue() == ""
+    assert json.loads(capsys.readouterr().out)["Counted"] == [1.0]
+    assert world.deliver("nonsense") == [0]
+    assert "postponed" in stream.getvalue()
 
 
 def test_folder_markers_are_neither_counted_nor_rejected(world: Any) -> None:

@@ -72,6 +72,8 @@ SIZES = [
 def test_shrinks_by_a_power_of_two_and_as_a_dataset_does(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert (images.LARGEST_UNTOUCHED, images.LONG_SIDE) == (examine.LARGEST_UNTOUCHED, examine.LONGEST_UNTOUCHED)
+    assert (images.SHORT_SIDE, images.QUALITY) == (examine.SHORT_SIDE, examine.QUALITY)
     for module in (images, examine):
         monkeypatch.setattr(module, "LARGEST_UNTOUCHED", 0)
     picture = Image.linear_gradient("L").resize(size).convert("RGB")

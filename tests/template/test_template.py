@@ -359,6 +359,15 @@ def test_photographs_wait_for_no_others_unless_the_owner_says_so() -> None:
     assert (mapping["MaximumBatchingWindowInSeconds"], mapping["BatchSize"]) == ({"Ref": "CountWait"}, 5)
 
 
+def test_the_log_level_is_that_of_the_count_function_s_lines_and_of_lambda_s_about_it() -> None:
+    assert source()["Parameters"]["CountLogLevel"]["AllowedValues"] == ["INFO", "WARN"]
+    function = of_type("AWS::Lambda::Function")["CountFunction"]
+    assert function["Environment"]["Variables"]["COUNT_LOG_LEVEL"] == {"Ref": "CountLogLevel"}
+    logging = function["LoggingConfig"]
+    assert (logging["SystemLogLevel"], logging["LogFormat"]) == ({"Ref": "CountLogLevel"}, "JSON")
+    assert "ApplicationLogLevel" not in logging, "it would drop metrics, which have no level"
+
+
 def matches(pattern: Any, value: Any) -> bool:
     """Whether a record fits an event filter, of the forms that the template uses."""
     if isinstance(pattern, dict):

@@ -8,6 +8,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -30,6 +31,8 @@ SHORT_SIDE = 1200
 THUMBNAIL = 240
 """The long side of a thumbnail, which stands beside its copy: display/<digest>-240.jpg."""
 QUALITY = 85
+DECODING = Lock()
+"""A page's copies are made at once, each in a thread. But one photograph is decoded at a time: it may take 0.8 GB."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,10 @@ class Copies:
         arrival = Arrival("", datetime.now(UTC), *names, image.get("sequencer", ""))
         try:
             data = objects.read(*objects.fetch(self.s3, arrival))
-            picture = images.decode(images.read(data), SHORT_SIDE)
+            with DECODING:
+                copy = bare(images.decode(images.read(data), SHORT_SIDE), LONG_SIDE)
         except (Gone, Rejected) as error:
             raise Problem(410, "GONE", f"the photograph cannot be shown: {error}") from error
-        copy = bare(picture, LONG_SIDE)
         self._put(key, copy)
         return copy
 

@@ -13,7 +13,7 @@ from bintally.counting.pixels import BROKEN, File, Unreadable, is_whole, take_ap
 MOST_PIXELS = 50_000_000
 """Read from the header. 50 million pixels with alpha are 200 MB, and a conversion holds a few copies."""
 SHORT_SIDE = 256
-"""Pixels that the shorter side keeps at least, and less than twice as many: a picture is shrunk by a power of two, as
+"""Pixels that the shorter side keeps at least, and twice as many at most: a picture is shrunk by a power of two, as
 a JPEG's decoder does for nothing. The network sees fewer."""
 LONG_SIDE = 4096
 """Pixels that the longer side keeps at most, so that even noise of this size stays below the endpoint's 4 MB."""

@@ -27,6 +27,8 @@ class CountSettings:
     """Of times without a zone."""
     is_traced: bool
     """Whether X-Ray samples calls."""
+    logs_photographs: bool
+    """Whether each photograph has a line in the log, also if nothing is wrong."""
 
 
 @cache
@@ -42,4 +44,5 @@ def count_settings() -> CountSettings:
         wrong_share=float(os.environ["RECORD_WRONG_SHARE"]),
         site_zone=site_zone(),
         is_traced=os.environ["TRACING"] == "Active",
+        logs_photographs=os.environ["COUNT_LOG_LEVEL"] == "INFO",
     )
