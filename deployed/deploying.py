@@ -144,8 +144,8 @@ def check_endpoint(parameters: Mapping[str, str], now: Mapping[str, str], note: 
     answered, asked = instances * USE.instance_rate, int(parameters["CountConcurrency"]) * USE.most_a_second
     if asked > answered:
         note(
-            f"CountConcurrency of {parameters['CountConcurrency']} asks for up to {asked:,.0f} photographs a second, and"
-            f" {instances} instances answer some {answered:,.0f}. The rest waits in the queue: docs/scaling.md"
+            f"CountConcurrency of {parameters['CountConcurrency']} asks for up to {asked:,.0f} photographs a second,"
+            f" and {instances} instances answer some {answered:,.0f}. The rest waits in the queue: docs/scaling.md"
         )
 
 
