@@ -44,5 +44,6 @@ def count_settings() -> CountSettings:
         wrong_share=float(os.environ["RECORD_WRONG_SHARE"]),
         site_zone=site_zone(),
         is_traced=os.environ["TRACING"] == "Active",
-        logs_photographs=os.environ["COUNT_LOG_LEVEL"] == "INFO",
+        # An update of a stack may bring code before its variables.
+        logs_photographs=os.environ.get("COUNT_LOG_LEVEL") != "WARN",
     )
