@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from model import package, serve
 from model.answer import CLASSES
+from training.verdict.bootstrap import Resamples, interval
+from training.verdict.metrics import ranked_probability_score
 
 DRAWS = 1000
 
@@ -47,28 +49,20 @@ def pair(counter: serve.Counter, data: bytes, group: str, quantity: int) -> Pair
     return Pair(group, quantity, before, after, one["count"] == other["count"], (len(data), len(sent)))
 
 
-def score(probabilities: NDArray[np.float64], quantity: int) -> float:
-    """The ranked probability score, summed over the thresholds (Epstein 1969)."""
-    below = np.arange(len(CLASSES) - 1) >= min(quantity, len(CLASSES) - 1)
-    return float(((np.cumsum(probabilities)[:-1] - below) ** 2).sum())
-
-
-def change(pairs: Sequence[Pair]) -> tuple[float, float, float]:
+def change(pairs: Sequence[Pair]) -> tuple[float, list[float | None]]:
     """Of the ranked probability score: mean, and the 95 % interval."""
-    groups: dict[str, list[float]] = {}
-    for one in pairs:
-        groups.setdefault(one.group, []).append(score(one.after, one.quantity) - score(one.before, one.quantity))
-    sums, sizes = (np.array([kind(each) for each in groups.values()]) for kind in (sum, len))
-    drawn = np.random.default_rng(1).integers(0, len(sums), (DRAWS, len(sums)))
-    low, high = np.percentile(sums[drawn].sum(1) / sizes[drawn].sum(1), [2.5, 97.5])
-    return sums.sum() / sizes.sum(), low, high
+    quantities = np.array([min(one.quantity, len(CLASSES) - 1) for one in pairs])
+    before, after = (np.stack([getattr(one, name) for one in pairs]) for name in ("before", "after"))
+    changed = ranked_probability_score(after, quantities) - ranked_probability_score(before, quantities)
+    resamples = Resamples.of(np.array([one.group for one in pairs]), DRAWS)
+    return float(changed.mean()), interval(resamples.means(changed[:, None], np.ones((len(pairs), 1), bool)))
 
 
 def line(name: str, pairs: Sequence[Pair]) -> str:
     moved = np.array([abs(one.after - one.before) for one in pairs])
     before, after = np.mean([one.sizes for one in pairs], axis=0) / 1000
     same = np.mean([one.same_count for one in pairs])
-    mean, low, high = change(pairs)
+    mean, (low, high) = change(pairs)
     return (
         f"| {name}, {len(pairs)} | {before:.0f} | {after:.0f} | {same:.1%} | {moved.mean():.4f} | {moved.max():.3f} "
         f"| {mean:+.4f} ({low:+.4f} to {high:+.4f}) |"

@@ -248,19 +248,26 @@ def test_one_image_as_json_is_a_list_of_the_same_answer(endpoint: Endpoint) -> N
     assert endpoint.invoke(encoded(picture("red")), "application/json").json == [alone]
 
 
-def test_photographs_that_come_while_the_network_works_are_taken_together(colours: Path) -> None:
-    counter = serve.Counter(package.load(colours), threads=2)
+def stalled(package_folder: Path) -> tuple[serve.Counter, list[int], threading.Event, threading.Event]:
+    """A counter whose network waits until the last event is set, how many photographs it took each time, and an event
+    for when it has begun."""
+    counter = serve.Counter(package.load(package_folder), threads=2)
     answers = counter._answers
     sizes: list[int] = []
     started, go_on = threading.Event(), threading.Event()
 
-    def first_waits(pixels: list[Any]) -> Any:
+    def wait(pixels: list[Any]) -> Any:
         sizes.append(len(pixels))
         started.set()
         assert go_on.wait(20)
         return answers(pixels)
 
-    counter._answers = first_waits  # type: ignore[method-assign]
+    counter._answers = wait  # type: ignore[method-assign]
+    return counter, sizes, started, go_on
+
+
+def test_photographs_that_come_while_the_network_works_are_taken_together(colours: Path) -> None:
+    counter, sizes, started, go_on = stalled(colours)
     asked = ["red", "lime", "blue", "red", "blue", "lime"]
     futures = [counter.submit(picture(asked[0]))]
     assert started.wait(20)
@@ -291,18 +298,7 @@ def test_a_network_that_fails_says_so_to_each_that_waits_and_goes_on(colours: Pa
 
 
 def test_a_caller_who_left_is_not_counted_and_stops_nobody(colours: Path) -> None:
-    counter = serve.Counter(package.load(colours), threads=2)
-    answers = counter._answers
-    sizes: list[int] = []
-    started, go_on = threading.Event(), threading.Event()
-
-    def first_waits(pixels: list[Any]) -> Any:
-        sizes.append(len(pixels))
-        started.set()
-        assert go_on.wait(20)
-        return answers(pixels)
-
-    counter._answers = first_waits  # type: ignore[method-assign]
+    counter, sizes, started, go_on = stalled(colours)
     first = counter.submit(picture("red"))
     assert started.wait(20)
     counter.threads.submit(go_on.wait, 20)  # the other thread: what follows waits to be decoded
